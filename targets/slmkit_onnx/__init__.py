@@ -1,0 +1,1 @@
+"""ONNX artifacts: ``ort`` for ONNX Runtime on CPUs."""

@@ -1,0 +1,162 @@
+"""Attention in ONNX: the fused GroupQueryAttention, or plain ops where its kernel refuses.
+
+Both keep the cache as past_key_values.N.key/value [batch, G, p, d] in, present.N.* out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from slmkit.ops import Attention, Rope
+from slmkit.target import Spec
+from slmkit_onnx.graph import MICROSOFT, Graph, Value
+
+FUSED_MULTIPLE = 16  # ONNX Runtime's CPU kernel: "head_size shall be a multiple of 16"
+HIDDEN = float(np.finfo(np.float32).min) / 2  # a mask that stays finite when scores are added
+
+
+def fused(spec: Spec) -> bool:
+    """Whether GroupQueryAttention's CPU kernel takes this head width."""
+    return spec.head_width % FUSED_MULTIPLE == 0
+
+
+def cache_names(layer: int) -> tuple[list[str], list[str]]:
+    """Past and present names of a layer, key before value: onnxruntime-genai's convention."""
+    parts = ("key", "value")
+    past = [f"past_key_values.{layer}.{part}" for part in parts]
+    return past, [f"present.{layer}.{part}" for part in parts]
+
+
+class AttentionWriter:
+    """Writes each layer's attention; tables and masks are shared between layers."""
+
+    def __init__(self, graph: Graph, spec: Spec, context_length: int) -> None:
+        self.graph = graph
+        self.spec = spec
+        self.context_length = context_length
+        self.shared: dict[str, str] = {}
+
+    def rope_tables(self, rope: Rope) -> tuple[str, str]:
+        """cos and sin for every position of the context, [S, d/2]."""
+        cos, sin = rope.table(range(self.context_length))
+        return self.graph.floats("rope.cos", cos), self.graph.floats("rope.sin", sin)
+
+    def grouped(self, q: Value, k: Value, v: Value, layer: int, rope: Rope, kind: Attention) -> str:
+        """GroupQueryAttention with its own rotary embedding; q, k, v [batch, T, heads * d]."""
+        past, present = cache_names(layer)
+        output = f"layer.{layer}.attention"
+        self.graph.nodes_out(
+            "GroupQueryAttention",
+            [*(self.flat(each) for each in (q, k, v)), *past, *self._lengths(),
+             *self.rope_tables(rope)],
+            [output, *present],
+            MICROSOFT,
+            num_heads=self.spec.heads, kv_num_heads=self.spec.kv_heads, scale=kind.scale,
+            do_rotary=1, rotary_interleaved=0, local_window_size=kind.window or -1,
+        )  # fmt: skip
+        return output
+
+    def plain(self, q: Value, k: Value, v: Value, layer: int, kind: Attention) -> str:
+        """softmax(q.k^T * scale + mask).v from basic ops; q and k are already rotated."""
+        graph, spec, at = self.graph, self.spec, f"layer.{layer}"
+        (past_k, past_v), (present_k, present_v) = cache_names(layer)
+        for new, past, present in ((k, past_k, present_k), (v, past_v, present_v)):
+            turned = graph.node("Transpose", [new.name], f"{present}.new", perm=[0, 2, 1, 3])
+            graph.node("Concat", [past, turned], present, axis=2)
+        turned = graph.node("Transpose", [q.name], f"{at}.q", perm=[0, 2, 1, 3])
+        share, d = spec.heads // spec.kv_heads, spec.head_width
+        split = graph.constant(f"split.{share}", [0, spec.kv_heads, share, -1, d])
+        q5 = graph.node("Reshape", [turned, split], f"{at}.q5")  # [b, G, H/G, T, d]
+        axis = graph.constant("axis.2", [2])
+        k5 = graph.node("Unsqueeze", [present_k, axis], f"{at}.k5")
+        k5 = graph.node("Transpose", [k5], f"{at}.k5t", perm=[0, 1, 2, 4, 3])
+        v5 = graph.node("Unsqueeze", [present_v, axis], f"{at}.v5")
+        scale = graph.constant(f"scale.{kind.scale:.9g}", kind.scale, np.float32)
+        scores = graph.node("MatMul", [graph.node("Mul", [q5, scale], f"{at}.qs"), k5], f"{at}.qk")
+        masked = graph.node("Add", [scores, self._mask(kind.window)], f"{at}.masked")
+        weights = graph.node("Softmax", [masked], f"{at}.weights", axis=-1)
+        mixed = graph.node("MatMul", [weights, v5], f"{at}.mixed")
+        mixed = graph.node("Transpose", [mixed], f"{at}.mixed.t", perm=[0, 3, 1, 2, 4])
+        join = graph.constant("join.heads", [0, 0, spec.heads * d])
+        return graph.node("Reshape", [mixed, join], f"{at}.attention")
+
+    def rotate(self, x: Value, rope: Rope, output: str) -> str:
+        """Rotate-half rope from basic ops. [batch, T, heads, d]"""
+        graph = self.graph
+        cos, sin = self._at_positions(rope)
+        a, b = f"{output}.a", f"{output}.b"
+        graph.nodes_out("Split", [x.name], [a, b], axis=-1, num_outputs=2)
+        product = {}
+        for name, (half, table) in {
+            "ac": (a, cos), "bs": (b, sin), "bc": (b, cos), "as": (a, sin)
+        }.items():  # fmt: skip
+            product[name] = graph.node("Mul", [half, table], f"{output}.{name}")
+        low = graph.node("Sub", [product["ac"], product["bs"]], f"{output}.low")
+        high = graph.node("Add", [product["bc"], product["as"]], f"{output}.high")
+        return graph.node("Concat", [low, high], output, axis=-1)
+
+    def flat(self, x: Value) -> str:
+        """[batch, T, heads, d] -> [batch, T, heads * d]"""
+        shape = self.graph.constant(f"flat.{x.shape[0]}", [0, 0, x.shape[0] * x.shape[1]])
+        return self.graph.node("Reshape", [x.name, shape], f"{x.name}.flat")
+
+    def _lengths(self) -> list[str]:
+        """seqlens_k = sum(mask) - 1 per sequence, and the total length, both int32."""
+        if "lengths" not in self.shared:
+            graph, one = self.graph, self.graph.constant("one", [1])
+            total = graph.node("ReduceSum", ["attention_mask", one], "mask.sum", keepdims=1)
+            last = graph.node("Sub", [total, one], "mask.last")
+            graph.node("Cast", [last], "seqlens_k", to=6)
+            graph.node("Cast", [self._size("attention_mask", 1)], "total_sequence_length", to=6)
+            self.shared["lengths"] = "seqlens_k"
+        return ["seqlens_k", "total_sequence_length"]
+
+    def _positions(self) -> tuple[str, str]:
+        """Positions of these T tokens and of all S tokens, int64 [T] and [S]."""
+        if "positions" not in self.shared:
+            graph = self.graph
+            total, now = self._size("attention_mask", 1), self._size("input_ids", 1)
+            zero, one = graph.constant("scalar.0", 0), graph.constant("scalar.1", 1)
+            graph.node("Range", [zero, total, one], "positions.all")
+            first = graph.node("Sub", [total, now], "positions.first")
+            graph.node("Range", [first, total, one], "positions.now")
+            self.shared["positions"] = "positions.now"
+        return "positions.now", "positions.all"
+
+    def _at_positions(self, rope: Rope) -> tuple[str, str]:
+        """cos and sin of these tokens, [T, 1, d/2]."""
+        if "tables" not in self.shared:
+            graph, (now, _) = self.graph, self._positions()
+            axis = graph.constant("one", [1])
+            for part, table in zip(("cos", "sin"), self.rope_tables(rope), strict=True):
+                rows = graph.node("Gather", [table, now], f"rope.{part}.rows", axis=0)
+                graph.node("Unsqueeze", [rows, axis], f"rope.{part}.now")
+            self.shared["tables"] = "rope.cos.now"
+        return "rope.cos.now", "rope.sin.now"
+
+    def _mask(self, window: int | None) -> str:
+        """0 where a token may look, a very small number elsewhere, [T, S]."""
+        name = f"mask.{window or 'all'}"
+        if name not in self.shared:
+            graph, (now, every) = self.graph, self._positions()
+            rows = graph.node("Unsqueeze", [now, graph.constant("one", [1])], f"{name}.rows")
+            distance = graph.node("Sub", [rows, every], f"{name}.distance")
+            zero = graph.constant("scalar.0", 0)
+            hidden = graph.node("Less", [distance, zero], f"{name}.future")
+            if window is not None:
+                limit = graph.constant(f"window.{window}", window)
+                far = graph.node("GreaterOrEqual", [distance, limit], f"{name}.far")
+                hidden = graph.node("Or", [hidden, far], f"{name}.hidden")
+            nothing = graph.constant("float.0", 0.0, np.float32)
+            much = graph.constant("float.hidden", HIDDEN, np.float32)
+            self.shared[name] = graph.node("Where", [hidden, much, nothing], name)
+        return self.shared[name]
+
+    def _size(self, tensor: str, axis: int) -> str:
+        """One dimension of an input as an int64 scalar."""
+        name = f"{tensor}.size.{axis}"
+        if name not in self.shared:
+            shape = self.graph.node("Shape", [tensor], f"{name}.shape")
+            index = self.graph.constant(f"scalar.{axis}", axis)
+            self.shared[name] = self.graph.node("Gather", [shape, index], name, axis=0)
+        return name

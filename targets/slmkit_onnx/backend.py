@@ -1,0 +1,51 @@
+"""The ``ort`` backend as slmkit finds it: what it cannot do, how it writes, how it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from slmkit.quant.codes import Scheme
+from slmkit.target import Artifact, Job, Runner, Spec
+
+VERSION = 1
+PER_CHANNEL_BLOCK = 128  # the kernels know blocks of 16 to 256 inputs: a row's scale is repeated
+OPTIONS = {"accuracy_level": (0, 1, 4)}
+
+
+def problems(spec: Spec, schemes: Mapping[str, Scheme], options: Mapping[str, Any]) -> list[str]:
+    """Everything that this backend cannot do for the model and recipe, one sentence each."""
+    found = [
+        f"artifacts.ort.{key}: unknown key; known: {', '.join(OPTIONS)}"
+        for key in options
+        if key not in OPTIONS
+    ]
+    for key, allowed in OPTIONS.items():
+        if options.get(key, allowed[0]) not in allowed or isinstance(options.get(key), bool):
+            choices = ", ".join(map(str, allowed))
+            found.append(f"artifacts.ort.{key} is {options[key]!r}, expected one of {choices}")
+    return found
+
+
+def weight_bytes(rows: int, width: int, scheme: Scheme) -> int:
+    """Memory of one weight when loaded: codes and float32 scales; float16 is widened to float32."""
+    if scheme.bits is None:
+        return rows * width * 4
+    block = scheme.group_size or PER_CHANNEL_BLOCK
+    blocks = -(-width // block)
+    return rows * blocks * (block * scheme.bits // 8 + 4)
+
+
+def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:
+    """Write the artifact's files into an empty folder."""
+    from slmkit_onnx.write import write
+
+    return write(job, folder, f"slmkit_onnx {VERSION}", progress)
+
+
+def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
+    """Load a written artifact: mode ``exact`` or ``shipped``."""
+    from slmkit_onnx.run import OrtRunner
+
+    return OrtRunner(folder, artifact, exact=mode == "exact")

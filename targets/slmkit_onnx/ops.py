@@ -1,0 +1,64 @@
+"""The vocabulary as ONNX nodes for ONNX Runtime: the interpreter of the ``ort`` artifact."""
+
+from __future__ import annotations
+
+from slmkit.ops import Attention, Ops, Rope
+from slmkit_onnx.attention import AttentionWriter, fused
+from slmkit_onnx.graph import Graph, Value
+from slmkit_onnx.weights import WeightWriter
+
+
+class OnnxOps(Ops[Value]):
+    """Every value is [batch, T, ...]; a value's own name says which op made it."""
+
+    def __init__(self, graph: Graph, weights: WeightWriter, attention: AttentionWriter) -> None:
+        self.graph = graph
+        self.weights = weights
+        self.attention = attention
+
+    def embed(self, name: str, rows: int, width: int) -> Value:
+        return Value(self.weights.gather("input_ids", name, self._new("embed")), (width,))
+
+    def linear(self, x: Value, name: str, width: int, bias: bool = False) -> Value:
+        return Value(self.weights.linear(x, name, self._new(f"{name}.linear"), bias), (width,))
+
+    def rms_norm(self, x: Value, name: str, eps: float) -> Value:
+        """SimplifiedLayerNormalization: ONNX Runtime's word; it fuses it with the add before."""
+        inputs = [x.name, self.weights.vector(f"{name}.weight")]
+        output = self.graph.node(
+            "SimplifiedLayerNormalization", inputs, self._new(name),
+            axis=-1, epsilon=eps, stash_type=1,
+        )  # fmt: skip
+        return Value(output, x.shape)
+
+    def split_heads(self, x: Value, heads: int) -> Value:
+        shape = (heads, x.shape[-1] // heads)
+        target = self.graph.constant(f"heads.{heads}.{shape[1]}", [0, 0, *shape])
+        return Value(self.graph.node("Reshape", [x.name, target], self._new("heads")), shape)
+
+    def rope(self, x: Value, rope: Rope) -> Value:
+        return Value(self.attention.rotate(x, rope, self._new("rope")), x.shape)
+
+    def attend(self, q: Value, k: Value, v: Value, layer: int, kind: Attention) -> Value:
+        return Value(self.attention.plain(q, k, v, layer, kind), (q.shape[0] * q.shape[1],))
+
+    def rotary_attention(
+        self, q: Value, k: Value, v: Value, layer: int, rope: Rope, kind: Attention
+    ) -> Value:
+        if not fused(self.attention.spec):
+            return super().rotary_attention(q, k, v, layer, rope, kind)
+        output = self.attention.grouped(q, k, v, layer, rope, kind)
+        return Value(output, (q.shape[0] * q.shape[1],))
+
+    def add(self, x: Value, y: Value) -> Value:
+        return Value(self.graph.node("Add", [x.name, y.name], self._new("add")), x.shape)
+
+    def mul(self, x: Value, y: Value) -> Value:
+        return Value(self.graph.node("Mul", [x.name, y.name], self._new("mul")), x.shape)
+
+    def sigmoid(self, x: Value) -> Value:
+        return Value(self.graph.node("Sigmoid", [x.name], self._new("sigmoid")), x.shape)
+
+    def _new(self, stem: str) -> str:
+        """A fresh name; the count of nodes makes it unique."""
+        return f"{stem}.{len(self.graph.nodes)}"

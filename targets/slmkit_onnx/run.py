@@ -1,0 +1,88 @@
+"""Run the ``ort`` artifact in ONNX Runtime on the CPU, with one sequence's KV cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from slmkit.errors import BackendError
+from slmkit.ops import Floats
+from slmkit.target import Artifact
+from slmkit_onnx.attention import cache_names
+
+
+class OrtRunner:
+    """Feeds tokens, keeps the cache. ``exact`` runs the same graph at accuracy_level 0."""
+
+    def __init__(self, folder: Path, artifact: Artifact, exact: bool) -> None:
+        self.runtime = f"onnxruntime {onnxruntime.__version__}, CPU"
+        self.facts = artifact.facts
+        self.context_length: int = self.facts["context_length"]
+        self.session = _session(folder, folder / self.facts["model"], exact)
+        self.length = 0
+        self.past: dict[str, Any] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the sequence."""
+        self.length = 0
+        empty = np.zeros((1, self.facts["kv_heads"], 0, self.facts["head_width"]), np.float32)
+        self.past = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(empty)
+            for layer in range(self.facts["layers"])
+            for name in cache_names(layer)[0]
+        }
+
+    def feed(self, ids: NDArray[np.int64]) -> Floats:
+        """Append tokens; their logits, (T, V). Raises BackendError beyond the context."""
+        self.length += len(ids)
+        if self.length > self.context_length:
+            raise BackendError(
+                f"the sequence of {self.length} tokens passes the artifact's context of "
+                f"{self.context_length}",
+                "build with a larger --context, or shorten the prompt",
+            )
+        binding = self.session.io_binding()
+        binding.bind_cpu_input("input_ids", np.asarray(ids, dtype=np.int64)[None])
+        binding.bind_cpu_input("attention_mask", np.ones((1, self.length), dtype=np.int64))
+        for name, value in self.past.items():
+            binding.bind_ortvalue_input(name, value)
+        for output in self.session.get_outputs():
+            binding.bind_output(output.name)
+        self.session.run_with_iobinding(binding)
+        logits, *present = binding.get_outputs()
+        self.past = dict(zip(self.past, present, strict=True))
+        result: Floats = logits.numpy()[0]
+        return result
+
+
+def _session(folder: Path, path: Path, exact: bool) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(folder)
+    )
+    try:
+        model = _at_level_0(path) if exact else str(path)
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime raises its own kinds, all of them RuntimeError-like
+        raise BackendError(
+            f"ONNX Runtime cannot load {path.name}: {str(error).splitlines()[0]}",
+            "slmkit verify BUNDLE tells whether a file was damaged",
+        ) from None
+
+
+def _at_level_0(path: Path) -> bytes:
+    """The same model with every MatMulNBits at accuracy_level 0: codes used exactly."""
+    model = onnx.load(str(path), load_external_data=False)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "accuracy_level":
+                attribute.i = 0
+    serialized: bytes = model.SerializeToString()
+    return serialized

@@ -1,0 +1,75 @@
+"""Write the ``ort`` artifact: model.onnx, its data file, and onnxruntime-genai's files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from onnx import TensorProto, helper
+
+from slmkit.target import Artifact, Job, Mode, Spec, Tensor
+from slmkit_onnx.attention import AttentionWriter, cache_names, fused
+from slmkit_onnx.genai import write_genai
+from slmkit_onnx.graph import Graph
+from slmkit_onnx.ops import OnnxOps
+from slmkit_onnx.weights import WeightWriter
+
+MODEL, DATA = "model.onnx", "model.onnx.data"
+EXACT = Mode("exact", "lowering", "accuracy_level 0: codes dequantized to float32")
+SHIPPED = Mode("shipped", "shipped", "the artifact as it ships, with its accuracy_level")
+ONNX_TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
+
+
+def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], None]) -> Artifact:
+    """Emit the graph, stream the weights beside it, add the runtime's own files."""
+    level = job.options.get("accuracy_level", 0)
+    graph = Graph(DATA)
+    inputs, outputs = tensors(job.spec)
+    graph.inputs = [_value_info(tensor) for tensor in inputs]
+    graph.outputs = [_value_info(tensor) for tensor in outputs]
+    ops = OnnxOps(
+        graph,
+        WeightWriter(graph, job.codes, level),
+        AttentionWriter(graph, job.spec, job.context_length),
+    )
+    graph.node("Identity", [job.forward(ops).name], "logits")
+    model = graph.model(job.spec.model_type)
+    (folder / MODEL).write_bytes(model.SerializeToString(deterministic=True))
+    graph.write_data(folder / DATA, progress)
+    write_genai(job, folder, MODEL)
+    quantized = any(scheme.bits for scheme in job.codes.schemes.values())
+    modes = (EXACT, SHIPPED) if level > 1 and quantized else (EXACT,)
+    facts = {
+        "model": MODEL,
+        "accuracy_level": level,
+        "attention": "GroupQueryAttention" if fused(job.spec) else "decomposed",
+        "context_length": job.context_length,
+        "layers": job.spec.layers,
+        "kv_heads": job.spec.kv_heads,
+        "head_width": job.spec.head_width,
+        "vocabulary": job.spec.vocabulary,
+    }
+    return Artifact(job.artifact, version, "ONNX", modes, inputs, outputs, facts)
+
+
+def tensors(spec: Spec) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The graph's inputs and outputs: onnxruntime-genai's names for a decoder."""
+    past, present = [], []
+    for layer in range(spec.layers):
+        names = cache_names(layer)
+        for part, old, new in zip(("keys", "values"), *names, strict=True):
+            about = f"{part} of layer {layer}"
+            past.append(_cache(old, spec, "past", f"cached {about}"))
+            present.append(_cache(new, spec, "total", f"cached {about}, these tokens included"))
+    ids = Tensor("input_ids", "int64", ("batch", "tokens"), "token ids")
+    mask = Tensor("attention_mask", "int64", ("batch", "total"), "1 for each token so far")
+    logits = Tensor("logits", "float32", ("batch", "tokens", spec.vocabulary), "next-token scores")
+    return (ids, mask, *past), (logits, *present)
+
+
+def _cache(name: str, spec: Spec, length: str, about: str) -> Tensor:
+    return Tensor(name, "float32", ("batch", spec.kv_heads, length, spec.head_width), about)
+
+
+def _value_info(tensor: Tensor) -> object:
+    return helper.make_tensor_value_info(tensor.name, ONNX_TYPES[tensor.dtype], tensor.shape)

@@ -1,0 +1,83 @@
+"""The build cache: codes and artifacts under the hash of what they were made of."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+LIMIT = 20 * 10**9  # bytes; the longest unused entries go first
+
+
+def default_folder() -> Path:
+    """$SLMKIT_CACHE, else slmkit in the user's cache folder."""
+    if "SLMKIT_CACHE" in os.environ:
+        return Path(os.environ["SLMKIT_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slmkit"
+
+
+def key_of(facts: Any) -> str:
+    """A content address: SHA-256 of the facts as JSON, shortened to 32 hex digits."""
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Cache:
+    """A folder of finished entries; an entry appears whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find(self, kind: str, key: str) -> Path | None:
+        """The entry's folder, if it is there; marks it as used."""
+        path = self.folder / f"{kind}-{key}"
+        if not path.is_dir():
+            return None
+        with contextlib.suppress(OSError):  # a read-only cache still serves
+            os.utime(path)
+        return path
+
+    @contextlib.contextmanager
+    def making(self, kind: str, key: str) -> Iterator[Path]:
+        """A folder to fill; becomes the entry at the end, or vanishes on an error."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".making-", dir=self.folder) as making:
+            filled = Path(making) / "entry"
+            filled.mkdir()
+            yield filled
+            with contextlib.suppress(OSError):  # another process was first: its entry is the same
+                filled.rename(self.folder / f"{kind}-{key}")
+
+    def prune(self, limit: int = LIMIT) -> None:
+        """Remove what killed builds left, and the longest unused entries beyond the limit."""
+        for left in self.folder.glob(".making-*"):
+            if _age(left) > 24 * 3600:
+                shutil.rmtree(left, ignore_errors=True)
+        entries = sorted(self.folder.glob("*-*"), key=lambda path: path.stat().st_mtime)
+        total = sum(map(folder_size, entries))
+        while total > limit and len(entries) > 1:
+            oldest = entries.pop(0)
+            total -= folder_size(oldest)
+            shutil.rmtree(oldest, ignore_errors=True)
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _age(path: Path) -> float:
+    return time.time() - path.stat().st_mtime

@@ -1,0 +1,1 @@
+"""Hugging Face checkpoint folders: config, tensors by memory map, tokenizer."""

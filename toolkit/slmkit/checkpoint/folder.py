@@ -1,0 +1,65 @@
+"""A checkpoint folder, whole: spec, named tensors, tokenizer; checked before anything is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from slmkit.checkpoint.shards import Shards
+from slmkit.checkpoint.tokenizer import Tokenizer
+from slmkit.errors import CheckpointError
+from slmkit.models.config import Config, read_config
+from slmkit.models.registry import read_spec
+from slmkit.models.spec import Spec
+from slmkit.record import record
+
+SAMPLE_MODEL = Path(__file__).resolve().parents[1] / "sample_model"
+SAMPLE_NAME = "home"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint; tensors are read when asked for."""
+
+    folder: Path
+    config: Config
+    spec: Spec
+    shards: Shards
+    tokenizer: Tokenizer
+
+    @property
+    def name(self) -> str:
+        """What the model is called: its folder's name; the sample model's is "home"."""
+        folder = self.folder.resolve()
+        return SAMPLE_NAME if folder == SAMPLE_MODEL else folder.name
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Read and check a folder. Raises CheckpointError with what is wrong and what to do."""
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder} is not a folder", "--model wants a Hugging Face checkpoint folder"
+        )
+    config = read_config(folder / "config.json")
+    _refuse_quantized(config)
+    spec = read_spec(config)
+    shards = Shards(folder)
+    shards.check(record(spec).weights, spec.tied)
+    tokenizer = Tokenizer(folder)
+    if tokenizer.size > spec.vocabulary:
+        raise CheckpointError(
+            f"tokenizer.json has {tokenizer.size} tokens, config.json's vocab_size is "
+            f"{spec.vocabulary}",
+            "tokenizer and weights are of different models",
+        )
+    return Checkpoint(folder, config, spec, shards, tokenizer)
+
+
+def _refuse_quantized(config: Config) -> None:
+    section = config.section("quantization_config")
+    if section is not None:
+        method = section.values.get("quant_method", "unknown")
+        raise CheckpointError(
+            f"the checkpoint is already quantized ({method})",
+            "slmkit quantizes float weights itself: give it the original checkpoint",
+        )

@@ -1,0 +1,175 @@
+"""Text to token ids and back, special tokens, and the chat template (in a sandbox)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, TemplateError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+from slmkit.errors import CheckpointError
+from slmkit.models.config import read_json
+
+Message = Mapping[str, str]
+FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "chat_template.jinja", "generation_config.json",
+)  # fmt: skip
+SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+class Tokenizer:
+    """tokenizer.json through the ``tokenizers`` library, with what lies beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "tokenizer.json").exists():
+            raise CheckpointError(
+                f"{folder} has no tokenizer.json",
+                "fetch it with the weights; a sentencepiece tokenizer.model is turned into one by "
+                "transformers: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)",
+            )
+        try:
+            self.library = HuggingFaceTokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # the library raises plain Exception
+            raise CheckpointError(
+                f"tokenizer.json cannot be read: {error}", "download the file again"
+            ) from None
+        self.library.no_truncation()
+        self.library.no_padding()
+        self.settings = _optional(folder / "tokenizer_config.json")
+        self.special = _special_tokens(self.settings, _optional(folder / "special_tokens_map.json"))
+        self.template = _template_text(folder, self.settings)
+        self.stop_ids = _stop_ids(folder, self.special, self.library)
+
+    @property
+    def size(self) -> int:
+        """How many ids the tokenizer can give, added tokens included."""
+        return self.library.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """Token ids; ``special`` adds what the tokenizer puts around a text (often a bos)."""
+        ids: list[int] = self.library.encode(text, add_special_tokens=special).ids
+        return ids
+
+    def decode(self, ids: Sequence[int], special: bool = False) -> str:
+        """Text of the ids; special tokens are left out unless asked for."""
+        text: str = self.library.decode(list(ids), skip_special_tokens=not special)
+        return text
+
+    def token_id(self, name: str) -> int | None:
+        """The id of a special token by its role, such as ``bos_token``."""
+        token = self.special.get(name)
+        found: int | None = self.library.token_to_id(token) if token else None
+        return found
+
+    def chat(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
+        """The chat template over ``messages`` ({"role", "content"}), as text."""
+        if self.template is None:
+            raise CheckpointError(
+                "the checkpoint has no chat template",
+                "use a plain prompt (--raw), or an instruction-tuned model",
+            )
+        try:
+            return (
+                _environment()
+                .from_string(self.template)
+                .render(
+                    messages=list(messages),
+                    add_generation_prompt=add_generation_prompt,
+                    **self.special,
+                )
+            )
+        except (TemplateError, TypeError, ArithmeticError, LookupError, RecursionError) as error:
+            raise CheckpointError(
+                f"the chat template failed: {error}",
+                "the template may refuse this order of roles; try a single user message",
+            ) from None
+
+    def prompt_ids(self, text: str, raw: bool = False) -> list[int]:
+        """Ids of a user's prompt: through the chat template if there is one, else plain."""
+        if raw or self.template is None:
+            return self.encode(text)
+        return self.encode(self.chat([{"role": "user", "content": text}]), special=False)
+
+
+class GenerationTag(Extension):
+    """``{% generation %}`` marks the assistant's words for training: here its body is kept."""
+
+    tags = {"generation"}  # noqa: RUF012 - as the base class has it
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _environment() -> Environment:
+    """The sandbox that Hugging Face's convention asks for: no imports, no mutation."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _raise_exception(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    values = read_json(path) if path.exists() else {}
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path.name} is not a JSON object", "download the file again")
+    return values
+
+
+def _special_tokens(*sources: Mapping[str, Any]) -> dict[str, str]:
+    """Role -> token text; a token is a string or an object with its content."""
+    tokens = {}
+    for source in reversed(sources):
+        for role in SPECIAL:
+            value = source.get(role)
+            text = value.get("content") if isinstance(value, dict) else value
+            if isinstance(text, str):
+                tokens[role] = text
+    return tokens
+
+
+def _template_text(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    """chat_template.jinja, else tokenizer_config.json's: a text, or a list with one "default"."""
+    if (folder / "chat_template.jinja").exists():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        named = {item.get("name"): item.get("template") for item in template}
+        template = named.get("default")
+    if template is not None and not isinstance(template, str):
+        raise CheckpointError(
+            "tokenizer_config.json: chat_template is not a text", "download the file again"
+        )
+    return template
+
+
+def _stop_ids(
+    folder: Path, special: Mapping[str, str], library: HuggingFaceTokenizer
+) -> tuple[int, ...]:
+    """Ids that end an answer: of generation_config.json, else config.json, else the eos token."""
+    for name in ("generation_config.json", "config.json"):
+        value = _optional(folder / name).get("eos_token_id")
+        ids = value if isinstance(value, list) else [value]
+        if ids and all(isinstance(each, int) for each in ids):
+            return tuple(ids)
+    eos = library.token_to_id(special["eos_token"]) if "eos_token" in special else None
+    return () if eos is None else (eos,)

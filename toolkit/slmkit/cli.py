@@ -1,0 +1,338 @@
+"""Commands: parse, call one function, print. The only place that prints or exits.
+
+Heavy libraries are imported inside the commands: ``slmkit --help`` loads none of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from slmkit import __version__
+from slmkit.errors import SlmkitError
+
+FOLDER = click.Path(path_type=Path)
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Turn errors into ``Error:`` and ``hint:`` with exit code 1."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except SlmkitError as error:
+            _fail(error)
+        except KeyboardInterrupt:
+            click.echo("interrupted; nothing was left behind", err=True)
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:
+            sys.exit(1)
+
+    return wrapped
+
+
+def json_option(function: Callable[..., None]) -> Callable[..., None]:
+    """--json wherever a table is shown."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(
+        function
+    )
+
+
+def cache_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Where intermediate results are kept."""
+    folder = click.option(
+        "--cache", type=FOLDER, help="Folder for codes and artifacts [default: $SLMKIT_CACHE]."
+    )
+    none = click.option("--no-cache", is_flag=True, help="Keep nothing beyond this command.")
+    return folder(none(function))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="slmkit")
+def main() -> None:
+    """Take a small language model to phones, and prove that it arrived."""
+
+
+@main.command()
+@click.option("--target", required=True, help="What to build for: see `slmkit targets`.")
+@click.option("--model", type=FOLDER, help="Checkpoint folder [default: the sample model home].")
+@click.option("--recipe", default="int4", show_default=True, help="Recipe name or YAML file.")
+@click.option(
+    "--out", type=FOLDER, default=Path("dist"), show_default=True, help="Folder for the bundle."
+)
+@click.option("--context", type=int, help="Context length in tokens [default: the recipe's].")
+@click.option("--memory-limit", type=float, help="GB that an app may use [default: the target's].")
+@click.option("--artifacts", help="Only these artifacts, separated by commas.")
+@click.option("--force", is_flag=True, help="Replace an older bundle.")
+@cache_options
+@json_option
+@command
+def build(
+    target: str, model: Path | None, recipe: str, out: Path, context: int | None,
+    memory_limit: float | None, artifacts: str | None, force: bool, cache: Path | None,
+    no_cache: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Build a bundle: quantize, emit every artifact, prove each one."""
+    from slmkit import build as road
+    from slmkit import show
+    from slmkit.checkpoint.folder import SAMPLE_MODEL
+    from slmkit.console import shown_progress
+    from slmkit.memory import gigabytes
+
+    request = road.Request(
+        model or SAMPLE_MODEL, target, recipe, out, context,
+        None if memory_limit is None else int(memory_limit * 10**9),
+        tuple(artifacts.split(",")) if artifacts else (), force, _cache(cache, no_cache),
+    )  # fmt: skip
+    try:
+        with shown_progress() as progress:
+            built = road.build(request, progress)
+    except road.FailedParity as error:
+        _print_parity(error.lines, (), as_json)
+        raise
+    _print_parity(built.lines, (), as_json, {"bundle": str(built.folder), "bytes": built.size})
+    if not as_json:
+        _print(show.parity_note(built.lines), f"bundle {built.folder} ({gigabytes(built.size)})")
+
+
+@main.command()
+@click.argument("bundle", type=FOLDER)
+@click.option("--model", type=FOLDER, help="The checkpoint, to compute the references anew.")
+@cache_options
+@json_option
+@command
+def parity(
+    bundle: Path, model: Path | None, cache: Path | None, no_cache: bool, as_json: bool
+) -> None:
+    """Prove a bundle again: every artifact against the reference. Exit code 1 if one fails."""
+    from slmkit import show
+    from slmkit.console import shown_progress
+    from slmkit.recheck import recheck
+
+    with shown_progress() as progress:
+        found = recheck(bundle, model, _cache(cache, no_cache), progress)
+    _print_parity(found.lines, found.recorded, as_json)
+    if not as_json:
+        _print(show.parity_note(found.lines))
+    failures = [
+        f"{line.artifact} {line.mode}: {why}" for line in found.lines for why in line.failures
+    ]
+    if failures:
+        raise SlmkitError(f"parity failed: {'; '.join(failures)}", "build the bundle again")
+
+
+@main.command()
+@click.argument("bundle", type=FOLDER)
+@click.option("--prompt", required=True, help="What to ask; goes through the chat template.")
+@click.option("--raw", is_flag=True, help="Use the prompt as it is, without the chat template.")
+@click.option(
+    "--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="Longest answer."
+)
+@click.option(
+    "--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy."
+)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="Share of chance to sample from.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the sampling."
+)
+@click.option("--artifact", help="Which artifact [default: the first].")
+@click.option("--mode", help="How to run it [default: as it ships].")
+@command
+def run(
+    bundle: Path, prompt: str, raw: bool, max_tokens: int, temperature: float, top_p: float,
+    seed: int, artifact: str | None, mode: str | None,
+) -> None:  # fmt: skip
+    """Answer a prompt with a bundle (or, slowly, with a checkpoint's reference)."""
+    from slmkit.generate import Sampler, generate, stream_text
+    from slmkit.load import load
+
+    loaded = load(bundle, artifact, mode)
+    ids = loaded.tokenizer.prompt_ids(prompt, raw)
+    sampler = Sampler(temperature, top_p, seed)
+    stop = loaded.tokenizer.stop_ids
+    tokens = generate(loaded.runner, ids, stop, max_tokens, sampler, loaded.chunk)
+    for piece in stream_text(loaded.tokenizer, tokens):
+        click.echo(piece, nl=False)
+    click.echo()
+
+
+@main.command("eval")
+@click.argument("path", type=FOLDER)
+@click.option(
+    "--data", type=FOLDER, help="JSONL of prompt and answer [default: home's held-out file]."
+)
+@click.option("--limit", type=click.IntRange(1), help="Only the first N examples.")
+@click.option("--artifact", help="Which artifact [default: the first].")
+@click.option("--mode", help="How to run it [default: as it ships].")
+@click.option(
+    "--wrong", type=click.IntRange(0), default=0, show_default=True, help="Show N wrong answers."
+)
+@json_option
+@command
+def evaluate(
+    path: Path, data: Path | None, limit: int | None, artifact: str | None, mode: str | None,
+    wrong: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Exact match on held-out prompts: of a bundle, or of a checkpoint's reference."""
+    from dataclasses import asdict
+
+    from slmkit import evaluate as scoring
+    from slmkit import show
+    from slmkit.console import shown_progress
+    from slmkit.load import load
+
+    examples = scoring.read_examples(data or scoring.HELD_OUT)[:limit]
+    loaded = load(path, artifact, mode)
+    with shown_progress() as progress:
+        score = scoring.evaluate(loaded.runner, loaded.tokenizer, examples, loaded.chunk, progress)
+    if as_json:
+        return _print_json(asdict(score))
+    _print(show.score_table(score, loaded.about))
+    for prompt, expected, got in score.wrong[:wrong]:
+        click.echo(f"{prompt}\n  expected {expected}\n  got      {got}")
+
+
+@main.command()
+@click.argument("path", type=FOLDER)
+@json_option
+@command
+def inspect(path: Path, as_json: bool) -> None:
+    """A checkpoint's or a bundle's architecture, parameters, sizes, memory by context length."""
+    from slmkit import inspection, show
+    from slmkit.manifest import MANIFEST, read_manifest
+
+    if (path / MANIFEST).exists():
+        manifest = read_manifest(path)
+        return (
+            _print_json(manifest.model_dump(mode="json"))
+            if as_json
+            else _print(show.bundle_table(manifest))
+        )
+    found = inspection.inspect(path)
+    return _print_json(found.as_json()) if as_json else _print(show.checkpoint_table(found))
+
+
+@main.command()
+@click.argument("bundle", type=FOLDER)
+@command
+def verify(bundle: Path) -> None:
+    """Check every file of a bundle against the hashes of its manifest."""
+    from slmkit import bundle as folder
+
+    click.echo(f"{folder.verify(bundle)} files are what the manifest says")
+
+
+@main.group(invoke_without_command=True)
+@json_option
+@click.pass_context
+def recipes(context: click.Context, as_json: bool) -> None:
+    """List the shipped recipes, or show one."""
+    from slmkit import show
+    from slmkit.recipe import load_recipe, shipped_names
+
+    if context.invoked_subcommand is not None:
+        return None
+    shipped = [load_recipe(name) for name in shipped_names()]
+    if as_json:
+        return _print_json(
+            [recipe.model_dump(mode="json", exclude_none=True) for recipe in shipped]
+        )
+    _print(show.recipes_table(shipped))
+
+
+@recipes.command("show")
+@click.argument("name")
+@command
+def recipes_show(name: str) -> None:
+    """Print a recipe (a shipped name or a file), checked and with every default filled in."""
+    import yaml
+
+    from slmkit.recipe import load_recipe
+
+    values = load_recipe(name).model_dump(mode="json", exclude_none=True)
+    click.echo(yaml.safe_dump(values, sort_keys=False, width=100), nl=False)
+
+
+@main.command()
+@json_option
+@command
+def targets(as_json: bool) -> None:
+    """List the targets: their artifacts and limits."""
+    from dataclasses import asdict
+
+    from slmkit import show
+    from slmkit.platforms import PLATFORMS
+
+    if as_json:
+        return _print_json([asdict(platform) for platform in PLATFORMS.values()])
+    _print(show.targets_table())
+
+
+@main.command()
+@json_option
+@command
+def doctor(as_json: bool) -> None:
+    """Show what is installed, and the pip command for what is not."""
+    from slmkit import doctor as examination
+    from slmkit import show
+
+    rows, around = examination.examine(), examination.surroundings()
+    if as_json:
+        extras = [
+            {"extra": row.extra, "packages": row.packages, "install": row.command} for row in rows
+        ]
+        return _print_json({**around, "extras": extras})
+    _print(show.doctor_table(rows, around))
+
+
+def _cache(folder: Path | None, none: bool) -> Path | None:
+    from slmkit.cache import default_folder
+
+    return None if none else folder or default_folder()
+
+
+def _print_parity(
+    lines: Any, recorded: Any, as_json: bool, more: dict[str, Any] | None = None
+) -> None:
+    from slmkit import show
+
+    if as_json:
+        _print_json({
+            **(more or {}),
+            "passed": not any(line.failures for line in lines),
+            "lines": [line.as_json() for line in lines],
+            "recorded": [line.as_json() for line in recorded],
+        })  # fmt: skip
+    else:
+        _print(show.parity_table(lines, recorded))
+
+
+def _print(*things: Any) -> None:
+    from slmkit.console import printed
+
+    printed(*things)
+
+
+def _print_json(values: Any) -> None:
+    click.echo(json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def _fail(error: SlmkitError) -> None:
+    click.echo(f"Error: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+    sys.exit(1)

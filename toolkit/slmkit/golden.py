@@ -1,0 +1,165 @@
+"""Golden prompts: what parity asks every artifact, and the reference's answers kept in a bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slmkit.checkpoint.safetensors import SafetensorsFile, SafetensorsWriter
+from slmkit.checkpoint.tokenizer import Tokenizer
+from slmkit.models.spec import Spec
+from slmkit.ops import Floats
+
+Ids = NDArray[np.int64]
+TEXTS = (
+    "Turn off the kitchen lights at 7 pm.",
+    "Once upon a time, there was a little girl named Lily. One day, she saw a big, red ball.",
+    "The capital of France is Paris. 2 + 2 = 4. def main():\n    print('hello, world')",
+)
+RANDOM_PROMPTS = 2
+PROMPT = 28  # tokens of a prompt, at most: three chunks, the last one ragged
+CHUNK = 12  # tokens fed at once while parity prefills
+DECODE = 32  # tokens decoded one by one after the first prompt, through the cache
+# Large models decode only the first text and the first random prompt that far, others this far:
+# at accuracy_level 0 a step of the 0.5B shape takes half a second.
+DECODE_LARGE = 4
+LARGE = 100_000_000  # parameters
+COLUMNS = 4096  # logits kept per position in a bundle: all of a smaller vocabulary
+TOP = 4  # the reference's best ids per position are always among them
+SEED = 20260101
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids, and how many tokens are to be decoded after them."""
+
+    name: str
+    ids: Ids
+    decode: int
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Logits of some positions, reduced to some columns of the vocabulary."""
+
+    columns: Ids  # (C,) ascending
+    values: Floats  # (T, C)
+    norm: Floats  # (T,) log of the sum of exp over the whole vocabulary
+    best: Ids  # (T,) argmax over the whole vocabulary
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Sequences (prompt and continuation), and the reference's outputs on the codes."""
+
+    names: tuple[str, ...]
+    sequences: tuple[Ids, ...]
+    prompt_lengths: tuple[int, ...]
+    outputs: Outputs
+
+    def decoded(self) -> list[slice]:
+        """Where, among all positions, a next token was decoded: from each prompt's last token."""
+        spans, start = [], 0
+        for ids, prompt in zip(self.sequences, self.prompt_lengths, strict=True):
+            spans.append(slice(start + prompt - 1, start + len(ids)))
+            start += len(ids)
+        return spans
+
+    def reduced(self) -> Golden:
+        """With the columns that a bundle keeps: the best few of each position, others at random."""
+        values = self.outputs.values
+        if values.shape[1] <= COLUMNS:
+            return self
+        best = np.unique(np.argpartition(values, -TOP, axis=1)[:, -TOP:])
+        others = np.random.default_rng(SEED).permutation(values.shape[1])
+        others = others[~np.isin(others, best)][: max(0, COLUMNS - len(best))]
+        columns = np.sort(np.concatenate([best, others]))
+        return replace(
+            self, outputs=replace(self.outputs, columns=columns, values=values[:, columns])
+        )
+
+
+def golden_prompts(
+    tokenizer: Tokenizer, spec: Spec, context_length: int, parameters: int
+) -> list[Prompt]:
+    """Some text, some random ids; short enough for the context."""
+    room = min(PROMPT, context_length // 2)
+    decode = min(DECODE, context_length - room)
+    random = np.random.default_rng(SEED)
+    prompts = [(text, tokenizer.prompt_ids(text)) for text in TEXTS]
+    for number in range(RANDOM_PROMPTS):
+        ids = random.integers(0, spec.vocabulary, room).tolist()
+        prompts.append((f"random {number + 1}", ids))
+    long = {0, len(TEXTS)} if parameters > LARGE else set(range(len(prompts)))
+    return [
+        Prompt(name, np.asarray(ids[:room]), decode if at in long else min(DECODE_LARGE, decode))
+        for at, (name, ids) in enumerate(prompts)
+        if ids
+    ]
+
+
+def chunks(ids: Ids, prompt_length: int) -> list[Ids]:
+    """How a sequence is fed: the prompt in chunks, then token by token."""
+    prefill = [ids[at : min(at + CHUNK, prompt_length)] for at in range(0, prompt_length, CHUNK)]
+    return [*prefill, *(ids[at : at + 1] for at in range(prompt_length, len(ids)))]
+
+
+def outputs_of(logits: Sequence[Floats], columns: Ids | None = None) -> Outputs:
+    """Reduce logits (T, V) of several sequences, one after the other; None keeps all columns."""
+    vocabulary = logits[0].shape[1]
+    if columns is None or len(columns) == vocabulary:
+        columns = np.arange(vocabulary)
+        values = np.concatenate(logits)
+    else:
+        values = np.concatenate([part[:, columns] for part in logits])
+    norm = np.concatenate([_norm(part) for part in logits])
+    best = np.concatenate([part.argmax(axis=1) for part in logits])
+    return Outputs(columns, values, norm, best)
+
+
+def save_golden(golden: Golden, path: Path) -> None:
+    """Write to a safetensors file; the same golden gives the same bytes."""
+    lengths = [len(ids) for ids in golden.sequences]
+    arrays: dict[str, NDArray[Any]] = {
+        "ids": np.concatenate(golden.sequences).astype(np.int64),
+        "lengths": np.asarray(lengths, dtype=np.int64),
+        "prompt_lengths": np.asarray(golden.prompt_lengths, dtype=np.int64),
+        "columns": golden.outputs.columns.astype(np.int64),
+        "values": golden.outputs.values,
+        "norm": golden.outputs.norm,
+        "best": golden.outputs.best.astype(np.int64),
+    }
+    kinds = {np.dtype(np.int64): "I64", np.dtype(np.float32): "F32"}
+    layout = {name: (kinds[array.dtype], array.shape) for name, array in arrays.items()}
+    with SafetensorsWriter(path, layout, {"names": json.dumps(golden.names)}) as writer:
+        for name, array in arrays.items():
+            writer.put(name, array)
+
+
+def load_golden(path: Path) -> Golden:
+    """The inverse of ``save_golden``."""
+    file = SafetensorsFile(path)
+    arrays = {name: file.array(name) for name in file.entries}
+    ends = np.cumsum(arrays["lengths"])
+    return Golden(
+        names=tuple(json.loads(file.metadata["names"])),
+        sequences=tuple(np.split(arrays["ids"], ends[:-1])),
+        prompt_lengths=tuple(arrays["prompt_lengths"].tolist()),
+        outputs=Outputs(*(arrays[name] for name in ("columns", "values", "norm", "best"))),
+    )
+
+
+def _norm(logits: Floats) -> Floats:
+    """log(sum(exp)) per row, a row at a time: no second copy of the logits."""
+    return np.asarray([_log_sum_exp(row) for row in logits], dtype=np.float32)
+
+
+def _log_sum_exp(row: Floats) -> float:
+    most = float(row.max())
+    return most + float(np.log(np.exp(row - most, dtype=np.float64).sum()))

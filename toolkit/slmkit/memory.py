@@ -1,0 +1,126 @@
+"""Will it fit? Memory of a model under a recipe at a context length, from its spec alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from slmkit.errors import SlmkitError
+from slmkit.models.spec import Spec
+from slmkit.quant.apply import stored_bytes
+from slmkit.recipe import Recipe, Scheme, load_recipe, shipped_names
+from slmkit.record import Recorder, record
+
+FLOAT = 4  # bytes of one number of the KV cache and of activations
+SMALLEST_CONTEXT = 128
+WeightBytes = Callable[[int, int, Scheme], int]  # (rows, width, scheme) -> bytes
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes that an app needs while it answers."""
+
+    context_length: int
+    weights: int
+    kv_cache: int
+    working: int  # logits of one prefill chunk, and the widest op's inputs and outputs
+
+    @property
+    def total(self) -> int:
+        """All three."""
+        return self.weights + self.kv_cache + self.working
+
+
+def plan(
+    spec: Spec, recipe: Recipe, context_length: int, weight_bytes: WeightBytes | None = None
+) -> MemoryPlan:
+    """The memory of a model; ``weight_bytes`` is the runtime's, else what the codes take."""
+    heard = record(spec)
+    chunk = min(recipe.prefill_chunk, context_length)
+    return MemoryPlan(
+        context_length,
+        _weights(heard, recipe, spec, weight_bytes),
+        spec.kv_values(context_length) * FLOAT,
+        (heard.widest + spec.vocabulary) * chunk * FLOAT,
+    )
+
+
+def default_context(spec: Spec, recipe: Recipe, asked: int | None) -> int:
+    """The context to build for. Raises SlmkitError for one that the model was not made for."""
+    if asked is None:
+        return min(recipe.context_length, spec.trained_context)
+    if not 16 <= asked <= spec.trained_context:
+        raise SlmkitError(
+            f"--context {asked} is outside of what the model was made for",
+            f"choose 16 to {spec.trained_context} (max_position_embeddings)",
+        )
+    return asked
+
+
+def check(
+    spec: Spec, recipe: Recipe, context_length: int, limit: int, weight_bytes: WeightBytes
+) -> MemoryPlan:
+    """The plan, if it fits. Raises SlmkitError with its three numbers and what would fit."""
+    planned = plan(spec, recipe, context_length, weight_bytes)
+    if planned.total <= limit:
+        return planned
+    raise SlmkitError(
+        f"the model needs {gigabytes(planned.total)} with recipe {recipe.name} at context "
+        f"{context_length}: weights {gigabytes(planned.weights)}, KV cache "
+        f"{gigabytes(planned.kv_cache)}, working memory {gigabytes(planned.working)}; "
+        f"the limit is {gigabytes(limit)}",
+        _what_fits(spec, recipe, context_length, limit, weight_bytes),
+    )
+
+
+def gigabytes(size: int) -> str:
+    """1234567890 -> "1.23 GB"; small sizes in MB or kB."""
+    for unit, scale in (("GB", 10**9), ("MB", 10**6)):
+        if size >= scale:
+            return f"{size / scale:.2f} {unit}"
+    return f"{size / 1000:.1f} kB"
+
+
+def _what_fits(
+    spec: Spec, recipe: Recipe, context: int, limit: int, weight_bytes: WeightBytes
+) -> str:
+    """Recipes at this context, else the longest context of each."""
+    choices = [recipe, *(load_recipe(name) for name in shipped_names() if name != recipe.name)]
+    fitting = []
+    for choice in choices:
+        longest = _longest_context(spec, choice, context, limit, weight_bytes)
+        if longest is not None:
+            fitting.append(f"--recipe {choice.name} --context {longest}")
+    if not fitting:
+        return "nothing shipped fits; take a smaller model, or raise --memory-limit"
+    return f"would fit: {'; '.join(fitting)}; or raise --memory-limit"
+
+
+def _longest_context(
+    spec: Spec, recipe: Recipe, context: int, limit: int, weight_bytes: WeightBytes
+) -> int | None:
+    while context >= SMALLEST_CONTEXT:
+        if plan(spec, recipe, context, weight_bytes).total <= limit:
+            return context
+        context //= 2
+    return None
+
+
+def _weights(heard: Recorder, recipe: Recipe, spec: Spec, weight_bytes: WeightBytes | None) -> int:
+    total = 0
+    for weight in heard.weights.values():
+        if len(weight.shape) == 1:
+            total += weight.size * FLOAT
+            continue
+        scheme = recipe.scheme(weight.name, spec.layers)
+        if weight_bytes is None:
+            total += stored_bytes(weight, scheme)
+        else:
+            total += weight_bytes(weight.shape[0], weight.shape[1], scheme)
+    return total
+
+
+def matrix_schemes(spec: Spec, recipe: Recipe) -> Mapping[str, Scheme]:
+    """The scheme of every matrix that the architecture names."""
+    names = [weight.name for weight in record(spec).weights.values() if len(weight.shape) == 2]
+    return recipe.schemes(names, spec.layers)

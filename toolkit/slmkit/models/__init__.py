@@ -1,0 +1,1 @@
+"""Architectures: each written once, over the vocabulary of ``slmkit.ops``."""

@@ -1,0 +1,119 @@
+"""Facts from config.json, each mistake named by its key and file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from slmkit.errors import CheckpointError
+
+MISSING = object()
+
+
+class Config:
+    """One JSON object of a config file; asks for numbers by key and refuses what is not one."""
+
+    def __init__(self, values: Mapping[str, Any], where: str) -> None:
+        self.values = values
+        self.where = where
+
+    def has(self, key: str) -> bool:
+        """True if the key is there and not null."""
+        return self.values.get(key) is not None
+
+    def integer(self, key: str, default: Any = MISSING, least: int = 1) -> int:
+        """An integer of at least ``least``; ``default`` only where the format defines one."""
+        value = self._get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise self._wrong(key, value, f"an integer of at least {least}")
+        return value
+
+    def number(self, key: str, default: Any = MISSING) -> float:
+        """A positive, finite number."""
+        value = self._get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
+            raise self._wrong(key, value, "a positive number")
+        return float(value)
+
+    def boolean(self, key: str, default: Any = MISSING) -> bool:
+        """true or false."""
+        value = self._get(key, default)
+        if not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false")
+        return value
+
+    def string(self, key: str, default: Any = MISSING) -> str:
+        """A string."""
+        value = self._get(key, default)
+        if not isinstance(value, str):
+            raise self._wrong(key, value, "a string")
+        return value
+
+    def strings(self, key: str) -> list[str]:
+        """A list of strings."""
+        value = self._get(key, MISSING)
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self._wrong(key, value, "a list of strings")
+        return value
+
+    def section(self, key: str) -> Config | None:
+        """A nested object, or None if it is absent, null or empty."""
+        value = self.values.get(key)
+        if not value:
+            return None
+        if not isinstance(value, dict):
+            raise self._wrong(key, value, "an object")
+        return Config(value, f"{self.where}: {key}")
+
+    def expect(self, key: str, expected: Any, default: Any) -> None:
+        """Refuse a model whose ``key`` says something that this architecture does not compute."""
+        value = self.values.get(key, default)
+        if value != expected:
+            raise CheckpointError(
+                f"{self.where}: {key} is {value!r}; only {expected!r} is supported here",
+                "this model computes something that slmkit's architecture does not; "
+                "building it would give a wrong model",
+            )
+
+    def _get(self, key: str, default: Any) -> Any:
+        value = self.values.get(key)
+        if value is None:
+            value = default
+        if value is MISSING:
+            raise CheckpointError(
+                f"{self.where}: {key} is missing, and the model's numbers depend on it",
+                f'add "{key}" as the model\'s author published it',
+            )
+        return value
+
+    def _wrong(self, key: str, value: Any, expected: str) -> CheckpointError:
+        return CheckpointError(
+            f"{self.where}: {key} is {value!r}, expected {expected}",
+            "compare the file with the one that the model's author published",
+        )
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file of the checkpoint; every failure is a sentence with the file's name."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path.parent} has no {path.name}",
+            "--model wants a Hugging Face checkpoint folder: config.json, *.safetensors, "
+            "tokenizer.json",
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path.name} cannot be read as JSON: {error}", "download the file again"
+        ) from None
+
+
+def read_config(path: Path) -> Config:
+    """config.json as a ``Config``."""
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path.name} is not a JSON object", "download the file again")
+    return Config(values, path.name)

@@ -1,0 +1,121 @@
+"""The vocabulary: the words in which every architecture is written and every backend listens.
+
+Shape key, used everywhere
+    T tokens        D width            V vocabulary     F feed-forward width
+    H query heads   G kv heads         d head width     L layers
+
+A model names its weights (the checkpoint's own names, without ``.weight``) and never sees one.
+Token ids, positions, masks and the KV cache belong to the interpreter.
+A model may branch on its spec, never on a value ``V``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+V = TypeVar("V")
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Rope:
+    """Rotary position embedding, rotate-half form (GPT-NeoX order, as Hugging Face writes it).
+
+    ``frequencies``: one per pair of channels, so 2 * len(frequencies) = d, in radians per position.
+    ``magnitude``: cos and sin are multiplied by it (1.0 unless a scaling kind asks for more).
+    """
+
+    frequencies: tuple[float, ...]
+    magnitude: float = 1.0
+
+    def table(self, positions: Sequence[int] | NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """cos and sin, each (T, d/2) float32.
+
+        Angles are rounded to float32 before cos and sin, as transformers does: every backend
+        takes its table from here, so that all of them round alike.
+        """
+        position = np.asarray(positions, dtype=np.float32)
+        angles = np.outer(position, np.asarray(self.frequencies, dtype=np.float32))
+        magnitude = np.float32(self.magnitude)
+        return np.cos(angles) * magnitude, np.sin(angles) * magnitude
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What one layer's attention is, beyond its inputs.
+
+    ``scale`` multiplies q.k before the softmax.
+    ``window``: a token sees itself and the ``window - 1`` tokens before it; None: all before it.
+    """
+
+    scale: float
+    window: int | None = None
+
+
+class Ops(ABC, Generic[V]):
+    """One definition, many interpreters: NumPy, ONNX, ... each gives these words a body."""
+
+    # Primitives: every interpreter gives them.
+
+    @abstractmethod
+    def embed(self, name: str, rows: int, width: int) -> V:
+        """Rows of table ``name`` (V, D) for the interpreter's token ids. -> (T, D)"""
+
+    @abstractmethod
+    def linear(self, x: V, name: str, width: int, bias: bool = False) -> V:
+        """x @ weight.T (+ bias), accumulated in float32 or wider. (T, in) -> (T, width)
+
+        The weight is stored (width, in), as in the checkpoint; the bias is ``name.bias``.
+        """
+
+    @abstractmethod
+    def rms_norm(self, x: V, name: str, eps: float) -> V:
+        """x / sqrt(mean(x^2) + eps) * weight over the last axis; eps in the root. Same shape."""
+
+    @abstractmethod
+    def split_heads(self, x: V, heads: int) -> V:
+        """(T, heads * d) -> (T, heads, d)"""
+
+    @abstractmethod
+    def rope(self, x: V, rope: Rope) -> V:
+        """Rotate each head by its token's position, rotate-half. (T, H, d) -> (T, H, d)"""
+
+    @abstractmethod
+    def attend(self, q: V, k: V, v: V, layer: int, kind: Attention) -> V:
+        """Causal attention over this layer's KV cache and these tokens, which join the cache.
+
+        (T, H, d), (T, G, d), (T, G, d) -> (T, H * d). Query head h reads kv head h // (H / G).
+        Softmax in float32.
+        """
+
+    @abstractmethod
+    def add(self, x: V, y: V) -> V:
+        """Element-wise sum of equal shapes."""
+
+    @abstractmethod
+    def mul(self, x: V, y: V) -> V:
+        """Element-wise product of equal shapes."""
+
+    @abstractmethod
+    def sigmoid(self, x: V) -> V:
+        """1 / (1 + exp(-x)). Same shape."""
+
+    # Composites: a body in terms of primitives; overridden where a runtime has the op natively.
+
+    def silu(self, x: V) -> V:
+        """x * sigmoid(x). Same shape."""
+        return self.mul(x, self.sigmoid(x))
+
+    def rotary_attention(self, q: V, k: V, v: V, layer: int, rope: Rope, kind: Attention) -> V:
+        """Rotate q and k, then attend. Shapes as ``attend``."""
+        return self.attend(self.rope(q, rope), self.rope(k, rope), v, layer, kind)
+
+    def tap(self, x: V, name: str) -> V:
+        """Mark an intermediate by name: nothing in a normal build, an output in a debug build."""
+        return x

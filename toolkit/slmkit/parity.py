@@ -1,0 +1,134 @@
+"""Artifact against reference: the two errors, their metrics, the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from slmkit.golden import Golden, Outputs
+from slmkit.ops import Floats
+from slmkit.recipe import Bound, Bounds
+from slmkit.target import Mode
+
+# Two tokens whose reference logits differ by less than this share of the largest logit are a tie:
+# float32 sums in another order move a logit by about 1e-6 of it, and the floor of 100 dB by 1e-5.
+TIE_SHARE = 1e-4
+EXACT_DB = 300.0  # reported for outputs that are equal to the last bit
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How close two sets of logits are. The second is the judged one."""
+
+    snr_db: float  # 10 log10(sum of squared reference / sum of squared difference)
+    max_abs: float
+    kl: float  # nats, mean over positions
+    top1: float  # share of positions with the same best token, ties within TIE_SHARE counted
+    greedy: int  # decoded positions before the first different best token, all sequences
+    decoded: int  # decoded positions
+    positions: int
+    columns: int  # logits compared per position
+
+
+@dataclass(frozen=True)
+class Line:
+    """One comparison of a report."""
+
+    artifact: str
+    mode: str
+    error: str  # lowering, shipped or quantization: a key of the recipe's parity
+    runtime: str
+    metrics: Metrics
+    failures: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For the manifest and ``--json``: rounded far below what a bound could ask."""
+        metrics = {
+            key: round(value, 6) if isinstance(value, float) else value
+            for key, value in asdict(self.metrics).items()
+        }
+        metrics["snr_db"] = round(self.metrics.snr_db, 2)
+        return {
+            "artifact": self.artifact, "mode": self.mode, "error": self.error,
+            "runtime": self.runtime, "metrics": metrics, "failures": list(self.failures),
+        }  # fmt: skip
+
+
+def line_from_json(values: dict[str, Any]) -> Line:
+    """The inverse of ``Line.as_json``."""
+    metrics = Metrics(**values["metrics"])
+    return Line(**{**values, "metrics": metrics, "failures": tuple(values["failures"])})
+
+
+def judge(
+    artifact: str, mode: Mode, runtime: str, got: Outputs, golden: Golden, bounds: Bounds
+) -> Line:
+    """Measure an artifact's outputs, and compare with the recipe's bound."""
+    metrics = measure(golden.outputs, got, golden.decoded())
+    bound: Bound = getattr(bounds, mode.bound)
+    return Line(artifact, mode.name, mode.bound, runtime, metrics, broken(metrics, bound))
+
+
+def measure(expected: Outputs, got: Outputs, decoded: list[slice]) -> Metrics:
+    """Metrics of ``got`` against ``expected``, on the same columns."""
+    difference = (got.values - expected.values).astype(np.float64)
+    agree = _agree(expected, got)
+    return Metrics(
+        snr_db=_snr(expected.values, difference),
+        max_abs=float(np.abs(difference).max()),
+        kl=_kl(expected, got),
+        top1=float(agree.mean()),
+        greedy=sum(_until_first(agree[span]) for span in decoded),
+        decoded=sum(span.stop - span.start for span in decoded),
+        positions=len(agree),
+        columns=len(expected.columns),
+    )
+
+
+def broken(metrics: Metrics, bound: Bound) -> tuple[str, ...]:
+    """The limits that are passed, one sentence each. NaN breaks every limit."""
+    failures = []
+    if not np.isfinite(metrics.max_abs):
+        failures.append("the logits hold NaN or infinity")
+    if bound.snr_db is not None and not metrics.snr_db >= bound.snr_db:
+        failures.append(f"SNR {metrics.snr_db:.1f} dB is below {bound.snr_db:g} dB")
+    if bound.max_kl is not None and not metrics.kl <= bound.max_kl:
+        failures.append(f"KL {metrics.kl:.4g} is above {bound.max_kl:g}")
+    if bound.top1 is not None and not metrics.top1 >= bound.top1:
+        failures.append(f"top-1 agreement {metrics.top1:.4f} is below {bound.top1:g}")
+    return tuple(failures)
+
+
+def _snr(expected: Floats, difference: Any) -> float:
+    noise = float(np.square(difference).sum())
+    if noise == 0:
+        return EXACT_DB
+    return float(10 * np.log10(np.square(expected, dtype=np.float64).sum() / noise))
+
+
+def _kl(expected: Outputs, got: Outputs) -> float:
+    """Mean of sum p log(p / q); the columns that are not kept count as one."""
+    log_p = expected.values - expected.norm[:, None]
+    log_q = got.values - got.norm[:, None]
+    p, q = np.exp(log_p, dtype=np.float64), np.exp(log_q, dtype=np.float64)
+    total = (p * (log_p - log_q)).sum(axis=1)
+    rest_p, rest_q = 1 - p.sum(axis=1), 1 - q.sum(axis=1)
+    rest = (rest_p > 1e-6) & (rest_q > 1e-6)  # below: rounding of a sum that is 1
+    total[rest] += rest_p[rest] * np.log(rest_p[rest] / rest_q[rest])
+    return float(max(0.0, total.mean()))
+
+
+def _agree(expected: Outputs, got: Outputs) -> Any:
+    """Per position: the same best token, or one that the reference holds for a tie."""
+    tie = TIE_SHARE * np.abs(expected.values).max()
+    at = np.searchsorted(expected.columns, got.best).clip(max=len(expected.columns) - 1)
+    kept = expected.columns[at] == got.best
+    theirs = expected.values[np.arange(len(at)), at]
+    return (got.best == expected.best) | (kept & (theirs >= expected.values.max(axis=1) - tie))
+
+
+def _until_first(agree: Any) -> int:
+    wrong = np.flatnonzero(~agree)
+    return int(wrong[0]) if len(wrong) else len(agree)

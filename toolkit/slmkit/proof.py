@@ -1,0 +1,135 @@
+"""Gather what parity compares: artifacts run in workers, the reference layer by layer here."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from slmkit import parity, reference, worker
+from slmkit.checkpoint.folder import Checkpoint
+from slmkit.golden import Golden, Ids, Prompt, outputs_of
+from slmkit.models.spec import Spec
+from slmkit.ops import Floats
+from slmkit.progress import Progress
+from slmkit.recipe import Bounds
+from slmkit.target import Artifact, Mode
+
+CODES = Mode("codes", "quantization", "reference on the codes against the float weights")
+EVERY = "all"  # the artifact of a line that holds for every artifact
+RUNTIME = f"NumPy {np.__version__}, float32"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What an artifact answered: its tokens (with what it generated) and logits."""
+
+    sequences: list[Ids]
+    logits: list[Floats]
+    runtime: str
+
+
+@dataclass
+class Proof:
+    """Runs the artifacts of one bundle; keeps the first run, which chose the tokens."""
+
+    folder: Path
+    artifacts: Mapping[str, Artifact]
+    bounds: Bounds
+    scratch: Path  # logits of the runs go here
+    progress: Progress
+    first: Run | None = None
+
+    def generate(self, prompts: Sequence[Prompt]) -> list[Ids]:
+        """Let the first artifact, in its first mode, continue the prompts greedily."""
+        artifact = next(iter(self.artifacts.values()))
+        ids = [prompt.ids for prompt in prompts]
+        lengths, decode = [len(each) for each in ids], [prompt.decode for prompt in prompts]
+        self.first = self._run(artifact, artifact.modes[0], ids, lengths, decode)
+        return self.first.sequences
+
+    def lines(self, golden: Golden) -> list[parity.Line]:
+        """Every artifact in every mode against the golden."""
+        lines = []
+        for artifact in self.artifacts.values():
+            for mode in artifact.modes:
+                run = self._run_golden(artifact, mode, golden) if self.first is None else self.first
+                self.first = None
+                got = outputs_of(run.logits, golden.outputs.columns)
+                lines.append(
+                    parity.judge(artifact.name, mode, run.runtime, got, golden, self.bounds)
+                )
+        return lines
+
+    def _run_golden(self, artifact: Artifact, mode: Mode, golden: Golden) -> Run:
+        sequences, lengths = golden.sequences, golden.prompt_lengths
+        return self._run(artifact, mode, sequences, lengths, [0] * len(sequences))
+
+    def _run(
+        self, artifact: Artifact, mode: Mode, sequences: Sequence[Ids], lengths: Sequence[int],
+        decode: Sequence[int],
+    ) -> Run:  # fmt: skip
+        out = Path(tempfile.mkdtemp(prefix="logits-", dir=self.scratch))
+        payload = {
+            "artifact": asdict(artifact), "folder": str(self.folder / artifact.name),
+            "mode": mode.name, "out": str(out), "sequences": [ids.tolist() for ids in sequences],
+            "prompt_lengths": list(lengths), "decode": list(decode),
+        }  # fmt: skip
+        self.progress.stage(
+            f"run {artifact.name}, {mode.name}", sum(map(len, sequences)) + sum(decode)
+        )
+        result = worker.call(
+            "run", payload, lambda done, _: self.progress.advance(done),
+            f"runs the artifact {artifact.name}",
+        )  # fmt: skip
+        logits = [np.load(out / f"{at}.npy", mmap_mode="r") for at in range(len(sequences))]
+        return Run([np.asarray(ids) for ids in result["sequences"]], logits, result["runtime"])
+
+
+def reference_golden(
+    weights: reference.Weights, spec: Spec, prompts: Sequence[Prompt], sequences: Sequence[Ids],
+    progress: Progress,
+) -> Golden:  # fmt: skip
+    """The reference on the codes over whole sequences, every column of the vocabulary."""
+    logits = _reference(weights, spec, sequences, "reference on codes", progress)
+    names = tuple(prompt.name for prompt in prompts)
+    lengths = tuple(len(prompt.ids) for prompt in prompts)
+    return Golden(names, tuple(sequences), lengths, outputs_of(logits))
+
+
+def quantization_line(
+    checkpoint: Checkpoint, golden: Golden, bounds: Bounds, progress: Progress
+) -> parity.Line:
+    """The recipe's price: the codes' logits (every column) against the float weights'."""
+    logits = _reference(
+        checkpoint.shards, checkpoint.spec, golden.sequences, "reference on floats", progress
+    )
+    floats = outputs_of(logits)
+    metrics = parity.measure(floats, golden.outputs, golden.decoded())
+    failures = parity.broken(metrics, bounds.quantization)
+    return parity.Line(EVERY, CODES.name, CODES.bound, RUNTIME, metrics, failures)
+
+
+def _reference(
+    weights: reference.Weights, spec: Spec, sequences: Sequence[Ids], label: str, progress: Progress
+) -> list[Floats]:
+    progress.stage(label, spec.layers)
+    return reference.logits(_Counted(weights, progress), spec, sequences)
+
+
+class _Counted:
+    """Weights that tell the progress at each layer's first norm."""
+
+    def __init__(self, weights: reference.Weights, progress: Progress) -> None:
+        self.rows, self.blocks = weights.rows, weights.blocks
+        self._vector = weights.vector
+        self._progress = progress
+
+    def vector(self, tensor: str) -> Floats:
+        """A norm's weight or a bias, (width,)."""
+        if tensor.endswith(".input_layernorm.weight"):
+            self._progress.advance(1)
+        return self._vector(tensor)

@@ -1,0 +1,1 @@
+"""Quantization: from float weights to codes, once per build."""

@@ -1,0 +1,189 @@
+"""Codes: a quantized weight as integers and scales; packed, unpacked, dequantized, kept in a file.
+
+One meaning in every backend: weight[n, k] = (code[n, k] - zero_point[n, g]) * scale[n, g], with
+g = k // group. Codes are unsigned here (0 .. 2^bits - 1); a symmetric weight's zero point is
+2^(bits - 1), so its signed codes are -8 .. 7 or -128 .. 127.
+
+The rule for widths that a group does not divide: the last group is filled up with codes equal to
+its zero point, which are exactly 0. A backend hands them to a kernel that takes a ragged last
+group, or pads the activations; whatever stands in the padding, the product is the same.
+
+Scales are exact in float16 and in bfloat16: at most 8 significant bits, and at least float16's
+smallest normal number. Two-level scales are channel_scale[n] * multiplier[n, g], with a 4-bit
+significand and an integer 1 .. 16: their product has 8 bits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slmkit.checkpoint.safetensors import SafetensorsFile, row_blocks
+from slmkit.ops import Floats
+from slmkit.recipe import Scheme
+
+__all__ = [
+    "Codes",
+    "CodesFile",
+    "Scheme",
+    "group_of",
+    "pack",
+    "padded_width",
+    "unpack",
+    "zero_point",
+]
+
+Bytes = NDArray[np.uint8]
+BLOCK = 1 << 21  # numbers dequantized at a time: 8 MB as float32
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Some rows of one quantized weight. N rows, K inputs, Kp = K filled up to whole groups."""
+
+    scheme: Scheme
+    width: int  # K
+    codes: Bytes  # (N, Kp), one code per byte
+    scales: Floats  # (N, Kp / group)
+    zero_points: Bytes  # (N, Kp / group)
+
+    @property
+    def signed(self) -> NDArray[np.int8]:
+        """Codes of a symmetric weight around zero. (N, Kp)"""
+        return (self.codes.astype(np.int16) - zero_point(self.scheme)).astype(np.int8)
+
+    def dequantize(self) -> Floats:
+        """The weight that these codes mean, float32, without padding. (N, K)"""
+        rows, padded = self.codes.shape
+        grouped = self.codes.reshape(rows, self.scales.shape[1], -1).astype(np.float32)
+        grouped -= self.zero_points[:, :, None].astype(np.float32)
+        grouped *= self.scales[:, :, None]
+        return grouped.reshape(rows, padded)[:, : self.width]
+
+
+def group_of(scheme: Scheme, width: int) -> int:
+    """Inputs that share a scale: the group size, or the whole row for per-channel."""
+    return scheme.group_size or width
+
+
+def padded_width(scheme: Scheme, width: int) -> int:
+    """Inputs filled up to whole groups; per-channel rows of 4 bits to whole bytes."""
+    unit = scheme.group_size or (8 // (scheme.bits or 8))
+    return -(-width // unit) * unit
+
+
+def zero_point(scheme: Scheme) -> int:
+    """The zero point of a symmetric weight: 2^(bits - 1)."""
+    return 1 << ((scheme.bits or 8) - 1)
+
+
+def pack(codes: Bytes, bits: int) -> Bytes:
+    """Two 4-bit codes a byte, low nibble first; 8-bit codes as they are. (N, Kp * bits / 8)"""
+    if bits == 8:
+        return codes
+    packed: Bytes = codes[..., 0::2] | (codes[..., 1::2] << np.uint8(4))
+    return packed
+
+
+def unpack(packed: Bytes, bits: int) -> Bytes:
+    """The inverse of ``pack``. (N, Kp)"""
+    if bits == 8:
+        return packed
+    codes = np.empty((*packed.shape[:-1], packed.shape[-1] * 2), dtype=np.uint8)
+    np.bitwise_and(packed, 0xF, out=codes[..., 0::2])
+    np.right_shift(packed, 4, out=codes[..., 1::2])
+    return codes
+
+
+class CodesFile:
+    """All weights of one model under one recipe, in one memory-mapped safetensors file.
+
+    Tensors: ``NAME.weight`` (F32 vectors, F16 matrices), ``NAME.codes`` (packed), ``NAME.scales``
+    (F16), ``NAME.channel_scales`` and ``NAME.multipliers`` for two-level, ``NAME.zero_points``
+    for asymmetric; ``NAME.bias``. It serves the reference as its weights.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = SafetensorsFile(path)
+        facts = json.loads(self.file.metadata["weights"])
+        self.schemes = {name: Scheme.model_validate(fact["scheme"]) for name, fact in facts.items()}
+        self.shapes: dict[str, tuple[int, int]] = {
+            name: tuple(fact["shape"]) for name, fact in facts.items()
+        }
+        self.vectors = sorted(set(self.file.entries) - self._matrix_tensors())
+
+    def vector(self, tensor: str) -> Floats:
+        """A norm's weight or a bias, (width,) float32."""
+        return self.file.floats(tensor)
+
+    def packed(self, name: str) -> Bytes:
+        """Packed codes as stored, a view. (N, Kp * bits / 8)"""
+        return self.file.array(f"{name}.codes")
+
+    def halves(self, name: str) -> NDArray[np.float16]:
+        """A float16 matrix as stored, a view. (N, K)"""
+        return self.file.array(f"{name}.weight")
+
+    def scales(self, name: str, rows: Any = slice(None)) -> Floats:
+        """Scales of some rows, float32. (N, groups)"""
+        if self.schemes[name].scales == "two-level":
+            channel = self.file.floats(f"{name}.channel_scales", rows)
+            scales: Floats = channel[:, None] * self.file.array(f"{name}.multipliers")[rows]
+            return scales
+        return self.file.floats(f"{name}.scales", rows)
+
+    def zero_points(self, name: str, rows: Any = slice(None)) -> Bytes:
+        """Zero points of some rows. (N, groups)"""
+        if self.schemes[name].symmetric:
+            constant = zero_point(self.schemes[name])
+            return np.full(self.scales(name, rows).shape, constant, dtype=np.uint8)
+        stored: Bytes = self.file.array(f"{name}.zero_points")[rows]
+        return stored
+
+    def codes(self, name: str, rows: Any = slice(None)) -> Codes:
+        """Some rows of a quantized weight, unpacked."""
+        scheme = self.schemes[name]
+        return Codes(
+            scheme,
+            self.shapes[name][1],
+            unpack(self.packed(name)[rows], scheme.bits or 8),
+            self.scales(name, rows),
+            self.zero_points(name, rows),
+        )
+
+    def rows(self, tensor: str, rows: Any) -> Floats:
+        """Some rows of a matrix, dequantized. (len(rows), K)"""
+        name = tensor.removesuffix(".weight")
+        if self.schemes[name].encoding == "float16":
+            return self.file.floats(tensor, rows)
+        return self.codes(name, rows).dequantize()
+
+    def blocks(self, tensor: str) -> Iterator[tuple[int, Floats]]:
+        """A matrix in blocks of rows, dequantized: (first row, block)."""
+        name = tensor.removesuffix(".weight")
+        for block in row_blocks(*self.shapes[name], BLOCK):
+            yield block.start, self.rows(tensor, block)
+        self.forget(name)
+
+    def forget(self, name: str) -> None:
+        """Give a weight's pages back to the system."""
+        for part in ("codes", "weight"):
+            if f"{name}.{part}" in self.file.entries:
+                self.file.forget(f"{name}.{part}")
+
+    @cached_property
+    def key(self) -> str:
+        """What the codes were made of: the content address under which the file is kept."""
+        return self.file.metadata["key"]
+
+    def _matrix_tensors(self) -> set[str]:
+        parts = ("weight", "codes", "scales", "channel_scales", "multipliers", "zero_points")
+        return {f"{name}.{part}" for name in self.shapes for part in parts}

@@ -1,0 +1,132 @@
+"""The interpreter that only listens: text, op inventory and weight table of an architecture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from slmkit.models import registry
+from slmkit.models.spec import Spec
+from slmkit.ops import Attention, Ops, Rope
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One value of the recording: its number in the text, and its shape after T."""
+
+    number: int
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"%{self.number}"
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One tensor that the architecture names."""
+
+    name: str  # without ".weight" or ".bias"
+    kind: str  # table, linear, norm or bias
+    shape: tuple[int, ...]
+
+    @property
+    def tensor(self) -> str:
+        """The tensor's name in the checkpoint."""
+        return f"{self.name}.bias" if self.kind == "bias" else f"{self.name}.weight"
+
+    @property
+    def size(self) -> int:
+        """How many numbers it holds."""
+        size = 1
+        for length in self.shape:
+            size *= length
+        return size
+
+
+@dataclass
+class Recorder(Ops[Heard]):
+    """Writes down each op; computes nothing. ``taps`` are kept as lines too."""
+
+    lines: list[str] = field(default_factory=list)
+    inventory: Counter[str] = field(default_factory=Counter)
+    weights: dict[str, Weight] = field(default_factory=dict)
+    widest: int = 0  # most numbers per token that one op reads and writes
+
+    def embed(self, name: str, rows: int, width: int) -> Heard:
+        self._weight(Weight(name, "table", (rows, width)))
+        return self._say("embed", (), (width,), name)
+
+    def linear(self, x: Heard, name: str, width: int, bias: bool = False) -> Heard:
+        self._weight(Weight(name, "linear", (width, x.shape[-1])))
+        if bias:
+            self._weight(Weight(name, "bias", (width,)))
+        return self._say("linear", (x,), (width,), name + (" +bias" if bias else ""))
+
+    def rms_norm(self, x: Heard, name: str, eps: float) -> Heard:
+        self._weight(Weight(name, "norm", (x.shape[-1],)))
+        return self._say("rms_norm", (x,), x.shape, f"{name} eps={eps:g}")
+
+    def split_heads(self, x: Heard, heads: int) -> Heard:
+        return self._say("split_heads", (x,), (heads, x.shape[-1] // heads))
+
+    def rope(self, x: Heard, rope: Rope) -> Heard:
+        return self._say("rope", (x,), x.shape, _rope_text(rope))
+
+    def attend(self, q: Heard, k: Heard, v: Heard, layer: int, kind: Attention) -> Heard:
+        shape = (q.shape[0] * q.shape[1],)
+        return self._say("attend", (q, k, v), shape, f"layer={layer} {_attention_text(kind)}")
+
+    def add(self, x: Heard, y: Heard) -> Heard:
+        return self._say("add", (x, y), x.shape)
+
+    def mul(self, x: Heard, y: Heard) -> Heard:
+        return self._say("mul", (x, y), x.shape)
+
+    def sigmoid(self, x: Heard) -> Heard:
+        return self._say("sigmoid", (x,), x.shape)
+
+    def silu(self, x: Heard) -> Heard:
+        return self._say("silu", (x,), x.shape)
+
+    def tap(self, x: Heard, name: str) -> Heard:
+        self.lines.append(f"tap {x} {name}")
+        return x
+
+    def _weight(self, weight: Weight) -> None:
+        """Keep the first mention: a tied table is heard as a table, then as a linear."""
+        self.weights.setdefault(weight.tensor, weight)
+
+    def _say(
+        self, op: str, inputs: tuple[Heard, ...], shape: tuple[int, ...], note: str = ""
+    ) -> Heard:
+        self.inventory[op] += 1
+        heard = Heard(sum(self.inventory.values()), shape)
+        self.widest = max(self.widest, sum(_size(each) for each in (*inputs, heard)))
+        width = ", ".join(map(str, ("T", *shape)))
+        said = " ".join([op, *map(str, inputs), note]).rstrip()
+        self.lines.append(f"{heard} = {said} -> ({width})")
+        return heard
+
+
+def record(spec: Spec) -> Recorder:
+    """Listen to the architecture of ``spec`` once."""
+    recorder = Recorder()
+    registry.run(recorder, spec)
+    return recorder
+
+
+def _size(heard: Heard) -> int:
+    size = 1
+    for length in heard.shape:
+        size *= length
+    return size
+
+
+def _rope_text(rope: Rope) -> str:
+    first, last = rope.frequencies[0], rope.frequencies[-1]
+    return f"pairs={len(rope.frequencies)} {first:g}..{last:.6g} magnitude={rope.magnitude:g}"
+
+
+def _attention_text(kind: Attention) -> str:
+    window = "" if kind.window is None else f" window={kind.window}"
+    return f"scale={kind.scale:.6g}{window}"

@@ -1,0 +1,144 @@
+"""Ops in NumPy, float32: the numbers that everything is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slmkit.models import registry
+from slmkit.models.spec import Spec
+from slmkit.ops import Attention, Floats, Ops, Rope
+
+Ids = NDArray[np.int64]
+
+
+class Weights(Protocol):
+    """Named weights, read on demand: the float checkpoint, or the codes of a recipe."""
+
+    def vector(self, tensor: str) -> Floats:
+        """A norm's weight or a bias, (width,)."""
+        ...
+
+    def rows(self, tensor: str, rows: Ids) -> Floats:
+        """Some rows of a matrix, (len(rows), in)."""
+        ...
+
+    def blocks(self, tensor: str) -> Iterator[tuple[int, Floats]]:
+        """A matrix in blocks of rows, (first row, block): never the whole of a large one."""
+        ...
+
+
+@dataclass
+class Cache:
+    """Keys and values of one sequence: per layer (p, G, d)."""
+
+    keys: dict[int, Floats] = field(default_factory=dict)
+    values: dict[int, Floats] = field(default_factory=dict)
+    length: int = 0
+
+    def extend(self, layer: int, k: Floats, v: Floats) -> tuple[Floats, Floats]:
+        """Append (T, G, d) to a layer and return all of it, (p + T, G, d)."""
+        if layer in self.keys:
+            k = np.concatenate([self.keys[layer], k])
+            v = np.concatenate([self.values[layer], v])
+        self.keys[layer], self.values[layer] = k, v
+        return k, v
+
+
+class Reference(Ops[Floats]):
+    """Runs several sequences at once, one after the other along T; each has a cache of its own.
+
+    All of them pass through one weight before the next is read, so a model of any size costs the
+    memory of one block of one weight.
+    """
+
+    def __init__(self, weights: Weights, sequences: Sequence[Ids], caches: Sequence[Cache]) -> None:
+        self.weights = weights
+        self.ids = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in sequences])
+        self.caches = caches
+        lengths = [len(ids) for ids in sequences]
+        ends = np.cumsum(lengths)
+        self.spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+        starts = [cache.length for cache in caches]
+        self.positions = np.concatenate(
+            [np.arange(start, start + n) for start, n in zip(starts, lengths, strict=True)]
+        )
+
+    def embed(self, name: str, rows: int, width: int) -> Floats:
+        return self.weights.rows(f"{name}.weight", self.ids)
+
+    def linear(self, x: Floats, name: str, width: int, bias: bool = False) -> Floats:
+        result = np.empty((len(x), width), dtype=np.float32)
+        for first, block in self.weights.blocks(f"{name}.weight"):
+            np.matmul(x, block.T, out=result[:, first : first + len(block)])
+        if bias:
+            result += self.weights.vector(f"{name}.bias")
+        return result
+
+    def rms_norm(self, x: Floats, name: str, eps: float) -> Floats:
+        mean = np.mean(np.square(x), axis=-1, keepdims=True, dtype=np.float32)
+        root = np.reciprocal(np.sqrt(mean + np.float32(eps)))
+        normed: Floats = x * root * self.weights.vector(f"{name}.weight")
+        return normed
+
+    def split_heads(self, x: Floats, heads: int) -> Floats:
+        return x.reshape(len(x), heads, -1)
+
+    def rope(self, x: Floats, rope: Rope) -> Floats:
+        cos, sin = (table[:, None, :] for table in rope.table(self.positions))  # (T, 1, d/2)
+        a, b = np.split(x, 2, axis=-1)
+        return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+    def attend(self, q: Floats, k: Floats, v: Floats, layer: int, kind: Attention) -> Floats:
+        parts = []
+        for span, cache in zip(self.spans, self.caches, strict=True):
+            keys, values = cache.extend(layer, k[span], v[span])
+            parts.append(attention(q[span], keys, values, kind))
+        return np.concatenate(parts)
+
+    def add(self, x: Floats, y: Floats) -> Floats:
+        return x + y
+
+    def mul(self, x: Floats, y: Floats) -> Floats:
+        return x * y
+
+    def sigmoid(self, x: Floats) -> Floats:
+        with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, 0
+            return np.float32(1) / (np.float32(1) + np.exp(-x))
+
+
+def attention(q: Floats, keys: Floats, values: Floats, kind: Attention) -> Floats:
+    """Causal attention of the last T of S tokens. (T, H, d), (S, G, d) twice -> (T, H * d)"""
+    tokens, heads, width = q.shape
+    total, kv_heads, _ = keys.shape
+    grouped = q.reshape(tokens, kv_heads, heads // kv_heads, width).transpose(1, 2, 0, 3)
+    scores = grouped @ keys.transpose(1, 2, 0)[:, None] * np.float32(kind.scale)  # (G, H/G, T, S)
+    scores = np.where(visible(tokens, total, kind.window), scores, np.float32(-np.inf))
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    mixed = weights @ values.transpose(1, 0, 2)[:, None]  # (G, H/G, T, d)
+    joined: Floats = mixed.transpose(2, 0, 1, 3).reshape(tokens, heads * width)
+    return joined
+
+
+def visible(tokens: int, total: int, window: int | None) -> NDArray[np.bool_]:
+    """Which of S tokens each of the last T may see. (T, S)"""
+    distance = np.arange(total - tokens, total)[:, None] - np.arange(total)[None, :]
+    seen = distance >= 0
+    return seen if window is None else seen & (distance < window)
+
+
+def logits(
+    weights: Weights, spec: Spec, sequences: Sequence[Ids], caches: Sequence[Cache] | None = None
+) -> list[Floats]:
+    """Logits of each sequence, (T, V); with ``caches``, as a continuation, which extends them."""
+    caches = [Cache() for _ in sequences] if caches is None else caches
+    reference = Reference(weights, sequences, caches)
+    result = registry.run(reference, spec)
+    for cache, span in zip(caches, reference.spans, strict=True):
+        cache.length += span.stop - span.start
+    return [result[span] for span in reference.spans]

@@ -1,0 +1,162 @@
+"""Tables for a person: what the commands found, as rich renderables. Nothing is printed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Group
+from rich.table import Table
+
+from slmkit.doctor import Row
+from slmkit.evaluate import Score
+from slmkit.inspection import Inspection
+from slmkit.manifest import Manifest
+from slmkit.memory import gigabytes
+from slmkit.parity import EXACT_DB, Line, Metrics
+from slmkit.platforms import PLATFORMS
+from slmkit.recipe import Recipe
+
+
+def parity_table(lines: Iterable[Line], recorded: Iterable[Line] = ()) -> Table:
+    """One row per comparison; ``recorded`` rows say that they are of the build."""
+    table = Table(title="parity", title_justify="left")
+    for column in ("artifact", "error", "mode", "executed on"):
+        table.add_column(column)
+    for column in ("SNR dB", "max abs", "KL", "top-1", "greedy", "verdict"):
+        table.add_column(column, justify="right")
+    for line in lines:
+        table.add_row(*_row(line, line.runtime))
+    for line in recorded:
+        table.add_row(*_row(line, "recorded at build"))
+    return table
+
+
+def _row(line: Line, runtime: str) -> list[str]:
+    metrics = line.metrics
+    return [
+        line.artifact, line.error, line.mode, runtime, *_numbers(metrics),
+        "[green]pass[/]" if not line.failures else "[red]FAIL[/]",
+    ]  # fmt: skip
+
+
+def _numbers(metrics: Metrics) -> list[str]:
+    snr = "exact" if metrics.snr_db >= EXACT_DB else f"{metrics.snr_db:.1f}"
+    greedy = f"{metrics.greedy}/{metrics.decoded}"
+    return [snr, f"{metrics.max_abs:.2g}", f"{metrics.kl:.2g}", f"{metrics.top1:.1%}", greedy]
+
+
+def parity_note(lines: Iterable[Line]) -> str:
+    """How much was compared."""
+    metrics = next(iter(lines)).metrics
+    return (
+        f"{metrics.positions} positions, {metrics.columns} logits each; greedy: decoded tokens "
+        "before the first difference, over all prompts"
+    )
+
+
+def bundle_table(manifest: Manifest) -> Group:
+    """A bundle at a glance."""
+    model = manifest.model
+    facts = _facts(
+        f"bundle {model.name}",
+        {
+            "target": manifest.target,
+            "architecture": model.model_type,
+            "parameters": f"{model.parameters:,}",
+            "recipe": manifest.recipe.name,
+            "context length": str(manifest.context_length),
+            "built by": f"slmkit {manifest.slmkit}",
+            "not executed": "; ".join(manifest.not_executed) or "nothing",
+        },
+    )
+    table = Table(title="artifacts", title_justify="left")
+    for column in ("artifact", "format", "size", "weights", "KV cache", "working", "needs"):
+        table.add_column(column)
+    for artifact in manifest.artifacts:
+        size = sum(
+            file.size for file in manifest.files if file.path.startswith(f"{artifact.folder}/")
+        )
+        memory = artifact.memory
+        numbers = (size, memory.weights, memory.kv_cache, memory.working, memory.total)
+        table.add_row(artifact.name, artifact.format, *map(gigabytes, numbers))
+    return Group(facts, table)
+
+
+def checkpoint_table(found: Inspection) -> Group:
+    """A checkpoint at a glance: facts, then memory by recipe and context length."""
+    spec = found.spec
+    facts = _facts(
+        f"checkpoint {found.name}",
+        {
+            "architecture": spec.model_type,
+            "parameters": f"{found.parameters:,}",
+            "stored": f"{gigabytes(found.stored_bytes)} in {found.tensors} tensors "
+            f"({', '.join(found.dtypes)})",
+            "layers": f"{spec.layers} of width {spec.width}, feed-forward {spec.feed_forward}",
+            "heads": f"{spec.heads} query, {spec.kv_heads} kv, width {spec.head_width}",
+            "vocabulary": f"{spec.vocabulary} ({found.tokenizer_size} in the tokenizer), "
+            f"{'tied' if spec.tied else 'untied'}",
+            "trained context": str(spec.trained_context),
+            "chat template": "yes" if found.has_chat_template else "no",
+        },
+    )
+    table = Table(title="memory by context length", title_justify="left")
+    table.add_column("recipe")
+    table.add_column("weights", justify="right")
+    for planned in next(iter(found.plans.values()), []):
+        table.add_column(str(planned.context_length), justify="right")
+    for name, plans in found.plans.items():
+        table.add_row(name, gigabytes(plans[0].weights), *(gigabytes(each.total) for each in plans))
+    return Group(facts, table)
+
+
+def recipes_table(recipes: Iterable[Recipe]) -> Table:
+    """Shipped recipes, a line each."""
+    table = Table("recipe", "summary", title="recipes", title_justify="left")
+    for recipe in recipes:
+        table.add_row(recipe.name, recipe.summary)
+    return table
+
+
+def targets_table() -> Table:
+    """Targets with their artifacts and limits."""
+    table = Table(title="targets", title_justify="left")
+    for column in ("target", "for", "artifacts", "planned", "memory limit"):
+        table.add_column(column)
+    for each in PLATFORMS.values():
+        built, planned = ", ".join(each.artifacts) or "none yet", ", ".join(each.planned)
+        table.add_row(each.name, each.about, built, planned, gigabytes(each.memory_limit))
+    return table
+
+
+def doctor_table(rows: Iterable[Row], surroundings: dict[str, str]) -> Group:
+    """What is installed, and the command for what is not."""
+    table = Table(title="extras", title_justify="left")
+    for column in ("extra", "for", "packages", "to install"):
+        table.add_column(column)
+    for row in rows:
+        packages = "\n".join(
+            f"{name} {found}" if found else f"[red]{name} missing[/]"
+            for name, found in row.packages.items()
+        )
+        command = row.command.replace("[", "\\[") if row.command else "[green]complete[/]"
+        table.add_row(row.extra, row.about, packages, command)
+    return Group(_facts("slmkit", surroundings), table)
+
+
+def score_table(score: Score, about: str) -> Table:
+    """Exact match in all and by kind."""
+    table = Table("examples", "right", "of", "exact match", title=about, title_justify="left")
+    for kind, (right, total) in sorted(score.kinds.items()):
+        table.add_row(kind, str(right), str(total), f"{right / total:.2%}")
+    if len(score.kinds) > 1:
+        share = score.right / score.total
+        table.add_row("all", str(score.right), str(score.total), f"{share:.2%}")
+    return table
+
+
+def _facts(title: str, facts: dict[str, str]) -> Table:
+    table = Table(title=title, title_justify="left", show_header=False)
+    for key, value in facts.items():
+        table.add_row(key, value)
+    return table

@@ -1,0 +1,213 @@
+"""What a backend is, what it is handed and what it hands back, and how one is found by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, entry_points, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slmkit.errors import BackendError
+from slmkit.models.spec import Spec
+from slmkit.ops import Floats, Ops, V
+from slmkit.quant.codes import CodesFile, Scheme
+
+__all__ = [
+    "Artifact", "Backend", "BuiltIn", "Forward", "Job", "Mode", "Runner", "Spec", "Tensor",
+    "TokenFacts", "artifact_names", "find_backend", "installed",
+]  # fmt: skip
+
+
+class Forward(Protocol):
+    """The model's arithmetic, spoken to whichever interpreter is given. -> logits"""
+
+    def __call__(self, o: Ops[V], /) -> V: ...
+
+
+@dataclass(frozen=True)
+class TokenFacts:
+    """What a runtime must know of the tokenizer: ids, and the files to ship beside the model."""
+
+    bos: int | None
+    stop: tuple[int, ...]
+    pad: int | None
+    files: tuple[Path, ...]
+    chat_template: str | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a backend needs to write one artifact."""
+
+    artifact: str
+    spec: Spec
+    forward: Forward
+    codes: CodesFile
+    options: Mapping[str, Any]  # the recipe's ``artifacts: {NAME: ...}``
+    context_length: int
+    prefill_chunk: int
+    tokens: TokenFacts
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output of an artifact, for the manifest; a text dimension is dynamic."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    about: str
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way to run an artifact for parity, and the recipe's bound that it must keep."""
+
+    name: str
+    bound: str  # a key of the recipe's ``parity``
+    about: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a backend wrote: facts for the manifest and for its own runner."""
+
+    name: str
+    backend: str  # name and version of the code that wrote it
+    format: str
+    modes: tuple[Mode, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Runner(Protocol):
+    """An artifact, loaded in its runtime, with one sequence's state."""
+
+    runtime: str  # name, version and device: "onnxruntime 1.31.1, CPU"
+    context_length: int
+
+    def reset(self) -> None:
+        """Forget the sequence."""
+        ...
+
+    def feed(self, ids: NDArray[np.int64]) -> Floats:
+        """Append tokens to the sequence; their logits, (T, V)."""
+        ...
+
+
+class Backend(Protocol):
+    """A module (or object) that writes and runs one kind of artifact."""
+
+    VERSION: int  # raised when the same job would be written differently
+
+    def problems(
+        self, spec: Spec, schemes: Mapping[str, Scheme], options: Mapping[str, Any]
+    ) -> list[str]:
+        """Everything this backend cannot do for the model and recipe, one sentence each."""
+        ...
+
+    def weight_bytes(self, rows: int, width: int, scheme: Scheme) -> int:
+        """What one matrix takes in the runtime's memory."""
+        ...
+
+    def emit(self, job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:
+        """Write the artifact's files into an empty folder."""
+        ...
+
+    def open_runner(self, folder: Path, artifact: Artifact, mode: str) -> Runner:
+        """Load a written artifact in one of its modes."""
+        ...
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """A backend of ours: where it is, and what it needs from PyPI."""
+
+    module: str
+    extra: str
+    packages: tuple[str, ...]
+
+
+BUILT_IN = {
+    "ort": BuiltIn("slmkit_onnx.backend", "ort", ("onnx", "onnxruntime")),
+}
+GROUP = "slmkit.backends"  # entry points of other people's backends
+
+
+def artifact_names() -> list[str]:
+    """Artifacts that some backend writes: ours, then other people's."""
+    return [*BUILT_IN, *sorted(point.name for point in entry_points(group=GROUP))]
+
+
+def find_backend(artifact: str) -> Backend:
+    """Import the backend of an artifact. Raises BackendError if it or its libraries are missing."""
+    if artifact in BUILT_IN:
+        built_in = BUILT_IN[artifact]
+        _require(artifact, built_in)
+        return _as_backend(import_module(built_in.module))
+    for point in entry_points(group=GROUP):
+        if point.name == artifact:
+            return _as_backend(point.load())
+    raise BackendError(
+        f"no backend writes {artifact!r}", f"known artifacts: {', '.join(artifact_names())}"
+    )
+
+
+def installed(packages: Iterable[str]) -> dict[str, str | None]:
+    """Versions of PyPI packages; None for one that is not installed."""
+    return {name: _version(name) for name in packages}
+
+
+def versions_of(artifact: str) -> dict[str, str | None]:
+    """Versions of the libraries that an artifact's bytes depend on."""
+    if artifact in BUILT_IN:
+        return installed((*BUILT_IN[artifact].packages, "numpy"))
+    return {}
+
+
+def pip_command(extra: str) -> str:
+    """The command that installs what an extra needs."""
+    return f'pip install "slmkit[{extra}]"'
+
+
+def _require(artifact: str, built_in: BuiltIn) -> None:
+    missing = [name for name, found in installed(built_in.packages).items() if found is None]
+    if missing:
+        raise BackendError(
+            f"the artifact {artifact} needs {', '.join(missing)}", pip_command(built_in.extra)
+        )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _as_backend(found: Any) -> Backend:
+    backend: Backend = found
+    return backend
+
+
+def artifact_from_json(values: Mapping[str, Any]) -> Artifact:
+    """The inverse of ``dataclasses.asdict`` for an Artifact."""
+    return Artifact(
+        name=values["name"],
+        backend=values["backend"],
+        format=values["format"],
+        modes=tuple(Mode(**mode) for mode in values["modes"]),
+        inputs=_tensors(values["inputs"]),
+        outputs=_tensors(values["outputs"]),
+        facts=values["facts"],
+    )
+
+
+def _tensors(values: Sequence[Mapping[str, Any]]) -> tuple[Tensor, ...]:
+    return tuple(Tensor(**{**value, "shape": tuple(value["shape"])}) for value in values)
