@@ -58,12 +58,28 @@ def read_qwen3(config: Config) -> Spec:
 def _qwen_window(config: Config) -> Windows:
     """Qwen's rule: layers from ``max_window_layers`` on are windowed, if windows are in use.
 
-    transformers 5 writes the outcome as ``layer_types``; it is the same rule, so it is not read.
+    transformers 5 writes the outcome into the file as ``layer_types``, which then decides.
     """
     if not config.boolean("use_sliding_window", False):
         return no_window
-    window, first = config.integer("sliding_window"), config.integer("max_window_layers", least=0)
+    window = config.integer("sliding_window")
+    if config.has("layer_types"):
+        kinds = _layer_kinds(config)
+        return lambda layer: window if kinds[layer] == "sliding_attention" else None
+    first = config.integer("max_window_layers", least=0)
     return lambda layer: window if layer >= first else None
+
+
+def _layer_kinds(config: Config) -> list[str]:
+    kinds = config.strings("layer_types")
+    known = {"full_attention", "sliding_attention"}
+    if not set(kinds) <= known or len(kinds) != config.integer("num_hidden_layers"):
+        raise CheckpointError(
+            f"{config.where}: layer_types is not a list of {' or '.join(sorted(known))}, "
+            "one per layer",
+            "compare the file with the one that the model's author published",
+        )
+    return kinds
 
 
 def no_window(layer: int) -> int | None:

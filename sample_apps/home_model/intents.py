@@ -1,0 +1,184 @@
+"""Every intent: its slots, the keys of its answer, and the ways to say it.
+
+A template names its slots in braces. ``fixed`` keys are meant by the words of the template.
+Templates under ``held_out`` never occur in training: they measure unseen phrasings.
+``start``: the template may follow a polite opening such as "could you".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import slots
+from slots import Slot
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to say an intent."""
+
+    text: str
+    fixed: dict[str, object] = field(default_factory=dict)
+    start: bool = True
+    held_out: bool = False
+
+
+@dataclass(frozen=True)
+class Intent:
+    """One line of JSON: {"intent": name, then ``keys`` in this order}."""
+
+    name: str
+    keys: tuple[str, ...]
+    slots: dict[str, Slot]
+    ways: tuple[Way, ...]
+
+
+def ways(*texts: str, start: bool = True, held_out: bool = False, **fixed: object) -> list[Way]:
+    """Several ways with the same facts."""
+    return [Way(text, fixed, start, held_out) for text in texts]
+
+
+ROOM = {"room": slots.one_of(slots.ROOMS)}
+WHEN = {"day": slots.day, "time": slots.time}
+
+
+def _light() -> list[Way]:
+    found = []
+    for state, other in (("on", "up"), ("off", "out")):
+        found += ways(
+            f"turn {state} the {{room}} lights", f"turn the {{room}} lights {state}",
+            f"switch {state} the {{room}} light", f"switch the {{room}} light {state}",
+            f"put the {{room}} lights {state}", f"turn {state} the lights in the {{room}}",
+            f"turn {state} the {{room}} lights at {{time}}",
+            f"turn the {{room}} lights {state} at {{time}}",
+            f"at {{time}} turn {state} the {{room}} lights",
+            f"switch {state} the lights in the {{room}} at {{time}}",
+            state=state,
+        )  # fmt: skip
+        found += ways(f"{{room}} lights {state}", f"{{room}} light {state} at {{time}}",
+                      f"lights {state} in the {{room}}", start=False, state=state)  # fmt: skip
+        found += ways(f"switch the lights in the {{room}} {state} at {{time}}",
+                      f"make sure the {{room}} lights are {state}", held_out=True, state=state)  # fmt: skip
+        found += ways(f"i want the {{room}} lights {state}", start=False, state=state)
+        found += ways(f"lights {other} in the {{room}}", start=False, state=state) if other == "out" else []
+    return found
+
+
+def _blinds() -> list[Way]:
+    found = []
+    for verb, state in (("open", "open"), ("raise", "open"), ("close", "closed"), ("lower", "closed")):
+        found += ways(
+            f"{verb} the {{room}} blinds", f"{verb} the blinds in the {{room}}",
+            f"{verb} the {{room}} blinds at {{time}}", f"at {{time}} {verb} the {{room}} blinds",
+            state=state,
+        )  # fmt: skip
+        found += ways(f"{verb} the blinds in the {{room}} at {{time}}", held_out=True, state=state)
+    found += ways("{room} blinds up", start=False, state="open")
+    found += ways("{room} blinds down", start=False, state="closed")
+    return found
+
+
+def _alarm() -> list[Way]:
+    return [
+        *ways("wake me at {time} {day}", "wake me up at {time} {day}", "wake me {day} at {time}",
+              "set an alarm for {time} {day}", "set my alarm {day} for {time}",
+              "set an alarm {day} at {time}", "wake me up {day} at {time}"),
+        *ways("wake me at {time}", "set an alarm for {time}", "wake me up at {time}", day="today"),
+        *ways("alarm {day} {time}", "alarm at {time} {day}", "i need to get up at {time} {day}",
+              "{day} alarm at {time}", start=False),
+        *ways("set the alarm to {time} {day}", held_out=True),
+        *ways("i have to be up by {time} {day}", start=False, held_out=True),
+    ]  # fmt: skip
+
+
+def _remind() -> list[Way]:
+    return [
+        *ways("remind me to {text} {day} at {time}", "remind me {day} at {time} to {text}",
+              "remind me at {time} {day} to {text}", "set a reminder to {text} {day} at {time}",
+              "set a reminder {day} at {time} to {text}"),
+        *ways("remind me to {text} at {time}", "remind me at {time} to {text}", day="today"),
+        *ways("reminder {day} {time}: {text}", "don't let me forget to {text} {day} at {time}",
+              start=False),
+        *ways("create a reminder to {text} at {time} {day}", held_out=True),
+    ]  # fmt: skip
+
+
+def _timer() -> list[Way]:
+    found = []
+    for unit in ("seconds", "minutes", "hours"):
+        one = unit[:-1]
+        found += ways(f"set a timer for {{amount}} {unit}", f"start a timer for {{amount}} {unit}",
+                      f"set a {{amount}} {one} timer", f"start a {{amount}} {one} timer",
+                      f"count down {{amount}} {unit}", unit=unit)  # fmt: skip
+        found += ways(f"timer {{amount}} {unit}", f"{{amount}} {unit} timer", start=False, unit=unit)
+        found += ways(f"give me a timer of {{amount}} {unit}", held_out=True, unit=unit)
+    return found
+
+
+INTENTS = (
+    Intent("light", ("room", "state", "time"), {**ROOM, "time": slots.time}, tuple(_light())),
+    Intent("dim", ("room", "level"), {**ROOM, "level": slots.number(5, 95, 5)}, (
+        *ways("dim the {room} lights to {level} percent", "dim the {room} to {level} percent",
+              "set the {room} lights to {level} percent", "set the {room} brightness to {level}",
+              "set the lights in the {room} to {level} percent"),
+        *ways("{room} lights {level} percent", "{room} lights at {level}%", start=False),
+        *ways("bring the {room} lights to {level} percent", held_out=True),
+    )),
+    Intent("color", ("room", "color"), {**ROOM, "color": slots.one_of(slots.COLORS)}, (
+        *ways("make the {room} lights {color}", "set the {room} lights to {color}",
+              "turn the {room} lights {color}", "change the {room} light to {color}",
+              "make the lights in the {room} {color}"),
+        *ways("{room} lights {color}", "{color} light in the {room}", start=False),
+        *ways("change the color of the {room} lights to {color}", held_out=True),
+    )),
+    Intent("heat", ("room", "degrees"), {**ROOM, "degrees": slots.number(15, 27)}, (
+        *ways("heat the {room} to {degrees} degrees", "set the {room} to {degrees} degrees",
+              "set the {room} heating to {degrees}", "set the heating in the {room} to {degrees} degrees",
+              "warm the {room} up to {degrees} degrees", "make it {degrees} degrees in the {room}"),
+        *ways("{room} {degrees} degrees", "{room} heating {degrees}", start=False),
+        *ways("set the temperature in the {room} to {degrees} degrees", held_out=True),
+    )),
+    Intent("alarm", ("day", "time"), WHEN, tuple(_alarm())),
+    Intent("cancel_alarm", ("day",), {"day": slots.day}, (
+        *ways("cancel my alarm {day}", "delete the alarm {day}", "turn off my alarm {day}",
+              "cancel the alarm i set {day}"),
+        *ways("no alarm {day}", "i don't need the alarm {day}", start=False),
+        *ways("remove my alarm {day}", held_out=True),
+    )),
+    Intent("remind", ("text", "day", "time"), {"text": slots.deed, **WHEN}, tuple(_remind())),
+    Intent("timer", ("amount", "unit"), {"amount": slots.number(1, 90)}, tuple(_timer())),
+    Intent("play", ("music", "room"), {"music": slots.one_of(slots.MUSIC), **ROOM}, (
+        *ways("play {music}", "play {music} in the {room}", "put on {music}", "start {music}",
+              "put on {music} in the {room}", "start playing {music} in the {room}"),
+        *ways("{music} in the {room}", "i want to hear {music}", "i'd like to listen to {music}",
+              start=False),
+        *ways("in the {room}, play {music}", held_out=True),
+    )),
+    Intent("volume", ("level",), {"level": slots.number(0, 100, 5)}, (
+        *ways("set the volume to {level}", "set the volume to {level} percent",
+              "change the volume to {level}", "turn the volume to {level} percent"),
+        *ways("volume {level}", "volume at {level} percent", start=False),
+        *ways("put the volume at {level}", held_out=True),
+    )),
+    Intent("stop", (), {}, (
+        *ways("stop the music", "pause the music", "stop playing", "turn off the music"),
+        *ways("music off", "quiet", "silence", start=False),
+        *ways("stop the song", held_out=True),
+    )),
+    Intent("buy", ("item", "amount"), {"item": slots.goods, "amount": slots.number(2, 24)}, (
+        *ways("add {item} to the shopping list", "put {item} on the shopping list",
+              "add {item} to my list", amount=1),
+        *ways("add {amount} {item} to the shopping list", "put {amount} {item} on my shopping list",
+              "write {amount} {item} on the shopping list"),
+        *ways("we need {item}", "buy {item}", "i need to buy {item}", start=False, amount=1),
+        *ways("we need {amount} {item}", "buy {amount} {item}", start=False),
+        *ways("note {amount} {item} for shopping", held_out=True),
+    )),
+    Intent("remove", ("item",), {"item": slots.goods}, (
+        *ways("remove {item} from the shopping list", "take {item} off the list",
+              "delete {item} from my shopping list", "cross {item} off the shopping list"),
+        *ways("we don't need {item} anymore", "no more {item}", start=False),
+        *ways("take {item} off my shopping list", held_out=True),
+    )),
+    Intent("blinds", ("room", "state", "time"), {**ROOM, "time": slots.time}, tuple(_blinds())),
+)  # fmt: skip

@@ -1,0 +1,124 @@
+"""Hugging Face transformers is the outside truth: it makes the checkpoints and the logits."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+
+import numpy as np
+import pytest
+from slmkit import reference
+from slmkit.checkpoint.folder import open_checkpoint
+from tiny_models import SHARED, STORIES, TINY, tiny_config, write_tokenizer
+
+torch = pytest.importorskip("torch", reason="needs the extra crosscheck")
+transformers = pytest.importorskip("transformers", reason="needs the extra crosscheck")
+
+pytestmark = pytest.mark.crosscheck
+RELATIVE = 1e-4  # of the largest logit, for float32: what the project promises
+TOKENS = 150  # past every tiny window, and past llama3's original context of 64
+
+
+@pytest.fixture(autouse=True)
+def quiet_libraries():
+    """transformers and torch warn about themselves; their open files close with the models."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+        gc.collect()
+
+
+def make(folder, architecture, dtype=torch.float32):
+    """transformers itself makes the model and writes the checkpoint; its logits, (T, V)."""
+    config = transformers.AutoConfig.for_model(**tiny_config(architecture))
+    config._attn_implementation = "eager"
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn_like(parameter)
+            if parameter.ndim == 1 and "norm" in name:
+                parameter.copy_(1 + 0.2 * noise)
+            else:
+                parameter.copy_(noise * (0.1 if parameter.ndim == 1 else 0.15))
+    model.to(dtype).save_pretrained(folder)
+    write_tokenizer(folder)
+    return model.to(torch.float32)
+
+
+def their_logits(model, ids):
+    with torch.no_grad():
+        return model(torch.tensor([ids.tolist()])).logits[0].numpy()
+
+
+def assert_close(ours, theirs):
+    error = np.abs(ours - theirs).max() / np.abs(theirs).max()
+    assert error < RELATIVE, f"relative error {error:.2g}"
+
+
+@pytest.mark.parametrize("architecture", TINY)
+def test_logits_agree_in_prefill_chunks_and_decode(tmp_path, architecture):
+    model = make(tmp_path, architecture)
+    checkpoint = open_checkpoint(tmp_path)
+    ids = np.random.default_rng(0).integers(0, 320, TOKENS)
+    theirs = their_logits(model, ids)
+    assert_close(reference.logits(checkpoint.shards, checkpoint.spec, [ids])[0], theirs)
+    cache, parts = reference.Cache(), []
+    for chunk in np.split(ids, [50, 90, *range(100, TOKENS)]):
+        parts += reference.logits(checkpoint.shards, checkpoint.spec, [chunk], [cache])
+    assert_close(np.concatenate(parts), theirs)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_checkpoints_are_read_as_transformers_reads_them(tmp_path, dtype):
+    make(tmp_path, "qwen2", getattr(torch, dtype))
+    # Loaded anew: converting a model back and forth would round its rope frequencies too.
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    checkpoint = open_checkpoint(tmp_path)
+    ids = np.arange(40)
+    ours = reference.logits(checkpoint.shards, checkpoint.spec, [ids])[0]
+    assert_close(ours, their_logits(model.eval(), ids))
+
+
+def test_sharded_checkpoints_are_read_whole(tmp_path):
+    model = make(tmp_path, "llama")
+    (tmp_path / "model.safetensors").unlink()
+    model.save_pretrained(tmp_path, max_shard_size="60KB")
+    assert (tmp_path / "model.safetensors.index.json").exists()
+    checkpoint = open_checkpoint(tmp_path)
+    ids = np.arange(30)
+    ours = reference.logits(checkpoint.shards, checkpoint.spec, [ids])[0]
+    assert_close(ours, their_logits(model, ids))
+
+
+def test_a_real_trained_model_agrees():
+    model = transformers.AutoModelForCausalLM.from_pretrained(STORIES).eval()
+    checkpoint = open_checkpoint(STORIES)
+    ids = np.array(checkpoint.tokenizer.encode("Once upon a time, there was a big red ball."))
+    ours = reference.logits(checkpoint.shards, checkpoint.spec, [ids])[0]
+    assert_close(ours, their_logits(model, ids))
+
+
+CONVERSATIONS = [
+    [{"role": "user", "content": "What's 2 + 2? ünïcödé"}],
+    [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "hello"},
+        {"role": "user", "content": "bye\n"},
+    ],
+]
+
+
+@pytest.mark.parametrize("messages", CONVERSATIONS, ids=["one", "three"])
+@pytest.mark.parametrize("prompt", [True, False])
+def test_chat_templates_render_alike(messages, prompt):
+    from slmkit.checkpoint.tokenizer import Tokenizer
+
+    folder = SHARED / "tokenizers" / "phi3"
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
+    ours = Tokenizer(folder)
+    assert ours.template is not None
+    text = ours.chat(messages, add_generation_prompt=prompt)
+    expected = theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+    assert text == expected
+    assert ours.encode(text, special=False) == theirs.encode(text, add_special_tokens=False)

@@ -1,0 +1,76 @@
+"""The reference agrees with itself, with a slow direct formula, and with a published text."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tiny_models import STORIES, TINY
+from slmkit.checkpoint.folder import open_checkpoint
+from slmkit.load import ReferenceRunner
+from slmkit.ops import Attention
+from slmkit.reference import Cache, attention, logits, visible
+
+CLOSE = 2e-5  # float32 sums in another order, on logits of about 1
+
+
+@pytest.mark.parametrize("architecture", TINY)
+def test_chunks_and_decode_give_the_logits_of_one_pass(tiny, architecture):
+    checkpoint = open_checkpoint(tiny(architecture))
+    ids = np.random.default_rng(1).integers(0, 320, 40)
+    whole = logits(checkpoint.shards, checkpoint.spec, [ids])[0]
+    cache, parts = Cache(), []
+    for chunk in np.split(ids, [7, 20, *range(21, 40)]):
+        parts += logits(checkpoint.shards, checkpoint.spec, [chunk], [cache])
+    np.testing.assert_allclose(np.concatenate(parts), whole, atol=CLOSE * np.abs(whole).max())
+
+
+def test_sequences_do_not_see_each_other(tiny):
+    checkpoint = open_checkpoint(tiny("qwen3"))
+    random = np.random.default_rng(2)
+    sequences = [random.integers(0, 320, length) for length in (5, 1, 12)]
+    together = logits(checkpoint.shards, checkpoint.spec, sequences)
+    for ids, answer in zip(sequences, together, strict=True):
+        alone = logits(checkpoint.shards, checkpoint.spec, [ids])[0]
+        np.testing.assert_allclose(answer, alone, atol=CLOSE * np.abs(alone).max())
+
+
+@pytest.mark.parametrize("window", [None, 1, 3, 100])
+def test_attention_is_the_textbook_sum(window):
+    random = np.random.default_rng(3)
+    q = random.standard_normal((4, 6, 8), dtype=np.float32)  # the last 4 of 9 tokens
+    keys, values = random.standard_normal((2, 9, 2, 8), dtype=np.float32)
+    kind = Attention(scale=0.3, window=window)
+    got = attention(q, keys, values, kind).reshape(4, 6, 8)
+    for token in range(4):
+        for head in range(6):
+            position, group = 5 + token, head // 3
+            first = 0 if window is None else max(0, position - window + 1)
+            scores = keys[first : position + 1, group] @ q[token, head] * 0.3
+            weights = np.exp(scores) / np.exp(scores).sum()
+            expected = weights @ values[first : position + 1, group]
+            np.testing.assert_allclose(got[token, head], expected, atol=1e-5)
+
+
+def test_a_window_hides_what_is_behind_it():
+    seen = visible(tokens=2, total=5, window=2)
+    assert seen.tolist() == [[False, False, True, True, False], [False, False, False, True, True]]
+
+
+def test_the_published_story_is_reproduced_to_the_letter():
+    checkpoint = open_checkpoint(STORIES)
+    published = (STORIES / "GOLDEN_GREEDY.txt").read_text(encoding="utf-8")
+    length = len(checkpoint.tokenizer.encode(published)) - 1
+    runner = ReferenceRunner(checkpoint.shards, checkpoint.spec)
+    ids, token = [], 1  # the bos token
+    for _ in range(length):
+        token = int(runner.feed(np.array([token]))[-1].argmax())
+        ids.append(token)
+    assert checkpoint.tokenizer.decode(ids).strip() == published.strip()
+
+
+def test_reset_forgets_the_sequence(tiny):
+    checkpoint = open_checkpoint(tiny())
+    runner = ReferenceRunner(checkpoint.shards, checkpoint.spec)
+    first = runner.feed(np.array([5, 6]))
+    runner.reset()
+    np.testing.assert_array_equal(runner.feed(np.array([5, 6])), first)
