@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tiny_models import tiny_config, write_checkpoint
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_models import TINY, tiny_config
+
 from slmkit.models.config import Config
 from slmkit.models.registry import MODELS, read_spec
 from slmkit.record import record
+from tiny_models import TINY, tiny_config
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -39,8 +40,12 @@ def test_every_model_type_has_a_tiny_row():
 def test_the_weights_of_a_real_config_add_up_to_its_parameters():
     config = {
         **tiny_config("qwen2"),
-        **{"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24},
-        **{"num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936},
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "vocab_size": 151936,
     }
     heard = record(read_spec(Config(config, "config.json")))
     assert sum(weight.size for weight in heard.weights.values()) == 494_032_768  # Qwen2.5-0.5B

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
 from slmkit.checkpoint.safetensors import SafetensorsWriter
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
 from slmkit.record import record
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 STORIES = SHARED / "checkpoints" / "stories260K"

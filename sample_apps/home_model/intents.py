@@ -60,13 +60,22 @@ def _light() -> list[Way]:
         found += ways(f"switch the lights in the {{room}} {state} at {{time}}",
                       f"make sure the {{room}} lights are {state}", held_out=True, state=state)  # fmt: skip
         found += ways(f"i want the {{room}} lights {state}", start=False, state=state)
-        found += ways(f"lights {other} in the {{room}}", start=False, state=state) if other == "out" else []
+        found += (
+            ways(f"lights {other} in the {{room}}", start=False, state=state)
+            if other == "out"
+            else []
+        )
     return found
 
 
 def _blinds() -> list[Way]:
     found = []
-    for verb, state in (("open", "open"), ("raise", "open"), ("close", "closed"), ("lower", "closed")):
+    for verb, state in (
+        ("open", "open"),
+        ("raise", "open"),
+        ("close", "closed"),
+        ("lower", "closed"),
+    ):
         found += ways(
             f"{verb} the {{room}} blinds", f"{verb} the blinds in the {{room}}",
             f"{verb} the {{room}} blinds at {{time}}", f"at {{time}} {verb} the {{room}} blinds",
@@ -110,7 +119,9 @@ def _timer() -> list[Way]:
         found += ways(f"set a timer for {{amount}} {unit}", f"start a timer for {{amount}} {unit}",
                       f"set a {{amount}} {one} timer", f"start a {{amount}} {one} timer",
                       f"count down {{amount}} {unit}", unit=unit)  # fmt: skip
-        found += ways(f"timer {{amount}} {unit}", f"{{amount}} {unit} timer", start=False, unit=unit)
+        found += ways(
+            f"timer {{amount}} {unit}", f"{{amount}} {unit} timer", start=False, unit=unit
+        )
         found += ways(f"give me a timer of {{amount}} {unit}", held_out=True, unit=unit)
     return found
 

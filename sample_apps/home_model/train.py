@@ -39,7 +39,9 @@ def make_tokenizer() -> Tokenizer:
     library = Tokenizer(models.BPE())
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
-    texts = (text for each in itertools.islice(training(), 30_000) for text in (each.prompt, each.answer))
+    texts = (
+        text for each in itertools.islice(training(), 30_000) for text in (each.prompt, each.answer)
+    )
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY, special_tokens=list(SPECIAL), show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
@@ -113,7 +115,10 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config.pop("transformers_version", None)
     _write(folder / "config.json", config)
-    _write(folder / "generation_config.json", {"bos_token_id": BOS, "eos_token_id": END, "pad_token_id": PAD})
+    _write(
+        folder / "generation_config.json",
+        {"bos_token_id": BOS, "eos_token_id": END, "pad_token_id": PAD},
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<bos>", "eos_token": "<|end|>",

@@ -39,6 +39,7 @@ def genai_config(job: Job, model: str) -> dict[str, Any]:
         "search": {
             "do_sample": False,
             "max_length": job.context_length,
+            "chunk_size": job.prefill_chunk,  # bounds the memory of a long prompt's logits
             "past_present_share_buffer": fused(job.spec),
         },
     }

@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+
 from slmkit import reference
 from slmkit.checkpoint.folder import open_checkpoint
 from tiny_models import SHARED, STORIES, TINY, tiny_config, write_tokenizer

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from tiny_models import SHARED, tiny_config
+
 from slmkit.errors import CheckpointError
 from slmkit.models.config import Config
 from slmkit.models.registry import MODELS, read_spec
 from slmkit.record import record
+from tiny_models import SHARED, tiny_config
 
 CONFIGS = sorted((SHARED / "model_configs").glob("*.json"))
 # Published parameter counts; the source of each is the model's own card.

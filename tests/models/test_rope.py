@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from slmkit.errors import CheckpointError
 from slmkit.models.config import Config
 from slmkit.models.rope import read_rope

@@ -1,4 +1,4 @@
-"""Every tiny architecture under every scheme, on ONNX Runtime, against the reference on its codes."""
+"""Tiny architectures under every scheme, on ONNX Runtime, against the reference on codes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from slmkit.build import codes_of
 from slmkit.cache import Cache
 from slmkit.checkpoint.folder import open_checkpoint
@@ -19,7 +20,9 @@ from slmkit.target import Job, find_backend
 from tiny_models import TINY
 
 FLOAT32_FLOOR = 100  # dB: ARCHITECTURE's floor for float32 arithmetic
-INT8_ACTIVATIONS = 20  # dB: level 4 rounds activations to 8 bits; tiny models have little to average
+INT8_ACTIVATIONS = (
+    20  # dB: level 4 rounds activations to 8 bits; tiny models have little to average
+)
 SCHEMES = {
     "int4": {"encoding": "group-wise", "bits": 4, "group_size": 32, "scales": "two-level"},
     "int4-free-g64": {"encoding": "group-wise", "bits": 4, "group_size": 64},

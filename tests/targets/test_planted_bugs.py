@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
+
 from slmkit import bundle, manifest
 from slmkit.build import Request, build
 from slmkit.ops import Rope

@@ -1,14 +1,10 @@
-"""Commands: parse, call one function, print. The only place that prints or exits.
+"""Commands: parse, call one function, print. With ``options``, the only place that prints or exits.
 
 Heavy libraries are imported inside the commands: ``slmkit --help`` loads none of them.
 """
 
 from __future__ import annotations
 
-import functools
-import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +12,15 @@ import click
 
 from slmkit import __version__
 from slmkit.errors import SlmkitError
-
-FOLDER = click.Path(path_type=Path)
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-
-
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Turn errors into ``Error:`` and ``hint:`` with exit code 1."""
-
-    @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            function(*args, **kwargs)
-        except SlmkitError as error:
-            _fail(error)
-        except KeyboardInterrupt:
-            click.echo("interrupted; nothing was left behind", err=True)
-            sys.exit(INTERRUPTED)
-        except BrokenPipeError:
-            sys.exit(1)
-
-    return wrapped
-
-
-def json_option(function: Callable[..., None]) -> Callable[..., None]:
-    """--json wherever a table is shown."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(
-        function
-    )
-
-
-def cache_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Where intermediate results are kept."""
-    folder = click.option(
-        "--cache", type=FOLDER, help="Folder for codes and artifacts [default: $SLMKIT_CACHE]."
-    )
-    none = click.option("--no-cache", is_flag=True, help="Keep nothing beyond this command.")
-    return folder(none(function))
+from slmkit.options import (
+    FOLDER,
+    cache_options,
+    chosen_cache,
+    command,
+    json_option,
+    print_json,
+    print_tables,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -90,7 +58,7 @@ def build(
     request = road.Request(
         model or SAMPLE_MODEL, target, recipe, out, context,
         None if memory_limit is None else int(memory_limit * 10**9),
-        tuple(artifacts.split(",")) if artifacts else (), force, _cache(cache, no_cache),
+        tuple(artifacts.split(",")) if artifacts else (), force, chosen_cache(cache, no_cache),
     )  # fmt: skip
     try:
         with shown_progress() as progress:
@@ -100,7 +68,9 @@ def build(
         raise
     _print_parity(built.lines, (), as_json, {"bundle": str(built.folder), "bytes": built.size})
     if not as_json:
-        _print(show.parity_note(built.lines), f"bundle {built.folder} ({gigabytes(built.size)})")
+        print_tables(
+            show.parity_note(built.lines), f"bundle {built.folder} ({gigabytes(built.size)})"
+        )
 
 
 @main.command()
@@ -118,10 +88,10 @@ def parity(
     from slmkit.recheck import recheck
 
     with shown_progress() as progress:
-        found = recheck(bundle, model, _cache(cache, no_cache), progress)
+        found = recheck(bundle, model, chosen_cache(cache, no_cache), progress)
     _print_parity(found.lines, found.recorded, as_json)
     if not as_json:
-        _print(show.parity_note(found.lines))
+        print_tables(show.parity_note(found.lines))
     failures = [
         f"{line.artifact} {line.mode}: {why}" for line in found.lines for why in line.failures
     ]
@@ -200,8 +170,8 @@ def evaluate(
     with shown_progress() as progress:
         score = scoring.evaluate(loaded.runner, loaded.tokenizer, examples, loaded.chunk, progress)
     if as_json:
-        return _print_json(asdict(score))
-    _print(show.score_table(score, loaded.about))
+        return print_json(asdict(score))
+    print_tables(show.score_table(score, loaded.about))
     for prompt, expected, got in score.wrong[:wrong]:
         click.echo(f"{prompt}\n  expected {expected}\n  got      {got}")
 
@@ -218,12 +188,12 @@ def inspect(path: Path, as_json: bool) -> None:
     if (path / MANIFEST).exists():
         manifest = read_manifest(path)
         return (
-            _print_json(manifest.model_dump(mode="json"))
+            print_json(manifest.model_dump(mode="json"))
             if as_json
-            else _print(show.bundle_table(manifest))
+            else print_tables(show.bundle_table(manifest))
         )
     found = inspection.inspect(path)
-    return _print_json(found.as_json()) if as_json else _print(show.checkpoint_table(found))
+    return print_json(found.as_json()) if as_json else print_tables(show.checkpoint_table(found))
 
 
 @main.command()
@@ -248,10 +218,8 @@ def recipes(context: click.Context, as_json: bool) -> None:
         return None
     shipped = [load_recipe(name) for name in shipped_names()]
     if as_json:
-        return _print_json(
-            [recipe.model_dump(mode="json", exclude_none=True) for recipe in shipped]
-        )
-    _print(show.recipes_table(shipped))
+        return print_json([recipe.model_dump(mode="json", exclude_none=True) for recipe in shipped])
+    print_tables(show.recipes_table(shipped))
 
 
 @recipes.command("show")
@@ -278,8 +246,8 @@ def targets(as_json: bool) -> None:
     from slmkit.platforms import PLATFORMS
 
     if as_json:
-        return _print_json([asdict(platform) for platform in PLATFORMS.values()])
-    _print(show.targets_table())
+        return print_json([asdict(platform) for platform in PLATFORMS.values()])
+    print_tables(show.targets_table())
 
 
 @main.command()
@@ -295,14 +263,8 @@ def doctor(as_json: bool) -> None:
         extras = [
             {"extra": row.extra, "packages": row.packages, "install": row.command} for row in rows
         ]
-        return _print_json({**around, "extras": extras})
-    _print(show.doctor_table(rows, around))
-
-
-def _cache(folder: Path | None, none: bool) -> Path | None:
-    from slmkit.cache import default_folder
-
-    return None if none else folder or default_folder()
+        return print_json({**around, "extras": extras})
+    print_tables(show.doctor_table(rows, around))
 
 
 def _print_parity(
@@ -311,28 +273,11 @@ def _print_parity(
     from slmkit import show
 
     if as_json:
-        _print_json({
+        print_json({
             **(more or {}),
             "passed": not any(line.failures for line in lines),
             "lines": [line.as_json() for line in lines],
             "recorded": [line.as_json() for line in recorded],
         })  # fmt: skip
     else:
-        _print(show.parity_table(lines, recorded))
-
-
-def _print(*things: Any) -> None:
-    from slmkit.console import printed
-
-    printed(*things)
-
-
-def _print_json(values: Any) -> None:
-    click.echo(json.dumps(values, indent=2, ensure_ascii=False))
-
-
-def _fail(error: SlmkitError) -> None:
-    click.echo(f"Error: {error.message}", err=True)
-    if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
-    sys.exit(1)
+        print_tables(show.parity_table(lines, recorded))

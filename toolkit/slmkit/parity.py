@@ -73,7 +73,7 @@ def judge(
 
 def measure(expected: Outputs, got: Outputs, decoded: list[slice]) -> Metrics:
     """Metrics of ``got`` against ``expected``, on the same columns."""
-    difference = (got.values - expected.values).astype(np.float64)
+    difference = got.values.astype(np.float64) - expected.values
     agree = _agree(expected, got)
     return Metrics(
         snr_db=_snr(expected.values, difference),
@@ -102,14 +102,19 @@ def broken(metrics: Metrics, bound: Bound) -> tuple[str, ...]:
 
 
 def _snr(expected: Floats, difference: Any) -> float:
+    """In dB, within what is reported for equal outputs; NaN where a logit is not finite."""
+    signal = float(np.square(expected, dtype=np.float64).sum())
     noise = float(np.square(difference).sum())
     if noise == 0:
         return EXACT_DB
-    return float(10 * np.log10(np.square(expected, dtype=np.float64).sum() / noise))
+    if not np.isfinite(noise) or not np.isfinite(signal):
+        return float("nan")
+    return float(10 * np.log10(signal / noise)) if signal else -EXACT_DB
 
 
 def _kl(expected: Outputs, got: Outputs) -> float:
-    """Mean of sum p log(p / q); the columns that are not kept count as one."""
+    """Mean of sum p log(p / q); the columns that are not kept count as one,
+    which makes it a lower bound then."""
     log_p = expected.values - expected.norm[:, None]
     log_q = got.values - got.norm[:, None]
     p, q = np.exp(log_p, dtype=np.float64), np.exp(log_q, dtype=np.float64)

@@ -1,0 +1,85 @@
+"""Generation: sampling, stopping, streaming."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slmkit.checkpoint.tokenizer import Tokenizer
+from slmkit.errors import SlmkitError
+from slmkit.generate import Sampler, generate, stream_text
+from tiny_models import SHARED
+
+
+class Parrot:
+    """A runner whose next token is always the last one plus one."""
+
+    runtime = "a test"
+
+    def __init__(self, context_length=50):
+        self.context_length = context_length
+        self.seen = []
+
+    def reset(self):
+        self.seen = []
+
+    def feed(self, ids):
+        self.seen.append(list(ids))
+        return np.eye(100, dtype=np.float32)[np.asarray(ids) + 1]
+
+
+def tokens(prompt, stop=(), limit=5, chunk=4, runner=None):
+    return list(generate(runner or Parrot(), prompt, stop, limit, Sampler(), chunk))
+
+
+def test_tokens_follow_the_prompt():
+    assert tokens([7]) == [8, 9, 10, 11, 12]
+
+
+def test_a_stop_token_ends_and_is_not_given_out():
+    assert tokens([7], stop=(10, 90)) == [8, 9]
+
+
+def test_the_prompt_is_fed_in_chunks():
+    runner = Parrot()
+    tokens(list(range(10)), limit=1, runner=runner)
+    assert runner.seen == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_generation_ends_with_the_context():
+    runner = Parrot(context_length=10)
+    assert len(tokens(list(range(6)), limit=99, runner=runner)) == 4
+    assert sum(map(len, runner.seen)) <= 10
+
+
+@pytest.mark.parametrize("prompt", [[], list(range(50))])
+def test_an_empty_or_too_long_prompt_is_refused(prompt):
+    with pytest.raises(SlmkitError):
+        tokens(prompt)
+
+
+def test_sampling_is_seeded_and_follows_the_chances():
+    logits = np.log(np.array([0.7, 0.2, 0.1], np.float32))
+    picks = [Sampler(1.0, seed=4).pick(logits) for _ in range(3)]
+    assert len(set(picks)) == 1
+    sampler = Sampler(1.0, seed=1)
+    counts = np.bincount([sampler.pick(logits) for _ in range(3000)], minlength=3) / 3000
+    np.testing.assert_allclose(counts, [0.7, 0.2, 0.1], atol=0.04)
+
+
+def test_top_p_keeps_only_the_likely_tokens():
+    logits = np.log(np.array([0.1, 0.6, 0.3], np.float32))
+    sampler = Sampler(1.0, top_p=0.85, seed=1)
+    assert {sampler.pick(logits) for _ in range(200)} == {1, 2}
+    narrow = Sampler(1.0, top_p=0.0, seed=1)
+    assert {narrow.pick(logits) for _ in range(50)} == {1}
+
+
+@given(st.text(max_size=40))
+def test_streamed_pieces_join_to_the_whole_text(text):
+    tokenizer = Tokenizer(SHARED / "tokenizers" / "gptneox")
+    ids = tokenizer.encode(text, special=False)
+    pieces = list(stream_text(tokenizer, iter(ids)))
+    assert "".join(pieces) == tokenizer.decode(ids)

@@ -1,0 +1,84 @@
+"""Memory plans: the three numbers, and what would fit instead."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from slmkit import memory
+from slmkit.errors import SlmkitError
+from slmkit.models.config import Config
+from slmkit.models.registry import read_spec
+from slmkit.recipe import load_recipe
+from slmkit.target import find_backend
+from tiny_models import SHARED
+
+GB = 10**9
+
+
+def spec_of(name):
+    path = SHARED / "model_configs" / f"{name}.json"
+    return read_spec(Config(json.loads(path.read_text(encoding="utf-8")), path.name))
+
+
+def test_the_kv_cache_is_two_numbers_per_layer_head_and_channel():
+    planned = memory.plan(spec_of("qwen2.5-0.5b-instruct"), load_recipe("int4"), 2048)
+    assert planned.kv_cache == 2 * 24 * 2 * 64 * 2048 * 4
+
+
+def test_weights_are_what_their_codes_take():
+    int4 = memory.plan(spec_of("qwen2.5-0.5b-instruct"), load_recipe("int4"), 512).weights
+    table, linears = 151936 * 896, 494_032_768 - 151936 * 896
+    estimate = table * (1 + 2 / 32) + linears * (0.5 + 1 / 32)
+    assert int4 == pytest.approx(estimate, rel=0.01)
+
+
+def test_a_model_that_fits_gets_its_plan():
+    planned = memory.check(
+        spec_of("qwen2.5-0.5b-instruct"), load_recipe("int4"), 2048, 3 * GB,
+        find_backend("ort").weight_bytes,
+    )  # fmt: skip
+    assert planned.total < 3 * GB
+    assert planned.total == planned.weights + planned.kv_cache + planned.working
+
+
+def test_a_model_that_does_not_fit_hears_three_numbers_and_what_would():
+    spec, recipe = spec_of("llama-3.2-3b-instruct"), load_recipe("int8")
+    weight_bytes = find_backend("ort").weight_bytes
+    with pytest.raises(SlmkitError) as caught:
+        memory.check(spec, recipe, 8192, 3 * GB, weight_bytes)
+    for part in ("weights", "KV cache", "working memory", "the limit is 3.00 GB"):
+        assert part in caught.value.message
+    offers = re.findall(r"--recipe (\S+) --context (\d+)", caught.value.hint)
+    assert offers
+    for name, context in offers:
+        memory.check(spec, load_recipe(name), int(context), 3 * GB, weight_bytes)
+
+
+def test_when_nothing_fits_the_hint_says_so():
+    with pytest.raises(SlmkitError) as caught:
+        memory.check(
+            spec_of("qwen3-4b"), load_recipe("int8"), 8192, GB, find_backend("ort").weight_bytes
+        )
+    assert "nothing shipped fits" in caught.value.hint
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, 2048), (512, 512)])
+def test_the_context_is_the_recipe_s_unless_asked(asked, given):
+    spec = spec_of("qwen2.5-0.5b-instruct")
+    assert memory.default_context(spec, load_recipe("int4"), asked) == given
+
+
+@pytest.mark.parametrize("asked", [0, -5, 15, 40_000])
+def test_a_context_that_the_model_was_not_made_for_is_refused(asked):
+    with pytest.raises(SlmkitError, match="is outside of what the model was made for"):
+        memory.default_context(spec_of("qwen2.5-0.5b-instruct"), load_recipe("int4"), asked)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(1, "0.0 kB"), (2_500_000, "2.50 MB"), (3 * GB, "3.00 GB")]
+)
+def test_sizes_are_read_easily(size, text):
+    assert memory.gigabytes(size) == text

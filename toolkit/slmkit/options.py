@@ -1,0 +1,78 @@
+"""What the commands share: options, tables or JSON, errors as ``Error:`` and ``hint:``."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from slmkit.errors import SlmkitError
+
+FOLDER = click.Path(path_type=Path)
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Turn errors into ``Error:`` and ``hint:`` with exit code 1."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except SlmkitError as error:
+            fail(error)
+        except KeyboardInterrupt:
+            click.echo("interrupted; nothing was left behind", err=True)
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:
+            sys.exit(1)
+
+    return wrapped
+
+
+def json_option(function: Callable[..., None]) -> Callable[..., None]:
+    """--json wherever a table is shown."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(
+        function
+    )
+
+
+def cache_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Where intermediate results are kept."""
+    folder = click.option(
+        "--cache", type=FOLDER, help="Folder for codes and artifacts [default: $SLMKIT_CACHE]."
+    )
+    none = click.option("--no-cache", is_flag=True, help="Keep nothing beyond this command.")
+    return folder(none(function))
+
+
+def chosen_cache(folder: Path | None, none: bool) -> Path | None:
+    """The folder of ``cache_options``; None for no cache."""
+    from slmkit.cache import default_folder
+
+    return None if none else folder or default_folder()
+
+
+def print_tables(*things: Any) -> None:
+    """Tables and lines to stdout."""
+    from slmkit.console import printed
+
+    printed(*things)
+
+
+def print_json(values: Any) -> None:
+    """Data to stdout."""
+    click.echo(json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def fail(error: SlmkitError) -> None:
+    """Say what is wrong and what to do, and exit."""
+    click.echo(f"Error: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+    sys.exit(1)
