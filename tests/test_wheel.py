@@ -9,6 +9,7 @@ import venv
 from pathlib import Path
 
 import pytest
+
 from tiny_models import STORIES
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -44,7 +44,7 @@ WHEN = {"day": slots.day, "time": slots.time}
 
 def _light() -> list[Way]:
     found = []
-    for state, other in (("on", "up"), ("off", "out")):
+    for state in ("on", "off"):
         found += ways(
             f"turn {state} the {{room}} lights", f"turn the {{room}} lights {state}",
             f"switch {state} the {{room}} light", f"switch the {{room}} light {state}",
@@ -55,17 +55,16 @@ def _light() -> list[Way]:
             f"switch {state} the lights in the {{room}} at {{time}}",
             state=state,
         )  # fmt: skip
-        found += ways(f"{{room}} lights {state}", f"{{room}} light {state} at {{time}}",
-                      f"lights {state} in the {{room}}", start=False, state=state)  # fmt: skip
-        found += ways(f"switch the lights in the {{room}} {state} at {{time}}",
-                      f"make sure the {{room}} lights are {state}", held_out=True, state=state)  # fmt: skip
+        found += ways(
+            f"{{room}} lights {state}", f"{{room}} light {state} at {{time}}",
+            f"lights {state} in the {{room}}", start=False, state=state,
+        )  # fmt: skip
+        found += ways(
+            f"switch the lights in the {{room}} {state} at {{time}}",
+            f"make sure the {{room}} lights are {state}", held_out=True, state=state,
+        )  # fmt: skip
         found += ways(f"i want the {{room}} lights {state}", start=False, state=state)
-        found += (
-            ways(f"lights {other} in the {{room}}", start=False, state=state)
-            if other == "out"
-            else []
-        )
-    return found
+    return found + ways("lights out in the {room}", start=False, state="off")
 
 
 def _blinds() -> list[Way]:
@@ -144,7 +143,8 @@ INTENTS = (
     )),
     Intent("heat", ("room", "degrees"), {**ROOM, "degrees": slots.number(15, 27)}, (
         *ways("heat the {room} to {degrees} degrees", "set the {room} to {degrees} degrees",
-              "set the {room} heating to {degrees}", "set the heating in the {room} to {degrees} degrees",
+              "set the {room} heating to {degrees}",
+              "set the heating in the {room} to {degrees} degrees",
               "warm the {room} up to {degrees} degrees", "make it {degrees} degrees in the {room}"),
         *ways("{room} {degrees} degrees", "{room} heating {degrees}", start=False),
         *ways("set the temperature in the {room} to {degrees} degrees", held_out=True),

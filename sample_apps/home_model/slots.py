@@ -30,7 +30,8 @@ MUSIC = (
     "jazz", "rock", "classical music", "pop", "blues", "hip hop", "country", "techno", "reggae",
     "the beatles", "mozart", "abba", "queen", "miles davis", "bach", "nina simone", "radiohead",
     "johnny cash", "chopin", "bob marley", "some soul", "my workout mix", "lullabies", "the radio",
-    "folk songs", "piano music", "daft punk", "david bowie", "the rolling stones", "ella fitzgerald",
+    "folk songs", "piano music", "daft punk", "david bowie", "the rolling stones",
+    "ella fitzgerald",
 )  # fmt: skip
 ADJECTIVES = (
     "fresh", "frozen", "organic", "cheap", "large", "small", "red", "green", "brown", "white",

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data import SEED, training, write_held_out
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
+
+from data import SEED, training, write_held_out
 
 SPECIAL = ("<pad>", "<bos>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 PAD, BOS, END = 0, 1, 2

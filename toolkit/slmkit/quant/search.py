@@ -22,7 +22,7 @@ MULTIPLIERS = 16
 SMALLEST = np.float32(2.0**-14)  # float16's smallest normal number
 # Candidate scales as shares of the one that clips nothing. Four bits gain from clipping
 # (best between 0.8 and 1); eight bits only from the rounding of the scale itself.
-SHARES = {4: np.linspace(0.72, 1.08, 10), 8: np.linspace(0.97, 1.01, 4)}
+SHARES = {4: np.linspace(0.72, 1.08, 10), 8: np.linspace(0.98, 1.01, 4)}
 
 
 @dataclass(frozen=True)

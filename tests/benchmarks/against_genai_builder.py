@@ -1,0 +1,133 @@
+"""Our build and artifact beside onnxruntime-genai's own model builder, in one run.
+
+python tests/benchmarks/against_genai_builder.py CHECKPOINT FOLDER [--recipe int4] [--threads 2]
+
+Needs the extras test and crosscheck (the builder wants torch, transformers) and onnx-ir.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime_genai as genai
+import psutil
+
+PROMPT, DECODE, ROUNDS = 32, 128, 5
+
+
+def watched(command: list[str], **options: Any) -> dict[str, float]:
+    """Wall time; the largest process's peak (as ``time -v`` has it); the tree's peak, sampled."""
+    begun = time.monotonic()
+    process = subprocess.Popen(command, **options)
+    found = {"largest_process_gb": 0.0, "tree_gb": 0.0}
+    done = threading.Event()
+
+    def sample() -> None:
+        root = psutil.Process(process.pid)
+        while not done.wait(0.02):
+            sizes = [_resident(each) for each in _family(root)]
+            found["tree_gb"] = max(found["tree_gb"], sum(sizes) / 1e9)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    _, status, usage = os.wait4(process.pid, 0)
+    done.set()
+    thread.join()
+    if status:
+        raise SystemExit(f"{command} failed with {status}")
+    found["largest_process_gb"] = usage.ru_maxrss / 1e6
+    found["seconds"] = time.monotonic() - begun
+    return found
+
+
+def decode_speed(folder: Path) -> tuple[float, float]:
+    """Prefill and decode tokens per second of an artifact in onnxruntime-genai."""
+    model = genai.Model(str(folder))
+    parameters = genai.GeneratorParams(model)
+    length = PROMPT + DECODE
+    parameters.set_search_options(max_length=length, min_length=length, do_sample=False)
+    generator = genai.Generator(model, parameters)
+    begun = time.monotonic()
+    generator.append_tokens(np.arange(10, 10 + PROMPT, dtype=np.int32))
+    generator.generate_next_token()
+    prefill, begun, count = time.monotonic() - begun, time.monotonic(), 0
+    while not generator.is_done():
+        generator.generate_next_token()
+        count += 1
+    return PROMPT / prefill, count / (time.monotonic() - begun)
+
+
+def size(folder: Path) -> float:
+    """MB of a folder's files."""
+    return sum(path.stat().st_size for path in folder.rglob("*")) / 1e6
+
+
+def main() -> None:
+    """Build both, then decode with each in turn."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--recipe", default="int4")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    theirs, out = options.folder / "builder", options.folder / "slmkit"
+    shutil.rmtree(options.folder, ignore_errors=True)
+    ours_build = watched(
+        [sys.executable, "-m", "slmkit", "build", "--target", "android", "--no-cache",
+         "--model", str(options.checkpoint), "--recipe", options.recipe, "--out", str(out)],
+    )  # fmt: skip
+    theirs_build = watched(
+        [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(options.checkpoint),
+         "-o", str(theirs), "-p", "int4", "-e", "cpu", "-c", str(options.folder / "cache")],
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    ours = next(out.glob("*/ort"))
+    speeds: dict[str, list[tuple[float, float]]] = {"slmkit": [], "builder": []}
+    for _ in range(ROUNDS):
+        for name, folder in (("slmkit", ours), ("builder", theirs)):
+            _set_threads(folder, options.threads)
+            speeds[name].append(decode_speed(folder))
+    report = {
+        "slmkit": {**ours_build, "mb": size(ours)},
+        "builder": {**theirs_build, "mb": size(theirs)},
+    }
+    for name, runs in speeds.items():
+        prefill, decode = (statistics.median(column) for column in zip(*runs, strict=True))
+        report[name] |= {"prefill_tokens_per_s": prefill, "decode_tokens_per_s": decode}
+    print(json.dumps(report, indent=1))  # noqa: T201
+
+
+def _set_threads(folder: Path, threads: int) -> None:
+    path = folder / "genai_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["model"]["decoder"]["session_options"]["intra_op_num_threads"] = threads
+    path.write_text(json.dumps(config), encoding="utf-8")
+
+
+def _family(root: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+if __name__ == "__main__":
+    main()
