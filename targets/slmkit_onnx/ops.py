@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from slmkit.ops import Attention, Ops, Rope
+from collections.abc import Sequence
+
+from slmkit.ops import Attention, Ops, Projection, Rope
 from slmkit_onnx.attention import AttentionWriter, fused
 from slmkit_onnx.graph import Graph, Value
-from slmkit_onnx.weights import WeightWriter
+from slmkit_onnx.weights import WeightWriter, label
 
 
 class OnnxOps(Ops[Value]):
@@ -20,7 +22,20 @@ class OnnxOps(Ops[Value]):
         return Value(self.weights.gather("input_ids", name, self._new("embed")), (width,))
 
     def linear(self, x: Value, name: str, width: int, bias: bool = False) -> Value:
-        return Value(self.weights.linear(x, name, self._new(f"{name}.linear"), bias), (width,))
+        return Value(self.weights.linear(x, [name], self._new(f"{name}.linear"), bias), (width,))
+
+    def linears(self, x: Value, projections: Sequence[Projection]) -> tuple[Value, ...]:
+        """One kernel, then a split: a decode step is short, and each kernel call has its price."""
+        names = [each.name for each in projections]
+        biases = {each.bias for each in projections}
+        if not self.weights.joinable(names) or len(biases) > 1:
+            return super().linears(x, projections)
+        whole = self.weights.linear(x, names, self._new(f"{label(names)}.linear"), biases.pop())
+        widths = [each.width for each in projections]
+        sizes = self.graph.constant(f"widths.{'.'.join(map(str, widths))}", widths)
+        outputs = [self._new(f"{name}.linear") for name in names]
+        self.graph.nodes_out("Split", [whole, sizes], outputs, axis=-1)
+        return tuple(Value(*each) for each in zip(outputs, zip(widths), strict=True))
 
     def rms_norm(self, x: Value, name: str, eps: float) -> Value:
         """SimplifiedLayerNormalization: ONNX Runtime's word; it fuses it with the add before."""

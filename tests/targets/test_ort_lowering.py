@@ -84,6 +84,18 @@ def test_the_shipped_level_4_is_near(tiny, tmp_path, scheme):
     assert snr_db(expected, got) > INT8_ACTIVATIONS
 
 
+def test_weights_of_one_block_may_have_different_schemes(tiny, tmp_path, monkeypatch):
+    mixed = [
+        {"match": ["*"], "scheme": SCHEMES["int4"]},
+        {"match": ["*.v_proj", "*.up_proj"], "scheme": SCHEMES["int8-g32"]},
+        {"match": ["*"], "layers": [0], "scheme": SCHEMES["float16"]},
+    ]
+    values = {**load_recipe("int4").model_dump(), "weights": mixed}
+    monkeypatch.setitem(globals(), "recipe_of", lambda scheme: Recipe.model_validate(values))
+    expected, got = run_both(tiny("qwen2"), tmp_path, "mixed", "exact")
+    assert snr_db(expected, got) > FLOAT32_FLOOR
+
+
 @pytest.mark.parametrize("width", [40, 72, 100, 172])
 def test_widths_that_no_group_divides_are_exact(tiny, tmp_path, width):
     folder = tiny("llama-tied", hidden_size=width, head_dim=16, intermediate_size=width + 4)

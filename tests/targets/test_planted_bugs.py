@@ -18,7 +18,9 @@ from slmkit.progress import Silent
 from slmkit.recheck import recheck
 from tiny_models import tiny_config, write_checkpoint
 
-Q = "model.layers.0.self_attn"
+ATTENTION = "model.layers.0.self_attn"
+QKV = f"{ATTENTION}.q_proj+k_proj+v_proj"  # 64 rows of q, 32 of k, 32 of v: heads of 16
+GATE_UP = "model.layers.1.mlp.gate_proj+up_proj"  # 96 or 100 rows each
 
 
 class Artifact:
@@ -34,9 +36,6 @@ class Artifact:
 
     def nodes(self, op: str) -> list[onnx.NodeProto]:
         return [node for node in self.graph.node if node.op_type == op]
-
-    def user_of(self, tensor: str) -> onnx.NodeProto:
-        return next(node for node in self.graph.node if tensor in node.input)
 
     def change(self, name: str, edit: Callable[[np.ndarray], np.ndarray]) -> None:
         """Edit a tensor of the data file in place."""
@@ -64,8 +63,12 @@ def wrong_rope_theta(artifact: Artifact) -> None:
 
 
 def swapped_kv_heads(artifact: Artifact) -> None:
-    for part in ("blocks", "scales"):
-        artifact.change(f"{Q}.k_proj.{part}", lambda rows: np.roll(rows, 16, axis=0))
+    def swap(rows: np.ndarray) -> np.ndarray:
+        rows[64:96] = np.roll(rows[64:96], 16, axis=0)
+        return rows
+
+    for part in ("blocks", "scales", "bias"):
+        artifact.change(f"{QKV}.{part}", swap)
 
 
 def missing_eps(artifact: Artifact) -> None:
@@ -76,7 +79,7 @@ def missing_eps(artifact: Artifact) -> None:
 
 
 def transposed_scales(artifact: Artifact) -> None:
-    artifact.change(f"{Q}.o_proj.scales", lambda scales: scales.T.reshape(scales.shape))
+    artifact.change(f"{ATTENTION}.o_proj.scales", lambda scales: scales.T.reshape(scales.shape))
 
 
 def wrong_position_in_decode(artifact: Artifact) -> None:
@@ -109,10 +112,8 @@ def the_token_itself_is_hidden(artifact: Artifact) -> None:
 
 
 def swapped_gate_and_up(artifact: Artifact) -> None:
-    gate = artifact.user_of("model.layers.1.mlp.gate_proj.blocks")
-    up = artifact.user_of("model.layers.1.mlp.up_proj.blocks")
-    gate.input[1], up.input[1] = up.input[1], gate.input[1]
-    gate.input[2], up.input[2] = up.input[2], gate.input[2]
+    for part in ("blocks", "scales"):
+        artifact.change(f"{GATE_UP}.{part}", lambda rows: np.roll(rows, len(rows) // 2, axis=0))
 
 
 def stale_cache(artifact: Artifact) -> None:
@@ -130,7 +131,7 @@ def stale_cache(artifact: Artifact) -> None:
 
 
 def swapped_nibbles(artifact: Artifact) -> None:
-    artifact.change(f"{Q}.v_proj.blocks", lambda codes: (codes >> 4) | (codes << 4))
+    artifact.change(f"{QKV}.blocks", lambda codes: (codes >> 4) | (codes << 4))
 
 
 def codes_off_by_one(artifact: Artifact) -> None:
@@ -156,7 +157,7 @@ def a_window_where_there_is_none(artifact: Artifact) -> None:
 
 
 def forgotten_bias(artifact: Artifact) -> None:
-    artifact.change(f"{Q}.q_proj.bias", np.zeros_like)
+    artifact.change(f"{QKV}.bias", np.zeros_like)
 
 
 def swapped_residual(artifact: Artifact) -> None:

@@ -58,6 +58,15 @@ class Attention:
     window: int | None = None
 
 
+@dataclass(frozen=True)
+class Projection:
+    """One linear of several that read the same values."""
+
+    name: str
+    width: int
+    bias: bool = False
+
+
 class Ops(ABC, Generic[V]):
     """One definition, many interpreters: NumPy, ONNX, ... each gives these words a body."""
 
@@ -107,6 +116,10 @@ class Ops(ABC, Generic[V]):
         """1 / (1 + exp(-x)). Same shape."""
 
     # Composites: a body in terms of primitives; overridden where a runtime has the op natively.
+
+    def linears(self, x: V, projections: Sequence[Projection]) -> tuple[V, ...]:
+        """Several linears of the same x: one kernel where a runtime gains from it."""
+        return tuple(self.linear(x, each.name, each.width, each.bias) for each in projections)
 
     def silu(self, x: V) -> V:
         """x * sigmoid(x). Same shape."""

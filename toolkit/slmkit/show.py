@@ -9,7 +9,7 @@ from rich.table import Table
 
 from slmkit.doctor import Row
 from slmkit.evaluate import Score
-from slmkit.inspection import Inspection
+from slmkit.inspection import CONTEXTS, Inspection
 from slmkit.manifest import Manifest
 from slmkit.memory import gigabytes
 from slmkit.parity import EXACT_DB, Line, Metrics
@@ -79,7 +79,23 @@ def bundle_table(manifest: Manifest) -> Group:
         memory = artifact.memory
         numbers = (size, memory.weights, memory.kv_cache, memory.working, memory.total)
         table.add_row(artifact.name, artifact.format, *map(gigabytes, numbers))
-    return Group(facts, table)
+    return Group(facts, table, _context_table(manifest))
+
+
+def _context_table(manifest: Manifest) -> Table:
+    """Memory while fewer tokens than the context length are in the cache."""
+    whole = manifest.context_length
+    lengths = [length for length in CONTEXTS if length < whole] + [whole]
+    table = Table(title="memory by tokens in the cache", title_justify="left")
+    table.add_column("artifact")
+    for length in lengths:
+        table.add_column(str(length), justify="right")
+    for artifact in manifest.artifacts:
+        memory = artifact.memory
+        fixed = memory.weights + memory.working
+        sizes = (gigabytes(fixed + memory.kv_cache * length // whole) for length in lengths)
+        table.add_row(artifact.name, *sizes)
+    return table
 
 
 def checkpoint_table(found: Inspection) -> Group:
