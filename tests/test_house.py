@@ -13,8 +13,9 @@ TARGETS = sorted((ROOT / "targets").rglob("*.py"))
 LAYERS = [  # a module may import from its own line and from those below it
     {"__main__"},
     {"cli"},
+    {"listing"},
     {"options", "show", "console"},
-    {"recheck", "evaluate", "inspection", "doctor"},
+    {"recheck", "trace", "evaluate", "inspection", "doctor"},
     {"build", "load"},
     {"emit", "proof", "parity_run"},
     {"parity", "bundle", "memory", "generate", "golden"},

@@ -1,6 +1,6 @@
 """Train the sample model ``home`` and write its checkpoint folder.
 
-python train.py --out FOLDER [--steps 2400]
+python train.py --out FOLDER
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def main() -> None:
     """Parse, train, save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

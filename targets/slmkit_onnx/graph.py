@@ -70,6 +70,10 @@ class Graph:
             helper.make_node(op, inputs, outputs, name=outputs[0], domain=domain, **facts)
         )
 
+    def output(self, name: str, shape: tuple[int | str, ...]) -> None:
+        """Declare one more float32 output."""
+        self.outputs.append(helper.make_tensor_value_info(name, TYPES["float32"], shape))
+
     def constant(self, name: str, value: Any, dtype: Any = np.int64) -> str:
         """A small constant inside the model file; the same name must mean the same value."""
         if name not in self.tensors:

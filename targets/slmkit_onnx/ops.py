@@ -9,11 +9,16 @@ from slmkit_onnx.attention import AttentionWriter, fused
 from slmkit_onnx.graph import Graph, Value
 from slmkit_onnx.weights import WeightWriter, label
 
+TAP = "tap."  # prefix of the outputs of a debug build
+
 
 class OnnxOps(Ops[Value]):
     """Every value is [batch, T, ...]; a value's own name says which op made it."""
 
-    def __init__(self, graph: Graph, weights: WeightWriter, attention: AttentionWriter) -> None:
+    def __init__(
+        self, graph: Graph, weights: WeightWriter, attention: AttentionWriter, debug: bool = False
+    ) -> None:
+        self.debug = debug
         self.graph = graph
         self.weights = weights
         self.attention = attention
@@ -73,6 +78,12 @@ class OnnxOps(Ops[Value]):
 
     def sigmoid(self, x: Value) -> Value:
         return Value(self.graph.node("Sigmoid", [x.name], self._new("sigmoid")), x.shape)
+
+    def tap(self, x: Value, name: str) -> Value:
+        if self.debug:
+            self.graph.node("Identity", [x.name], TAP + name)
+            self.graph.output(TAP + name, ("batch", "tokens", *x.shape))
+        return x
 
     def _new(self, stem: str) -> str:
         """A fresh name; the count of nodes makes it unique."""

@@ -14,6 +14,7 @@ from slmkit.errors import BackendError
 from slmkit.ops import Floats
 from slmkit.target import Artifact
 from slmkit_onnx.attention import cache_names
+from slmkit_onnx.ops import TAP
 
 
 class OrtRunner:
@@ -24,19 +25,21 @@ class OrtRunner:
         self.facts = artifact.facts
         self.context_length: int = self.facts["context_length"]
         self.session = _session(folder, folder / self.facts["model"], exact)
+        self.cache = {
+            past: present
+            for layer in range(self.facts["layers"])
+            for past, present in zip(*cache_names(layer), strict=True)
+        }
         self.length = 0
         self.past: dict[str, Any] = {}
+        self.taps: dict[str, Floats] = {}
         self.reset()
 
     def reset(self) -> None:
         """Forget the sequence."""
         self.length = 0
         empty = np.zeros((1, self.facts["kv_heads"], 0, self.facts["head_width"]), np.float32)
-        self.past = {
-            name: onnxruntime.OrtValue.ortvalue_from_numpy(empty)
-            for layer in range(self.facts["layers"])
-            for name in cache_names(layer)[0]
-        }
+        self.past = {past: onnxruntime.OrtValue.ortvalue_from_numpy(empty) for past in self.cache}
 
     def feed(self, ids: NDArray[np.int64]) -> Floats:
         """Append tokens; their logits, (T, V). Raises BackendError beyond the context."""
@@ -55,9 +58,15 @@ class OrtRunner:
         for output in self.session.get_outputs():
             binding.bind_output(output.name)
         self.session.run_with_iobinding(binding)
-        logits, *present = binding.get_outputs()
-        self.past = dict(zip(self.past, present, strict=True))
-        result: Floats = logits.numpy()[0]
+        names = [output.name for output in self.session.get_outputs()]
+        values = dict(zip(names, binding.get_outputs(), strict=True))
+        self.past = {past: values[present] for past, present in self.cache.items()}
+        self.taps = {
+            name.removeprefix(TAP): value.numpy()[0]
+            for name, value in values.items()
+            if name.startswith(TAP)
+        }
+        result: Floats = values["logits"].numpy()[0]
         return result
 
 

@@ -31,6 +31,7 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
         graph,
         WeightWriter(graph, job.codes, level),
         AttentionWriter(graph, job.spec, job.context_length),
+        job.debug,
     )
     graph.node("Identity", [job.forward(ops).name], "logits")
     model = graph.model(job.spec.model_type)

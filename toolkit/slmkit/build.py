@@ -12,7 +12,7 @@ from slmkit import __version__, manifest, memory, parity
 from slmkit.bundle import check_place, list_files, written
 from slmkit.cache import Cache, key_of
 from slmkit.checkpoint.folder import Checkpoint, open_checkpoint
-from slmkit.emit import emit, tokenizer_files
+from slmkit.emit import emit, payload_of, tokenizer_files
 from slmkit.errors import ParityError, RecipeError, SlmkitError
 from slmkit.golden import golden_prompts, save_golden
 from slmkit.platforms import Platform, find_platform, known_artifacts
@@ -36,7 +36,7 @@ class Request:
     model: Path
     target: str
     recipe: str
-    out: Path
+    out: Path = Path("dist")
     context: int | None = None
     memory_limit: int | None = None  # bytes
     artifacts: tuple[str, ...] = ()
@@ -84,6 +84,7 @@ class FailedParity(ParityError):
 def build(request: Request, progress: Progress) -> Built:
     """Plan, quantize, emit, prove, and put the bundle in its place."""
     plan = make_plan(request)
+    check_place(plan.place, request.force)
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
         cache = Cache(request.cache or Path(scratch) / "cache")
         codes = codes_of(plan.checkpoint, plan.schemes, cache, progress)
@@ -104,7 +105,6 @@ def make_plan(request: Request) -> Plan:
     checkpoint = open_checkpoint(request.model)
     spec = checkpoint.spec
     place = request.out / f"{checkpoint.name}-{platform.name}-{recipe.name}"
-    check_place(place, request.force)
     artifacts = _chosen(platform, request.artifacts)
     schemes = memory.matrix_schemes(spec, recipe)
     _refuse_problems(checkpoint, recipe, schemes, artifacts)
@@ -173,11 +173,8 @@ def _emit_all(
     artifacts = {}
     for name in plan.artifacts:
         (folder / name).mkdir()
-        options = plan.recipe.artifacts.get(name, {})
-        artifacts[name] = emit(
-            name, plan.checkpoint, codes, options, plan.context_length,
-            plan.recipe.prefill_chunk, folder / name, cache, progress,
-        )  # fmt: skip
+        job = payload_of(name, plan.checkpoint, codes, plan.recipe, plan.context_length)
+        artifacts[name] = emit(job, plan.checkpoint, codes, folder / name, cache, progress)
     return artifacts
 
 

@@ -12,6 +12,7 @@ import click
 
 from slmkit import __version__
 from slmkit.errors import SlmkitError
+from slmkit.listing import doctor, inspect, recipes, targets, verify
 from slmkit.options import (
     FOLDER,
     cache_options,
@@ -100,6 +101,51 @@ def parity(
 
 
 @main.command()
+@click.option("--target", required=True, help="What to build for: see `slmkit targets`.")
+@click.option("--model", type=FOLDER, help="Checkpoint folder [default: the sample model home].")
+@click.option("--recipe", default="int4", show_default=True, help="Recipe name or YAML file.")
+@click.option("--context", type=int, help="Context length in tokens [default: the recipe's].")
+@click.option("--artifact", help="Which artifact [default: the target's first].")
+@cache_options
+@json_option
+@command
+def trace(
+    target: str,
+    model: Path | None,
+    recipe: str,
+    context: int | None,
+    artifact: str | None,
+    cache: Path | None,
+    no_cache: bool,
+    as_json: bool,
+) -> None:
+    """Find the first layer in which an artifact leaves the reference. Writes nothing."""
+    from dataclasses import asdict
+
+    from slmkit import show
+    from slmkit.build import Request
+    from slmkit.checkpoint.folder import SAMPLE_MODEL
+    from slmkit.console import shown_progress
+    from slmkit.trace import trace as follow
+
+    request = Request(
+        model or SAMPLE_MODEL, target, recipe, context=context,
+        artifacts=(artifact,) if artifact else (), cache=chosen_cache(cache, no_cache),
+    )  # fmt: skip
+    with shown_progress() as progress:
+        taps = follow(request, progress)
+    if as_json:
+        print_json([asdict(tap) for tap in taps])
+    else:
+        print_tables(show.trace_table(taps))
+    bad = next((tap for tap in taps if not tap.good), None)
+    if bad is not None:
+        raise SlmkitError(
+            f"the artifact leaves the reference at {bad.name}", "please report this as a bug"
+        )
+
+
+@main.command()
 @click.argument("bundle", type=FOLDER)
 @click.option("--prompt", required=True, help="What to ask; goes through the chat template.")
 @click.option("--raw", is_flag=True, help="Use the prompt as it is, without the chat template.")
@@ -176,95 +222,8 @@ def evaluate(
         click.echo(f"{prompt}\n  expected {expected}\n  got      {got}")
 
 
-@main.command()
-@click.argument("path", type=FOLDER)
-@json_option
-@command
-def inspect(path: Path, as_json: bool) -> None:
-    """A checkpoint's or a bundle's architecture, parameters, sizes, memory by context length."""
-    from slmkit import inspection, show
-    from slmkit.manifest import MANIFEST, read_manifest
-
-    if (path / MANIFEST).exists():
-        manifest = read_manifest(path)
-        return (
-            print_json(manifest.model_dump(mode="json"))
-            if as_json
-            else print_tables(show.bundle_table(manifest))
-        )
-    found = inspection.inspect(path)
-    return print_json(found.as_json()) if as_json else print_tables(show.checkpoint_table(found))
-
-
-@main.command()
-@click.argument("bundle", type=FOLDER)
-@command
-def verify(bundle: Path) -> None:
-    """Check every file of a bundle against the hashes of its manifest."""
-    from slmkit import bundle as folder
-
-    click.echo(f"{folder.verify(bundle)} files are what the manifest says")
-
-
-@main.group(invoke_without_command=True)
-@json_option
-@click.pass_context
-def recipes(context: click.Context, as_json: bool) -> None:
-    """List the shipped recipes, or show one."""
-    from slmkit import show
-    from slmkit.recipe import load_recipe, shipped_names
-
-    if context.invoked_subcommand is not None:
-        return None
-    shipped = [load_recipe(name) for name in shipped_names()]
-    if as_json:
-        return print_json([recipe.model_dump(mode="json", exclude_none=True) for recipe in shipped])
-    print_tables(show.recipes_table(shipped))
-
-
-@recipes.command("show")
-@click.argument("name")
-@command
-def recipes_show(name: str) -> None:
-    """Print a recipe (a shipped name or a file), checked and with every default filled in."""
-    import yaml
-
-    from slmkit.recipe import load_recipe
-
-    values = load_recipe(name).model_dump(mode="json", exclude_none=True)
-    click.echo(yaml.safe_dump(values, sort_keys=False, width=100), nl=False)
-
-
-@main.command()
-@json_option
-@command
-def targets(as_json: bool) -> None:
-    """List the targets: their artifacts and limits."""
-    from dataclasses import asdict
-
-    from slmkit import show
-    from slmkit.platforms import PLATFORMS
-
-    if as_json:
-        return print_json([asdict(platform) for platform in PLATFORMS.values()])
-    print_tables(show.targets_table())
-
-
-@main.command()
-@json_option
-@command
-def doctor(as_json: bool) -> None:
-    """Show what is installed, and the pip command for what is not."""
-    from slmkit import doctor as examination
-    from slmkit import show
-
-    rows, around = examination.examine(), examination.surroundings()
-    if as_json:
-        extras = [
-            {"extra": row.extra, "packages": row.packages, "install": row.command} for row in rows
-        ]
-        return print_json({**around, "extras": extras})
-    print_tables(show.doctor_table(rows, around))
+for each in (inspect, verify, recipes, targets, doctor):
+    main.add_command(each)
 
 
 def _print_parity(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,52 +12,71 @@ from slmkit import worker
 from slmkit.cache import Cache, file_hash, key_of
 from slmkit.checkpoint.folder import Checkpoint, open_checkpoint
 from slmkit.checkpoint.tokenizer import FILES, Tokenizer
+from slmkit.errors import SlmkitError
 from slmkit.models import registry
 from slmkit.ops import Ops, V
 from slmkit.progress import Progress
 from slmkit.quant.codes import CodesFile
+from slmkit.recipe import Recipe
 from slmkit.target import Artifact, Job, TokenFacts, artifact_from_json, find_backend, versions_of
 
+Payload = dict[str, Any]
 FACTS = "artifact.json"  # beside the files in the cache
 
 
-def emit(
-    artifact: str,
-    checkpoint: Checkpoint,
-    codes: CodesFile,
-    options: Mapping[str, Any],
-    context_length: int,
-    prefill_chunk: int,
-    folder: Path,
-    cache: Cache,
-    progress: Progress,
-) -> Artifact:
-    """Write an artifact into ``folder``: out of the cache, or by its backend in a worker."""
-    payload = {
+def payload_of(
+    artifact: str, checkpoint: Checkpoint, codes: CodesFile, recipe: Recipe, context_length: int
+) -> Payload:
+    """The emit job of one artifact, without the folder that it writes to."""
+    return {
         "artifact": artifact,
         "checkpoint": str(checkpoint.folder),
         "codes": str(codes.path),
-        "options": dict(options),
+        "options": dict(recipe.artifacts.get(artifact, {})),
         "context_length": context_length,
-        "prefill_chunk": prefill_chunk,
+        "prefill_chunk": recipe.prefill_chunk,
     }
+
+
+def emit(
+    payload: Payload, checkpoint: Checkpoint, codes: CodesFile, folder: Path, cache: Cache,
+    progress: Progress,
+) -> Artifact:  # fmt: skip
+    """Write an artifact into ``folder``: out of the cache, or by its backend in a worker."""
     key = _key(payload, checkpoint, codes)
-    progress.stage(f"emit {artifact}", 1000)
+    progress.stage(f"emit {payload['artifact']}", 1000)
     if cache.find("artifact", key) is None:
         with cache.making("artifact", key) as making:
-            _emit_into(making, payload, artifact, progress)
+            emit_anew(making, payload, progress)
     entry = cache.find("artifact", key)
-    if entry is None:  # the cache is not writable beyond this build
-        _emit_into(folder, payload, artifact, progress)
-        entry = folder
-    else:
-        shutil.copytree(entry, folder, dirs_exist_ok=True)
-    facts = artifact_from_json(_read(folder / FACTS))
+    if entry is None:
+        raise SlmkitError(f"the cache {cache.folder} lost an entry", "is its disk full?")
+    shutil.copytree(entry, folder, dirs_exist_ok=True)
+    artifact = read_facts(folder)
     (folder / FACTS).unlink()
-    return facts
+    return artifact
 
 
-def emit_job(payload: dict[str, Any], report: worker.Report) -> None:
+def emit_anew(folder: Path, payload: Payload, progress: Progress) -> None:
+    """Let a worker write the artifact and its facts into ``folder``; progress in thousandths."""
+    done = 0
+
+    def report(now: int, total: int) -> None:
+        nonlocal done
+        share = 1000 * now // max(1, total)
+        progress.advance(share - done)
+        done = share
+
+    about = f"writes the artifact {payload['artifact']}"
+    worker.call("emit", {**payload, "folder": str(folder)}, report, about)
+
+
+def read_facts(folder: Path) -> Artifact:
+    """What the backend said of the artifact in ``folder``."""
+    return artifact_from_json(json.loads((folder / FACTS).read_text(encoding="utf-8")))
+
+
+def emit_job(payload: Payload, report: worker.Report) -> None:
     """In the worker: interpret the architecture with the backend's ops, write the files."""
     checkpoint = open_checkpoint(Path(payload["checkpoint"]))
     spec = checkpoint.spec
@@ -75,10 +93,11 @@ def emit_job(payload: dict[str, Any], report: worker.Report) -> None:
         context_length=payload["context_length"],
         prefill_chunk=payload["prefill_chunk"],
         tokens=token_facts(checkpoint.tokenizer, checkpoint.folder),
+        debug=payload.get("debug", False),
     )
     folder = Path(payload["folder"])
     artifact = find_backend(job.artifact).emit(job, folder, report)
-    _write(folder / FACTS, asdict(artifact))
+    (folder / FACTS).write_text(json.dumps(asdict(artifact), indent=1), encoding="utf-8")
 
 
 def token_facts(tokenizer: Tokenizer, folder: Path) -> TokenFacts:
@@ -97,12 +116,12 @@ def tokenizer_files(folder: Path) -> list[Path]:
     return [folder / name for name in FILES if (folder / name).is_file()]
 
 
-def _key(payload: dict[str, Any], checkpoint: Checkpoint, codes: CodesFile) -> str:
+def _key(payload: Payload, checkpoint: Checkpoint, codes: CodesFile) -> str:
     """Codes, spec, options, tokenizer and versions: whatever the artifact's bytes depend on."""
+    job = {key: payload[key] for key in payload if key not in ("checkpoint", "codes")}
     return key_of(
         {
-            **{key: payload[key] for key in ("artifact", "options", "context_length")},
-            "prefill_chunk": payload["prefill_chunk"],
+            "job": job,
             "codes": codes.key,
             "spec": asdict(checkpoint.spec),
             "config": file_hash(checkpoint.folder / "config.json"),
@@ -113,24 +132,3 @@ def _key(payload: dict[str, Any], checkpoint: Checkpoint, codes: CodesFile) -> s
             "versions": versions_of(payload["artifact"]),
         }
     )
-
-
-def _emit_into(folder: Path, payload: dict[str, Any], artifact: str, progress: Progress) -> None:
-    done = 0
-
-    def report(now: int, total: int) -> None:
-        nonlocal done
-        share = 1000 * now // max(1, total)
-        progress.advance(share - done)
-        done = share
-
-    job = {**payload, "folder": str(folder)}
-    worker.call("emit", job, report, f"writes the artifact {artifact}")
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _write(path: Path, values: Any) -> None:
-    path.write_text(json.dumps(values, indent=1), encoding="utf-8")

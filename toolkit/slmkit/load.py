@@ -34,6 +34,7 @@ class ReferenceRunner:
     def __init__(self, weights: reference.Weights, spec: Spec) -> None:
         self.runtime = f"NumPy {np.__version__}, float32 reference"
         self.context_length = spec.trained_context
+        self.taps: dict[str, Floats] = {}
         self.weights = weights
         self.spec = spec
         self.cache = reference.Cache()

@@ -73,10 +73,10 @@ def judge(
 
 def measure(expected: Outputs, got: Outputs, decoded: list[slice]) -> Metrics:
     """Metrics of ``got`` against ``expected``, on the same columns."""
-    difference = got.values.astype(np.float64) - expected.values
+    difference = got.values - expected.values
     agree = _agree(expected, got)
     return Metrics(
-        snr_db=_snr(expected.values, difference),
+        snr_db=signal_to_noise(expected.values, got.values),
         max_abs=float(np.abs(difference).max()),
         kl=_kl(expected, got),
         top1=float(agree.mean()),
@@ -101,10 +101,10 @@ def broken(metrics: Metrics, bound: Bound) -> tuple[str, ...]:
     return tuple(failures)
 
 
-def _snr(expected: Floats, difference: Any) -> float:
-    """In dB, within what is reported for equal outputs; NaN where a logit is not finite."""
+def signal_to_noise(expected: Floats, got: Floats) -> float:
+    """In dB, within what is reported for equal outputs; NaN where a number is not finite."""
     signal = float(np.square(expected, dtype=np.float64).sum())
-    noise = float(np.square(difference).sum())
+    noise = float(np.square(got.astype(np.float64) - expected).sum())
     if noise == 0:
         return EXACT_DB
     if not np.isfinite(noise) or not np.isfinite(signal):

@@ -56,10 +56,18 @@ class Reference(Ops[Floats]):
     memory of one block of one weight.
     """
 
-    def __init__(self, weights: Weights, sequences: Sequence[Ids], caches: Sequence[Cache]) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        sequences: Sequence[Ids],
+        caches: Sequence[Cache],
+        debug: bool = False,
+    ) -> None:
         self.weights = weights
+        self.debug = debug  # keep what the model taps
         self.ids = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in sequences])
         self.caches = caches
+        self.taps: dict[str, Floats] = {}
         lengths = [len(ids) for ids in sequences]
         ends = np.cumsum(lengths)
         self.spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
@@ -106,6 +114,11 @@ class Reference(Ops[Floats]):
     def mul(self, x: Floats, y: Floats) -> Floats:
         return x * y
 
+    def tap(self, x: Floats, name: str) -> Floats:
+        if self.debug:
+            self.taps[name] = x
+        return x
+
     def sigmoid(self, x: Floats) -> Floats:
         with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, 0
             return np.float32(1) / (np.float32(1) + np.exp(-x))
@@ -142,3 +155,10 @@ def logits(
     for cache, span in zip(caches, reference.spans, strict=True):
         cache.length += span.stop - span.start
     return [result[span] for span in reference.spans]
+
+
+def taps(weights: Weights, spec: Spec, ids: Ids) -> dict[str, Floats]:
+    """What the architecture taps while it reads one sequence: name -> (T, width)."""
+    reference = Reference(weights, [ids], [Cache()], debug=True)
+    result = registry.run(reference, spec)
+    return {**reference.taps, "logits": result}

@@ -15,6 +15,7 @@ from slmkit.memory import gigabytes
 from slmkit.parity import EXACT_DB, Line, Metrics
 from slmkit.platforms import PLATFORMS
 from slmkit.recipe import Recipe
+from slmkit.trace import Tap
 
 
 def parity_table(lines: Iterable[Line], recorded: Iterable[Line] = ()) -> Table:
@@ -52,6 +53,21 @@ def parity_note(lines: Iterable[Line]) -> str:
         f"{metrics.positions} positions, {metrics.columns} logits each; greedy: decoded tokens "
         "before the first difference, over all prompts"
     )
+
+
+def trace_table(taps: Iterable[Tap]) -> Table:
+    """One row per tap; the first bad one is where to look."""
+    table = Table(title="artifact against reference on the same codes", title_justify="left")
+    table.add_column("after")
+    table.add_column("SNR dB", justify="right")
+    table.add_column("")
+    seen_bad = False
+    for tap in taps:
+        first = not tap.good and not seen_bad
+        seen_bad |= not tap.good
+        ratio = "exact" if tap.snr_db >= EXACT_DB else f"{tap.snr_db:.1f}"
+        table.add_row(tap.name, ratio, "[red]first below the bound[/]" if first else "")
+    return table
 
 
 def bundle_table(manifest: Manifest) -> Group:

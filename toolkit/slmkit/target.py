@@ -52,6 +52,7 @@ class Job:
     context_length: int
     prefill_chunk: int
     tokens: TokenFacts
+    debug: bool = False  # tapped intermediates become outputs, "tap.NAME"
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,11 @@ class Runner(Protocol):
 
     runtime: str  # name, version and device: "onnxruntime 1.31.1, CPU"
     context_length: int
+
+    @property
+    def taps(self) -> Mapping[str, Floats]:
+        """Marked intermediates of the last feed; empty unless built for debugging."""
+        ...
 
     def reset(self) -> None:
         """Forget the sequence."""

@@ -19,7 +19,11 @@ from typing import IO, Any
 
 from slmkit.errors import BackendError, SlmkitError
 
-JOBS = {"emit": "slmkit.emit:emit_job", "run": "slmkit.parity_run:run_job"}
+JOBS = {
+    "emit": "slmkit.emit:emit_job",
+    "run": "slmkit.parity_run:run_job",
+    "trace": "slmkit.trace:trace_job",
+}
 START = "from slmkit.worker import main; main()"
 Report = Callable[[int, int], None]  # (done, total)
 

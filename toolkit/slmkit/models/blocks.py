@@ -19,7 +19,7 @@ def attention(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
         q = o.rms_norm(q, f"{at}.q_norm", spec.eps)
         k = o.rms_norm(k, f"{at}.k_norm", spec.eps)
     mixed = o.rotary_attention(q, k, v, layer, spec.rope, spec.attention(layer))
-    return o.linear(mixed, f"{at}.o_proj", spec.width, spec.output_bias)
+    return o.tap(o.linear(mixed, f"{at}.o_proj", spec.width, spec.output_bias), at)
 
 
 def gated_mlp(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
@@ -32,4 +32,5 @@ def gated_mlp(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
             for name in ("gate_proj", "up_proj")
         ],
     )
-    return o.linear(o.mul(o.silu(gate), up), f"{at}.down_proj", spec.width, spec.mlp_bias)
+    down = o.linear(o.mul(o.silu(gate), up), f"{at}.down_proj", spec.width, spec.mlp_bias)
+    return o.tap(down, at)

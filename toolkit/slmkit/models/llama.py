@@ -17,7 +17,7 @@ EMBEDDING = "model.embed_tokens"
 
 def forward(o: Ops[V], spec: Spec) -> V:
     """Token ids to logits. -> (T, V)"""
-    x = o.embed(EMBEDDING, spec.vocabulary, spec.width)
+    x = o.tap(o.embed(EMBEDDING, spec.vocabulary, spec.width), EMBEDDING)
     for layer in range(spec.layers):
         at = f"model.layers.{layer}"
         normed = o.rms_norm(x, f"{at}.input_layernorm", spec.eps)
@@ -25,7 +25,8 @@ def forward(o: Ops[V], spec: Spec) -> V:
         normed = o.rms_norm(x, f"{at}.post_attention_layernorm", spec.eps)
         x = o.tap(o.add(x, blocks.gated_mlp(o, spec, normed, layer)), at)
     head = EMBEDDING if spec.tied else "lm_head"
-    return o.linear(o.rms_norm(x, "model.norm", spec.eps), head, spec.vocabulary)
+    x = o.tap(o.rms_norm(x, "model.norm", spec.eps), "model.norm")
+    return o.linear(x, head, spec.vocabulary)
 
 
 def read_llama(config: Config) -> Spec:

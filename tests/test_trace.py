@@ -1,0 +1,58 @@
+"""Tracing finds the layer of a planted bug, and nothing in a right artifact."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from slmkit import worker
+from slmkit.build import Request
+from slmkit.cli import main
+from slmkit.emit import emit_job
+from slmkit.progress import Silent
+from slmkit.trace import trace, trace_job
+from slmkit_onnx.ops import OnnxOps
+from tiny_models import STORIES
+
+JOBS = {"emit": emit_job, "trace": trace_job}
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Jobs run here, so that a planted bug reaches them."""
+    monkeypatch.setattr(
+        worker, "call", lambda job, payload, report, about: JOBS[job](payload, report)
+    )
+
+
+def test_every_tap_of_a_right_artifact_is_good(tiny, tmp_path):
+    taps = trace(Request(tiny("qwen3"), "android", "int4", tmp_path / "out"), Silent())
+    assert all(tap.good for tap in taps)
+    assert [tap.name for tap in taps][:3] == [
+        "model.embed_tokens", "model.layers.0.self_attn", "model.layers.0.mlp"
+    ]  # fmt: skip
+    assert taps[-1].name == "logits"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bug_is_found_in_the_layer_where_it_is(tiny, tmp_path, monkeypatch, in_this_process):
+    right = OnnxOps.silu
+    calls = []
+
+    def wrong_in_layer_1(self, x):
+        calls.append(x)
+        return self.sigmoid(x) if len(calls) == 2 else right(self, x)
+
+    monkeypatch.setattr(OnnxOps, "silu", wrong_in_layer_1)
+    taps = trace(Request(tiny("llama"), "android", "int8", tmp_path / "out"), Silent())
+    assert next(tap.name for tap in taps if not tap.good) == "model.layers.1.mlp"
+
+
+def test_the_command_shows_a_table_or_json(tmp_path):
+    words = ["trace", "--target", "android", "--model", str(STORIES)]
+    shown = CliRunner().invoke(main, words)
+    assert shown.exit_code == 0 and "model.layers.4.mlp" in shown.stdout
+    taps = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)
+    assert all(tap["good"] for tap in taps)
