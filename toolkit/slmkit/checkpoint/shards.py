@@ -20,7 +20,7 @@ from slmkit.record import Weight
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-BLOCK = 1 << 22  # numbers read at a time: 16 MB as float32
+BLOCK = 1 << 18  # numbers read at a time: 1 MB as float32, within a core's cache
 # Buffers that old checkpoints carry and no architecture reads as a weight.
 IGNORED = re.compile(r"\.rotary_emb\.inv_freq$|\.masked_bias$")
 

@@ -24,7 +24,7 @@ from slmkit.recipe import Scheme
 from slmkit.record import Weight
 
 VERSION = 1  # of codes and their file; part of the content address
-BLOCK = 1 << 17  # numbers searched at a time: stays in a core's cache
+BLOCK = 1 << 18  # numbers searched at a time: stays in a core's cache
 LOST_DB = 3.0  # below this a weight is mostly noise
 Arrays = dict[str, NDArray[Any]]
 Progress = Callable[[int], None]  # numbers done since the last call
@@ -114,7 +114,7 @@ def quantize_rows(name: str, floats: Floats, scheme: Scheme) -> tuple[Arrays, En
     filled = np.pad(floats, ((0, 0), (0, padded - width))) if padded > width else floats
     columns = np.ascontiguousarray(filled.reshape(-1, group).T)
     found = search(columns, rows, scheme)
-    codes = encode(columns, found.scales, found.zero_points, bits)
+    codes = encode(columns, found.scales, found.zero_points, bits, np.empty_like(columns))
     error = (codes - found.zero_points) * found.scales - columns
     energy = Energy(_energy(columns), _energy(error))
     packed = pack(codes.T.astype(np.uint8).reshape(rows, padded), bits)

@@ -48,31 +48,39 @@ def search(columns: Floats, rows: int, scheme: Scheme) -> Found:
         whole = (high - low) / np.float32((1 << bits) - 1)
         zeros = np.zeros_like(whole)
     shares = SHARES[bits] if scheme.method == "mse" else np.ones(1)
-    scales, zeros = _best_share(columns, whole, low, zeros, shares, scheme)
+    errors = Errors(columns, bits)
+    scales, zeros = _best_share(errors, whole, low, zeros, shares, scheme)
     if scheme.scales == "two-level":
-        return _two_level(columns, scales.reshape(rows, -1), scheme)
+        return _two_level(errors, scales.reshape(rows, -1), zeros)
     return Found(scales, zeros)
 
 
-def encode(columns: Floats, scales: Floats, zeros: Floats, bits: int) -> Floats:
-    """Nearest codes as float32, 0 .. 2^bits - 1. Shapes as ``columns``."""
-    codes = columns * (np.float32(1) / scales)
-    codes += zeros
-    np.rint(codes, out=codes)
-    np.maximum(codes, np.float32(0), out=codes)
-    np.minimum(codes, np.float32((1 << bits) - 1), out=codes)
-    return codes
+def encode(columns: Floats, scales: Floats, zeros: Floats, bits: int, out: Floats) -> Floats:
+    """Nearest codes as float32, 0 .. 2^bits - 1, into ``out``. Shapes as ``columns``."""
+    np.multiply(columns, np.float32(1) / scales, out=out)
+    out += zeros
+    np.rint(out, out=out)
+    np.clip(out, np.float32(0), np.float32((1 << bits) - 1), out=out)
+    return out
 
 
-def squared_error(columns: Floats, scales: Floats, zeros: Floats, bits: int) -> Floats:
-    """Sum over each group of (weight - dequantized)^2. (groups,)"""
-    error = encode(columns, scales, zeros, bits)
-    error -= zeros
-    error *= scales
-    error -= columns
-    np.square(error, out=error)
-    total: Floats = np.add.reduce(error, axis=0)
-    return total
+class Errors:
+    """Squared errors of the same columns under one candidate after the other."""
+
+    def __init__(self, columns: Floats, bits: int) -> None:
+        self.columns = columns
+        self.bits = bits
+        self.scratch = np.empty_like(columns)  # a search allocates nothing else of this size
+
+    def of(self, scales: Floats, zeros: Floats) -> Floats:
+        """Sum over each group of (weight - dequantized)^2. (groups,)"""
+        error = encode(self.columns, scales, zeros, self.bits, self.scratch)
+        error -= zeros
+        error *= scales
+        error -= self.columns
+        np.square(error, out=error)
+        total: Floats = np.add.reduce(error, axis=0)
+        return total
 
 
 def round_significand(values: Floats, bits: int) -> Floats:
@@ -84,33 +92,36 @@ def round_significand(values: Floats, bits: int) -> Floats:
 
 
 def _best_share(
-    columns: Floats, whole: Floats, low: Floats, zeros: Floats, shares: NDArray[Any], scheme: Scheme
+    errors: Errors,
+    whole: Floats,
+    low: Floats,
+    zeros: Floats,
+    shares: NDArray[Any],
+    scheme: Scheme,
 ) -> tuple[Floats, Floats]:
-    bits = scheme.bits or 8
     best = (np.full_like(whole, np.inf), whole, zeros)
     for share in shares:
         scales = round_significand(whole * np.float32(share), SCALE_BITS)
         if not scheme.symmetric:
-            zeros = np.clip(np.rint(-low / scales), 0, (1 << bits) - 1).astype(np.float32)
-        best = _better(best, (squared_error(columns, scales, zeros, bits), scales, zeros))
+            most = (1 << errors.bits) - 1
+            zeros = np.clip(np.rint(-low / scales), 0, most).astype(np.float32)
+        best = _better(best, (errors.of(scales, zeros), scales, zeros))
     return best[1], best[2]
 
 
-def _two_level(columns: Floats, free: Floats, scheme: Scheme) -> Found:
+def _two_level(errors: Errors, free: Floats, zeros: Floats) -> Found:
     """Channel scales and multipliers near the free scales (N, groups per row).
 
     Each channel's largest multiplier is 16 (QNN's form expects it). Of the channel scales with a
     4-bit significand around free.max / 16, and of the multipliers below and above each free scale,
     the pair with the least squared error over the channel wins.
     """
-    rows, groups = free.shape
-    zeros = np.full(rows * groups, zero_point(scheme), dtype=np.float32)
-    largest = free.argmax(axis=1)
+    rows = len(free)
     middle = round_significand(free.max(axis=1) / MULTIPLIERS, CHANNEL_BITS)
     best = (np.full(rows, np.inf, np.float32), middle, np.ones_like(free))
     for step in (0.94, 1.0, 1.07):  # the neighbours: a 4-bit significand moves by 1/15 to 1/8
         channel = round_significand(middle * np.float32(step), CHANNEL_BITS)
-        error, multipliers = _best_multipliers(columns, free, channel, largest, zeros, scheme)
+        error, multipliers = _best_multipliers(errors, free, channel, zeros)
         best = _better(best, (error, channel, multipliers))
     _, channel, multipliers = best
     scales = (channel[:, None] * multipliers).reshape(-1)
@@ -118,22 +129,17 @@ def _two_level(columns: Floats, free: Floats, scheme: Scheme) -> Found:
 
 
 def _best_multipliers(
-    columns: Floats,
-    free: Floats,
-    channel: Floats,
-    largest: NDArray[np.intp],
-    zeros: Floats,
-    scheme: Scheme,
+    errors: Errors, free: Floats, channel: Floats, zeros: Floats
 ) -> tuple[Floats, Floats]:
     """Squared error per channel (N,) and multipliers (N, groups) for given channel scales."""
+    largest = free.argmax(axis=1)[:, None]
     below = np.floor(free / channel[:, None])
     best = (np.full(free.size, np.inf, np.float32), np.ones(free.size, np.float32))
     for candidate in (below, below + 1):
         multipliers = np.clip(candidate, 1, MULTIPLIERS)
-        np.put_along_axis(multipliers, largest[:, None], np.float32(MULTIPLIERS), axis=1)
+        np.put_along_axis(multipliers, largest, np.float32(MULTIPLIERS), axis=1)
         scales = (channel[:, None] * multipliers).reshape(-1)
-        error = squared_error(columns, scales, zeros, scheme.bits or 8)
-        best = _better(best, (error, multipliers.reshape(-1)))
+        best = _better(best, (errors.of(scales, zeros), multipliers.reshape(-1)))
     return best[0].reshape(free.shape).sum(axis=1), best[1].reshape(free.shape)
 
 
