@@ -128,6 +128,23 @@ def test_bad_input_is_exit_code_1_with_a_hint(words):
     assert "Traceback" not in failed.output
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (MemoryError(), "memory is full"),
+    ],
+)
+def test_a_full_disk_or_memory_is_one_sentence(tmp_path, monkeypatch, error, said):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr("slmkit.build.quantize", fail)
+    failed = slmkit("build", "--target=android", "--model", STORIES, "--out", tmp_path, expect=1)
+    assert said in failed.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("words", [("build",), ("biuld",), ("run", STORIES), ("parity",)])
 def test_a_bad_command_line_is_exit_code_2(words):
     slmkit(*words, expect=2)

@@ -66,7 +66,8 @@ class Cache:
         for left in self.folder.glob(".making-*"):
             if _age(left) > 24 * 3600:
                 shutil.rmtree(left, ignore_errors=True)
-        entries = sorted(self.folder.glob("*-*"), key=lambda path: path.stat().st_mtime)
+        entries = [path for path in self.folder.glob("*-*") if not path.name.startswith(".")]
+        entries.sort(key=lambda path: path.stat().st_mtime)
         total = sum(map(folder_size, entries))
         while total > limit and len(entries) > 1:
             oldest = entries.pop(0)

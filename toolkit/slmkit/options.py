@@ -31,6 +31,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             sys.exit(INTERRUPTED)
         except BrokenPipeError:
             sys.exit(1)
+        except OSError as error:
+            fail(SlmkitError(f"the system refused: {error}", "check disk space and permissions"))
+        except MemoryError:
+            fail(SlmkitError("this computer's memory is full", "close other programs"))
 
     return wrapped
 
