@@ -9,7 +9,7 @@ from typing import Any
 from slmkit.quant.codes import Scheme
 from slmkit.target import Artifact, Job, Runner, Spec
 
-VERSION = 2
+VERSION = 1
 PER_CHANNEL_BLOCK = 128  # the kernels know blocks of 16 to 256 inputs: a row's scale is repeated
 OPTIONS = {"accuracy_level": (0, 1, 4)}
 

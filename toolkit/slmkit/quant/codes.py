@@ -118,7 +118,6 @@ class CodesFile:
         self.shapes: dict[str, tuple[int, int]] = {
             name: tuple(fact["shape"]) for name, fact in facts.items()
         }
-        self.vectors = sorted(set(self.file.entries) - self._matrix_tensors())
 
     def vector(self, tensor: str) -> Floats:
         """A norm's weight or a bias, (width,) float32."""
@@ -183,7 +182,3 @@ class CodesFile:
     def key(self) -> str:
         """What the codes were made of: the content address under which the file is kept."""
         return self.file.metadata["key"]
-
-    def _matrix_tensors(self) -> set[str]:
-        parts = ("weight", "codes", "scales", "channel_scales", "multipliers", "zero_points")
-        return {f"{name}.{part}" for name in self.shapes for part in parts}
