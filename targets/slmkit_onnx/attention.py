@@ -47,7 +47,7 @@ class AttentionWriter:
         output = f"layer.{layer}.attention"
         self.graph.nodes_out(
             "GroupQueryAttention",
-            [*(self.flat(each) for each in (q, k, v)), *past, *self._lengths(),
+            [*self._packed(q, k, v), *past, *self._lengths(),
              *self.rope_tables(rope)],
             [output, *present],
             MICROSOFT,
@@ -95,8 +95,18 @@ class AttentionWriter:
         high = graph.node("Add", [product["bc"], product["as"]], f"{output}.high")
         return graph.node("Concat", [low, high], output, axis=-1)
 
-    def flat(self, x: Value) -> str:
+    def _packed(self, q: Value, k: Value, v: Value) -> list[str]:
+        """The three inputs: one tensor that holds q, k and v side by side, if there is one."""
+        parts = [each.part for each in (q, k, v)]
+        whole = parts[0][0]
+        if whole and parts == [(whole, 0), (whole, 1), (whole, 2)]:
+            return [whole, "", ""]
+        return [self._flat(each) for each in (q, k, v)]
+
+    def _flat(self, x: Value) -> str:
         """[batch, T, heads, d] -> [batch, T, heads * d]"""
+        if x.flat:
+            return x.flat
         shape = self.graph.constant(f"flat.{x.shape[0]}", [0, 0, x.shape[0] * x.shape[1]])
         return self.graph.node("Reshape", [x.name, shape], f"{x.name}.flat")
 

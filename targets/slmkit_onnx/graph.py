@@ -28,10 +28,16 @@ TYPES: dict[str, int] = {
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor's name in the graph, and its shape after [batch, T]."""
+    """A tensor's name in the graph, and its shape after [batch, T].
+
+    ``flat``: the same heads side by side, [batch, T, heads * d], where that exists.
+    ``part``: of which wider tensor this is a part, and the how many-th.
+    """
 
     name: str
     shape: tuple[int, ...]
+    flat: str = ""
+    part: tuple[str, int] = ("", 0)
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,7 @@ class Graph:
 
     def model(self, name: str) -> ModelProto:
         """The model file's message."""
+        self._drop_unused()
         graph = helper.make_graph(
             self.nodes, name, self.inputs, self.outputs, list(self.tensors.values())
         )
@@ -113,6 +120,17 @@ class Graph:
         return helper.make_model(
             graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="slmkit"
         )
+
+    def _drop_unused(self) -> None:
+        """Remove nodes whose outputs nobody reads: interpreters may offer several forms."""
+        wanted = {output.name for output in self.outputs}
+        kept = []
+        for node in reversed(self.nodes):
+            if wanted.intersection(node.output):
+                wanted.update(node.input)
+                kept.append(node)
+        self.nodes = kept[::-1]
+        self.tensors = {name: each for name, each in self.tensors.items() if name in wanted}
 
     def write_data(self, path: Path, progress: Callable[[int, int], None]) -> None:
         """Stream every external tensor into the data file, one chunk at a time."""

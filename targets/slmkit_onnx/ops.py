@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from slmkit.ops import Attention, Ops, Projection, Rope
 from slmkit_onnx.attention import AttentionWriter, fused
-from slmkit_onnx.graph import Graph, Value
+from slmkit_onnx.graph import MICROSOFT, Graph, Value
 from slmkit_onnx.weights import WeightWriter, label
 
 TAP = "tap."  # prefix of the outputs of a debug build
@@ -40,10 +40,12 @@ class OnnxOps(Ops[Value]):
         sizes = self.graph.constant(f"widths.{'.'.join(map(str, widths))}", widths)
         outputs = [self._new(f"{name}.linear") for name in names]
         self.graph.nodes_out("Split", [whole, sizes], outputs, axis=-1)
-        return tuple(Value(*each) for each in zip(outputs, zip(widths), strict=True))
+        return tuple(
+            Value(output, (width,), part=(whole, number))
+            for number, (output, width) in enumerate(zip(outputs, widths, strict=True))
+        )
 
     def rms_norm(self, x: Value, name: str, eps: float) -> Value:
-        """SimplifiedLayerNormalization: ONNX Runtime's word; it fuses it with the add before."""
         inputs = [x.name, self.weights.vector(f"{name}.weight")]
         output = self.graph.node(
             "SimplifiedLayerNormalization", inputs, self._new(name),
@@ -51,10 +53,23 @@ class OnnxOps(Ops[Value]):
         )  # fmt: skip
         return Value(output, x.shape)
 
+    def add_norm(self, x: Value, y: Value, name: str, eps: float) -> tuple[Value, Value]:
+        output, total = self._new(name), self._new("sum")
+        weight = self.weights.vector(f"{name}.weight")
+        self.graph.nodes_out(
+            "SkipSimplifiedLayerNormalization",
+            [x.name, y.name, weight],
+            [output, "", "", total],
+            MICROSOFT,
+            epsilon=eps,
+        )
+        return Value(total, x.shape), Value(output, x.shape)
+
     def split_heads(self, x: Value, heads: int) -> Value:
         shape = (heads, x.shape[-1] // heads)
         target = self.graph.constant(f"heads.{heads}.{shape[1]}", [0, 0, *shape])
-        return Value(self.graph.node("Reshape", [x.name, target], self._new("heads")), shape)
+        name = self.graph.node("Reshape", [x.name, target], self._new("heads"))
+        return Value(name, shape, flat=x.name, part=x.part)
 
     def rope(self, x: Value, rope: Rope) -> Value:
         return Value(self.attention.rotate(x, rope, self._new("rope")), x.shape)

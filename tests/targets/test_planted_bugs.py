@@ -72,7 +72,8 @@ def swapped_kv_heads(artifact: Artifact) -> None:
 
 
 def missing_eps(artifact: Artifact) -> None:
-    for node in artifact.nodes("SimplifiedLayerNormalization"):
+    first = artifact.nodes("SimplifiedLayerNormalization")
+    for node in [*first, *artifact.nodes("SkipSimplifiedLayerNormalization")]:
         for attribute in node.attribute:
             if attribute.name == "epsilon":
                 attribute.f = 0.0
@@ -162,7 +163,7 @@ def forgotten_bias(artifact: Artifact) -> None:
 
 def swapped_residual(artifact: Artifact) -> None:
     """The second half of layer 0 adds onto the embedding instead of the attention's sum."""
-    adds = artifact.nodes("Add")
+    adds = artifact.nodes("SkipSimplifiedLayerNormalization")
     adds[1].input[0] = adds[0].input[0]
 
 

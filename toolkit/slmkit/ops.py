@@ -121,6 +121,11 @@ class Ops(ABC, Generic[V]):
         """Several linears of the same x: one kernel where a runtime gains from it."""
         return tuple(self.linear(x, each.name, each.width, each.bias) for each in projections)
 
+    def add_norm(self, x: V, y: V, name: str, eps: float) -> tuple[V, V]:
+        """The sum of x and y, and its RMS norm: the step between two halves of a layer."""
+        total = self.add(x, y)
+        return total, self.rms_norm(total, name, eps)
+
     def silu(self, x: V) -> V:
         """x * sigmoid(x). Same shape."""
         return self.mul(x, self.sigmoid(x))

@@ -18,15 +18,16 @@ EMBEDDING = "model.embed_tokens"
 def forward(o: Ops[V], spec: Spec) -> V:
     """Token ids to logits. -> (T, V)"""
     x = o.tap(o.embed(EMBEDDING, spec.vocabulary, spec.width), EMBEDDING)
+    normed = o.rms_norm(x, "model.layers.0.input_layernorm", spec.eps)
     for layer in range(spec.layers):
-        at = f"model.layers.{layer}"
-        normed = o.rms_norm(x, f"{at}.input_layernorm", spec.eps)
-        x = o.add(x, blocks.attention(o, spec, normed, layer))
-        normed = o.rms_norm(x, f"{at}.post_attention_layernorm", spec.eps)
-        x = o.tap(o.add(x, blocks.gated_mlp(o, spec, normed, layer)), at)
+        middle = f"model.layers.{layer}.post_attention_layernorm"
+        last = layer + 1 == spec.layers
+        after = "model.norm" if last else f"model.layers.{layer + 1}.input_layernorm"
+        x, normed = o.add_norm(x, blocks.attention(o, spec, normed, layer), middle, spec.eps)
+        x, normed = o.add_norm(x, blocks.gated_mlp(o, spec, normed, layer), after, spec.eps)
+        o.tap(x, f"model.layers.{layer}")
     head = EMBEDDING if spec.tied else "lm_head"
-    x = o.tap(o.rms_norm(x, "model.norm", spec.eps), "model.norm")
-    return o.linear(x, head, spec.vocabulary)
+    return o.linear(o.tap(normed, "model.norm"), head, spec.vocabulary)
 
 
 def read_llama(config: Config) -> Spec:
