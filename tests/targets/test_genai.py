@@ -92,7 +92,7 @@ def test_the_published_story_comes_out_of_the_artifact(tmp_path, recipe):
     assert genai_tokens(folder, [1], length) == told
 
 
-INT8_CHARACTERS = 100  # of 693: where one rounding of int8 first chooses another word
+INT8_CHARACTERS = 100  # of 565; measured: 295 as it ships, 175 at level 0
 
 
 @pytest.mark.skipif(not (SAMPLE_MODEL / "model.safetensors").exists(), reason="no sample model")
