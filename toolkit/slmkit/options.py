@@ -49,7 +49,9 @@ def json_option(function: Callable[..., None]) -> Callable[..., None]:
 def cache_options(function: Callable[..., None]) -> Callable[..., None]:
     """Where intermediate results are kept."""
     folder = click.option(
-        "--cache", type=FOLDER, help="Folder for codes and artifacts [default: $SLMKIT_CACHE]."
+        "--cache",
+        type=FOLDER,
+        help="Folder for codes and artifacts [default: $SLMKIT_CACHE or ~/.cache/slmkit].",
     )
     none = click.option("--no-cache", is_flag=True, help="Keep nothing beyond this command.")
     return folder(none(function))
