@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tiny_models import tiny_config, write_checkpoint
+
+# A busy machine is no failure; CI repeats the same examples, every other run draws new ones.
+settings.register_profile(
+    "slmkit",
+    deadline=None,
+    database=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("slmkit")
 
 
 @pytest.fixture
