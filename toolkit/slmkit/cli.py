@@ -92,7 +92,7 @@ def parity(
         found = recheck(bundle, model, chosen_cache(cache, no_cache), progress)
     _print_parity(found.lines, found.recorded, as_json)
     if not as_json:
-        print_tables(show.parity_note(found.lines))
+        print_tables(show.parity_note(found.lines, found.recorded))
     failures = [
         f"{line.artifact} {line.mode}: {why}" for line in found.lines for why in line.failures
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 
@@ -19,25 +20,22 @@ from slmkit.trace import Tap
 
 
 def parity_table(lines: Iterable[Line], recorded: Iterable[Line] = ()) -> Table:
-    """One row per comparison; ``recorded`` rows say that they are of the build."""
-    table = Table(title="parity", title_justify="left")
-    for column in ("artifact", "error", "mode", "executed on"):
-        table.add_column(column)
+    """One row per comparison, within 80 columns; where each ran is said by ``parity_note``."""
+    table = Table(
+        title="parity",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("artifact")
+    table.add_column("error")
     for column in ("SNR dB", "max abs", "KL", "top-1", "greedy", "verdict"):
         table.add_column(column, justify="right")
-    for line in lines:
-        table.add_row(*_row(line, line.runtime))
-    for line in recorded:
-        table.add_row(*_row(line, "recorded at build"))
+    for line in (*lines, *recorded):
+        verdict = "[green]pass[/]" if not line.failures else "[red]FAIL[/]"
+        table.add_row(f"{line.artifact} {line.mode}", line.error, *_numbers(line.metrics), verdict)
     return table
-
-
-def _row(line: Line, runtime: str) -> list[str]:
-    metrics = line.metrics
-    return [
-        line.artifact, line.error, line.mode, runtime, *_numbers(metrics),
-        "[green]pass[/]" if not line.failures else "[red]FAIL[/]",
-    ]  # fmt: skip
 
 
 def _numbers(metrics: Metrics) -> list[str]:
@@ -46,12 +44,21 @@ def _numbers(metrics: Metrics) -> list[str]:
     return [snr, f"{metrics.max_abs:.2g}", f"{metrics.kl:.2g}", f"{metrics.top1:.1%}", greedy]
 
 
-def parity_note(lines: Iterable[Line]) -> str:
-    """How much was compared."""
-    metrics = next(iter(lines)).metrics
-    return (
-        f"{metrics.positions} positions, {metrics.columns} logits each; greedy: decoded tokens "
-        "before the first difference, over all prompts"
+def parity_note(lines: Iterable[Line], recorded: Iterable[Line] = ()) -> str:
+    """How much was compared, and where each line was executed."""
+    lines = list(lines)
+    metrics = lines[0].metrics
+    where: dict[str, list[str]] = {}
+    for line in lines:
+        where.setdefault(line.runtime, []).append(f"{line.artifact} {line.mode}")
+    for line in recorded:
+        where.setdefault("recorded at build", []).append(f"{line.artifact} {line.mode}")
+    return "\n".join(
+        [
+            f"{metrics.positions} positions, {metrics.columns} logits each; greedy: decoded tokens until "
+            "they differ",
+            *(f"{', '.join(names)}: {runtime}" for runtime, names in where.items()),
+        ]
     )
 
 
