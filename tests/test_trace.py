@@ -13,7 +13,7 @@ from slmkit.cli import main
 from slmkit.emit import emit_job
 from slmkit.progress import Silent
 from slmkit.trace import trace, trace_job
-from slmkit_onnx.ops import OnnxOps
+from slmkit_onnx.ort.ops import OnnxOps
 from tiny_models import STORIES
 
 JOBS = {"emit": emit_job, "trace": trace_job}

@@ -1,1 +1,1 @@
-"""ONNX artifacts: ``ort`` for ONNX Runtime on CPUs."""
+"""ONNX artifacts: ``ort`` for ONNX Runtime on CPUs, ``hexagon`` for Qualcomm's NPU."""

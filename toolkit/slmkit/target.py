@@ -141,7 +141,7 @@ class BuiltIn:
 
 
 BUILT_IN = {
-    "ort": BuiltIn("slmkit_onnx.backend", "ort", ("onnx", "onnxruntime")),
+    "ort": BuiltIn("slmkit_onnx.ort.backend", "ort", ("onnx", "onnxruntime")),
 }
 GROUP = "slmkit.backends"  # entry points of other people's backends
 

@@ -5,28 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from onnx import TensorProto, helper
-
 from slmkit.target import Artifact, Job, Mode, Spec, Tensor
-from slmkit_onnx.attention import AttentionWriter, cache_names, fused
-from slmkit_onnx.genai import write_genai
+from slmkit_onnx.data import DataFile
 from slmkit_onnx.graph import Graph
-from slmkit_onnx.ops import OnnxOps
-from slmkit_onnx.weights import WeightWriter
+from slmkit_onnx.ort.attention import AttentionWriter, cache_names, fused
+from slmkit_onnx.ort.genai import write_genai
+from slmkit_onnx.ort.ops import OnnxOps
+from slmkit_onnx.ort.weights import WeightWriter
 
 MODEL, DATA = "model.onnx", "model.onnx.data"
 EXACT = Mode("exact", "lowering", "accuracy_level 0: codes dequantized to float32")
 SHIPPED = Mode("shipped", "shipped", "the artifact as it ships, with its accuracy_level")
-ONNX_TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
 
 
 def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], None]) -> Artifact:
     """Emit the graph, stream the weights beside it, add the runtime's own files."""
     level = job.options.get("accuracy_level", 0)
-    graph = Graph(DATA)
+    graph = Graph(DataFile(DATA))
     inputs, outputs = tensors(job.spec)
-    graph.inputs = [_value_info(tensor) for tensor in inputs]
-    graph.outputs = [_value_info(tensor) for tensor in outputs]
+    for tensor in inputs:
+        graph.input(tensor.name, tensor.dtype, tensor.shape)
+    for tensor in outputs:
+        graph.output(tensor.name, tensor.shape, tensor.dtype)
     ops = OnnxOps(
         graph,
         WeightWriter(graph, job.codes, level),
@@ -36,7 +36,7 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
     graph.node("Identity", [job.forward(ops).name], "logits")
     model = graph.model(job.spec.model_type)
     (folder / MODEL).write_bytes(model.SerializeToString(deterministic=True))
-    graph.write_data(folder / DATA, progress)
+    graph.data.write(folder / DATA, progress)
     write_genai(job, folder, MODEL)
     quantized = any(scheme.bits for scheme in job.codes.schemes.values())
     modes = (EXACT, SHIPPED) if level > 1 and quantized else (EXACT,)
@@ -70,7 +70,3 @@ def tensors(spec: Spec) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
 
 def _cache(name: str, spec: Spec, length: str, about: str) -> Tensor:
     return Tensor(name, "float32", ("batch", spec.kv_heads, length, spec.head_width), about)
-
-
-def _value_info(tensor: Tensor) -> object:
-    return helper.make_tensor_value_info(tensor.name, ONNX_TYPES[tensor.dtype], tensor.shape)

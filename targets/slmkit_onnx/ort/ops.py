@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from slmkit.ops import Attention, Ops, Projection, Rope
-from slmkit_onnx.attention import AttentionWriter, fused
-from slmkit_onnx.graph import MICROSOFT, Graph, Value
-from slmkit_onnx.weights import WeightWriter, label
+from slmkit_onnx.graph import MICROSOFT, Graph
+from slmkit_onnx.ort.attention import AttentionWriter, fused
+from slmkit_onnx.ort.value import Value
+from slmkit_onnx.ort.weights import WeightWriter, label
 
 TAP = "tap."  # prefix of the outputs of a debug build
 

@@ -39,13 +39,13 @@ def weight_bytes(rows: int, width: int, scheme: Scheme) -> int:
 
 def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:
     """Write the artifact's files into an empty folder."""
-    from slmkit_onnx.write import write
+    from slmkit_onnx.ort.write import write
 
-    return write(job, folder, f"slmkit_onnx {VERSION}", progress)
+    return write(job, folder, f"slmkit_onnx.ort {VERSION}", progress)
 
 
 def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
     """Load a written artifact: mode ``exact`` or ``shipped``."""
-    from slmkit_onnx.run import OrtRunner
+    from slmkit_onnx.ort.run import OrtRunner
 
     return OrtRunner(folder, artifact, exact=mode == "exact")

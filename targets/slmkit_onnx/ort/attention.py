@@ -9,7 +9,8 @@ import numpy as np
 
 from slmkit.ops import Attention, Rope
 from slmkit.target import Spec
-from slmkit_onnx.graph import MICROSOFT, Graph, Value
+from slmkit_onnx.graph import MICROSOFT, Graph
+from slmkit_onnx.ort.value import Value
 
 FUSED_MULTIPLE = 16  # ONNX Runtime's CPU kernel: "head_size shall be a multiple of 16"
 HIDDEN = float(np.finfo(np.float32).min) / 2  # a mask that stays finite when scores are added

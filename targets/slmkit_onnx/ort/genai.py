@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slmkit.target import Job, Spec
-from slmkit_onnx.attention import fused
+from slmkit_onnx.ort.attention import fused
 
 
 def write_genai(job: Job, folder: Path, model: str) -> None:

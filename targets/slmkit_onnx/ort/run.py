@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from slmkit.errors import BackendError
 from slmkit.ops import Floats
 from slmkit.target import Artifact
-from slmkit_onnx.attention import cache_names
-from slmkit_onnx.ops import TAP
+from slmkit_onnx.ort.attention import cache_names
+from slmkit_onnx.ort.ops import TAP
 
 
 class OrtRunner:

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmkit.quant.codes import CodesFile, pack, zero_point
-from slmkit_onnx.backend import PER_CHANNEL_BLOCK
-from slmkit_onnx.graph import MICROSOFT, Graph, Value
+from slmkit_onnx.graph import MICROSOFT, Graph
+from slmkit_onnx.ort.backend import PER_CHANNEL_BLOCK
+from slmkit_onnx.ort.value import Value
 
 ROWS = 4096  # rows converted at a time
 Names = Sequence[str]

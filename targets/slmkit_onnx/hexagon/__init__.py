@@ -1,0 +1,1 @@
+"""The ``hexagon`` artifact: Qualcomm's NPU through ONNX Runtime's QNN provider."""

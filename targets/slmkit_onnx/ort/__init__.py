@@ -1,0 +1,1 @@
+"""The ``ort`` artifact: ONNX Runtime on CPUs."""
