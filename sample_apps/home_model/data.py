@@ -1,6 +1,6 @@
 """Training sentences without end, and the held-out file; the same seed gives the same bytes.
 
-python data.py --held-out FILE
+python data.py --held-out FILE --calibration FILE
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -15,6 +16,7 @@ from grammar import Example, normalized, sample
 
 SEED = 20260401
 HELD_OUT_SEED = SEED + 1
+CALIBRATION = 48  # training sentences that builds calibrate with
 HELD_OUT = {"combination": 600, "phrasing": 200}  # sentences of each kind
 
 
@@ -50,7 +52,26 @@ def write_held_out(path: Path) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def write_calibration(path: Path) -> None:
+    """Training sentences with their answers, one conversation a line."""
+    lines = [
+        json.dumps({
+            "messages": [
+                {"role": "user", "content": each.prompt},
+                {"role": "assistant", "content": each.answer},
+            ]
+        })
+        for each in islice(training(), CALIBRATION)
+    ]  # fmt: skip
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--held-out", type=Path, required=True)
-    write_held_out(parser.parse_args().held_out)
+    parser.add_argument("--held-out", type=Path)
+    parser.add_argument("--calibration", type=Path)
+    asked = parser.parse_args()
+    if asked.held_out:
+        write_held_out(asked.held_out)
+    if asked.calibration:
+        write_calibration(asked.calibration)

@@ -30,6 +30,7 @@ class DataFile:
         self.name = name
         self.externals: dict[str, External] = {}
         self.end = 0
+        self.written: set[str] = set()
 
     def place(self, content: str, size: int, chunks: Chunks) -> External:
         """Where ``content`` lies: planned now if it is new."""
@@ -37,13 +38,20 @@ class DataFile:
             offset = -(-self.end // ALIGNMENT) * ALIGNMENT
             self.externals[content] = External(size, chunks, offset)
             self.end = offset + size
-        return self.externals[content]
+        place = self.externals[content]
+        if place.size != size:
+            raise ValueError(f"{content} has {place.size} bytes in one graph, {size} in another")
+        return place
 
     def write(self, path: Path, progress: Callable[[int, int], None]) -> None:
-        """Stream every external tensor into the file, one chunk at a time."""
+        """Stream every tensor that is not there yet into the file, one chunk at a time."""
         done = 0
-        with open(path, "wb") as file:
-            for place in self.externals.values():
+        with open(path, "r+b" if self.written else "wb") as file:
+            for content, place in self.externals.items():
+                if content in self.written:
+                    done += place.size
+                    continue
+                self.written.add(content)
                 file.seek(place.offset)
                 for chunk in place.chunks():
                     file.write(np.ascontiguousarray(chunk).data)

@@ -11,6 +11,7 @@ from pathlib import Path
 from slmkit import __version__, manifest, memory, parity
 from slmkit.bundle import check_place, list_files, written
 from slmkit.cache import Cache, key_of
+from slmkit.calibration import calibration_texts
 from slmkit.checkpoint.folder import Checkpoint, open_checkpoint
 from slmkit.emit import emit, payload_of, tokenizer_files
 from slmkit.errors import ParityError, RecipeError, SlmkitError
@@ -22,10 +23,11 @@ from slmkit.quant.apply import VERSION as QUANT_VERSION
 from slmkit.quant.apply import quantize
 from slmkit.quant.codes import CodesFile
 from slmkit.recipe import Recipe, Scheme, load_recipe
-from slmkit.record import record
+from slmkit.record import listen, record
 from slmkit.target import Artifact, find_backend, versions_of
 
 NO_DEVICE = "no phone was involved: every artifact ran on this computer's runtimes only"
+CHIPS = "hexagon"  # the artifact that --soc is for
 TOKENIZER, GOLDEN = "tokenizer", "parity/golden.safetensors"
 
 
@@ -40,6 +42,8 @@ class Request:
     context: int | None = None
     memory_limit: int | None = None  # bytes
     artifacts: tuple[str, ...] = ()
+    socs: tuple[str, ...] = ()  # chips to compile for; empty: the recipe's, or the backend's
+    calibration: Path | None = None  # text to listen to; None: the checkpoint's own, or ours
     force: bool = False
     cache: Path | None = None  # None: no cache
 
@@ -56,6 +60,7 @@ class Plan:
     context_length: int
     memory: Mapping[str, memory.MemoryPlan]  # by artifact
     parameters: int
+    calibration: tuple[tuple[int, ...], ...]  # texts as token ids
     place: Path
 
 
@@ -101,7 +106,7 @@ def build(request: Request, progress: Progress) -> Built:
 def make_plan(request: Request) -> Plan:
     """Check everything that can be checked before work begins. Raises SlmkitError."""
     platform = find_platform(request.target)
-    recipe = load_recipe(request.recipe)
+    recipe = with_socs(load_recipe(request.recipe), request.socs)
     checkpoint = open_checkpoint(request.model)
     spec = checkpoint.spec
     place = request.out / f"{checkpoint.name}-{platform.name}-{recipe.name}"
@@ -111,13 +116,28 @@ def make_plan(request: Request) -> Plan:
     context_length = memory.default_context(spec, recipe, request.context)
     limit = request.memory_limit or platform.memory_limit
     plans = {
-        name: memory.check(spec, recipe, context_length, limit, find_backend(name).weight_bytes)
+        name: memory.check(spec, recipe, context_length, limit, costs_of(name))
         for name in artifacts
     }
-    parameters = sum(weight.size for weight in record(spec).weights.values())
+    texts = calibration_texts(checkpoint, request.calibration)
     return Plan(
-        checkpoint, platform, recipe, schemes, artifacts, context_length, plans, parameters, place
-    )
+        checkpoint, platform, recipe, schemes, artifacts, context_length, plans,
+        listen(spec).parameters, texts, place,
+    )  # fmt: skip
+
+
+def costs_of(artifact: str) -> memory.Costs:
+    """What numbers take in the memory of an artifact's runtime."""
+    backend = find_backend(artifact)
+    return memory.Costs(backend.weight_bytes, backend.KV_BYTES)
+
+
+def with_socs(recipe: Recipe, socs: tuple[str, ...]) -> Recipe:
+    """The recipe, compiled for other chips."""
+    if not socs:
+        return recipe
+    options = {**recipe.artifacts.get(CHIPS, {}), "soc": list(socs)}
+    return recipe.model_copy(update={"artifacts": {**recipe.artifacts, CHIPS: options}})
 
 
 def codes_of(
@@ -158,13 +178,17 @@ def _refuse_problems(
     checkpoint: Checkpoint, recipe: Recipe, schemes: Mapping[str, Scheme], artifacts: Sequence[str]
 ) -> None:
     """All that the backends cannot do, at once, before anything is emitted."""
+    model = listen(checkpoint.spec)
     unknown = set(recipe.artifacts) - known_artifacts()
     problems = [f"artifacts.{name}: there is no such artifact" for name in sorted(unknown)]
     for name in artifacts:
         options = recipe.artifacts.get(name, {})
-        problems += find_backend(name).problems(checkpoint.spec, schemes, options)
+        problems += find_backend(name).problems(model, schemes, options)
     if problems:
-        raise RecipeError(f"recipe {recipe.name}: {'; '.join(problems)}", "see recipes/README.md")
+        raise RecipeError(
+            f"recipe {recipe.name}: {'; '.join(problems)}",
+            "recipes/README.md explains every key; --artifacts leaves an artifact out",
+        )
 
 
 def _emit_all(
@@ -173,7 +197,9 @@ def _emit_all(
     artifacts = {}
     for name in plan.artifacts:
         (folder / name).mkdir()
-        job = payload_of(name, plan.checkpoint, codes, plan.recipe, plan.context_length)
+        job = payload_of(
+            name, plan.checkpoint, codes, plan.recipe, plan.context_length, plan.calibration
+        )
         artifacts[name] = emit(job, plan.checkpoint, codes, folder / name, cache, progress)
     return artifacts
 
@@ -219,9 +245,14 @@ def _manifest(
         stop_ids=plan.checkpoint.tokenizer.stop_ids,
         artifacts=tuple(_artifact(plan, artifact) for artifact in artifacts.values()),
         parity=tuple(manifest.Parity.model_validate(line.as_json()) for line in lines),
-        not_executed=(NO_DEVICE,),
+        not_executed=(NO_DEVICE, *_not_executed(artifacts)),
         files=list_files(folder),
     )
+
+
+def _not_executed(artifacts: Mapping[str, Artifact]) -> list[str]:
+    """What the backends say that no runtime here could run."""
+    return [why for each in artifacts.values() for why in each.facts.get("not_executed", ())]
 
 
 def _model(plan: Plan) -> manifest.Model:

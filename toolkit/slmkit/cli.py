@@ -40,14 +40,19 @@ def main() -> None:
 @click.option("--context", type=int, help="Context length in tokens [default: the recipe's].")
 @click.option("--memory-limit", type=float, help="GB that an app may use [default: the target's].")
 @click.option("--artifacts", help="Only these artifacts, separated by commas.")
+@click.option("--soc", help="Chips to compile hexagon for: sm8550,sm8650 [default: the recipe's].")
+@click.option(
+    "--calibration", type=FOLDER,
+    help="Text, or JSONL of messages, for ranges of activations [default: the model's, or ours].",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace an older bundle.")
 @cache_options
 @json_option
 @command
 def build(
     target: str, model: Path | None, recipe: str, out: Path, context: int | None,
-    memory_limit: float | None, artifacts: str | None, force: bool, cache: Path | None,
-    no_cache: bool, as_json: bool,
+    memory_limit: float | None, artifacts: str | None, soc: str | None, calibration: Path | None,
+    force: bool, cache: Path | None, no_cache: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Build a bundle: quantize, emit every artifact, prove each one."""
     from slmkit import build as road
@@ -59,7 +64,7 @@ def build(
     request = road.Request(
         model or SAMPLE_MODEL, target, recipe, out, context,
         None if memory_limit is None else int(memory_limit * 10**9),
-        tuple(artifacts.split(",")) if artifacts else (), force, chosen_cache(cache, no_cache),
+        _names(artifacts), _names(soc), calibration, force, chosen_cache(cache, no_cache),
     )  # fmt: skip
     try:
         with shown_progress() as progress:
@@ -224,6 +229,11 @@ def evaluate(
 
 for each in (inspect, verify, recipes, targets, doctor):
     main.add_command(each)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    """Names separated by commas."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
 def _print_parity(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from slmkit.ops import Ops, V
 from slmkit.progress import Progress
 from slmkit.quant.codes import CodesFile
 from slmkit.recipe import Recipe
+from slmkit.record import listen
 from slmkit.target import Artifact, Job, TokenFacts, artifact_from_json, find_backend, versions_of
 
 Payload = dict[str, Any]
@@ -25,8 +27,9 @@ FACTS = "artifact.json"  # beside the files in the cache
 
 
 def payload_of(
-    artifact: str, checkpoint: Checkpoint, codes: CodesFile, recipe: Recipe, context_length: int
-) -> Payload:
+    artifact: str, checkpoint: Checkpoint, codes: CodesFile, recipe: Recipe, context_length: int,
+    calibration: Sequence[Sequence[int]],
+) -> Payload:  # fmt: skip
     """The emit job of one artifact, without the folder that it writes to."""
     return {
         "artifact": artifact,
@@ -35,6 +38,7 @@ def payload_of(
         "options": dict(recipe.artifacts.get(artifact, {})),
         "context_length": context_length,
         "prefill_chunk": recipe.prefill_chunk,
+        "calibration": [list(text) for text in calibration],
     }
 
 
@@ -86,13 +90,14 @@ def emit_job(payload: Payload, report: worker.Report) -> None:
 
     job = Job(
         artifact=payload["artifact"],
-        spec=spec,
+        model=listen(spec),
         forward=forward,
         codes=CodesFile(Path(payload["codes"])),
         options=payload["options"],
         context_length=payload["context_length"],
         prefill_chunk=payload["prefill_chunk"],
         tokens=token_facts(checkpoint.tokenizer, checkpoint.folder),
+        calibration=tuple(tuple(text) for text in payload["calibration"]),
         debug=payload.get("debug", False),
     )
     folder = Path(payload["folder"])

@@ -53,6 +53,11 @@ class Outputs:
     norm: Floats  # (T,) log of the sum of exp over the whole vocabulary
     best: Ids  # (T,) argmax over the whole vocabulary
 
+    def first(self, positions: int) -> Outputs:
+        """Of the first so many positions."""
+        rows = (self.values[:positions], self.norm[:positions], self.best[:positions])
+        return Outputs(self.columns, *rows)
+
 
 @dataclass(frozen=True)
 class Golden:
@@ -70,6 +75,16 @@ class Golden:
             spans.append(slice(start + prompt - 1, start + len(ids)))
             start += len(ids)
         return spans
+
+    def first(self, prompts: int | None) -> Golden:
+        """Of the first so many prompts; None: all."""
+        if prompts is None or prompts >= len(self.sequences):
+            return self
+        sequences = self.sequences[:prompts]
+        return Golden(
+            self.names[:prompts], sequences, self.prompt_lengths[:prompts],
+            self.outputs.first(sum(map(len, sequences))),
+        )  # fmt: skip
 
     def reduced(self) -> Golden:
         """With the columns that a bundle keeps: the best few of each position, others at random."""

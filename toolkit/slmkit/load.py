@@ -66,7 +66,7 @@ def _bundle(folder: Path, name: str | None, mode: str | None) -> Loaded:
     manifest = read_manifest(folder)
     artifact = artifact_of(manifest, name)
     modes = [each.name for each in artifact.modes]
-    chosen = mode or modes[-1]  # the last mode is the one that ships
+    chosen = mode or artifact.default_mode
     if chosen not in modes:
         raise SlmkitError(
             f"the artifact {artifact.name} has no mode {chosen!r}", f"modes: {', '.join(modes)}"

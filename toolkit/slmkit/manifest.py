@@ -76,6 +76,8 @@ class Tensor(BaseModel):
     dtype: str
     shape: tuple[int | str, ...]
     about: str
+    scale: float | None = None  # real = (integer - zero_point) * scale
+    zero_point: int | None = None
 
 
 class Mode(BaseModel):
@@ -84,8 +86,9 @@ class Mode(BaseModel):
     model_config = STRICT
 
     name: str
-    bound: str
     about: str
+    bounds: dict[str, str]  # compared with -> key of the recipe's ``parity``
+    prompts: int | None = None  # only the first so many golden prompts
 
 
 class Artifact(BaseModel):
@@ -101,6 +104,7 @@ class Artifact(BaseModel):
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     facts: dict[str, Any]
+    shipped: str  # the mode nearest to what an app runs; empty: the last
     memory: Memory
     libraries: dict[str, str | None]  # versions of the libraries that wrote it
 
@@ -112,6 +116,7 @@ class Parity(BaseModel):
 
     artifact: str
     mode: str
+    against: str  # "reference", or an earlier mode of the artifact
     error: str
     runtime: str
     metrics: dict[str, float | int]

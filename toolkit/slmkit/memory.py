@@ -17,6 +17,14 @@ WeightBytes = Callable[[int, int, Scheme], int]  # (rows, width, scheme) -> byte
 
 
 @dataclass(frozen=True)
+class Costs:
+    """What numbers take in a runtime's memory."""
+
+    weight_bytes: WeightBytes
+    kv_bytes: int  # of one number of the KV cache
+
+
+@dataclass(frozen=True)
 class MemoryPlan:
     """Bytes that an app needs while it answers."""
 
@@ -31,16 +39,14 @@ class MemoryPlan:
         return self.weights + self.kv_cache + self.working
 
 
-def plan(
-    spec: Spec, recipe: Recipe, context_length: int, weight_bytes: WeightBytes | None = None
-) -> MemoryPlan:
-    """The memory of a model; ``weight_bytes`` is the runtime's, else what the codes take."""
+def plan(spec: Spec, recipe: Recipe, context_length: int, costs: Costs | None = None) -> MemoryPlan:
+    """The memory of a model in a runtime; without one, its weights as the codes take them."""
     heard = record(spec)
     chunk = min(recipe.prefill_chunk, context_length)
     return MemoryPlan(
         context_length,
-        _weights(heard, recipe, spec, weight_bytes),
-        spec.kv_values(context_length) * FLOAT,
+        _weights(heard, recipe, spec, costs),
+        spec.kv_values(context_length) * (costs.kv_bytes if costs else FLOAT),
         (heard.widest + spec.vocabulary) * chunk * FLOAT,
     )
 
@@ -57,11 +63,9 @@ def default_context(spec: Spec, recipe: Recipe, asked: int | None) -> int:
     return asked
 
 
-def check(
-    spec: Spec, recipe: Recipe, context_length: int, limit: int, weight_bytes: WeightBytes
-) -> MemoryPlan:
+def check(spec: Spec, recipe: Recipe, context_length: int, limit: int, costs: Costs) -> MemoryPlan:
     """The plan, if it fits. Raises SlmkitError with its three numbers and what would fit."""
-    planned = plan(spec, recipe, context_length, weight_bytes)
+    planned = plan(spec, recipe, context_length, costs)
     if planned.total <= limit:
         return planned
     raise SlmkitError(
@@ -69,7 +73,7 @@ def check(
         f"{context_length}: weights {gigabytes(planned.weights)}, KV cache "
         f"{gigabytes(planned.kv_cache)}, working memory {gigabytes(planned.working)}; "
         f"the limit is {gigabytes(limit)}",
-        _what_fits(spec, recipe, context_length, limit, weight_bytes),
+        _what_fits(spec, recipe, context_length, limit, costs),
     )
 
 
@@ -81,14 +85,12 @@ def gigabytes(size: int) -> str:
     return f"{size / 1000:.1f} kB"
 
 
-def _what_fits(
-    spec: Spec, recipe: Recipe, context: int, limit: int, weight_bytes: WeightBytes
-) -> str:
+def _what_fits(spec: Spec, recipe: Recipe, context: int, limit: int, costs: Costs) -> str:
     """Recipes at this context, else the longest context of each."""
     choices = [recipe, *(load_recipe(name) for name in shipped_names() if name != recipe.name)]
     fitting = []
     for choice in choices:
-        longest = _longest_context(spec, choice, context, limit, weight_bytes)
+        longest = _longest_context(spec, choice, context, limit, costs)
         if longest is not None:
             fitting.append(f"--recipe {choice.name} --context {longest}")
     if not fitting:
@@ -97,26 +99,26 @@ def _what_fits(
 
 
 def _longest_context(
-    spec: Spec, recipe: Recipe, context: int, limit: int, weight_bytes: WeightBytes
+    spec: Spec, recipe: Recipe, context: int, limit: int, costs: Costs
 ) -> int | None:
     while context >= SMALLEST_CONTEXT:
-        if plan(spec, recipe, context, weight_bytes).total <= limit:
+        if plan(spec, recipe, context, costs).total <= limit:
             return context
         context //= 2
     return None
 
 
-def _weights(heard: Recorder, recipe: Recipe, spec: Spec, weight_bytes: WeightBytes | None) -> int:
+def _weights(heard: Recorder, recipe: Recipe, spec: Spec, costs: Costs | None) -> int:
     total = 0
     for weight in heard.weights.values():
         if len(weight.shape) == 1:
             total += weight.size * FLOAT
             continue
         scheme = recipe.scheme(weight.name, spec.layers)
-        if weight_bytes is None:
+        if costs is None:
             total += stored_bytes(weight, scheme)
         else:
-            total += weight_bytes(weight.shape[0], weight.shape[1], scheme)
+            total += costs.weight_bytes(weight.shape[0], weight.shape[1], scheme)
     return total
 
 

@@ -18,6 +18,8 @@ from slmkit.target import Mode
 TIE_SHARE = 1e-4
 ROWS = 8  # positions compared at a time: float64 copies of all logits would be the build's peak
 Doubles = NDArray[np.float64]
+REFERENCE = "reference"  # what a line is compared with, if not with an earlier mode
+FLOAT_WEIGHTS = "float weights"  # what the line of the recipe's price is compared with
 EXACT_DB = 300.0  # reported for outputs that are equal to the last bit
 
 
@@ -41,7 +43,8 @@ class Line:
 
     artifact: str
     mode: str
-    error: str  # lowering, shipped or quantization: a key of the recipe's parity
+    against: str  # REFERENCE, or an earlier mode of the artifact
+    error: str  # lowering, quantization, ...: a key of the recipe's parity
     runtime: str
     metrics: Metrics
     failures: tuple[str, ...]
@@ -54,8 +57,9 @@ class Line:
         }
         metrics["snr_db"] = round(self.metrics.snr_db, 2)
         return {
-            "artifact": self.artifact, "mode": self.mode, "error": self.error,
-            "runtime": self.runtime, "metrics": metrics, "failures": list(self.failures),
+            "artifact": self.artifact, "mode": self.mode, "against": self.against,
+            "error": self.error, "runtime": self.runtime, "metrics": metrics,
+            "failures": list(self.failures),
         }  # fmt: skip
 
 
@@ -66,12 +70,14 @@ def line_from_json(values: dict[str, Any]) -> Line:
 
 
 def judge(
-    artifact: str, mode: Mode, runtime: str, got: Outputs, golden: Golden, bounds: Bounds
-) -> Line:
-    """Measure an artifact's outputs, and compare with the recipe's bound."""
+    artifact: str, mode: Mode, against: str, runtime: str, got: Outputs, golden: Golden,
+    bounds: Bounds,
+) -> Line:  # fmt: skip
+    """Measure outputs against a golden (the reference's, or an earlier mode's)."""
     metrics = measure(golden.outputs, got, golden.decoded())
-    bound: Bound = getattr(bounds, mode.bound)
-    return Line(artifact, mode.name, mode.bound, runtime, metrics, broken(metrics, bound))
+    error = mode.bounds[against]
+    bound: Bound = getattr(bounds, error)
+    return Line(artifact, mode.name, against, error, runtime, metrics, broken(metrics, bound))
 
 
 def measure(expected: Outputs, got: Outputs, decoded: list[slice]) -> Metrics:

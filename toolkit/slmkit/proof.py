@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from slmkit.progress import Progress
 from slmkit.recipe import Bounds
 from slmkit.target import Artifact, Mode
 
-CODES = Mode("codes", "quantization", "reference on the codes against the float weights")
+CODES = "codes"  # the mode of the line that tells the recipe's price
 EVERY = "all"  # the artifact of a line that holds for every artifact
 RUNTIME = f"NumPy {np.__version__}, float32"
 
@@ -52,16 +52,23 @@ class Proof:
         return self.first.sequences
 
     def lines(self, golden: Golden) -> list[parity.Line]:
-        """Every artifact in every mode against the golden."""
+        """Every artifact in every mode, against the golden or against an earlier mode."""
         lines = []
         for artifact in self.artifacts.values():
+            known = {parity.REFERENCE: golden}
             for mode in artifact.modes:
-                run = self._run_golden(artifact, mode, golden) if self.first is None else self.first
+                wanted = golden.first(mode.prompts)
+                run = self.first or self._run_golden(artifact, mode, wanted)
                 self.first = None
                 got = outputs_of(run.logits, golden.outputs.columns)
-                lines.append(
-                    parity.judge(artifact.name, mode, run.runtime, got, golden, self.bounds)
-                )
+                known[mode.name] = replace(wanted, outputs=got)
+                lines += [
+                    parity.judge(
+                        artifact.name, mode, against, run.runtime, got,
+                        known[against].first(len(wanted.sequences)), self.bounds,
+                    )
+                    for against in mode.bounds
+                ]  # fmt: skip
         return lines
 
     def _run_golden(self, artifact: Artifact, mode: Mode, golden: Golden) -> Run:
@@ -110,7 +117,8 @@ def quantization_line(
     floats = outputs_of(logits)
     metrics = parity.measure(floats, golden.outputs, golden.decoded())
     failures = parity.broken(metrics, bounds.quantization)
-    return parity.Line(EVERY, CODES.name, CODES.bound, RUNTIME, metrics, failures)
+    against, error = parity.FLOAT_WEIGHTS, "quantization"
+    return parity.Line(EVERY, CODES, against, error, RUNTIME, metrics, failures)
 
 
 def _reference(

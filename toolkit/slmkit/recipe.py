@@ -86,6 +86,9 @@ class Bounds(BaseModel):
     lowering: Bound
     shipped: Bound
     quantization: Bound
+    activations: Bound = Bound(snr_db=30)
+    emulator: Bound = Bound(snr_db=50)
+    reloaded: Bound = Bound(snr_db=300)  # equal to the last bit
 
 
 class Recipe(BaseModel):

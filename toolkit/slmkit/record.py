@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from slmkit.models import registry
@@ -43,6 +45,21 @@ class Weight:
         return size
 
 
+@dataclass(frozen=True)
+class Model:
+    """An architecture's words and weights, for whoever must say whether it can carry them."""
+
+    spec: Spec
+    ops: Mapping[str, int]  # how often each word of the vocabulary is said
+    shapes: Mapping[str, tuple[int, ...]]  # matrices by name, vectors by tensor
+    multiplied: frozenset[str]  # matrices of a linear; the others are only looked up
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers all weights hold."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+
 @dataclass
 class Recorder(Ops[Heard]):
     """Writes down each op; computes nothing. ``taps`` are kept as lines too."""
@@ -50,6 +67,7 @@ class Recorder(Ops[Heard]):
     lines: list[str] = field(default_factory=list)
     inventory: Counter[str] = field(default_factory=Counter)
     weights: dict[str, Weight] = field(default_factory=dict)
+    multiplied: set[str] = field(default_factory=set)  # matrices that a linear reads
     widest: int = 0  # most numbers per token that one op reads and writes
 
     def embed(self, name: str, rows: int, width: int) -> Heard:
@@ -58,6 +76,7 @@ class Recorder(Ops[Heard]):
 
     def linear(self, x: Heard, name: str, width: int, bias: bool = False) -> Heard:
         self._weight(Weight(name, "linear", (width, x.shape[-1])))
+        self.multiplied.add(name)
         if bias:
             self._weight(Weight(name, "bias", (width,)))
         return self._say("linear", (x,), (width,), name + (" +bias" if bias else ""))
@@ -113,6 +132,16 @@ def record(spec: Spec) -> Recorder:
     recorder = Recorder()
     registry.run(recorder, spec)
     return recorder
+
+
+def listen(spec: Spec) -> Model:
+    """What the architecture of ``spec`` says, as a backend wants to know it."""
+    heard = record(spec)
+    shapes = {
+        weight.name if len(weight.shape) == 2 else weight.tensor: weight.shape
+        for weight in heard.weights.values()
+    }
+    return Model(spec, dict(heard.inventory), shapes, frozenset(heard.multiplied))
 
 
 def _size(heard: Heard) -> int:

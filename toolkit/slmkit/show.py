@@ -13,7 +13,7 @@ from slmkit.evaluate import Score
 from slmkit.inspection import CONTEXTS, Inspection
 from slmkit.manifest import Manifest
 from slmkit.memory import gigabytes
-from slmkit.parity import EXACT_DB, Line, Metrics
+from slmkit.parity import EXACT_DB, FLOAT_WEIGHTS, REFERENCE, Line, Metrics
 from slmkit.platforms import PLATFORMS
 from slmkit.recipe import Recipe
 from slmkit.trace import Tap
@@ -30,18 +30,29 @@ def parity_table(lines: Iterable[Line], recorded: Iterable[Line] = ()) -> Table:
     )
     table.add_column("artifact")
     table.add_column("error")
-    for column in ("SNR dB", "max abs", "KL", "top-1", "greedy", "verdict"):
+    for column in ("SNR dB", "KL", "top-1", "greedy", "verdict"):
         table.add_column(column, justify="right")
     for line in (*lines, *recorded):
         verdict = "[green]pass[/]" if not line.failures else "[red]FAIL[/]"
-        table.add_row(f"{line.artifact} {line.mode}", line.error, *_numbers(line.metrics), verdict)
+        table.add_row(
+            f"{line.artifact} {line.mode}",
+            _error(line),
+            *_numbers(line.metrics),
+            verdict,
+        )
     return table
+
+
+def _error(line: Line) -> str:
+    """Which error, and against which earlier mode if it is a step of a ladder."""
+    mode = line.against if line.against not in (REFERENCE, FLOAT_WEIGHTS) else ""
+    return f"{line.error} ({mode})" if mode else line.error
 
 
 def _numbers(metrics: Metrics) -> list[str]:
     snr = "exact" if metrics.snr_db >= EXACT_DB else f"{metrics.snr_db:.1f}"
     greedy = f"{metrics.greedy}/{metrics.decoded}"
-    return [snr, f"{metrics.max_abs:.2g}", f"{metrics.kl:.2g}", f"{metrics.top1:.1%}", greedy]
+    return [snr, f"{metrics.kl:.2g}", f"{metrics.top1:.1%}", greedy]
 
 
 def parity_note(lines: Iterable[Line], recorded: Iterable[Line] = ()) -> str:

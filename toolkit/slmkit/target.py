@@ -16,9 +16,10 @@ from slmkit.errors import BackendError
 from slmkit.models.spec import Spec
 from slmkit.ops import Floats, Ops, V
 from slmkit.quant.codes import CodesFile, Scheme
+from slmkit.record import Model
 
 __all__ = [
-    "Artifact", "Backend", "BuiltIn", "Forward", "Job", "Mode", "Runner", "Spec", "Tensor",
+    "Artifact", "Backend", "BuiltIn", "Forward", "Job", "Mode", "Model", "Runner", "Spec", "Tensor",
     "TokenFacts", "artifact_names", "find_backend", "installed",
 ]  # fmt: skip
 
@@ -45,14 +46,20 @@ class Job:
     """All that a backend needs to write one artifact."""
 
     artifact: str
-    spec: Spec
+    model: Model
     forward: Forward
     codes: CodesFile
     options: Mapping[str, Any]  # the recipe's ``artifacts: {NAME: ...}``
     context_length: int
     prefill_chunk: int
     tokens: TokenFacts
+    calibration: tuple[tuple[int, ...], ...] = ()  # texts as token ids, for backends that listen
     debug: bool = False  # tapped intermediates become outputs, "tap.NAME"
+
+    @property
+    def spec(self) -> Spec:
+        """The model's facts."""
+        return self.model.spec
 
 
 @dataclass(frozen=True)
@@ -63,15 +70,22 @@ class Tensor:
     dtype: str
     shape: tuple[int | str, ...]
     about: str
+    scale: float | None = None  # real = (integer - zero_point) * scale
+    zero_point: int | None = None
 
 
 @dataclass(frozen=True)
 class Mode:
-    """One way to run an artifact for parity, and the recipe's bound that it must keep."""
+    """One way to run an artifact for parity, and what it is compared with.
+
+    ``bounds``: what it is compared with ("reference", on the same codes, or an earlier mode of the
+    artifact) -> the key of the recipe's ``parity`` that it must keep.
+    """
 
     name: str
-    bound: str  # a key of the recipe's ``parity``
     about: str
+    bounds: Mapping[str, str]
+    prompts: int | None = None  # only the first so many golden prompts: for slow runtimes
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,12 @@ class Artifact:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     facts: Mapping[str, Any] = field(default_factory=dict)
+    shipped: str = ""  # the mode that is nearest to what an app runs; else the last
+
+    @property
+    def default_mode(self) -> str:
+        """The mode for answering and scoring."""
+        return self.shipped or self.modes[-1].name
 
 
 class Runner(Protocol):
@@ -111,9 +131,10 @@ class Backend(Protocol):
     """A module (or object) that writes and runs one kind of artifact."""
 
     VERSION: int  # raised when the same job would be written differently
+    KV_BYTES: int  # of one number of the KV cache
 
     def problems(
-        self, spec: Spec, schemes: Mapping[str, Scheme], options: Mapping[str, Any]
+        self, model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any]
     ) -> list[str]:
         """Everything this backend cannot do for the model and recipe, one sentence each."""
         ...
@@ -142,6 +163,9 @@ class BuiltIn:
 
 BUILT_IN = {
     "ort": BuiltIn("slmkit_onnx.ort.backend", "ort", ("onnx", "onnxruntime")),
+    "hexagon": BuiltIn(
+        "slmkit_onnx.hexagon.backend", "hexagon", ("onnx", "onnxruntime", "onnxruntime-qnn")
+    ),
 }
 GROUP = "slmkit.backends"  # entry points of other people's backends
 
@@ -212,6 +236,7 @@ def artifact_from_json(values: Mapping[str, Any]) -> Artifact:
         inputs=_tensors(values["inputs"]),
         outputs=_tensors(values["outputs"]),
         facts=values["facts"],
+        shipped=values["shipped"],
     )
 
 

@@ -61,7 +61,9 @@ def _compare(plan: Plan, codes: CodesFile, folder: Path, progress: Progress) -> 
         checkpoint.tokenizer, checkpoint.spec, plan.context_length, plan.parameters
     )[0]
     progress.stage(f"emit {name} with taps", 1000)
-    payload = payload_of(name, checkpoint, codes, plan.recipe, plan.context_length)
+    payload = payload_of(
+        name, checkpoint, codes, plan.recipe, plan.context_length, plan.calibration
+    )
     emit_anew(folder, {**payload, "debug": True}, progress)
     progress.stage(f"run {name}", 1)
     job = {

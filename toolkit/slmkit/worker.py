@@ -28,10 +28,13 @@ START = "from slmkit.worker import main; main()"
 Report = Callable[[int, int], None]  # (done, total)
 
 
-def call(job: str, payload: dict[str, Any], report: Report, about: str) -> Any:
+def call(
+    job: str, payload: dict[str, Any], report: Report, about: str, timeout: float | None = None
+) -> Any:
     """Run a job in a fresh process; its result. ``about`` names the work in errors.
 
-    Raises what the job raised, or BackendError if the process died.
+    ``job``: a name of JOBS, or a backend's own "module:function". ``timeout`` in seconds.
+    Raises what the job raised, or BackendError if the process died or was too slow.
     """
     path = os.pathsep.join(entry for entry in sys.path if entry)
     with tempfile.TemporaryFile() as errors:
@@ -40,9 +43,18 @@ def call(job: str, payload: dict[str, Any], report: Report, about: str) -> Any:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
             env={**os.environ, "PYTHONPATH": path},
         )  # fmt: skip
+        late = threading.Event()
+        timer = threading.Timer(timeout or 0, _end, (process, late))
+        if timeout is not None:
+            timer.start()
         try:
             return _converse(process, json.dumps([job, payload]), report, about, errors)
+        except BackendError:
+            if late.is_set():
+                raise _too_slow(about, timeout) from None
+            raise
         finally:
+            timer.cancel()
             process.kill()
             process.wait()
             for pipe in (process.stdin, process.stdout):
@@ -66,6 +78,19 @@ def _converse(
         else:
             return content[0]
     raise _died(process.wait(), about, errors)
+
+
+def _end(process: subprocess.Popen[bytes], late: threading.Event) -> None:
+    late.set()
+    process.kill()
+
+
+def _too_slow(about: str, timeout: float | None) -> BackendError:
+    return BackendError(
+        f"the process that {about} was stopped: it took more than {timeout:g} s",
+        "the other artifacts are not affected: choose them with --artifacts, or give it more time "
+        "in the recipe",
+    )
 
 
 def _died(code: int, about: str, errors: IO[bytes]) -> BackendError:
@@ -93,7 +118,7 @@ def main() -> None:
     def answer(*content: Any) -> None:
         answers.write(json.dumps(content) + "\n")
 
-    module, name = JOBS[job].split(":")
+    module, name = JOBS.get(job, job).split(":")
     try:
         work = getattr(import_module(module), name)
         answer("result", work(payload, lambda done, total: answer("progress", done, total)))

@@ -32,7 +32,8 @@ class Encoding:
         """The nearest integers, saturated at the type's limits."""
         low, high = LIMITS[self.dtype]
         integers = np.rint(values / np.float32(self.scale)) + self.zero_point
-        return np.clip(integers, low, high).astype(self.dtype)
+        result: NDArray[np.integer] = np.clip(integers, low, high).astype(self.dtype)
+        return result
 
     def dequantize(self, integers: NDArray[np.integer]) -> Floats:
         """The numbers that the integers mean, float32."""

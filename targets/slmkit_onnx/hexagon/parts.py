@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from slmkit.quant.codes import Scheme, padded_width
 
@@ -52,13 +53,18 @@ def unit_bytes(
 
 
 def plan_parts(sizes: Sequence[int], limit: int) -> list[Part]:
-    """One part if everything fits, else the head apart and the layers in even runs."""
+    """One part if everything fits, else the head apart and the layers in even runs.
+
+    Each unit must fit: ``problems`` refuses a model with a larger one.
+    """
     layers = len(sizes) - 1
     if sum(sizes) <= limit:
         return [Part("model", 0, layers)]
-    count = -(-sum(sizes[:layers]) // limit)
-    while (parts := _runs(sizes[:layers], count, limit)) is None:
-        count += 1
+    fewest = -(-sum(sizes[:layers]) // limit)
+    for count in range(fewest, layers + 1):
+        parts = _runs(layers, count)
+        if all(sum(sizes[part.first : part.last + 1]) <= limit for part in parts):
+            break
     return [*parts, Part("head", layers, layers)]
 
 
@@ -78,12 +84,7 @@ def _layers(first: int, last: int) -> Part:
     return Part(f"layers.{first}-{last}", first, last)
 
 
-def _runs(sizes: Sequence[int], count: int, limit: int) -> list[Part] | None:
-    """Layers in ``count`` runs of nearly equal length; None if one passes the limit."""
-    ends = [len(sizes) * (at + 1) // count for at in range(count)]
-    starts = [0, *ends[:-1]]
-    if len(sizes) >= count and any(
-        sum(sizes[start:end]) > limit for start, end in zip(starts, ends, strict=True)
-    ):
-        return None
-    return [_layers(start, end - 1) for start, end in zip(starts, ends, strict=True) if end > start]
+def _runs(layers: int, count: int) -> list[Part]:
+    """All layers in ``count`` runs of nearly equal length."""
+    bounds = [layers * at // count for at in range(count + 1)]
+    return [_layers(start, end - 1) for start, end in pairwise(bounds)]

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from slmkit.quant.codes import Scheme
-from slmkit.target import Artifact, Job, Runner, Spec
+from slmkit.target import Artifact, Job, Model, Runner
 
-VERSION = 1
+VERSION = 2
+KV_BYTES = 4  # float32
 PER_CHANNEL_BLOCK = 128  # the kernels know blocks of 16 to 256 inputs: a row's scale is repeated
 OPTIONS = {"accuracy_level": (0, 1, 4)}
 
 
-def problems(spec: Spec, schemes: Mapping[str, Scheme], options: Mapping[str, Any]) -> list[str]:
+def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any]) -> list[str]:
     """Everything that this backend cannot do for the model and recipe, one sentence each."""
     found = [
         f"artifacts.ort.{key}: unknown key; known: {', '.join(OPTIONS)}"

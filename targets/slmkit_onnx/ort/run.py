@@ -15,16 +15,18 @@ from slmkit.ops import Floats
 from slmkit.target import Artifact
 from slmkit_onnx.ort.attention import cache_names
 from slmkit_onnx.ort.ops import TAP
+from slmkit_onnx.sessions import RUNTIME, cpu_session
 
 
 class OrtRunner:
     """Feeds tokens, keeps the cache. ``exact`` runs the same graph at accuracy_level 0."""
 
     def __init__(self, folder: Path, artifact: Artifact, exact: bool) -> None:
-        self.runtime = f"onnxruntime {onnxruntime.__version__}, CPU"
+        self.runtime = RUNTIME
         self.facts = artifact.facts
         self.context_length: int = self.facts["context_length"]
-        self.session = _session(folder, folder / self.facts["model"], exact)
+        model = folder / self.facts["model"]
+        self.session = cpu_session(_at_level_0(model) if exact else model, folder)
         self.cache = {
             past: present
             for layer in range(self.facts["layers"])
@@ -68,22 +70,6 @@ class OrtRunner:
         }
         result: Floats = values["logits"].numpy()[0]
         return result
-
-
-def _session(folder: Path, path: Path, exact: bool) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(folder)
-    )
-    try:
-        model = _at_level_0(path) if exact else str(path)
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime raises its own kinds, all of them RuntimeError-like
-        raise BackendError(
-            f"ONNX Runtime cannot load {path.name}: {str(error).splitlines()[0]}",
-            "slmkit verify BUNDLE tells whether a file was damaged",
-        ) from None
 
 
 def _at_level_0(path: Path) -> bytes:

@@ -14,8 +14,10 @@ from slmkit_onnx.ort.ops import OnnxOps
 from slmkit_onnx.ort.weights import WeightWriter
 
 MODEL, DATA = "model.onnx", "model.onnx.data"
-EXACT = Mode("exact", "lowering", "accuracy_level 0: codes dequantized to float32")
-SHIPPED = Mode("shipped", "shipped", "the artifact as it ships, with its accuracy_level")
+EXACT = Mode("exact", "accuracy_level 0: codes dequantized to float32", {"reference": "lowering"})
+SHIPPED = Mode(
+    "shipped", "the artifact as it ships, with its accuracy_level", {"reference": "shipped"}
+)
 
 
 def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], None]) -> Artifact:

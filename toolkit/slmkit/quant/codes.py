@@ -139,6 +139,11 @@ class CodesFile:
             return scales
         return self.file.floats(f"{name}.scales", rows)
 
+    def two_level(self, name: str) -> tuple[Floats, Bytes]:
+        """Channel scales (N,) float32 and multipliers (N, groups) of a two-level weight."""
+        multipliers: Bytes = self.file.array(f"{name}.multipliers")
+        return self.file.floats(f"{name}.channel_scales"), multipliers
+
     def zero_points(self, name: str, rows: Any = slice(None)) -> Bytes:
         """Zero points of some rows. (N, groups)"""
         if self.schemes[name].symmetric:

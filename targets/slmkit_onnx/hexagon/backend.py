@@ -1,0 +1,38 @@
+"""The ``hexagon`` backend as slmkit finds it: what it cannot do, how it writes, how it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from slmkit.quant.codes import Scheme
+from slmkit.target import Artifact, Job, Model, Runner
+from slmkit_onnx.hexagon import options, parts
+
+VERSION = 1
+KV_BYTES = 2  # int16
+
+
+def problems(model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, Any]) -> list[str]:
+    """Everything that this backend cannot do for the model and recipe, one sentence each."""
+    return options.problems(model, schemes, values)
+
+
+def weight_bytes(rows: int, width: int, scheme: Scheme) -> int:
+    """Memory of one weight: codes, multipliers of 8 bits, float32 channel scales."""
+    return parts.matrix_bytes(rows, width, scheme)
+
+
+def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:
+    """Write the artifact's files into an empty folder."""
+    from slmkit_onnx.hexagon.write import write
+
+    return write(job, folder, f"slmkit_onnx.hexagon {VERSION}", progress)
+
+
+def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
+    """Load a written artifact: ``float``, ``qdq``, or a chip's emulator by the chip's name."""
+    from slmkit_onnx.hexagon.open import open_runner
+
+    return open_runner(folder, artifact, mode)

@@ -1,0 +1,129 @@
+"""Ranges of every value, from running the float graphs over calibration text on ONNX Runtime.
+
+One unit (a layer, the head) at a time, all texts through it, then the next: memory holds one unit's
+weights and what flows between two units. Prefill and decode share the table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slmkit.ops import Floats
+from slmkit.target import Job
+from slmkit_onnx.data import DataFile
+from slmkit_onnx.hexagon.attention import hidden_score
+from slmkit_onnx.hexagon.contract import Window
+from slmkit_onnx.hexagon.emission import (
+    DATA,
+    EXACT_EMBEDS,
+    Emitted,
+    Form,
+    embedding_graph,
+    emit_form,
+)
+from slmkit_onnx.hexagon.encodings import Range
+from slmkit_onnx.hexagon.host import slots
+from slmkit_onnx.hexagon.parts import every_unit
+from slmkit_onnx.hexagon.spread import METHODS, Spread
+from slmkit_onnx.hexagon.weights import WeightWriter
+from slmkit_onnx.sessions import cpu_session
+
+Ids = NDArray[np.int64]
+Progress = Callable[[int, int], None]
+TABLE = "calibration.json"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The table: a range for every value, and what the mask takes off a hidden score."""
+
+    ranges: dict[str, Range]
+    hidden: float
+    method: str
+    margin: float
+    tokens: int  # that were read
+
+    def write(self, folder: Path) -> None:
+        """Keep it beside the graphs."""
+        facts = {
+            "method": self.method, "margin": self.margin, "tokens": self.tokens,
+            "hidden": self.hidden, "ranges": self.ranges,
+        }  # fmt: skip
+        (folder / TABLE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def calibrate(
+    job: Job, tokens: int, data: DataFile, folder: Path, method: str, margin: float,
+    progress: Progress,
+) -> Calibration:  # fmt: skip
+    """Read the job's calibration texts in runs of ``tokens``; weights go to ``folder``."""
+    form = Form(Window(tokens, 0), every_unit(job.spec.layers), exposed=True)
+    emitted = emit_form(job, form, data)
+    embedding = embedding_graph(job, emitted.table, data, None)
+    models = [graph.model("calibration").SerializeToString() for graph in emitted.graphs.graphs]
+    embed = embedding.model("embedding").SerializeToString()
+    data.write(folder / DATA, lambda done, total: progress(done, 2 * total))
+    runs = fixed_runs(job.calibration, tokens)
+    spreads = _listen(models, embed, emitted, runs, folder, progress)
+    ranges = {name: _widened(METHODS[method](spread), margin) for name, spread in spreads.items()}
+    ranges["input_embeds"] = WeightWriter(job.codes).table_range(emitted.table)
+    scores = [minmax for name, minmax in ranges.items() if name.endswith(".scores")]
+    return Calibration(
+        dict(sorted(ranges.items())), hidden_score(scores), method, margin, tokens * len(runs)
+    )
+
+
+def fixed_runs(texts: Sequence[Sequence[int]], tokens: int) -> list[Ids]:
+    """Each text in runs of exactly ``tokens``: a short one is repeated, a long one is cut."""
+    runs = []
+    for text in texts:
+        count = max(1, len(text) // tokens)
+        runs += np.split(np.resize(np.asarray(text, dtype=np.int64), count * tokens), count)
+    return runs
+
+
+def _listen(
+    models: list[bytes], embed: bytes, emitted: Emitted, runs: list[Ids], folder: Path,
+    progress: Progress,
+) -> dict[str, Spread]:  # fmt: skip
+    """Spreads of all exposed values, unit after unit."""
+    window = Window(len(runs[0]), 0)
+    fixed = emitted.host.inputs(*slots(window, 0, window.tokens, slides=False))
+    lookup = cpu_session(embed, folder)
+    flows: list[dict[str, Floats]] = [
+        {"input_embeds": lookup.run([EXACT_EMBEDS], {"input_ids": run[None].astype(np.int32)})[0]}
+        for run in runs
+    ]
+    spreads: dict[str, Spread] = {}
+    wanted = set(emitted.exposed)
+    for at, model in enumerate(models):
+        session = cpu_session(model, folder)
+        later = _read_later(emitted, at)
+        for number, flow in enumerate(flows):
+            given: dict[str, Any] = {**flow, **fixed}
+            names = [output.name for output in session.get_outputs()]
+            inputs = {each.name: given[each.name] for each in session.get_inputs()}
+            found = dict(zip(names, session.run(names, inputs), strict=True))
+            for name in wanted & set(names):
+                spreads.setdefault(name, Spread()).add(found[name])
+            flow.update({name: found[name] for name in later & set(names)})
+            flows[number] = {name: flow[name] for name in later & set(flow)}
+            done = at * len(flows) + number + 1
+            progress(len(models) * len(flows) + done, 2 * len(models) * len(flows))
+    return spreads
+
+
+def _read_later(emitted: Emitted, at: int) -> set[str]:
+    """What the parts after this one read."""
+    return {each.name for graph in emitted.graphs.graphs[at + 1 :] for each in graph.inputs}
+
+
+def _widened(span: Range, margin: float) -> Range:
+    return span[0] * margin, span[1] * margin

@@ -1,0 +1,72 @@
+"""What passes between the host (the app) and the graphs: names, shapes, who keeps the cache.
+
+Two graphs share every name: ``prefill`` reads T tokens, ``decode`` one, both after a past of
+context length - T. The host gives
+
+    input_ids [1, T] int32, or input_embeds [1, T, D] where the embedding stays with the host
+    cos, sin [1, 1, T, d/2] float32, at the tokens' positions
+    attention_mask [1, 1, T, S] float32: 0 where a token may look, ``hidden`` elsewhere
+    past_key_N [1, G, d, S - T], past_value_N [1, G, S - T, d]: integers, as they came out
+
+and takes logits [1, T, V] float32, new_key_N [1, G, d, T] and new_value_N [1, G, T, d]. It appends
+the new ones to the past; a slot that holds nothing is hidden by the mask. Among the S keys that a
+token sees, the past comes first. A layer with a sliding window reads attention_mask_W instead.
+
+Under ``runtime: genai`` (onnxruntime-genai's decoder-pipeline) keys and values are uint8, their
+batch and head axes are exchanged, and the newest key is always the last: the past slides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+HIDDEN = -50.0  # least that the mask takes off a score
+ROOM = 20.0  # what stays between the lowest score seen in calibration and a hidden one: e^-20
+
+
+@dataclass(frozen=True)
+class Window:
+    """How many tokens one graph reads, and how many the cache holds before them."""
+
+    tokens: int  # T
+    past: int  # S - T
+
+    @property
+    def total(self) -> int:
+        """S, the context length."""
+        return self.tokens + self.past
+
+
+@dataclass(frozen=True)
+class Contract:
+    """One way to keep the cache."""
+
+    cache: str  # the integers' type
+    heads_first: bool  # [G, 1, ...] instead of [1, G, ...]
+    slides: bool  # the newest token is always in the last slot
+
+    def cache_shape(self, part: str, groups: int, width: int, tokens: int) -> tuple[int, ...]:
+        """Shape of ``tokens`` cached keys or values; keys lie transposed."""
+        batch = (groups, 1) if self.heads_first else (1, groups)
+        return (*batch, width, tokens) if part == "key" else (*batch, tokens, width)
+
+
+CONTRACTS = {
+    "slmkit": Contract("int16", heads_first=False, slides=False),
+    "genai": Contract("uint8", heads_first=True, slides=True),
+}
+
+
+def token_axis(part: str) -> int:
+    """Where the tokens lie in a cache tensor."""
+    return 3 if part == "key" else 2
+
+
+def mask_name(window: int | None) -> str:
+    """The mask input of layers with this sliding window."""
+    return "attention_mask" if window is None else f"attention_mask_{window}"
+
+
+def rope_names(number: int) -> tuple[str, str]:
+    """cos and sin inputs of the how many-th rope of a model."""
+    return ("cos", "sin") if number == 0 else (f"cos_{number + 1}", f"sin_{number + 1}")

@@ -1,0 +1,172 @@
+"""What the manifest says of the artifact: its graphs, tensors, chips, and how it was run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slmkit.target import Artifact, Job, Mode, Tensor
+from slmkit_onnx.hexagon.compile import graph_file, sdk_version
+from slmkit_onnx.hexagon.emission import Emitted
+from slmkit_onnx.hexagon.graphs import Value
+from slmkit_onnx.hexagon.socs import SOCS
+
+if TYPE_CHECKING:
+    from slmkit_onnx.hexagon.write import Plan
+
+EMULATED_PROMPTS, OTHER_PROMPTS = 2, 1  # golden prompts on the first chip's emulator, and the rest
+ABOUT = {
+    "input_ids": "token ids",
+    "input_embeds": "rows of the embedding, from embed.onnx on the CPU",
+    "cos": "cosine of each token's position times the rope's frequencies, times its magnitude",
+    "sin": "sine of the same",
+    "attention_mask": "0 where a token may look, the fact `hidden` elsewhere",
+    "past_key": "cached keys of layer {}, transposed",
+    "past_value": "cached values of layer {}",
+    "new_key": "keys of these tokens in layer {}, for the host to append",
+    "new_value": "values of these tokens in layer {}, for the host to append",
+    "logits": "next-token scores",
+}
+PACKAGES = (
+    "Android: Maven com.microsoft.onnxruntime:onnxruntime-android-qnn (or ONNX Runtime with the "
+    "onnxruntime-qnn plugin) with com.qualcomm.qti:qnn-runtime of the QAIRT version `qairt`"
+)
+SHARED_UNRUN = (
+    "hexagon: the weight-shared binaries that ship (the emulator on x86-64 crashes when it reloads "
+    "one); the same graphs were compiled one by one, reloaded and run"
+)
+
+
+def artifact(
+    job: Job, version: str, plan: Plan, calibration: Any, emitted: Mapping[str, Emitted],
+    folder: Path,
+) -> Artifact:  # fmt: skip
+    """The artifact as the manifest shows it."""
+    host = emitted["prefill"].host
+    stub = folder / plan.options.soc[0] / graph_file("decode", plan.parts[-1].name)
+    facts: dict[str, Any] = {
+        "contract": plan.options.runtime,
+        "context_length": job.context_length,
+        "layers": job.spec.layers,
+        "kv_heads": job.spec.kv_heads,
+        "head_width": job.spec.head_width,
+        "vocabulary": job.spec.vocabulary,
+        "embedding": "graph" if plan.embedded else "host",
+        "ropes": [
+            {"frequencies": list(rope.frequencies), "magnitude": rope.magnitude}
+            for rope in host.ropes
+        ],
+        "windows": list(host.windows),
+        "hidden": host.hidden,
+        "graphs": {
+            kind: {"tokens": window.tokens, "past": window.past}
+            for kind, window in plan.windows.items()
+        },
+        "parts": _parts(emitted["prefill"]),
+        "between": _between(emitted),
+        "socs": [_soc(name) for name in plan.options.soc],
+        "binaries": "SOC/prefill*.onnx and SOC/decode*.onnx load SOC/prefill*_qnn.bin, which holds "
+        "both graphs and one copy of the weights",
+        "qairt": sdk_version(stub),
+        "packages": PACKAGES,
+        "calibration": {
+            "method": calibration.method, "margin": calibration.margin,
+            "tokens": calibration.tokens,
+        },
+        "not_executed": _not_executed(job, plan),
+    }  # fmt: skip
+    inputs, outputs = _tensors(emitted, "inputs"), _tensors(emitted, "outputs")
+    modes = _modes(plan)
+    return Artifact(
+        job.artifact, version, "QDQ ONNX and QNN context binaries", modes, inputs, outputs, facts,
+        shipped="qdq" if not plan.emulated else modes[-1].name,
+    )  # fmt: skip
+
+
+def _modes(plan: Plan) -> tuple[Mode, ...]:
+    """The ladder: float, integers on the CPU, on each chip's emulator, from reloaded binaries."""
+    ladder = [
+        Mode("float", "the same graphs in float32, on the CPU", {"reference": "lowering"}),
+        Mode("qdq", "QDQ graphs on the CPU", {"float": "activations"}),
+    ]
+    for at, name in enumerate(plan.options.soc):
+        prompts = OTHER_PROMPTS if at else EMULATED_PROMPTS
+        steps = {"qdq": "emulator", "reference": "activations"}
+        if not plan.emulated:
+            about = f"first and last layer on the emulator of {name}, the others on the CPU"
+            ladder.append(Mode(f"{name}-layers", about, steps, OTHER_PROMPTS))
+            continue
+        ladder.append(Mode(name, f"QDQ graphs on the emulator of {name}", steps, prompts))
+        about = f"context binaries for {name}, compiled one by one, reloaded on the emulator"
+        ladder.append(Mode(f"{name}-binary", about, {name: "reloaded"}, OTHER_PROMPTS))
+    return tuple(ladder)
+
+
+def _not_executed(job: Job, plan: Plan) -> list[str]:
+    if plan.emulated:
+        return [SHARED_UNRUN]
+    return [
+        "hexagon: the whole model and its binaries on the emulator: with "
+        f"{job.model.parameters:,} parameters it is too large for it; the first and the last "
+        "layer ran there, the whole model as QDQ on ONNX Runtime's CPU"
+    ]
+
+
+def _soc(name: str) -> dict[str, Any]:
+    soc = SOCS[name]
+    return {"name": name, "id": soc.id, "hexagon": f"V{soc.architecture}", "about": soc.about}
+
+
+def _parts(emitted: Emitted) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": part.name,
+            "inputs": [each.name for each in graph.inputs],
+            "outputs": [each.name for each in graph.outputs],
+        }
+        for part, graph in zip(emitted.graphs.parts, emitted.graphs.graphs, strict=True)
+    ]
+
+
+def _between(emitted: Mapping[str, Emitted]) -> list[dict[str, Any]]:
+    """Values that pass from part to part."""
+    graphs = emitted["prefill"].graphs
+    return [
+        {
+            "name": value.integers, "dtype": value.encoding.dtype, "scale": value.encoding.scale,
+            "zero_point": value.encoding.zero_point, "shape": [1, "tokens", *value.shape[2:]],
+        }
+        for value in graphs.crossing.values()
+        if value.encoding is not None
+    ]  # fmt: skip
+
+
+def _tensors(emitted: Mapping[str, Emitted], side: str) -> tuple[Tensor, ...]:
+    """Inputs or outputs of the whole model, dimensions that depend on the graph as text."""
+    values: dict[str, dict[str, Value]] = {
+        kind: getattr(each.graphs, side) for kind, each in emitted.items()
+    }
+    found = []
+    for name, value in values["prefill"].items():
+        pairs = zip(value.shape, values["decode"][name].shape, strict=True)
+        shape = tuple(_dimension(*pair) for pair in pairs)
+        found.append(_tensor(name, value, shape))
+    return tuple(found)
+
+
+def _dimension(prefill: int, decode: int) -> int | str:
+    if prefill == decode:
+        return prefill
+    return "tokens" if decode == 1 else "past"
+
+
+def _tensor(name: str, value: Value, shape: tuple[int | str, ...]) -> Tensor:
+    stem, _, layer = name.rpartition("_") if name.rpartition("_")[2].isdigit() else (name, "", "")
+    about = ABOUT.get(stem, ABOUT.get(name, "")).format(layer)
+    if name == "input_ids":
+        return Tensor(name, "int32", shape, about)
+    if value.encoding is None or value.integers != name:
+        return Tensor(name, "float32", shape, about)
+    encoding = value.encoding
+    return Tensor(name, encoding.dtype, shape, about, encoding.scale, encoding.zero_point)

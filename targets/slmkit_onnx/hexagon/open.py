@@ -1,0 +1,93 @@
+"""Open the artifact in one of its modes: which files, on which runtime."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from slmkit.target import Artifact
+from slmkit_onnx.hexagon.compile import KINDS, compile_part, graph_file
+from slmkit_onnx.hexagon.options import Options
+from slmkit_onnx.hexagon.parts import first_and_last
+from slmkit_onnx.hexagon.run import Chain, HexagonRunner
+from slmkit_onnx.hexagon.socs import SOCS, Soc
+from slmkit_onnx.hexagon.write import CHECK, FLOAT
+from slmkit_onnx.sessions import RUNTIME, cpu_session
+
+Open = Callable[[str, str], Any]  # (kind, part) -> session
+
+
+def open_runner(folder: Path, artifact: Artifact, mode: str) -> HexagonRunner:
+    """A runner of mode ``float``, ``qdq``, ``SOC``, ``SOC-binary`` or ``SOC-layers``."""
+    facts = artifact.facts
+    names = [part["name"] for part in facts["parts"]]
+
+    def on_cpu(kind: str, part: str) -> Any:
+        return cpu_session(folder / graph_file(kind, part), folder)
+
+    if mode == "float":
+        chains = _chains(facts, ["model"], lambda kind, part: on_cpu(FLOAT + kind, part))
+        return HexagonRunner(folder, artifact, RUNTIME, chains, floats=True)
+    if mode == "qdq":
+        chains = _chains(facts, names, on_cpu)
+        return HexagonRunner(folder, artifact, RUNTIME, chains, floats=False)
+    soc, _, how = mode.partition("-")
+    return _emulated(folder, artifact, SOCS[soc], how, names)
+
+
+def _emulated(
+    folder: Path, artifact: Artifact, soc: Soc, how: str, names: list[str]
+) -> HexagonRunner:
+    from slmkit_onnx.hexagon.qnn import VERSION, qnn_session
+
+    runtime = f"{VERSION}, emulator of {soc.name} (Hexagon V{soc.architecture})"
+    if how == "binary":
+        chains = _reloaded(folder, artifact, soc, names)
+        return HexagonRunner(folder, artifact, f"{runtime}, reloaded binary", chains, floats=False)
+    if how == "layers":
+        chains = _layers_apart(folder, artifact, soc)
+        runtime = f"{runtime}: first and last layer; {RUNTIME}"
+        return HexagonRunner(folder, artifact, runtime, chains, floats=False, embeds=True)
+
+    def emulated(kind: str, part: str) -> Any:
+        return qnn_session(folder / graph_file(kind, part), soc)
+
+    return HexagonRunner(folder, artifact, runtime, _chains(artifact.facts, names, emulated), False)
+
+
+def _reloaded(folder: Path, artifact: Artifact, soc: Soc, names: list[str]) -> dict[int, Chain]:
+    """Compile each graph on its own in another process, and load the binaries here."""
+    from slmkit_onnx.hexagon.qnn import qnn_session
+
+    with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
+        out = Path(scratch) / soc.name
+        for part in names:
+            compile_part(folder, out, part, soc, False, Options.timeout)
+        return _chains(
+            artifact.facts, names,
+            lambda kind, part: qnn_session(out / graph_file(kind, part), soc),
+        )  # fmt: skip
+
+
+def _layers_apart(folder: Path, artifact: Artifact, soc: Soc) -> dict[int, Chain]:
+    """The whole model in parts: its first and last layer on the emulator, with real activations."""
+    from slmkit_onnx.hexagon.qnn import qnn_session
+
+    parts = first_and_last(artifact.facts["layers"])
+    emulated = {parts[0].name, parts[-2].name}
+
+    def mixed(kind: str, part: str) -> Any:
+        path = folder / graph_file(CHECK + kind, part)
+        return qnn_session(path, soc) if part in emulated else cpu_session(path, folder)
+
+    return _chains(artifact.facts, [part.name for part in parts], mixed)
+
+
+def _chains(facts: Mapping[str, Any], names: list[str], opened: Open) -> dict[int, Chain]:
+    """One chain of sessions per token count."""
+    return {
+        facts["graphs"][kind]["tokens"]: Chain([opened(kind, name) for name in names])
+        for kind in KINDS
+    }

@@ -1,0 +1,114 @@
+"""The vocabulary as static QDQ graphs for HTP: the interpreter of the ``hexagon`` artifact.
+
+Every value has its whole shape, batch 1: [1, T, D] between heads, [1, H, T, d] inside them.
+The forms are those that HTP's compiler takes and computes well, measured on its emulator.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from slmkit.ops import Attention, Ops, Rope
+from slmkit_onnx.hexagon.attention import UNIT, AttentionWriter
+from slmkit_onnx.hexagon.encodings import asymmetric
+from slmkit_onnx.hexagon.graphs import StaticGraphs, Value
+from slmkit_onnx.hexagon.parts import unit_of
+from slmkit_onnx.hexagon.weights import WeightWriter
+
+TAP = "tap."  # prefix of the outputs of a debug build
+
+
+class HexagonOps(Ops[Value]):
+    """Writes one token count of a model into its parts' graphs."""
+
+    def __init__(
+        self, graphs: StaticGraphs, weights: WeightWriter, attention: AttentionWriter,
+        embedded: bool, debug: bool = False,
+    ) -> None:  # fmt: skip
+        self.graphs = graphs
+        self.weights = weights
+        self.attention = attention
+        self.embedded = embedded  # the table lies in the graph
+        self.debug = debug
+        self.place = "layer.0"  # of which unit the values are, for their names
+        self.stems: Counter[str] = Counter()
+        self.table = ""  # the embedding's name
+
+    def embed(self, name: str, rows: int, width: int) -> Value:
+        self.table = name
+        tokens, graphs = self.attention.window.tokens, self.graphs
+        if graphs.ranges is None:
+            return graphs.input("input_embeds", (1, tokens, width), UNIT)
+        encoding = asymmetric(graphs.ranges["input_embeds"])
+        if not self.embedded:
+            return graphs.input("input_embeds", (1, tokens, width), encoding, integers=True)
+        return graphs.looked_up(
+            self.weights.table(graphs.graph, name, encoding), "input_ids", (1, tokens, width),
+            encoding,
+        )  # fmt: skip
+
+    def linear(self, x: Value, name: str, width: int, bias: bool = False) -> Value:
+        self._enter(name)
+        x = self._filled(x, self.weights.inputs_of(name))
+        weight = self.weights.matrix(self.graphs.graph, name)
+        shape = (*x.shape[:-1], width)
+        product = self.graphs.op("MatMul", [x, weight], f"{name}.product", shape)
+        if not bias:
+            return product
+        term = self.graphs.constant(f"{name}.bias", self.weights.vector(f"{name}.bias"))
+        return self.graphs.op("Add", [product, term], f"{name}.biased", shape)
+
+    def rms_norm(self, x: Value, name: str, eps: float) -> Value:
+        self._enter(name)
+        gain = self.graphs.constant(f"{name}.weight", self.weights.vector(f"{name}.weight"))
+        return self.graphs.op(
+            "RMSNormalization", [x, gain], f"{name}.normed", x.shape, axis=-1, epsilon=eps
+        )
+
+    def split_heads(self, x: Value, heads: int) -> Value:
+        """[1, T, H * d] -> [1, H, T, d]"""
+        apart = (1, self.attention.window.tokens, heads, x.shape[-1] // heads)
+        return self.attention.turned(self.attention.reshaped(x, apart), (0, 2, 1, 3))
+
+    def rope(self, x: Value, rope: Rope) -> Value:
+        return self.attention.rotated(x, rope, self._new("rope"))
+
+    def attend(self, q: Value, k: Value, v: Value, layer: int, kind: Attention) -> Value:
+        return self.attention.attend(q, k, v, layer, kind, self._new("attention"))
+
+    def add(self, x: Value, y: Value) -> Value:
+        return self.graphs.op("Add", [x, y], self._new("add"), x.shape)
+
+    def mul(self, x: Value, y: Value) -> Value:
+        return self.graphs.op("Mul", [x, y], self._new("mul"), x.shape)
+
+    def sigmoid(self, x: Value) -> Value:
+        return self.graphs.op("Sigmoid", [x], self._new("sigmoid"), x.shape, fixed=UNIT)
+
+    def tap(self, x: Value, name: str) -> Value:
+        if self.debug and self.graphs.ranges is None:
+            self.graphs.final(x, TAP + name)
+        return x
+
+    def _enter(self, weight: str) -> None:
+        """Values from here on belong to the unit of this weight, whatever the parts are."""
+        unit = unit_of(weight, self.attention.spec.layers)
+        if self.place != f"layer.{unit}":
+            self.place, self.stems = f"layer.{unit}", Counter()
+        self.graphs.enter(unit)
+
+    def _new(self, stem: str) -> str:
+        """A name that every token count and every cut into parts gives to the same value."""
+        self.stems[stem] += 1
+        return f"{self.place}.{stem}.{self.stems[stem]}"
+
+    def _filled(self, x: Value, width: int) -> Value:
+        """Zeros behind the last axis, where a weight's inputs are filled up to whole blocks."""
+        if x.shape[-1] == width:
+            return x
+        shape = (*x.shape[:-1], width)
+        zeros = np.zeros((*x.shape[:-1], width - x.shape[-1]), np.float32)
+        filler = self.graphs.constant(f"{x.name}.zeros.{x.shape[1]}", zeros, x)
+        return self.graphs.op("Concat", [x, filler], f"{x.name}.filled", shape, like=x, axis=-1)

@@ -1,0 +1,129 @@
+"""The recipe's ``artifacts: {hexagon: ...}``: keys, defaults, mistakes; what HTP cannot take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from slmkit.quant.codes import Scheme
+from slmkit.target import Model
+from slmkit_onnx.hexagon import socs
+from slmkit_onnx.hexagon.contract import CONTRACTS
+from slmkit_onnx.hexagon.parts import GRAPH_LIMIT, unit_bytes
+from slmkit_onnx.hexagon.spread import METHODS
+from slmkit_onnx.hexagon.weights import refused
+
+OPS = frozenset(
+    {
+        "embed",
+        "linear",
+        "rms_norm",
+        "split_heads",
+        "rope",
+        "attend",
+        "add",
+        "mul",
+        "sigmoid",
+        "silu",
+    }
+)  # fmt: skip - words of the vocabulary that were run on HTP's emulator
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options with their defaults."""
+
+    soc: tuple[str, ...] = socs.DEFAULT
+    range: str = "minmax"
+    margin: float = 1.3
+    runtime: str = "slmkit"
+    part_limit: int = GRAPH_LIMIT
+    timeout: int = 3600  # seconds of one compilation
+
+
+KEYS = tuple(Options.__dataclass_fields__)
+EXPECTED = {
+    "soc": "a list of chips",
+    "range": " or ".join(METHODS),
+    "margin": "a number from 1 to 4",
+    "runtime": " or ".join(CONTRACTS),
+    "part_limit": f"bytes, at most {GRAPH_LIMIT}",
+    "timeout": "seconds, at least 1",
+}
+
+
+def read(values: Mapping[str, Any]) -> Options:
+    """Options of a recipe in which ``problems`` found nothing."""
+    known = dict(values)
+    if "soc" in known:
+        known["soc"] = tuple(known["soc"])
+    return Options(**known)
+
+
+def problems(model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, Any]) -> list[str]:
+    """Everything that HTP or this backend cannot do, one sentence each."""
+    found = [
+        f"artifacts.hexagon.{key}: unknown key; known: {', '.join(KEYS)}"
+        for key in values
+        if key not in KEYS
+    ]
+    found += [
+        f"artifacts.hexagon.{key} is {value!r}, expected {EXPECTED[key]}"
+        for key, value in values.items()
+        if key in KEYS and not _fits(key, value)
+    ]
+    if _fits("soc", values.get("soc", ())):
+        found += [why for name in values.get("soc", ()) if (why := socs.refused(name))]
+    found += [f"HTP has no form of the op {op}" for op in sorted(set(model.ops) - OPS)]
+    found += _weights_refused(model, schemes)
+    if not found:
+        found += _too_large(model, schemes, read(values).part_limit)
+    return found
+
+
+def _weights_refused(model: Model, schemes: Mapping[str, Scheme]) -> list[str]:
+    """Schemes that are not exact on HTP; tables that are only looked up may have any."""
+    reasons: dict[str, list[str]] = {}
+    for name, scheme in schemes.items():
+        why = refused(scheme) if name in model.multiplied else ""
+        if why:
+            reasons.setdefault(f"{scheme}: {why}", []).append(name)
+    return [f"hexagon cannot take {_some(names)} in {why}" for why, names in reasons.items()]
+
+
+def _some(names: list[str]) -> str:
+    """A few names, and how many more."""
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + rest
+
+
+def _too_large(model: Model, schemes: Mapping[str, Scheme], limit: int) -> list[str]:
+    sizes = sizes_of(model, schemes)
+    return [
+        f"hexagon: {'the head' if unit == model.spec.layers else f'layer {unit}'} has {size} bytes "
+        f"of weights, the limit of a graph is {limit}"
+        for unit, size in enumerate(sizes)
+        if size > limit
+    ]
+
+
+def sizes_of(model: Model, schemes: Mapping[str, Scheme]) -> list[int]:
+    """Bytes of each layer's weights on HTP, and of the head's."""
+    matrices = {name: model.shapes[name] for name in model.multiplied}
+    vectors = {name: shape for name, shape in model.shapes.items() if len(shape) == 1}
+    return unit_bytes(matrices, vectors, schemes, model.spec.layers)
+
+
+def _fits(key: str, value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if key == "soc":
+        return isinstance(value, list | tuple)
+    if key == "range":
+        return value in tuple(METHODS)
+    if key == "runtime":
+        return value in tuple(CONTRACTS)
+    if key == "margin":
+        return number and 1 <= value <= 4
+    least, most = (1, GRAPH_LIMIT) if key == "part_limit" else (1, 10**6)
+    return number and isinstance(value, int) and least <= value <= most

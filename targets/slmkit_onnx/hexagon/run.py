@@ -1,0 +1,163 @@
+"""Run the artifact: its float twin and its QDQ graphs on the CPU, QDQ graphs and binaries on the
+emulator. What an app's host code does is done here, from the manifest's facts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slmkit.errors import BackendError
+from slmkit.ops import Floats, Rope
+from slmkit.target import Artifact
+from slmkit_onnx.hexagon.contract import CONTRACTS, Window, token_axis
+from slmkit_onnx.hexagon.emission import EMBED, EXACT_EMBEDS
+from slmkit_onnx.hexagon.host import Host, slots
+from slmkit_onnx.hexagon.ops import TAP
+from slmkit_onnx.sessions import cpu_session
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Chain:
+    """The parts of one token count, one session each, run one after the other."""
+
+    def __init__(self, sessions: Sequence[Any]) -> None:
+        self.sessions = [
+            (each, [i.name for i in each.get_inputs()], [o.name for o in each.get_outputs()])
+            for each in sessions
+        ]
+
+    def run(self, given: Arrays) -> Arrays:
+        """All outputs of all parts; each part reads what it needs of what is known."""
+        known = dict(given)
+        for session, inputs, outputs in self.sessions:
+            values = session.run(outputs, {name: known[name] for name in inputs})
+            known.update(zip(outputs, values, strict=True))
+        return known
+
+
+class Cache:
+    """All keys and values of one sequence, as they came out, oldest first."""
+
+    def __init__(self, facts: Any, floats: bool) -> None:
+        self.facts = facts
+        self.contract = CONTRACTS[facts["contract"]]
+        self.floats = floats
+        self.buffers: Arrays = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: zeros, in the integers' sense."""
+        size = (self.facts["kv_heads"], self.facts["head_width"], self.facts["context_length"])
+        for layer in range(self.facts["layers"]):
+            for part in ("key", "value"):
+                shape = self.contract.cache_shape(part, *size)
+                zero = 0 if self.floats or self.contract.cache != "uint8" else 128
+                dtype = np.float32 if self.floats else self.contract.cache
+                self.buffers[f"{part}_{layer}"] = np.full(shape, zero, dtype)
+
+    def past(self, length: int, window: Window) -> Arrays:
+        """The graph's past inputs when ``length`` tokens are known."""
+        return {
+            f"past_{name}": np.ascontiguousarray(self._slots(name, buffer, length, window.past))
+            for name, buffer in self.buffers.items()
+        }
+
+    def append(self, found: Arrays, length: int, tokens: int) -> None:
+        """Keep the new keys and values of ``tokens`` real tokens."""
+        for name, buffer in self.buffers.items():
+            axis = token_axis(name.partition("_")[0])
+            new = found[f"new_{name}"]
+            room = new.shape[axis] - tokens
+            real = slice(room, None) if self.contract.slides else slice(0, tokens)
+            target = [slice(None)] * 4
+            source = list(target)
+            target[axis], source[axis] = slice(length, length + tokens), real
+            buffer[tuple(target)] = new[tuple(source)]
+
+    def _slots(self, name: str, buffer: NDArray[Any], length: int, past: int) -> NDArray[Any]:
+        axis = token_axis(name.partition("_")[0])
+        if not self.contract.slides:
+            return buffer.take(range(past), axis)
+        # Slot p - 1 holds the newest token: turn the buffer, so that empty slots come first.
+        return np.roll(buffer, past - length, axis).take(range(past), axis)
+
+
+class HexagonRunner:
+    """Feeds tokens through ``prefill`` and ``decode``; keeps the cache as an app would."""
+
+    def __init__(
+        self, folder: Path, artifact: Artifact, runtime: str, chains: dict[int, Chain],
+        floats: bool, embeds: bool = False,
+    ) -> None:  # fmt: skip
+        facts = artifact.facts
+        self.facts = facts
+        self.runtime = runtime
+        self.context_length: int = facts["context_length"]
+        self.chains = chains
+        self.floats = floats
+        ropes = [Rope(tuple(each["frequencies"]), each["magnitude"]) for each in facts["ropes"]]
+        self.host = Host(ropes, facts["windows"], facts["hidden"])
+        self.embed = None
+        if floats or embeds or facts["embedding"] == "host":
+            self.embed = cpu_session(folder / EMBED, folder)
+        self.cache = Cache(facts, floats)
+        self.taps: dict[str, Floats] = {}
+        self.length = 0
+
+    def reset(self) -> None:
+        """Forget the sequence."""
+        self.length = 0
+        self.cache.reset()
+
+    def feed(self, ids: NDArray[np.int64]) -> Floats:
+        """Append tokens; their logits, (T, V). Raises BackendError beyond the context."""
+        if self.length + len(ids) > self.context_length:
+            raise BackendError(
+                f"the sequence of {self.length + len(ids)} tokens passes the artifact's context of "
+                f"{self.context_length}",
+                "build with a larger --context, or shorten the prompt",
+            )
+        logits = []
+        while len(ids):
+            count = self._fitting(len(ids))
+            logits.append(self._step(ids[: min(count, len(ids))], count))
+            ids = ids[count:]
+        return np.concatenate(logits)
+
+    def _fitting(self, tokens: int) -> int:
+        """The graph to use: prefill for several tokens while its past holds what is known."""
+        most = max(self.chains)
+        return most if tokens > 1 and self.length + most <= self.context_length else 1
+
+    def _step(self, ids: NDArray[np.int64], size: int) -> Floats:
+        window = Window(size, self.context_length - size)
+        slides = self.cache.contract.slides
+        queries, keys = slots(window, self.length, len(ids), slides)
+        real = slice(size - len(ids), None) if slides else slice(0, len(ids))
+        filled = np.zeros((1, size), dtype=np.int32)
+        filled[0, real] = ids
+        given: Arrays = {"input_ids": filled, **self.host.inputs(queries, keys)}
+        given.update(self.cache.past(self.length, window))
+        given.update(self._embedded(filled))
+        found = self.chains[size].run(given)
+        self.cache.append(found, self.length, len(ids))
+        self.length += len(ids)
+        self.taps = {
+            name.removeprefix(TAP): value[0, real]
+            for name, value in found.items()
+            if name.startswith(TAP)
+        }
+        logits: Floats = found["logits"][0, real]
+        return logits
+
+    def _embedded(self, ids: NDArray[np.int32]) -> Arrays:
+        if self.embed is None:
+            return {}
+        exact = self.floats or self.cache.contract.slides
+        name = EXACT_EMBEDS if exact else "input_embeds"
+        return {"input_embeds": self.embed.run([name], {"input_ids": ids})[0]}

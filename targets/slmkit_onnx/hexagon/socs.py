@@ -1,0 +1,50 @@
+"""The chips that an artifact may be compiled for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+OLDEST = 73  # Hexagon architecture: see ``refused``
+
+
+@dataclass(frozen=True)
+class Soc:
+    """A chip: QNN's id and the version of its Hexagon."""
+
+    name: str
+    id: int
+    architecture: int
+    about: str
+    proved: bool
+
+
+def _load() -> dict[str, Soc]:
+    path = Path(__file__).with_name("socs.json")
+    rows = json.loads(path.read_text(encoding="utf-8"))["socs"]
+    return {row["name"]: Soc(**row) for row in rows}
+
+
+SOCS = _load()
+DEFAULT = tuple(soc.name for soc in SOCS.values() if soc.proved)
+
+
+def refused(name: object) -> str:
+    """Why a chip cannot be built for; empty if it can."""
+    good = ", ".join(soc.name for soc in SOCS.values() if soc.architecture >= OLDEST)
+    if not isinstance(name, str) or name not in SOCS:
+        return f"there is no chip {name!r} in the table; it has {good}"
+    soc = SOCS[name]
+    if soc.architecture < OLDEST:
+        return (
+            f"{name} ({soc.about}) has Hexagon V{soc.architecture}: its compiler accepts every op "
+            f"and computes the attention of a decode step wrongly (4 to 17 dB); choose among {good}"
+        )
+    return ""
+
+
+def chosen(names: Sequence[str] | None) -> list[Soc]:
+    """The chips of these names, or the default ones."""
+    return [SOCS[name] for name in names or DEFAULT]

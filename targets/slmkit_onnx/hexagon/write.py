@@ -1,0 +1,121 @@
+"""Write the ``hexagon`` artifact: calibrate, emit every graph, compile for every chip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from slmkit.target import Artifact, Job
+from slmkit_onnx.data import DataFile
+from slmkit_onnx.hexagon import facts, options
+from slmkit_onnx.hexagon.calibration import Calibration, calibrate
+from slmkit_onnx.hexagon.compile import KINDS, compile_part, graph_file
+from slmkit_onnx.hexagon.contract import CONTRACTS, Window
+from slmkit_onnx.hexagon.emission import (
+    DATA,
+    EMBED,
+    Emitted,
+    Form,
+    embedding_graph,
+    emit_form,
+    save,
+)  # fmt: skip
+from slmkit_onnx.hexagon.encodings import asymmetric
+from slmkit_onnx.hexagon.parts import TABLE_LIMIT, Part, first_and_last, plan_parts
+from slmkit_onnx.hexagon.socs import SOCS
+
+Progress = Callable[[int, int], None]
+EMULATED = 32_000_000  # parameters: beyond, a decode step on the emulator takes seconds
+FLOAT, CHECK = "float.", "check."  # prefixes of files that serve parity only
+CALIBRATE, EMIT = 0.3, 0.4  # shares of the progress after these steps
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is decided before anything is emitted."""
+
+    options: options.Options
+    windows: dict[str, Window]  # by kind
+    parts: Sequence[Part]
+    emulated: bool  # the whole model runs on the emulator
+    table_bytes: int  # of the embedding, as uint16
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the embedding table lies in the graph."""
+        own = self.options.runtime == "slmkit" and len(self.parts) == 1
+        return own and self.table_bytes <= TABLE_LIMIT
+
+
+def make_plan(job: Job) -> Plan:
+    """Windows and parts, from sizes alone."""
+    chosen = options.read(job.options)
+    chunk = max(2, min(job.prefill_chunk, job.context_length // 2))
+    sizes = options.sizes_of(job.model, job.codes.schemes)
+    return Plan(
+        chosen,
+        {kind: Window(tokens, job.context_length - tokens)
+         for kind, tokens in zip(KINDS, (chunk, 1), strict=True)},
+        plan_parts(sizes, chosen.part_limit),
+        job.model.parameters <= EMULATED,
+        job.spec.vocabulary * job.spec.width * 2,
+    )  # fmt: skip
+
+
+def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
+    """The whole artifact; ``folder`` is empty before."""
+    plan, data = make_plan(job), DataFile(DATA)
+    tokens = plan.windows["prefill"].tokens
+    calibration = calibrate(
+        job, tokens, data, folder, plan.options.range, plan.options.margin,
+        lambda done, total: progress(int(1000 * CALIBRATE * done / max(total, 1)), 1000),
+    )  # fmt: skip
+    calibration.write(folder)
+    emitted = _write_graphs(job, plan, calibration, data, folder)
+    data.write(folder / DATA, lambda done, total: None)
+    progress(int(1000 * EMIT), 1000)
+    if plan.options.runtime == "genai":
+        from slmkit_onnx.hexagon.genai import write_genai
+
+        write_genai(job, plan.windows, emitted["prefill"], data, folder)
+    _compile(plan, folder, progress)
+    return facts.artifact(job, version, plan, calibration, emitted, folder)
+
+
+def _write_graphs(
+    job: Job, plan: Plan, calibration: Calibration, data: DataFile, folder: Path
+) -> dict[str, Emitted]:
+    """Float twins, QDQ graphs, checks of a large model, the embedding; returns the QDQ graphs."""
+    emitted = {}
+    for kind, window in plan.windows.items():
+        own = CONTRACTS[plan.options.runtime]
+        twin = Form(window, _whole(job), hidden=calibration.hidden, contract=own)
+        _save(emit_form(job, twin, data), FLOAT + kind, folder)
+        form = Form(window, plan.parts, calibration.ranges, calibration.hidden, own, plan.embedded)
+        emitted[kind] = emit_form(job, form, data)
+        _save(emitted[kind], kind, folder)
+        if not plan.emulated:
+            checks = replace(form, parts=first_and_last(job.spec.layers), embedded=False)
+            _save(emit_form(job, checks, data), CHECK + kind, folder)
+    grid = asymmetric(calibration.ranges["input_embeds"])
+    save(embedding_graph(job, emitted["prefill"].table, data, grid), folder / EMBED)
+    return emitted
+
+
+def _save(emitted: Emitted, kind: str, folder: Path) -> None:
+    for part, graph in zip(emitted.graphs.parts, emitted.graphs.graphs, strict=True):
+        save(graph, folder / graph_file(kind, part.name))
+
+
+def _whole(job: Job) -> list[Part]:
+    return [Part("model", 0, job.spec.layers)]
+
+
+def _compile(plan: Plan, folder: Path, progress: Progress) -> None:
+    """One binary per chip and part, shared by prefill and decode."""
+    steps = [(SOCS[name], part) for name in plan.options.soc for part in plan.parts]
+    for done, (soc, part) in enumerate(steps, 1):
+        compile_part(folder, folder / soc.name, part.name, soc, True, plan.options.timeout)
+        share = EMIT + (1 - EMIT) * done / len(steps)
+        progress(int(1000 * share), 1000)

@@ -1,0 +1,74 @@
+"""Calibration text: what a backend listens to in order to choose ranges of activations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from slmkit.checkpoint.folder import Checkpoint
+from slmkit.checkpoint.tokenizer import Message, Tokenizer
+from slmkit.errors import SlmkitError
+
+FILE = "calibration.jsonl"
+BUILT_IN = Path(__file__).with_name(FILE)  # our own words, for models that bring none
+FORMAT = 'a line is {"messages": [{"role": "user", "content": "..."}, ...]} or {"text": "..."}'
+Ids = tuple[int, ...]
+
+
+def calibration_texts(checkpoint: Checkpoint, asked: Path | None) -> tuple[Ids, ...]:
+    """Token ids of the user's file, else of the checkpoint's own, else of the built-in corpus.
+
+    A file that ends in .jsonl holds conversations, any other plain text. Raises SlmkitError.
+    """
+    own = checkpoint.folder / FILE
+    path = asked or (own if own.is_file() else BUILT_IN)
+    text = _read(path)
+    if path.suffix == ".jsonl":
+        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line]
+        texts = [_said(line, number, path, checkpoint.tokenizer) for number, line in lines]
+    else:
+        texts = [tuple(checkpoint.tokenizer.encode(text))]
+    found = tuple(ids for ids in texts if ids)
+    if not found:
+        raise SlmkitError(f"{path} holds no text to calibrate with", "give plain text, or JSONL")
+    return found
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SlmkitError(
+            f"cannot read the calibration text {path}: {error}",
+            "--calibration wants a file of plain text, or JSONL of messages, in UTF-8",
+        ) from None
+
+
+def _said(line: str, number: int, path: Path, tokenizer: Tokenizer) -> Ids:
+    """One line as the model would see it: through the chat template if there is one."""
+    try:
+        values = json.loads(line)
+        if "text" in values:
+            return tuple(tokenizer.encode(_string(values["text"])))
+        messages = [
+            {key: _string(message[key]) for key in ("role", "content")}
+            for message in values["messages"]
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise SlmkitError(f"{path}, line {number}, is not a conversation", FORMAT) from None
+    return tuple(_through_template(messages, tokenizer))
+
+
+def _through_template(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
+    if tokenizer.template is None:
+        return tokenizer.encode("\n".join(message["content"] for message in messages))
+    text = tokenizer.chat(messages, add_generation_prompt=False)
+    return tokenizer.encode(text, special=False)
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
