@@ -19,9 +19,10 @@ from slmkit.errors import BundleError, RecipeError, SlmkitError
 from slmkit.manifest import read_manifest
 from slmkit.progress import Silent
 from slmkit.recipe import load_recipe
-from tiny_models import STORIES
+from tiny_models import STORIES, ort_request
 
-COMMAND = [sys.executable, "-m", "slmkit", "build", "--target", "android", "--model", str(STORIES)]
+COMMAND = [sys.executable, "-m", "slmkit", "build", "--target", "android", "--artifacts", "ort",
+           "--model", str(STORIES)]  # fmt: skip
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -60,7 +61,7 @@ def finish(process: subprocess.Popen[str]) -> int:
 def test_two_builds_give_identical_bytes(tiny, tmp_path):
     model = tiny("qwen2")
     bundles = [
-        build(Request(model, "android", "int4", tmp_path / name), Silent()).folder
+        build(ort_request(model, "int4", tmp_path / name), Silent()).folder
         for name in ("first", "second")
     ]
     first, second = map(contents, bundles)
@@ -70,16 +71,16 @@ def test_two_builds_give_identical_bytes(tiny, tmp_path):
 
 def test_a_cached_build_equals_a_fresh_one(tiny, tmp_path):
     model, cache = tiny("llama"), tmp_path / "cache"
-    fresh = build(Request(model, "android", "int8", tmp_path / "a", cache=cache), Silent())
+    fresh = build(ort_request(model, "int8", tmp_path / "a", cache=cache), Silent())
     kept = sorted(path.name for path in cache.iterdir())
-    cached = build(Request(model, "android", "int8", tmp_path / "b", cache=cache), Silent())
+    cached = build(ort_request(model, "int8", tmp_path / "b", cache=cache), Silent())
     assert sorted(path.name for path in cache.iterdir()) == kept
     assert len(kept) == 2
     assert contents(fresh.folder) == contents(cached.folder)
 
 
 def test_the_manifest_tells_what_an_app_needs(tiny, tmp_path):
-    folder = build(Request(tiny("qwen3"), "android", "int4", tmp_path), Silent()).folder
+    folder = build(ort_request(tiny("qwen3"), "int4", tmp_path), Silent()).folder
     manifest = read_manifest(folder)
     artifact = manifest.artifact("ort")
     assert {tensor.name for tensor in artifact.inputs} >= {"input_ids", "attention_mask"}
@@ -97,7 +98,7 @@ def test_the_manifest_tells_what_an_app_needs(tiny, tmp_path):
     "stage", ["quantize", "emit ort", "run ort, exact", "reference on floats", "run ort, shipped"]
 )
 def test_a_killed_build_leaves_no_bundle_and_breaks_no_older_one(tmp_path, stage):
-    older = build(Request(STORIES, "android", "int4", tmp_path), Silent()).folder
+    older = build(ort_request(STORIES, "int4", tmp_path), Silent()).folder
     before = contents(older)
     process = start(tmp_path, "--recipe", "int4", "--force", "--no-cache")
     workers = wait_for(process, stage)
@@ -109,7 +110,7 @@ def test_a_killed_build_leaves_no_bundle_and_breaks_no_older_one(tmp_path, stage
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == [
         older.name
     ]
-    build(Request(STORIES, "android", "int4", tmp_path, force=True), Silent())
+    build(ort_request(STORIES, "int4", tmp_path, force=True), Silent())
     assert [path.name for path in tmp_path.iterdir()] == [older.name]  # leftovers are gone
 
 
@@ -136,7 +137,7 @@ def test_an_interrupted_build_leaves_nothing_behind(tmp_path, stage):
 
 
 def test_a_bundle_is_not_overwritten_without_force(tiny, tmp_path):
-    request = Request(tiny("llama"), "android", "int8", tmp_path / "out")
+    request = ort_request(tiny("llama"), "int8", tmp_path / "out")
     folder = build(request, Silent()).folder
     before = contents(folder)
     with pytest.raises(BundleError, match="exists") as caught:
@@ -150,7 +151,7 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(tiny, tmp_path):
     place.mkdir(parents=True)
     (place / "thesis.txt").write_text("years of work")
     with pytest.raises(BundleError, match="is not a bundle"):
-        build(Request(tiny("llama"), "android", "int8", place.parent, force=True), Silent())
+        build(ort_request(tiny("llama"), "int8", place.parent, force=True), Silent())
     assert (place / "thesis.txt").read_text() == "years of work"
 
 
@@ -160,7 +161,7 @@ def test_a_broken_bound_writes_no_bundle(tiny, tmp_path):
     path = tmp_path / "strict.yaml"
     path.write_text(json.dumps(recipe))  # JSON is YAML
     with pytest.raises(FailedParity, match="below 90 dB") as caught:
-        build(Request(tiny("llama"), "android", str(path), tmp_path / "out"), Silent())
+        build(ort_request(tiny("llama"), str(path), tmp_path / "out"), Silent())
     assert len(caught.value.lines) == 3
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -171,7 +172,7 @@ def test_backend_options_are_checked_before_anything_is_built(tiny, tmp_path):
     path = tmp_path / "wrong.yaml"
     path.write_text(json.dumps(recipe))
     with pytest.raises(RecipeError) as caught:
-        build(Request(tiny("llama"), "android", str(path), tmp_path / "out"), Silent())
+        build(ort_request(tiny("llama"), str(path), tmp_path / "out"), Silent())
     for said in ("artifacts.ort.speed: unknown key", "accuracy_level is 7", "artifacts.abacus"):
         assert said in caught.value.message
     assert not (tmp_path / "out").exists()
@@ -203,4 +204,4 @@ def test_wrong_requests_are_refused_before_anything_is_written(tiny, tmp_path, c
 def test_an_output_that_cannot_be_written_is_one_sentence(tiny, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BundleError, match="cannot write"):
-        build(Request(tiny("llama"), "android", "int4", tmp_path / "file" / "out"), Silent())
+        build(ort_request(tiny("llama"), "int4", tmp_path / "file" / "out"), Silent())

@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmkit.build import Request, build
+from slmkit.build import build
 from slmkit.bundle import verify, written
 from slmkit.errors import BundleError
 from slmkit.manifest import MANIFEST, SCHEMA, Manifest, inside, read_manifest, schema
 from slmkit.progress import Silent
 from slmkit.recheck import recheck
-from tiny_models import tiny_config, write_checkpoint
+from tiny_models import ort_request, tiny_config, write_checkpoint
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     folder = tmp_path_factory.mktemp("original")
     model = write_checkpoint(folder / "model", tiny_config("llama"))
-    return build(Request(model, "android", "int4", folder), Silent()).folder
+    return build(ort_request(model, "int4", folder), Silent()).folder
 
 
 @pytest.fixture

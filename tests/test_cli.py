@@ -43,7 +43,7 @@ def test_help_loads_no_heavy_library():
 def test_build_run_parity_inspect_verify(tmp_path):
     built = json.loads(
         slmkit("build", "--target", "android", "--model", STORIES, "--recipe", "int8",
-               "--out", tmp_path, "--json").stdout
+               "--artifacts", "ort", "--out", tmp_path, "--json").stdout
     )  # fmt: skip
     assert built["passed"]
     bundle = built["bundle"]
@@ -64,7 +64,16 @@ def test_build_run_parity_inspect_verify(tmp_path):
 def test_a_failed_parity_is_exit_code_1_with_its_table(tmp_path, monkeypatch):
     bundle = json.loads(
         slmkit(
-            "build", "--target", "android", "--model", STORIES, "--out", tmp_path, "--json"
+            "build",
+            "--target",
+            "android",
+            "--model",
+            STORIES,
+            "--artifacts",
+            "ort",
+            "--out",
+            tmp_path,
+            "--json",
         ).stdout
     )["bundle"]
     monkeypatch.setattr("slmkit.parity.broken", lambda metrics, bound: ("it is wrong",))

@@ -8,11 +8,11 @@ import re
 import pytest
 
 from slmkit import memory
+from slmkit.build import costs_of
 from slmkit.errors import SlmkitError
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
 from slmkit.recipe import load_recipe
-from slmkit.target import find_backend
 from tiny_models import SHARED
 
 GB = 10**9
@@ -38,7 +38,7 @@ def test_weights_are_what_their_codes_take():
 def test_a_model_that_fits_gets_its_plan():
     planned = memory.check(
         spec_of("qwen2.5-0.5b-instruct"), load_recipe("int4"), 2048, 3 * GB,
-        find_backend("ort").weight_bytes,
+        costs_of("ort"),
     )  # fmt: skip
     assert planned.total < 3 * GB
     assert planned.total == planned.weights + planned.kv_cache + planned.working
@@ -46,22 +46,20 @@ def test_a_model_that_fits_gets_its_plan():
 
 def test_a_model_that_does_not_fit_hears_three_numbers_and_what_would():
     spec, recipe = spec_of("llama-3.2-3b-instruct"), load_recipe("int8")
-    weight_bytes = find_backend("ort").weight_bytes
+    costs = costs_of("ort")
     with pytest.raises(SlmkitError) as caught:
-        memory.check(spec, recipe, 8192, 3 * GB, weight_bytes)
+        memory.check(spec, recipe, 8192, 3 * GB, costs)
     for part in ("weights", "KV cache", "working memory", "the limit is 3.00 GB"):
         assert part in caught.value.message
     offers = re.findall(r"--recipe (\S+) --context (\d+)", caught.value.hint)
     assert offers
     for name, context in offers:
-        memory.check(spec, load_recipe(name), int(context), 3 * GB, weight_bytes)
+        memory.check(spec, load_recipe(name), int(context), 3 * GB, costs)
 
 
 def test_when_nothing_fits_the_hint_says_so():
     with pytest.raises(SlmkitError) as caught:
-        memory.check(
-            spec_of("qwen3-4b"), load_recipe("int8"), 8192, GB, find_backend("ort").weight_bytes
-        )
+        memory.check(spec_of("qwen3-4b"), load_recipe("int8"), 8192, GB, costs_of("ort"))
     assert "nothing shipped fits" in caught.value.hint
 
 

@@ -121,6 +121,6 @@ def test_decoded_positions_start_at_each_prompt_s_last_token():
 
 def test_a_line_survives_json():
     found = measured(np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32) * 2, ())
-    line = Line("ort", "exact", "lowering", "a runtime", found, ("why",))
+    line = Line("ort", "exact", "reference", "lowering", "a runtime", found, ("why",))
     again = line_from_json(line.as_json())
     assert again.as_json() == line.as_json()

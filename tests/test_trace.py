@@ -8,13 +8,12 @@ import pytest
 from click.testing import CliRunner
 
 from slmkit import worker
-from slmkit.build import Request
 from slmkit.cli import main
 from slmkit.emit import emit_job
 from slmkit.progress import Silent
 from slmkit.trace import trace, trace_job
 from slmkit_onnx.ort.ops import OnnxOps
-from tiny_models import STORIES
+from tiny_models import STORIES, ort_request
 
 JOBS = {"emit": emit_job, "trace": trace_job}
 
@@ -28,7 +27,7 @@ def in_this_process(monkeypatch):
 
 
 def test_every_tap_of_a_right_artifact_is_good(tiny, tmp_path):
-    taps = trace(Request(tiny("qwen3"), "android", "int4", tmp_path / "out"), Silent())
+    taps = trace(ort_request(tiny("qwen3"), "int4", tmp_path / "out"), Silent())
     assert all(tap.good for tap in taps)
     assert [tap.name for tap in taps][:3] == [
         "model.embed_tokens", "model.layers.0.self_attn", "model.layers.0.mlp"
@@ -46,7 +45,7 @@ def test_a_bug_is_found_in_the_layer_where_it_is(tiny, tmp_path, monkeypatch, in
         return self.sigmoid(x) if len(calls) == 2 else right(self, x)
 
     monkeypatch.setattr(OnnxOps, "silu", wrong_in_layer_1)
-    taps = trace(Request(tiny("llama"), "android", "int8", tmp_path / "out"), Silent())
+    taps = trace(ort_request(tiny("llama"), "int8", tmp_path / "out"), Silent())
     assert next(tap.name for tap in taps if not tap.good) == "model.layers.1.mlp"
 
 

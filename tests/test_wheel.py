@@ -57,13 +57,14 @@ def test_help_and_recipes_are_in_the_wheel(installed, tmp_path):
 
 
 def test_a_small_build_works_from_the_wheel(installed, tmp_path):
-    built = json.loads(
-        run(installed, "build", "--target", "android", "--model", STORIES, "--json", cwd=tmp_path)
-    )
+    words = ("build", "--target", "android", "--model", STORIES, "--soc", "sm8650", "--json")
+    built = json.loads(run(installed, *words, cwd=tmp_path))
     assert built["passed"]
+    assert {line["artifact"] for line in built["lines"]} == {"ort", "hexagon", "all"}
     assert "girl" in run(installed, "run", built["bundle"], "--prompt", "Once", cwd=tmp_path)
 
 
 def test_the_sample_model_is_in_the_wheel(installed, tmp_path):
-    built = json.loads(run(installed, "build", "--target", "android", "--json", cwd=tmp_path))
+    words = ("build", "--target", "android", "--artifacts", "ort", "--json")
+    built = json.loads(run(installed, *words, cwd=tmp_path))
     assert "home-android-int4" in built["bundle"]

@@ -15,7 +15,7 @@ def call(**payload):
 def test_an_error_of_the_job_is_raised_here(tmp_path):
     artifact = {
         "name": "abacus", "backend": "", "format": "", "modes": [], "inputs": [], "outputs": [],
-        "facts": {},
+        "facts": {}, "shipped": "",
     }  # fmt: skip
     with pytest.raises(SlmkitError, match="no backend writes 'abacus'"):
         call(artifact=artifact, folder=str(tmp_path), mode="exact")

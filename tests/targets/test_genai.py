@@ -9,13 +9,13 @@ import onnxruntime_genai as genai
 import pytest
 import yaml
 
-from slmkit.build import Request, build
+from slmkit.build import build
 from slmkit.checkpoint.folder import SAMPLE_MODEL
 from slmkit.load import load
 from slmkit.progress import Silent
 from slmkit.recipe import SHIPPED
 from slmkit.reference import logits
-from tiny_models import STORIES, TINY
+from tiny_models import STORIES, TINY, ort_request
 
 PROMPT = "turn off the kitchen lights"
 TOKENS = 40
@@ -50,8 +50,8 @@ def test_genai_our_runner_and_the_reference_give_the_same_tokens(tiny, tmp_path,
     recipe = yaml.safe_load((SHIPPED / "int4.yaml").read_text(encoding="utf-8"))
     recipe |= {"name": "exact", "artifacts": {"ort": {"accuracy_level": 0}}}
     (tmp_path / "exact.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    request = Request(
-        tiny(architecture), "android", str(tmp_path / "exact.yaml"), tmp_path / "out",
+    request = ort_request(
+        tiny(architecture), str(tmp_path / "exact.yaml"), tmp_path / "out",
         cache=tmp_path / "cache",
     )  # fmt: skip
     folder = build(request, Silent()).folder
@@ -78,7 +78,7 @@ def reference_tokens(cache, request, ids, followed):
 @pytest.mark.parametrize("recipe", ["float16", "int8"])
 def test_the_published_story_comes_out_of_the_artifact(tmp_path, recipe):
     published = (STORIES / "GOLDEN_GREEDY.txt").read_text(encoding="utf-8").strip()
-    folder = build(Request(STORIES, "android", recipe, tmp_path), Silent()).folder
+    folder = build(ort_request(STORIES, recipe, tmp_path), Silent()).folder
     tokenizer = load(folder).tokenizer
     length = len(tokenizer.encode(published)) - 1
     story = tokenizer.decode(our_tokens(folder, [1], length, mode="exact")).strip()
@@ -97,7 +97,7 @@ INT8_CHARACTERS = 100  # of 565; measured: 295 as it ships, 175 at level 0
 
 @pytest.mark.skipif(not (SAMPLE_MODEL / "model.safetensors").exists(), reason="no sample model")
 def test_genai_encodes_and_answers_as_we_do(tmp_path):
-    folder = build(Request(SAMPLE_MODEL, "android", "int4", tmp_path), Silent()).folder
+    folder = build(ort_request(SAMPLE_MODEL, "int4", tmp_path), Silent()).folder
     loaded = load(folder)
     model = genai.Model(str(folder / "ort"))
     text = loaded.tokenizer.chat([{"role": "user", "content": "wake me at 6:45 tomorrow"}])

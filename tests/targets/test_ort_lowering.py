@@ -15,6 +15,7 @@ from slmkit.memory import matrix_schemes
 from slmkit.models import registry
 from slmkit.progress import Silent
 from slmkit.recipe import Recipe, load_recipe
+from slmkit.record import listen
 from slmkit.reference import logits
 from slmkit.target import Job, find_backend
 from tiny_models import TINY
@@ -52,7 +53,7 @@ def run_both(folder: Path, tmp_path: Path, scheme: str, mode: str):
     spec = checkpoint.spec
     codes = codes_of(checkpoint, matrix_schemes(spec, recipe), Cache(tmp_path / "c"), Silent())
     job = Job(
-        "ort", spec, lambda o: registry.run(o, spec), codes, {"accuracy_level": 4}, 128, 16,
+        "ort", listen(spec), lambda o: registry.run(o, spec), codes, {"accuracy_level": 4}, 128, 16,
         token_facts(checkpoint.tokenizer, folder),
     )  # fmt: skip
     backend = find_backend("ort")

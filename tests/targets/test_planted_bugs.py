@@ -12,11 +12,11 @@ import pytest
 from onnx import helper, numpy_helper
 
 from slmkit import bundle, manifest
-from slmkit.build import Request, build
+from slmkit.build import build
 from slmkit.ops import Rope
 from slmkit.progress import Silent
 from slmkit.recheck import recheck
-from tiny_models import tiny_config, write_checkpoint
+from tiny_models import ort_request, tiny_config, write_checkpoint
 
 ATTENTION = "model.layers.0.self_attn"
 QKV = f"{ATTENTION}.q_proj+k_proj+v_proj"  # 64 rows of q, 32 of k, 32 of v: heads of 16
@@ -197,7 +197,7 @@ def bundles(tmp_path_factory):
     for name in ("qwen2", "llama-narrow-heads"):
         folder = tmp_path_factory.mktemp(name)
         model = write_checkpoint(folder / "model", tiny_config(name))
-        request = Request(model, "android", "int4", folder / "out", context=256)
+        request = ort_request(model, "int4", folder / "out", context=256)
         found[name] = build(request, Silent()).folder
     return found
 

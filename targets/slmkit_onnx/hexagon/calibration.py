@@ -61,17 +61,17 @@ class Calibration:
 
 def calibrate(
     job: Job, tokens: int, data: DataFile, folder: Path, method: str, margin: float,
-    progress: Progress,
+    most: int, progress: Progress,
 ) -> Calibration:  # fmt: skip
-    """Read the job's calibration texts in runs of ``tokens``; weights go to ``folder``."""
+    """Read ``most`` tokens of the job's texts in runs of ``tokens``; weights go to ``folder``."""
     form = Form(Window(tokens, 0), every_unit(job.spec.layers), exposed=True)
     emitted = emit_form(job, form, data)
     embedding = embedding_graph(job, emitted.table, data, None)
     models = [graph.model("calibration").SerializeToString() for graph in emitted.graphs.graphs]
     embed = embedding.model("embedding").SerializeToString()
     data.write(folder / DATA, lambda done, total: progress(done, 2 * total))
-    runs = fixed_runs(job.calibration, tokens)
-    spreads = _listen(models, embed, emitted, runs, folder, progress)
+    runs = evenly(fixed_runs(job.calibration, tokens), max(1, most // tokens))
+    spreads = _listen(models, embed, emitted, runs, folder, method != "minmax", progress)
     ranges = {name: _widened(METHODS[method](spread), margin) for name, spread in spreads.items()}
     ranges["input_embeds"] = WeightWriter(job.codes).table_range(emitted.table)
     scores = [minmax for name, minmax in ranges.items() if name.endswith(".scores")]
@@ -89,9 +89,15 @@ def fixed_runs(texts: Sequence[Sequence[int]], tokens: int) -> list[Ids]:
     return runs
 
 
+def evenly(runs: list[Ids], most: int) -> list[Ids]:
+    """At most so many runs, from all over the text."""
+    chosen = np.linspace(0, len(runs) - 1, min(most, len(runs))).round().astype(int)
+    return [runs[at] for at in chosen]
+
+
 def _listen(
     models: list[bytes], embed: bytes, emitted: Emitted, runs: list[Ids], folder: Path,
-    progress: Progress,
+    counted: bool, progress: Progress,
 ) -> dict[str, Spread]:  # fmt: skip
     """Spreads of all exposed values, unit after unit."""
     window = Window(len(runs[0]), 0)
@@ -112,7 +118,7 @@ def _listen(
             inputs = {each.name: given[each.name] for each in session.get_inputs()}
             found = dict(zip(names, session.run(names, inputs), strict=True))
             for name in wanted & set(names):
-                spreads.setdefault(name, Spread()).add(found[name])
+                spreads.setdefault(name, Spread(counted)).add(found[name])
             flow.update({name: found[name] for name in later & set(names)})
             flows[number] = {name: flow[name] for name in later & set(flow)}
             done = at * len(flows) + number + 1

@@ -37,6 +37,7 @@ class Options:
     soc: tuple[str, ...] = socs.DEFAULT
     range: str = "minmax"
     margin: float = 1.3
+    tokens: int = 4096  # of calibration text, at most
     runtime: str = "slmkit"
     part_limit: int = GRAPH_LIMIT
     timeout: int = 3600  # seconds of one compilation
@@ -47,6 +48,7 @@ EXPECTED = {
     "soc": "a list of chips",
     "range": " or ".join(METHODS),
     "margin": "a number from 1 to 4",
+    "tokens": "how many tokens of text to listen to, at least 1",
     "runtime": " or ".join(CONTRACTS),
     "part_limit": f"bytes, at most {GRAPH_LIMIT}",
     "timeout": "seconds, at least 1",

@@ -68,7 +68,7 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     plan, data = make_plan(job), DataFile(DATA)
     tokens = plan.windows["prefill"].tokens
     calibration = calibrate(
-        job, tokens, data, folder, plan.options.range, plan.options.margin,
+        job, tokens, data, folder, plan.options.range, plan.options.margin, plan.options.tokens,
         lambda done, total: progress(int(1000 * CALIBRATE * done / max(total, 1)), 1000),
     )  # fmt: skip
     calibration.write(folder)
