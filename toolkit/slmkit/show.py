@@ -61,7 +61,9 @@ def parity_note(lines: Iterable[Line], recorded: Iterable[Line] = ()) -> str:
     metrics = lines[0].metrics
     where: dict[str, list[str]] = {}
     for line in lines:
-        where.setdefault(line.runtime, []).append(f"{line.artifact} {line.mode}")
+        name = f"{line.artifact} {line.mode}"
+        if name not in where.setdefault(line.runtime, []):
+            where[line.runtime].append(name)
     for line in recorded:
         where.setdefault("recorded at build", []).append(f"{line.artifact} {line.mode}")
     return "\n".join(

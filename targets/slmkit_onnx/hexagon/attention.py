@@ -13,7 +13,6 @@ from slmkit_onnx.hexagon.contract import (
     ROOM,
     Contract,
     Window,
-    mask_name,
     rope_names,
     token_axis,
 )  # fmt: skip
@@ -71,6 +70,8 @@ class AttentionWriter:
 
     def reshaped(self, x: Value, shape: tuple[int, ...]) -> Value:
         """The same integers under another shape."""
+        if x.shape == shape:
+            return x
         target = self.graphs.integers(f"shape.{'x'.join(map(str, shape))}", shape)
         name = f"{x.name}.as.{'x'.join(map(str, shape))}"
         return self.graphs.op("Reshape", [x, target], name, shape, like=x)
@@ -90,7 +91,7 @@ class AttentionWriter:
             *new.shape[:2], self.window.total, new.shape[3]
         )  # fmt: skip
         size = (spec.kv_heads, spec.head_width)
-        shaped = self._as(new, self.contract.cache_shape(part, *size, self.window.tokens))
+        shaped = self.reshaped(new, self.contract.cache_shape(part, *size, self.window.tokens))
         stored = graphs.stored(shaped, f"new_{part}_{layer}", encoding)
         if past:
             name, shape = f"past_{part}_{layer}", self.contract.cache_shape(part, *size, past)
@@ -100,17 +101,15 @@ class AttentionWriter:
                 self.contract.cache_shape(part, *size, self.window.total),
                 like=stored, axis=token_axis(part),
             )  # fmt: skip
-        return self._as(stored, whole)
-
-    def _as(self, x: Value, shape: tuple[int, ...]) -> Value:
-        return x if x.shape == shape else self.reshaped(x, shape)
+        return self.reshaped(stored, whole)
 
     def _masked(self, scores: Value, window: int | None, name: str) -> Value:
         """Scores plus mask. Hidden scores saturate just below every visible one."""
         if window not in self.windows:
             self.windows.append(window)
         shape = (1, 1, self.window.tokens, self.window.total)
-        mask = self.graphs.input(mask_name(window), shape, asymmetric((self.hidden, 0.0)))
+        name_in, reach = self.contract.mask_name(window), asymmetric((self.hidden, 0.0))
+        mask = self.graphs.input(name_in, shape, reach)
         return self.graphs.op(
             "Add", [scores, mask], name, scores.shape, fixed=self._masked_encoding(scores)
         )

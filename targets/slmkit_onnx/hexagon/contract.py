@@ -13,7 +13,8 @@ the new ones to the past; a slot that holds nothing is hidden by the mask. Among
 token sees, the past comes first. A layer with a sliding window reads attention_mask_W instead.
 
 Under ``runtime: genai`` (onnxruntime-genai's decoder-pipeline) keys and values are uint8, their
-batch and head axes are exchanged, and the newest key is always the last: the past slides.
+batch and head axes are exchanged, the newest key is always the last (the past slides), embeddings
+are float32, and the mask is called attention_mask_float: the pipeline's own has the other name.
 """
 
 from __future__ import annotations
@@ -44,27 +45,28 @@ class Contract:
     cache: str  # the integers' type
     heads_first: bool  # [G, 1, ...] instead of [1, G, ...]
     slides: bool  # the newest token is always in the last slot
+    float_embeds: bool  # embeddings come as float32
+    mask: str  # the mask input's name
 
     def cache_shape(self, part: str, groups: int, width: int, tokens: int) -> tuple[int, ...]:
         """Shape of ``tokens`` cached keys or values; keys lie transposed."""
         batch = (groups, 1) if self.heads_first else (1, groups)
         return (*batch, width, tokens) if part == "key" else (*batch, tokens, width)
 
+    def mask_name(self, window: int | None) -> str:
+        """The mask input of layers with this sliding window."""
+        return self.mask if window is None else f"{self.mask}_{window}"
+
 
 CONTRACTS = {
-    "slmkit": Contract("int16", heads_first=False, slides=False),
-    "genai": Contract("uint8", heads_first=True, slides=True),
+    "slmkit": Contract("int16", False, False, False, "attention_mask"),
+    "genai": Contract("uint8", True, True, True, "attention_mask_float"),
 }
 
 
 def token_axis(part: str) -> int:
     """Where the tokens lie in a cache tensor."""
     return 3 if part == "key" else 2
-
-
-def mask_name(window: int | None) -> str:
-    """The mask input of layers with this sliding window."""
-    return "attention_mask" if window is None else f"attention_mask_{window}"
 
 
 def rope_names(number: int) -> tuple[str, str]:

@@ -46,6 +46,7 @@ class Emitted:
     graphs: StaticGraphs
     host: Host
     table: str  # the embedding
+    window: Window
     exposed: list[str] = field(default_factory=list)  # values whose ranges are to be found
 
 
@@ -56,8 +57,8 @@ def emit_form(job: Job, form: Form, data: DataFile) -> Emitted:
     attention = AttentionWriter(graphs, job.spec, form.window, form.contract, form.hidden)
     ops = HexagonOps(graphs, WeightWriter(job.codes), attention, form.embedded, job.debug)
     graphs.final(job.forward(ops), "logits")
-    host = Host(attention.ropes, attention.windows, form.hidden)
-    return Emitted(graphs, host, ops.table, exposed or [])
+    host = Host(attention.ropes, attention.windows, form.hidden, form.contract)
+    return Emitted(graphs, host, ops.table, form.window, exposed or [])
 
 
 def save(graph: Graph, path: Path) -> None:

@@ -21,6 +21,7 @@ ABOUT = {
     "input_embeds": "rows of the embedding, from embed.onnx on the CPU",
     "cos": "cosine of each token's position times the rope's frequencies, times its magnitude",
     "sin": "sine of the same",
+    "attention_mask_float": "0 where a token may look, the fact `hidden` elsewhere",
     "attention_mask": "0 where a token may look, the fact `hidden` elsewhere",
     "past_key": "cached keys of layer {}, transposed",
     "past_value": "cached values of layer {}",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmkit.ops import Floats, Rope
-from slmkit_onnx.hexagon.contract import Window, mask_name, rope_names
+from slmkit_onnx.hexagon.contract import Contract, Window, rope_names
 
 Positions = NDArray[np.int64]
 EMPTY = -1  # the position of a slot that holds no token
@@ -22,6 +22,7 @@ class Host:
     ropes: Sequence[Rope]
     windows: Sequence[int | None]
     hidden: float  # what the mask takes off
+    contract: Contract
 
     def inputs(self, queries: Positions, keys: Positions) -> dict[str, Floats]:
         """cos, sin and masks for query positions (T,) and the positions in all slots (S,)."""
@@ -32,7 +33,7 @@ class Host:
             ):
                 found[name] = table[None, None]
         for window in self.windows:
-            found[mask_name(window)] = self._mask(queries, keys, window)
+            found[self.contract.mask_name(window)] = self._mask(queries, keys, window)
         return found
 
     def _mask(self, queries: Positions, keys: Positions, window: int | None) -> Floats:

@@ -6,6 +6,7 @@ The forms are those that HTP's compiler takes and computes well, measured on its
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -43,7 +44,8 @@ class HexagonOps(Ops[Value]):
             return graphs.input("input_embeds", (1, tokens, width), UNIT)
         encoding = asymmetric(graphs.ranges["input_embeds"])
         if not self.embedded:
-            return graphs.input("input_embeds", (1, tokens, width), encoding, integers=True)
+            integers = not self.attention.contract.float_embeds
+            return graphs.input("input_embeds", (1, tokens, width), encoding, integers)
         return graphs.looked_up(
             self.weights.table(graphs.graph, name, encoding), "input_ids", (1, tokens, width),
             encoding,
@@ -63,9 +65,11 @@ class HexagonOps(Ops[Value]):
     def rms_norm(self, x: Value, name: str, eps: float) -> Value:
         self._enter(name)
         gain = self.graphs.constant(f"{name}.weight", self.weights.vector(f"{name}.weight"))
-        return self.graphs.op(
-            "RMSNormalization", [x, gain], f"{name}.normed", x.shape, axis=-1, epsilon=eps
+        flat = self.attention.reshaped(x, (1, math.prod(x.shape[:-1]), x.shape[-1]))
+        normed = self.graphs.op(
+            "RMSNormalization", [flat, gain], f"{name}.normed", flat.shape, axis=-1, epsilon=eps
         )
+        return self.attention.reshaped(normed, x.shape)
 
     def split_heads(self, x: Value, heads: int) -> Value:
         """[1, T, H * d] -> [1, H, T, d]"""

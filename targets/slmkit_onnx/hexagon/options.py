@@ -80,7 +80,7 @@ def problems(model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, A
     found += [f"HTP has no form of the op {op}" for op in sorted(set(model.ops) - OPS)]
     found += _weights_refused(model, schemes)
     if not found:
-        found += _too_large(model, schemes, read(values).part_limit)
+        found += _too_large(model, schemes, read(values))
     return found
 
 
@@ -100,8 +100,13 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + rest
 
 
-def _too_large(model: Model, schemes: Mapping[str, Scheme], limit: int) -> list[str]:
-    sizes = sizes_of(model, schemes)
+def _too_large(model: Model, schemes: Mapping[str, Scheme], asked: Options) -> list[str]:
+    sizes, limit = sizes_of(model, schemes), asked.part_limit
+    if asked.runtime == "genai" and sum(sizes) > limit:
+        return [
+            "artifacts.hexagon.runtime: genai takes a model in one part, and this one has "
+            f"{sum(sizes)} bytes of weights; the limit of a graph is {limit}"
+        ]
     return [
         f"hexagon: {'the head' if unit == model.spec.layers else f'layer {unit}'} has {size} bytes "
         f"of weights, the limit of a graph is {limit}"

@@ -101,7 +101,8 @@ class HexagonRunner:
         self.chains = chains
         self.floats = floats
         ropes = [Rope(tuple(each["frequencies"]), each["magnitude"]) for each in facts["ropes"]]
-        self.host = Host(ropes, facts["windows"], facts["hidden"])
+        contract = CONTRACTS[facts["contract"]]
+        self.host = Host(ropes, facts["windows"], facts["hidden"], contract)
         self.embed = None
         if floats or embeds or facts["embedding"] == "host":
             self.embed = cpu_session(folder / EMBED, folder)
@@ -158,6 +159,6 @@ class HexagonRunner:
     def _embedded(self, ids: NDArray[np.int32]) -> Arrays:
         if self.embed is None:
             return {}
-        exact = self.floats or self.cache.contract.slides
+        exact = self.floats or self.cache.contract.float_embeds
         name = EXACT_EMBEDS if exact else "input_embeds"
         return {"input_embeds": self.embed.run([name], {"input_ids": ids})[0]}

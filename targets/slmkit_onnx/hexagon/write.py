@@ -22,6 +22,7 @@ from slmkit_onnx.hexagon.emission import (
     save,
 )  # fmt: skip
 from slmkit_onnx.hexagon.encodings import asymmetric
+from slmkit_onnx.hexagon.genai import write_genai
 from slmkit_onnx.hexagon.parts import TABLE_LIMIT, Part, first_and_last, plan_parts
 from slmkit_onnx.hexagon.socs import SOCS
 
@@ -73,12 +74,10 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     )  # fmt: skip
     calibration.write(folder)
     emitted = _write_graphs(job, plan, calibration, data, folder)
+    if plan.options.runtime == "genai":
+        write_genai(job, plan.windows, emitted["prefill"], data, folder)
     data.write(folder / DATA, lambda done, total: None)
     progress(int(1000 * EMIT), 1000)
-    if plan.options.runtime == "genai":
-        from slmkit_onnx.hexagon.genai import write_genai
-
-        write_genai(job, plan.windows, emitted["prefill"], data, folder)
     _compile(plan, folder, progress)
     return facts.artifact(job, version, plan, calibration, emitted, folder)
 

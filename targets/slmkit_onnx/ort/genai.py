@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from slmkit.target import Job, Spec
+from slmkit_onnx.genai import token_ids, write_config, write_tokenizer
 from slmkit_onnx.ort.attention import fused
 
 
 def write_genai(job: Job, folder: Path, model: str) -> None:
     """genai_config.json and copies of the tokenizer's files."""
-    text = json.dumps(genai_config(job, model), indent=2) + "\n"
-    (folder / "genai_config.json").write_text(text, encoding="utf-8")
-    for path in job.tokens.files:
-        shutil.copyfile(path, folder / path.name)
-    _write_template(job, folder)
+    write_config(genai_config(job, model), folder)
+    write_tokenizer(job, folder)
 
 
 def genai_config(job: Job, model: str) -> dict[str, Any]:
     """The config of onnxruntime-genai 0.18 for a decoder with its own KV cache."""
-    stop = list(job.tokens.stop)
-    ids = {
-        "bos_token_id": job.tokens.bos,
-        "eos_token_id": stop or None,
-        "pad_token_id": job.tokens.pad if job.tokens.pad is not None else (stop or [0])[0],
-    }
     return {
         "model": {
-            **{key: value for key, value in ids.items() if value is not None},
+            **token_ids(job),
             "type": job.spec.model_type,
             "vocab_size": job.spec.vocabulary,
             "context_length": job.context_length,
@@ -66,10 +56,3 @@ def _decoder(spec: Spec, model: str) -> dict[str, Any]:
             "present_value_names": "present.%d.value",
         },
     }
-
-
-def _write_template(job: Job, folder: Path) -> None:
-    """genai reads chat_template.jinja; older checkpoints keep it in tokenizer_config.json."""
-    path = folder / "chat_template.jinja"
-    if job.tokens.chat_template is not None and not path.exists():
-        path.write_text(job.tokens.chat_template, encoding="utf-8")

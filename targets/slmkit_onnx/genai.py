@@ -1,0 +1,37 @@
+"""What onnxruntime-genai wants beside any model: its config's ids, the tokenizer's files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from slmkit.target import Job
+
+CONFIG = "genai_config.json"
+
+
+def write_config(config: dict[str, Any], folder: Path) -> None:
+    """genai_config.json of a folder."""
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def write_tokenizer(job: Job, folder: Path) -> None:
+    """Copies of the tokenizer's files; the template in the file that genai reads."""
+    for path in job.tokens.files:
+        shutil.copyfile(path, folder / path.name)
+    path = folder / "chat_template.jinja"
+    if job.tokens.chat_template is not None and not path.exists():
+        path.write_text(job.tokens.chat_template, encoding="utf-8")
+
+
+def token_ids(job: Job) -> dict[str, Any]:
+    """bos, eos and pad as the config names them."""
+    stop = list(job.tokens.stop)
+    ids = {
+        "bos_token_id": job.tokens.bos,
+        "eos_token_id": stop or None,
+        "pad_token_id": job.tokens.pad if job.tokens.pad is not None else (stop or [0])[0],
+    }
+    return {key: value for key, value in ids.items() if value is not None}

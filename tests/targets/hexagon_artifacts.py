@@ -1,0 +1,63 @@
+"""Emits hexagon artifacts of tiny models for tests, and runs them beside the reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slmkit.build import codes_of
+from slmkit.cache import Cache
+from slmkit.checkpoint.folder import open_checkpoint
+from slmkit.emit import token_facts
+from slmkit.memory import matrix_schemes
+from slmkit.models import registry
+from slmkit.progress import Silent
+from slmkit.recipe import Recipe, load_recipe
+from slmkit.record import listen
+from slmkit.reference import logits
+from slmkit.target import Artifact, Job, find_backend
+from slmkit_onnx.hexagon.open import open_runner
+
+CONTEXT, CHUNK, TOKENS = 64, 16, 50
+STEPS = [7, 16, *range(32, TOKENS)]  # chunks of 7, 9 and 16 tokens, then one by one
+
+
+def job_of(folder: Path, scratch: Path, recipe: Recipe | None = None, **options: Any) -> Job:
+    """An emit job at a small context, calibrated with random ids, for one chip."""
+    checkpoint, recipe = open_checkpoint(folder), recipe or load_recipe("int4")
+    spec = checkpoint.spec
+    codes = codes_of(checkpoint, matrix_schemes(spec, recipe), Cache(scratch / "c"), Silent())
+    texts = np.random.default_rng(3).integers(0, spec.vocabulary, (24, CHUNK))
+    return Job(
+        "hexagon", listen(spec), lambda o: registry.run(o, spec), codes,
+        {"soc": ["sm8650"], **options}, CONTEXT, CHUNK,
+        token_facts(checkpoint.tokenizer, folder), tuple(map(tuple, texts.tolist())),
+    )  # fmt: skip
+
+
+def emitted(job: Job, folder: Path) -> Artifact:
+    """Write the artifact into a new folder."""
+    folder.mkdir(parents=True)
+    return find_backend("hexagon").emit(job, folder, lambda done, total: None)
+
+
+def ids_for(job: Job) -> np.ndarray:
+    return np.random.default_rng(5).integers(0, job.spec.vocabulary, TOKENS)
+
+
+def reference_of(job: Job) -> np.ndarray:
+    return logits(job.codes, job.spec, [ids_for(job)])[0]
+
+
+def run(folder: Path, artifact: Artifact, mode: str, job: Job, most: int = TOKENS) -> np.ndarray:
+    """Logits of the first ``most`` tokens in a mode."""
+    runner = open_runner(folder, artifact, mode)
+    steps = [step for step in STEPS if step < most]
+    return np.concatenate([runner.feed(chunk) for chunk in np.split(ids_for(job)[:most], steps)])
+
+
+def snr_db(expected: np.ndarray, got: np.ndarray) -> float:
+    noise = np.square(expected - got, dtype=np.float64).sum()
+    return float("inf") if noise == 0 else 10 * np.log10(np.square(expected).sum() / noise)
