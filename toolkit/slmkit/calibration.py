@@ -29,7 +29,7 @@ def calibration_texts(checkpoint: Checkpoint, asked: Path | None) -> tuple[Ids, 
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line]
         texts = [_said(line, number, path, checkpoint.tokenizer) for number, line in lines]
     else:
-        texts = [tuple(checkpoint.tokenizer.encode(text))]
+        texts = [tuple(checkpoint.tokenizer.encode(text))] if text.strip() else []
     found = tuple(ids for ids in texts if ids)
     if not found:
         raise SlmkitError(f"{path} holds no text to calibrate with", "give plain text, or JSONL")

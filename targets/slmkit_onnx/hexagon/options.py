@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -95,9 +96,14 @@ def _weights_refused(model: Model, schemes: Mapping[str, Scheme]) -> list[str]:
 
 
 def _some(names: list[str]) -> str:
-    """A few names, and how many more."""
-    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + rest
+    """Every name, those of several layers as one: ``model.layers.*.mlp.up_proj (24)``."""
+    patterns: dict[str, list[str]] = {}
+    for name in names:
+        patterns.setdefault(re.sub(r"\.layers\.\d+\.", ".layers.*.", name), []).append(name)
+    return ", ".join(
+        each[0] if len(each) == 1 else f"{pattern} ({len(each)})"
+        for pattern, each in patterns.items()
+    )
 
 
 def _too_large(model: Model, schemes: Mapping[str, Scheme], asked: Options) -> list[str]:

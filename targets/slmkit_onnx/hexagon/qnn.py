@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -79,10 +81,12 @@ def reason(log: str, said: str) -> str:
 
 @contextlib.contextmanager
 def logged() -> Iterator[Any]:
-    """Catch what native code writes to stderr; the text, as a function."""
+    """Catch what native code writes to stdout and stderr; the text, as a function."""
     with tempfile.TemporaryFile() as file:
-        saved = os.dup(2)
-        os.dup2(file.fileno(), 2)
+        flush()
+        saved = os.dup(1), os.dup(2)
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
 
         def text() -> str:
             file.seek(0)
@@ -91,8 +95,17 @@ def logged() -> Iterator[Any]:
         try:
             yield text
         finally:
-            os.dup2(saved, 2)
-            os.close(saved)
+            flush()
+            for number, kept in zip((1, 2), saved, strict=True):
+                os.dup2(kept, number)
+                os.close(kept)
+
+
+def flush() -> None:
+    """Write out what Python and the C library hold back."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    ctypes.CDLL(None).fflush(None)
 
 
 def _device() -> Any:

@@ -1,0 +1,90 @@
+"""Integers between the weights: what an encoding keeps, and the ranges that calibration chooses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from slmkit_onnx.hexagon.encodings import LIMITS, SMALLEST, asymmetric, symmetric
+from slmkit_onnx.hexagon.spread import HALF, METHODS, Spread
+
+NUMBERS = st.floats(-1000, 1000, width=32)
+
+
+@given(NUMBERS, NUMBERS, st.sampled_from(["uint8", "uint16"]), st.data())
+def test_numbers_of_the_range_survive_to_half_a_step(one, other, dtype, data):
+    low, high = sorted((one, other))
+    encoding = asymmetric((low, high), dtype)
+    value = np.float32(data.draw(st.floats(min(low, 0), max(high, 0), width=32)))
+    back = encoding.dequantize(encoding.quantize(np.array([value])))[0]
+    assert abs(back - value) <= encoding.scale * 1.01 + 1e-6 * abs(value)
+    assert encoding.dequantize(encoding.quantize(np.zeros(1, np.float32)))[0] == 0
+
+
+@given(NUMBERS, NUMBERS, st.sampled_from(["int16", "uint8"]))
+def test_a_symmetric_encoding_has_zero_in_the_middle_and_covers_both_ends(one, other, dtype):
+    low, high = sorted((one, other))
+    encoding = symmetric((low, high), dtype)
+    least, most = LIMITS[dtype]
+    assert encoding.zero_point == (least + most + 1) // 2
+    ends = encoding.dequantize(encoding.quantize(np.array([low, high], np.float32)))
+    assert np.abs(ends - [low, high]).max() <= encoding.scale
+
+
+@given(arrays(np.float32, st.integers(1, 50), elements=st.floats(-1e6, 1e6, width=32)))
+def test_beyond_the_range_integers_saturate(values):
+    encoding = asymmetric((-1.0, 1.0))
+    integers = encoding.quantize(values).astype(int)
+    least, most = LIMITS["uint16"]
+    assert ((integers >= least) & (integers <= most)).all()
+    assert (np.diff(integers[np.argsort(values, kind="stable")]) >= 0).all()
+
+
+def test_a_value_that_is_always_zero_still_has_a_scale():
+    assert asymmetric((0.0, 0.0)).scale == pytest.approx(SMALLEST / 65535)
+
+
+@given(
+    st.lists(
+        arrays(np.float32, st.integers(1, 40), elements=st.floats(-1e5, 1e5, width=32)),
+        min_size=1, max_size=6,
+    )
+)  # fmt: skip
+def test_a_spread_counts_every_number_however_far_it_must_reach(pieces):
+    spread = Spread(counted=True)
+    for piece in pieces:
+        spread.add(piece)
+    whole = np.concatenate(pieces)
+    assert spread.counts.sum() == len(whole)
+    assert (spread.low, spread.high) == (min(0, whole.min()), max(0, whole.max()))
+    width = spread.reach / HALF
+    for share in (0.25, 0.5, 0.75):  # a histogram's quantile lies within a bin of the numbers'
+        at = spread.centers()[np.searchsorted(np.cumsum(spread.counts), share * len(whole))]
+        assert abs(at - np.quantile(whole, share, method="inverted_cdf")) <= 1.01 * width
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_stays_within_what_was_seen(method):
+    spread = Spread(counted=True)
+    spread.add(np.random.default_rng(1).normal(size=10_000).astype(np.float32))
+    low, high = METHODS[method](spread)
+    assert spread.low <= low < -1 and 1 < high <= spread.high
+
+
+def test_percentile_leaves_a_lone_outlier_out_and_minmax_keeps_it():
+    spread = Spread(counted=True)
+    spread.add(np.random.default_rng(1).uniform(-1, 1, 400_000).astype(np.float32))
+    spread.add(np.array([50], np.float32))
+    assert METHODS["minmax"](spread)[1] == 50
+    assert METHODS["percentile"](spread)[1] < 1.1
+
+
+def test_mse_clips_only_where_rounding_would_cost_more():
+    """With 65536 levels a lone outlier of 50 costs more when clipped than finer steps gain."""
+    spread = Spread(counted=True)
+    spread.add(np.random.default_rng(1).uniform(-1, 1, 400_000).astype(np.float32))
+    spread.add(np.array([50], np.float32))
+    assert METHODS["mse"](spread)[1] > 45

@@ -1,0 +1,88 @@
+"""Calibration text: whose, in which form, and what a mistake in it says."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from slmkit.calibration import BUILT_IN, FILE, calibration_texts
+from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
+from slmkit.errors import SlmkitError
+from slmkit.evaluate import HELD_OUT, read_examples
+from tiny_models import STORIES
+
+
+@pytest.fixture(scope="module")
+def home():
+    return open_checkpoint(SAMPLE_MODEL)
+
+
+@pytest.fixture(scope="module")
+def stories():
+    return open_checkpoint(STORIES)
+
+
+def test_home_brings_its_own_and_none_of_it_is_held_out(home):
+    lines = (SAMPLE_MODEL / FILE).read_text(encoding="utf-8").splitlines()
+    said = {json.loads(line)["messages"][0]["content"] for line in lines}
+    assert len(said) == len(calibration_texts(home, None)) == 48
+    assert not said & {each.prompt for each in read_examples(HELD_OUT)}
+    ids = calibration_texts(home, None)[0]
+    assert '{"intent"' in home.tokenizer.decode(ids)
+
+
+def test_a_model_without_its_own_gets_ours_in_its_own_tokens(stories):
+    texts = calibration_texts(stories, None)
+    assert len(texts) == len(BUILT_IN.read_text(encoding="utf-8").splitlines())
+    assert sum(map(len, texts)) > 4000
+    assert all(0 <= token < stories.spec.vocabulary for text in texts for token in text)
+
+
+def test_plain_text_and_conversations_can_be_given(home, tmp_path):
+    (tmp_path / "a.txt").write_text("turn off the lights\n\nall of them")
+    plain = calibration_texts(home, tmp_path / "a.txt")
+    assert plain == (tuple(home.tokenizer.encode("turn off the lights\n\nall of them")),)
+    lines = [{"messages": [{"role": "user", "content": "hello"}]}, {"text": "hello"}]
+    (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    said, text = calibration_texts(home, tmp_path / "b.jsonl")
+    assert len(said) > len(text)  # the chat template's words around it
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", b'{"messages": [{"role": "user"}]}', "line 1, is not a conversation"),
+        ("a.jsonl", b'{"text": "good"}\n[1, 2]', "line 2, is not a conversation"),
+        ("a.jsonl", b'{"text": 3}', "line 1"),
+        ("a.jsonl", b"not json", "line 1"),
+        ("a.jsonl", b'{"messages": [{"role": "user", "content": 7}]}', "line 1"),
+        ("a.jsonl", b"", "holds no text"),
+        ("a.txt", b"", "holds no text"),
+        ("a.txt", b"\xff\xfe\x00", "cannot read"),
+    ],
+)
+def test_a_mistake_is_one_sentence(stories, tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SlmkitError) as caught:
+        calibration_texts(stories, tmp_path / name)
+    assert said in caught.value.message and caught.value.hint
+
+
+def test_a_missing_file_is_one_sentence(stories, tmp_path):
+    with pytest.raises(SlmkitError, match="cannot read the calibration text"):
+        calibration_texts(stories, tmp_path / "nowhere.txt")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=200), st.sampled_from(["x.jsonl", "x.txt"]))
+def test_any_bytes_give_ids_or_a_sentence(stories, tmp_path, content, name):
+    (tmp_path / name).write_bytes(content)
+    try:
+        texts = calibration_texts(stories, tmp_path / name)
+    except SlmkitError as error:
+        assert error.hint
+    else:
+        assert all(texts)
