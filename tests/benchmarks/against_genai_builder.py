@@ -9,46 +9,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime_genai as genai
-import psutil
+from watching import watched
 
 PROMPT, DECODE, ROUNDS = 32, 128, 5
-
-
-def watched(command: list[str], **options: Any) -> dict[str, float]:
-    """Wall time; the largest process's peak (as ``time -v`` has it); the tree's peak, sampled."""
-    begun = time.monotonic()
-    process = subprocess.Popen(command, **options)
-    found = {"largest_process_gb": 0.0, "tree_gb": 0.0}
-    done = threading.Event()
-
-    def sample() -> None:
-        root = psutil.Process(process.pid)
-        while not done.wait(0.02):
-            sizes = [_resident(each) for each in _family(root)]
-            found["tree_gb"] = max(found["tree_gb"], sum(sizes) / 1e9)
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    _, status, usage = os.wait4(process.pid, 0)
-    done.set()
-    thread.join()
-    if status:
-        raise SystemExit(f"{command} failed with {status}")
-    found["largest_process_gb"] = usage.ru_maxrss / 1e6
-    found["seconds"] = time.monotonic() - begun
-    return found
 
 
 def decode_speed(folder: Path) -> tuple[float, float]:
@@ -113,20 +85,6 @@ def _set_threads(folder: Path, threads: int) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     config["model"]["decoder"]["session_options"]["intra_op_num_threads"] = threads
     path.write_text(json.dumps(config), encoding="utf-8")
-
-
-def _family(root: psutil.Process) -> list[psutil.Process]:
-    try:
-        return [root, *root.children(recursive=True)]
-    except psutil.Error:
-        return []
-
-
-def _resident(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:
-        return 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hexagon_artifacts import emitted, job_of, reference_of, run, snr_db
 
 from slmkit.recipe import Recipe, load_recipe
-from tiny_models import TINY
+from tiny_models import STORIES, TINY
 
 FLOAT32_FLOOR = 100  # dB: ARCHITECTURE's floor for float32 arithmetic
 ACTIVATIONS = 55  # dB: 16-bit activations between the weights; tiny models give 60 and more
@@ -45,6 +46,14 @@ def check_ladder(job, folder: Path) -> None:
 @pytest.mark.parametrize("architecture", TINY)
 def test_every_architecture_keeps_the_floors(tiny, tmp_path, architecture):
     check_ladder(job_of(tiny(architecture), tmp_path), tmp_path / "hexagon")
+
+
+def test_a_trained_model_keeps_the_floors_with_scores_far_apart(tmp_path):
+    """Its attention scores span 500: a mask of -50 would show the future to calibration."""
+    job = job_of(STORIES, tmp_path)
+    check_ladder(job, tmp_path / "hexagon")
+    facts = json.loads((tmp_path / "hexagon" / "calibration.json").read_text())
+    assert facts["hidden"] < -100
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

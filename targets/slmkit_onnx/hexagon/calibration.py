@@ -59,11 +59,33 @@ class Calibration:
         (folder / TABLE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def calibrate(
-    job: Job, tokens: int, data: DataFile, folder: Path, method: str, margin: float,
-    most: int, progress: Progress,
-) -> Calibration:  # fmt: skip
-    """Read ``most`` tokens of the job's texts in runs of ``tokens``; weights go to ``folder``."""
+@dataclass(frozen=True)
+class Heard:
+    """What was gathered: each value's spread, the range of the embedding table."""
+
+    spreads: dict[str, Spread]
+    table: Range
+    tokens: int
+
+    def choose(self, method: str, margin: float) -> Calibration:
+        """Ranges by a method of ``METHODS``, widened by ``margin``."""
+        ranges = {}
+        for name in sorted(self.spreads):
+            low, high = METHODS[method](self.spreads[name])
+            ranges[name] = low * margin, high * margin
+        scores = [span for name, span in ranges.items() if name.endswith(".scores")]
+        ranges["input_embeds"] = self.table
+        return Calibration(ranges, hidden_score(scores), method, margin, self.tokens)
+
+
+def listen(
+    job: Job, tokens: int, most: int, counted: bool, data: DataFile, folder: Path,
+    progress: Progress,
+) -> Heard:  # fmt: skip
+    """Read ``most`` tokens of the job's texts in runs of ``tokens``; weights go to ``folder``.
+
+    ``counted``: gather histograms too, which every method but "minmax" needs.
+    """
     form = Form(Window(tokens, 0), every_unit(job.spec.layers), exposed=True)
     emitted = emit_form(job, form, data)
     embedding = embedding_graph(job, emitted.table, data, None)
@@ -71,13 +93,8 @@ def calibrate(
     embed = embedding.model("embedding").SerializeToString()
     data.write(folder / DATA, lambda done, total: progress(done, 2 * total))
     runs = evenly(fixed_runs(job.calibration, tokens), max(1, most // tokens))
-    spreads = _listen(models, embed, emitted, runs, folder, method != "minmax", progress)
-    ranges = {name: _widened(METHODS[method](spread), margin) for name, spread in spreads.items()}
-    ranges["input_embeds"] = WeightWriter(job.codes).table_range(emitted.table)
-    scores = [minmax for name, minmax in ranges.items() if name.endswith(".scores")]
-    return Calibration(
-        dict(sorted(ranges.items())), hidden_score(scores), method, margin, tokens * len(runs)
-    )
+    spreads = _gather(models, embed, emitted, runs, folder, counted, progress)
+    return Heard(spreads, WeightWriter(job.codes).table_range(emitted.table), tokens * len(runs))
 
 
 def fixed_runs(texts: Sequence[Sequence[int]], tokens: int) -> list[Ids]:
@@ -95,7 +112,7 @@ def evenly(runs: list[Ids], most: int) -> list[Ids]:
     return [runs[at] for at in chosen]
 
 
-def _listen(
+def _gather(
     models: list[bytes], embed: bytes, emitted: Emitted, runs: list[Ids], folder: Path,
     counted: bool, progress: Progress,
 ) -> dict[str, Spread]:  # fmt: skip
@@ -129,7 +146,3 @@ def _listen(
 def _read_later(emitted: Emitted, at: int) -> set[str]:
     """What the parts after this one read."""
     return {each.name for graph in emitted.graphs.graphs[at + 1 :] for each in graph.inputs}
-
-
-def _widened(span: Range, margin: float) -> Range:
-    return span[0] * margin, span[1] * margin

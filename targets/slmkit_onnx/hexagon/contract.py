@@ -22,6 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 HIDDEN = -50.0  # least that the mask takes off a score
+UNRANGED = -1e6  # the same before any score was seen: in float32 it hides whatever there is
 ROOM = 20.0  # what stays between the lowest score seen in calibration and a hidden one: e^-20
 
 

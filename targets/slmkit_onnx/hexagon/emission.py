@@ -12,7 +12,7 @@ from slmkit.target import Job
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.graph import Graph
 from slmkit_onnx.hexagon.attention import AttentionWriter
-from slmkit_onnx.hexagon.contract import CONTRACTS, HIDDEN, Contract, Window
+from slmkit_onnx.hexagon.contract import CONTRACTS, UNRANGED, Contract, Window
 from slmkit_onnx.hexagon.encodings import Encoding, Ranges
 from slmkit_onnx.hexagon.graphs import StaticGraphs
 from slmkit_onnx.hexagon.host import Host
@@ -33,7 +33,7 @@ class Form:
     window: Window
     parts: Sequence[Part]
     ranges: Ranges | None = None  # None: float32
-    hidden: float = HIDDEN
+    hidden: float = UNRANGED
     contract: Contract = CONTRACTS["slmkit"]
     embedded: bool = False  # the embedding table lies in the graph
     exposed: bool = False  # every value is an output, for calibration

@@ -9,7 +9,7 @@ from pathlib import Path
 from slmkit.target import Artifact, Job
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.hexagon import facts, options
-from slmkit_onnx.hexagon.calibration import Calibration, calibrate
+from slmkit_onnx.hexagon.calibration import Calibration, listen
 from slmkit_onnx.hexagon.compile import KINDS, compile_part, graph_file
 from slmkit_onnx.hexagon.contract import CONTRACTS, Window
 from slmkit_onnx.hexagon.emission import (
@@ -68,10 +68,12 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     """The whole artifact; ``folder`` is empty before."""
     plan, data = make_plan(job), DataFile(DATA)
     tokens = plan.windows["prefill"].tokens
-    calibration = calibrate(
-        job, tokens, data, folder, plan.options.range, plan.options.margin, plan.options.tokens,
+    asked = plan.options
+    heard = listen(
+        job, tokens, asked.tokens, asked.range != "minmax", data, folder,
         lambda done, total: progress(int(1000 * CALIBRATE * done / max(total, 1)), 1000),
     )  # fmt: skip
+    calibration = heard.choose(asked.range, asked.margin)
     calibration.write(folder)
     emitted = _write_graphs(job, plan, calibration, data, folder)
     if plan.options.runtime == "genai":

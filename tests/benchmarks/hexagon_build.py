@@ -1,0 +1,74 @@
+"""What a hexagon artifact costs: the build, its memory, and binaries separate and shared.
+
+python tests/benchmarks/hexagon_build.py CHECKPOINT FOLDER [--soc sm8650] [--context 512]
+
+The limit beside it: 8 GB of memory; public figures for exports of 1B models are 50 to 100 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from watching import watched
+
+from slmkit.load import artifact_of
+from slmkit.manifest import read_manifest
+from slmkit_onnx.hexagon.compile import compile_part
+from slmkit_onnx.hexagon.socs import SOCS
+
+LIMIT_GB = 8
+TIMEOUT = 3600
+
+
+def binaries(folder: Path, names: list[str], soc: str, shared: bool, out: Path) -> dict[str, Any]:
+    """Compile all parts for one chip: seconds and megabytes."""
+    shutil.rmtree(out, ignore_errors=True)
+    begun = time.monotonic()
+    for part in names:
+        compile_part(folder, out, part, SOCS[soc], shared, TIMEOUT)
+    seconds = time.monotonic() - begun
+    size = sum(path.stat().st_size for path in out.glob("*.bin")) / 1e6
+    shutil.rmtree(out)
+    return {"seconds": round(seconds, 1), "mb": round(size, 2)}
+
+
+def size_mb(folder: Path) -> float:
+    """Of all files below."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+def main() -> None:
+    """Build without a cache, then compile both ways; print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--soc", default="sm8650")
+    parser.add_argument("--recipe", default="int4")
+    parser.add_argument("--context", default="512")
+    asked = parser.parse_args()
+    shutil.rmtree(asked.folder, ignore_errors=True)
+    cost = watched(
+        [sys.executable, "-m", "slmkit", "build", "--target", "android", "--no-cache",
+         "--model", str(asked.checkpoint), "--recipe", asked.recipe, "--artifacts", "hexagon",
+         "--soc", asked.soc, "--context", asked.context, "--out", str(asked.folder)],
+    )  # fmt: skip
+    bundle = next(asked.folder.iterdir())
+    artifact = artifact_of(read_manifest(bundle), "hexagon")
+    names = [part["name"] for part in artifact.facts["parts"]]
+    report: dict[str, Any] = {"build": cost, "limit_gb": LIMIT_GB, "bundle_mb": size_mb(bundle)}
+    for soc in asked.soc.split(","):
+        report[soc] = {
+            kind: binaries(bundle / "hexagon", names, soc, kind == "shared", asked.folder / "out")
+            for kind in ("separate", "shared")
+        }
+    sys.stdout.write(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

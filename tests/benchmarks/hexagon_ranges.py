@@ -1,0 +1,124 @@
+"""Range methods and margins for 16-bit activations, side by side on one checkpoint.
+
+python tests/benchmarks/hexagon_ranges.py CHECKPOINT [--tokens 4096]
+
+Signal to noise of the QDQ graph against its float twin, both on ONNX Runtime's CPU, on text that
+calibration has not heard; --data names it (home: held-out sentences).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slmkit.build import codes_of
+from slmkit.cache import Cache
+from slmkit.calibration import calibration_texts
+from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
+from slmkit.emit import token_facts
+from slmkit.evaluate import HELD_OUT, read_examples
+from slmkit.memory import matrix_schemes
+from slmkit.models import registry
+from slmkit.parity import signal_to_noise
+from slmkit.progress import Silent
+from slmkit.recipe import load_recipe
+from slmkit.record import listen
+from slmkit.target import Job
+from slmkit_onnx.data import DataFile
+from slmkit_onnx.hexagon import calibration
+from slmkit_onnx.hexagon.calibration import Calibration
+from slmkit_onnx.hexagon.contract import Window
+from slmkit_onnx.hexagon.emission import DATA, EXACT_EMBEDS, Form, embedding_graph, emit_form
+from slmkit_onnx.hexagon.encodings import asymmetric
+from slmkit_onnx.hexagon.host import slots
+from slmkit_onnx.hexagon.parts import Part
+from slmkit_onnx.hexagon.spread import METHODS
+from slmkit_onnx.sessions import cpu_session
+
+MARGINS = (1.0, 1.1, 1.2, 1.3, 1.5, 2.0)
+CHUNK, TEXTS = 128, 12
+
+
+def job_of(folder: Path, scratch: Path) -> Job:
+    """The job that a build would hand to the backend."""
+    checkpoint, recipe = open_checkpoint(folder), load_recipe("int4")
+    spec = checkpoint.spec
+    codes = codes_of(checkpoint, matrix_schemes(spec, recipe), Cache(scratch), Silent())
+    return Job(
+        "hexagon", listen(spec), lambda o: registry.run(o, spec), codes, {}, 2 * CHUNK, CHUNK,
+        token_facts(checkpoint.tokenizer, folder), calibration_texts(checkpoint, None),
+    )  # fmt: skip
+
+
+def unheard(folder: Path) -> list[np.ndarray]:
+    """Runs of tokens that calibration does not see: home's held-out sentences, else random ids."""
+    checkpoint = open_checkpoint(folder)
+    if folder == SAMPLE_MODEL:
+        said = [example.prompt + example.answer for example in read_examples(HELD_OUT)[:TEXTS]]
+        return calibration.fixed_runs([checkpoint.tokenizer.encode(text) for text in said], CHUNK)
+    random = np.random.default_rng(9)
+    return list(random.integers(0, checkpoint.spec.vocabulary, (TEXTS, CHUNK)))
+
+
+class Trial:
+    """One float graph, its answers, and QDQ graphs under any ranges."""
+
+    def __init__(self, job: Job, folder: Path, runs: list[np.ndarray]) -> None:
+        self.job, self.folder, self.data = job, folder, DataFile(DATA)
+        self.form = Form(Window(CHUNK, 0), [Part("model", 0, job.spec.layers)])
+        self.emitted = emit_form(job, self.form, self.data)
+        embed = embedding_graph(job, self.emitted.table, self.data, None)
+        self.data.write(folder / DATA, lambda done, total: None)
+        lookup = cpu_session(embed.model("embed").SerializeToString(), folder)
+        self.embeds = [
+            lookup.run([EXACT_EMBEDS], {"input_ids": run[None].astype(np.int32)})[0] for run in runs
+        ]
+        self.expected = self.run(self.emitted, None)
+
+    def quality(self, chosen: Calibration) -> float:
+        """dB of the QDQ graph under these ranges."""
+        form = Form(self.form.window, self.form.parts, chosen.ranges, chosen.hidden)
+        emitted = emit_form(self.job, form, self.data)
+        self.data.write(self.folder / DATA, lambda done, total: None)
+        got = self.run(emitted, asymmetric(chosen.ranges["input_embeds"]))
+        return signal_to_noise(np.concatenate(self.expected), np.concatenate(got))
+
+    def run(self, emitted: Any, grid: Any) -> list[np.ndarray]:
+        """Logits of every run."""
+        model = emitted.graphs.graphs[0].model("trial").SerializeToString()
+        session = cpu_session(model, self.folder)
+        fixed = emitted.host.inputs(*slots(self.form.window, 0, CHUNK, slides=False))
+        rounded = [grid.quantize(each) if grid else each for each in self.embeds]
+        return [session.run(["logits"], {**fixed, "input_embeds": each})[0] for each in rounded]
+
+
+def main() -> None:
+    """Print dB by method and margin as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--tokens", type=int, default=4096)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "out"
+        folder.mkdir()
+        job = job_of(asked.checkpoint, Path(scratch) / "cache")
+        trial = Trial(job, folder, unheard(asked.checkpoint))
+        heard = calibration.listen(
+            job, CHUNK, asked.tokens, True, trial.data, folder, lambda done, total: None
+        )
+        report = {
+            f"{method} x {margin}": round(trial.quality(heard.choose(method, margin)), 1)
+            for method in METHODS
+            for margin in MARGINS
+        }
+    sys.stdout.write(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

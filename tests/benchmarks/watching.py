@@ -1,0 +1,50 @@
+"""Run a command and watch what it costs: wall time and memory, its children's included."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from typing import Any
+
+import psutil
+
+
+def watched(command: list[str], **options: Any) -> dict[str, float]:
+    """Wall time; the largest process's peak (as ``time -v`` has it); the tree's peak, sampled."""
+    begun = time.monotonic()
+    process = subprocess.Popen(command, **options)
+    found = {"largest_process_gb": 0.0, "tree_gb": 0.0}
+    done = threading.Event()
+
+    def sample() -> None:
+        root = psutil.Process(process.pid)
+        while not done.wait(0.02):
+            sizes = [_resident(each) for each in _family(root)]
+            found["tree_gb"] = max(found["tree_gb"], sum(sizes) / 1e9)
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    _, status, usage = os.wait4(process.pid, 0)
+    done.set()
+    thread.join()
+    if status:
+        raise SystemExit(f"{command} failed with {status}")
+    found["largest_process_gb"] = usage.ru_maxrss / 1e6
+    found["seconds"] = time.monotonic() - begun
+    return found
+
+
+def _family(root: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
