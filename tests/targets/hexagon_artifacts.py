@@ -29,7 +29,7 @@ def job_of(folder: Path, scratch: Path, recipe: Recipe | None = None, **options:
     checkpoint, recipe = open_checkpoint(folder), recipe or load_recipe("int4")
     spec = checkpoint.spec
     codes = codes_of(checkpoint, matrix_schemes(spec, recipe), Cache(scratch / "c"), Silent())
-    texts = np.random.default_rng(3).integers(0, spec.vocabulary, (24, CHUNK))
+    texts = np.random.default_rng(3).integers(0, spec.vocabulary, (64, CONTEXT))
     return Job(
         "hexagon", listen(spec), lambda o: registry.run(o, spec), codes,
         {"soc": ["sm8650"], **options}, CONTEXT, CHUNK,

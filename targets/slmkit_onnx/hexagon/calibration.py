@@ -92,24 +92,23 @@ def listen(
     models = [graph.model("calibration").SerializeToString() for graph in emitted.graphs.graphs]
     embed = embedding.model("embedding").SerializeToString()
     data.write(folder / DATA, lambda done, total: progress(done, 2 * total))
-    runs = evenly(fixed_runs(job.calibration, tokens), max(1, most // tokens))
+    runs = packed_runs(job.calibration, tokens, most)
     spreads = _gather(models, embed, emitted, runs, folder, counted, progress)
     return Heard(spreads, WeightWriter(job.codes).table_range(emitted.table), tokens * len(runs))
 
 
-def fixed_runs(texts: Sequence[Sequence[int]], tokens: int) -> list[Ids]:
-    """Each text in runs of exactly ``tokens``: a short one is repeated, a long one is cut."""
-    runs = []
-    for text in texts:
-        count = max(1, len(text) // tokens)
-        runs += np.split(np.resize(np.asarray(text, dtype=np.int64), count * tokens), count)
-    return runs
+def packed_runs(texts: Sequence[Sequence[int]], tokens: int, most: int) -> list[Ids]:
+    """At most ``most`` tokens in runs of exactly ``tokens`` that begin all over the texts.
 
-
-def evenly(runs: list[Ids], most: int) -> list[Ids]:
-    """At most so many runs, from all over the text."""
-    chosen = np.linspace(0, len(runs) - 1, min(most, len(runs))).round().astype(int)
-    return [runs[at] for at in chosen]
+    A run is a text and those after it, the first again after the last, until it is full.
+    """
+    joined = np.concatenate([np.asarray(text, dtype=np.int64) for text in texts])
+    starts = np.cumsum([0, *map(len, texts[:-1])])
+    count = max(1, min(most, len(joined)) // tokens)
+    chosen = starts[np.linspace(0, len(starts), count, endpoint=False).astype(int)]
+    if len(texts) < count:
+        chosen = np.arange(count) * tokens
+    return [np.take(joined, np.arange(at, at + tokens), mode="wrap") for at in chosen]
 
 
 def _gather(

@@ -37,7 +37,7 @@ class Options:
 
     soc: tuple[str, ...] = socs.DEFAULT
     range: str = "minmax"
-    margin: float = 1.3
+    margin: float = 1.5
     tokens: int = 4096  # of calibration text, at most
     runtime: str = "slmkit"
     part_limit: int = GRAPH_LIMIT

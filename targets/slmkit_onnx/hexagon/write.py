@@ -29,6 +29,7 @@ from slmkit_onnx.hexagon.socs import SOCS
 Progress = Callable[[int, int], None]
 EMULATED = 32_000_000  # parameters: beyond, a decode step on the emulator takes seconds
 FLOAT, CHECK = "float.", "check."  # prefixes of files that serve parity only
+RUN = 256  # tokens of a calibration run: longer ones gained nothing
 CALIBRATE, EMIT = 0.3, 0.4  # shares of the progress after these steps
 
 
@@ -67,10 +68,9 @@ def make_plan(job: Job) -> Plan:
 def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     """The whole artifact; ``folder`` is empty before."""
     plan, data = make_plan(job), DataFile(DATA)
-    tokens = plan.windows["prefill"].tokens
     asked = plan.options
     heard = listen(
-        job, tokens, asked.tokens, asked.range != "minmax", data, folder,
+        job, min(job.context_length, RUN), asked.tokens, asked.range != "minmax", data, folder,
         lambda done, total: progress(int(1000 * CALIBRATE * done / max(total, 1)), 1000),
     )  # fmt: skip
     calibration = heard.choose(asked.range, asked.margin)
