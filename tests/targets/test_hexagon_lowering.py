@@ -11,6 +11,7 @@ import pytest
 from hexagon_artifacts import emitted, job_of, reference_of, run, snr_db
 
 from slmkit.recipe import Recipe, load_recipe
+from slmkit_onnx.hexagon.socs import OLDEST, SOCS
 from tiny_models import STORIES, TINY
 
 FLOAT32_FLOOR = 100  # dB: ARCHITECTURE's floor for float32 arithmetic
@@ -22,7 +23,7 @@ SCHEMES = {
     "int4-per-channel": {"encoding": "per-channel", "bits": 4},
     "int8-per-channel": {"encoding": "per-channel", "bits": 8},
 }
-EVERY_CHIP = ("sm8550", "sm8650", "sm8750", "sm8850")
+EVERY_CHIP = [soc.name for soc in SOCS.values() if soc.architecture >= OLDEST]
 
 
 def recipe_of(scheme: str) -> Recipe:

@@ -49,7 +49,9 @@ def compile_job(payload: dict[str, Any], report: worker.Report) -> None:
 
 
 def sdk_version(stub: Path) -> str:
-    """The QAIRT version that a stub's binary is tied to."""
+    """The QAIRT version that a stub's binary is tied to; unknown where nothing was compiled."""
+    if not stub.exists():
+        return "unknown"
     for node in onnx.load(str(stub), load_external_data=False).graph.node:
         for attribute in node.attribute:
             if attribute.name == "ep_sdk_version":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from slmkit_onnx.hexagon.socs import SOCS
 if TYPE_CHECKING:
     from slmkit_onnx.hexagon.write import Plan
 
+FORMAT = "QDQ ONNX and QNN context binaries"
 EMULATED_PROMPTS, OTHER_PROMPTS = 2, 1  # golden prompts on the first chip's emulator, and the rest
 ABOUT = {
     "input_ids": "token ids",
@@ -29,10 +31,6 @@ ABOUT = {
     "new_value": "values of these tokens in layer {}, for the host to append",
     "logits": "next-token scores",
 }
-PACKAGES = (
-    "Android: Maven com.microsoft.onnxruntime:onnxruntime-android-qnn (or ONNX Runtime with the "
-    "onnxruntime-qnn plugin) with com.qualcomm.qti:qnn-runtime of the QAIRT version `qairt`"
-)
 SHARED_UNRUN = (
     "hexagon: the weight-shared binaries that ship (the emulator on x86-64 crashes when it reloads "
     "one); the same graphs were compiled one by one, reloaded and run"
@@ -40,12 +38,12 @@ SHARED_UNRUN = (
 
 
 def artifact(
-    job: Job, version: str, plan: Plan, calibration: Any, emitted: Mapping[str, Emitted],
+    job: Job, written_by: str, plan: Plan, calibration: Any, emitted: Mapping[str, Emitted],
     folder: Path,
 ) -> Artifact:  # fmt: skip
     """The artifact as the manifest shows it."""
     host = emitted["prefill"].host
-    stub = folder / plan.options.soc[0] / graph_file("decode", plan.parts[-1].name)
+    sdk = sdk_version(folder / plan.options.soc[0] / graph_file("decode", plan.parts[-1].name))
     facts: dict[str, Any] = {
         "contract": plan.options.runtime,
         "context_length": job.context_length,
@@ -69,8 +67,8 @@ def artifact(
         "socs": [_soc(name) for name in plan.options.soc],
         "binaries": "SOC/prefill*.onnx and SOC/decode*.onnx load SOC/prefill*_qnn.bin, which holds "
         "both graphs and one copy of the weights",
-        "qairt": sdk_version(stub),
-        "packages": PACKAGES,
+        "qairt": sdk,
+        "packages": _packages(sdk),
         "calibration": {
             "method": calibration.method, "margin": calibration.margin,
             "tokens": calibration.tokens,
@@ -79,10 +77,8 @@ def artifact(
     }  # fmt: skip
     inputs, outputs = _tensors(emitted, "inputs"), _tensors(emitted, "outputs")
     modes = _modes(plan)
-    return Artifact(
-        job.artifact, version, "QDQ ONNX and QNN context binaries", modes, inputs, outputs, facts,
-        shipped="qdq" if not plan.emulated else modes[-1].name,
-    )  # fmt: skip
+    shipped = modes[-1].name if plan.emulated else "qdq"
+    return Artifact(job.artifact, written_by, FORMAT, modes, inputs, outputs, facts, shipped)
 
 
 def _modes(plan: Plan) -> tuple[Mode, ...]:
@@ -111,6 +107,15 @@ def _not_executed(job: Job, plan: Plan) -> list[str]:
         "hexagon: the whole model and its binaries on the emulator: with "
         f"{job.model.parameters:,} parameters it is too large for it; the first and the last "
         "layer ran there, the whole model as QDQ on ONNX Runtime's CPU"
+    ]
+
+
+def _packages(sdk: str) -> list[str]:
+    """What an Android app must pair with the binaries: Maven packages of these versions."""
+    return [
+        "com.microsoft.onnxruntime:onnxruntime-android",
+        f"com.qualcomm.qti:onnxruntime-android-qnn, version {version('onnxruntime-qnn')}",
+        f"com.qualcomm.qti:qnn-runtime, of QAIRT {sdk}",
     ]
 
 

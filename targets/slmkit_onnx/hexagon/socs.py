@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ class Soc:
     id: int
     architecture: int
     about: str
-    proved: bool
+    default: bool
 
 
 def _load() -> dict[str, Soc]:
@@ -28,7 +27,7 @@ def _load() -> dict[str, Soc]:
 
 
 SOCS = _load()
-DEFAULT = tuple(soc.name for soc in SOCS.values() if soc.proved)
+DEFAULT = tuple(soc.name for soc in SOCS.values() if soc.default)
 
 
 def refused(name: object) -> str:
@@ -43,8 +42,3 @@ def refused(name: object) -> str:
             f"and computes the attention of a decode step wrongly (4 to 17 dB); choose among {good}"
         )
     return ""
-
-
-def chosen(names: Sequence[str] | None) -> list[Soc]:
-    """The chips of these names, or the default ones."""
-    return [SOCS[name] for name in names or DEFAULT]
