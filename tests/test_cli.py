@@ -120,6 +120,8 @@ def test_a_missing_backend_is_one_sentence_with_the_command(tmp_path, monkeypatc
     [
         ("build", "--target", "android", "--model", "nowhere"),
         ("build", "--target", "ios"),
+        ("build", "--target", "android", "--soc", "sm8450"),
+        ("build", "--target", "android", "--calibration", "nowhere"),
         ("parity", "nowhere"),
         ("run", "nowhere", "--prompt", "hi"),
         ("eval", "nowhere"),

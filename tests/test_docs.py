@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from slmkit.build import build
+from slmkit.build import Request, build
 from slmkit.cli import main
 from slmkit.models.registry import MODELS
 from slmkit.platforms import PLATFORMS
 from slmkit.progress import Silent
 from slmkit.recipe import shipped_names
-from tiny_models import STORIES, ort_request
+from tiny_models import STORIES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -71,7 +71,8 @@ def test_the_readme_names_every_command_model_type_target_and_recipe():
 def test_the_tree_of_a_bundle_is_a_real_one(tmp_path):
     tree = next(block for block in blocks(README) if "manifest.json" in block)
     shown = {line.strip().split("  ")[0].rstrip("/") for line in tree.strip().splitlines()[1:]}
-    folder = build(ort_request(STORIES, "int4", tmp_path), Silent()).folder
+    request = Request(STORIES, "android", "int4", tmp_path, socs=("sm8550",))
+    folder = build(request, Silent()).folder
     real = {path.name for path in folder.rglob("*")}
     optional = {"chat_template.jinja", "tokenizer/", "special_tokens_map.json"}
     assert shown - optional <= real | {"tokenizer"}

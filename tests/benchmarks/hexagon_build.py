@@ -10,20 +10,25 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from watching import watched
 
 from slmkit.load import artifact_of
 from slmkit.manifest import read_manifest
+from slmkit.target import Artifact, Runner
 from slmkit_onnx.hexagon.compile import compile_part
+from slmkit_onnx.hexagon.open import open_runner
 from slmkit_onnx.hexagon.socs import SOCS
 
 LIMIT_GB = 8
 TIMEOUT = 3600
+STEPS = 20
 
 
 def binaries(folder: Path, names: list[str], soc: str, shared: bool, out: Path) -> dict[str, Any]:
@@ -36,6 +41,21 @@ def binaries(folder: Path, names: list[str], soc: str, shared: bool, out: Path) 
     size = sum(path.stat().st_size for path in out.glob("*.bin")) / 1e6
     shutil.rmtree(out)
     return {"seconds": round(seconds, 1), "mb": round(size, 2)}
+
+
+def decode_ms(folder: Path, artifact: Artifact, mode: str) -> dict[str, float]:
+    """Milliseconds of a whole prefill chunk and of a decode step; the median of some."""
+    runner = open_runner(folder, artifact, mode)
+    chunk = np.arange(artifact.facts["graphs"]["prefill"]["tokens"])
+    prefill = _timed(runner, chunk)
+    steps = [_timed(runner, chunk[:1]) for _ in range(STEPS)]
+    return {"prefill_ms": round(prefill, 1), "decode_ms": round(statistics.median(steps), 1)}
+
+
+def _timed(runner: Runner, ids: Any) -> float:
+    begun = time.monotonic()
+    runner.feed(ids)
+    return 1000 * (time.monotonic() - begun)
 
 
 def size_mb(folder: Path) -> float:
@@ -67,6 +87,8 @@ def main() -> None:
             kind: binaries(bundle / "hexagon", names, soc, kind == "shared", asked.folder / "out")
             for kind in ("separate", "shared")
         }
+        if soc in {mode.name for mode in artifact.modes}:
+            report[soc] |= decode_ms(bundle / "hexagon", artifact, soc)
     sys.stdout.write(json.dumps(report, indent=1) + "\n")
 
 

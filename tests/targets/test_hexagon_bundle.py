@@ -16,7 +16,7 @@ from slmkit.load import load
 from slmkit.manifest import read_manifest
 from slmkit.progress import Silent
 from slmkit.recheck import recheck
-from slmkit_onnx.hexagon import write
+from slmkit_onnx.hexagon import plan
 from tiny_models import STORIES, tiny_config, write_checkpoint
 
 LADDER = {
@@ -103,7 +103,7 @@ def test_answers_come_from_the_reloaded_binary(built):
 def test_a_model_too_large_for_the_emulator_runs_its_first_and_last_layer(
     tiny, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(write, "EMULATED", 0)
+    monkeypatch.setattr(plan, "EMULATED", 0)
     job = job_of(tiny("llama", num_hidden_layers=4), tmp_path)
     artifact = emitted(job, tmp_path / "hexagon")
     assert [mode.name for mode in artifact.modes] == ["float", "qdq", "sm8650-layers"]

@@ -18,7 +18,7 @@ from tiny_models import ort_request
 
 SENTENCES = 100
 ONE_POINT = 1  # of SENTENCES
-CONTEXT, CHUNK = 256, 128
+CONTEXT, CHUNK = 128, 64
 
 
 def right_answers(runner, tokenizer) -> int:

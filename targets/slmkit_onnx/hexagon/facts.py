@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from slmkit.target import Artifact, Job, Mode, Tensor
+from slmkit_onnx.hexagon.calibration import Calibration
 from slmkit_onnx.hexagon.compile import graph_file, sdk_version
 from slmkit_onnx.hexagon.emission import Emitted
 from slmkit_onnx.hexagon.graphs import Value
+from slmkit_onnx.hexagon.plan import Plan
 from slmkit_onnx.hexagon.socs import SOCS
-
-if TYPE_CHECKING:
-    from slmkit_onnx.hexagon.write import Plan
 
 FORMAT = "QDQ ONNX and QNN context binaries"
 EMULATED_PROMPTS, OTHER_PROMPTS = 2, 1  # golden prompts on the first chip's emulator, and the rest
@@ -38,7 +37,7 @@ SHARED_UNRUN = (
 
 
 def artifact(
-    job: Job, written_by: str, plan: Plan, calibration: Any, emitted: Mapping[str, Emitted],
+    job: Job, written_by: str, plan: Plan, calibration: Calibration, emitted: Mapping[str, Emitted],
     folder: Path,
 ) -> Artifact:  # fmt: skip
     """The artifact as the manifest shows it."""

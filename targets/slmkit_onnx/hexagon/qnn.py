@@ -21,7 +21,6 @@ from slmkit_onnx.sessions import options_for
 
 PROVIDER = "QNNExecutionProvider"
 VERSION = f"onnxruntime-qnn {onnxruntime_qnn.__version__}"
-FAILED_NODE = re.compile(r"(?:backendValidateOpConfig\(\) failed|Failed).*?node[ :]+'?([\w./+-]+)")
 
 
 def qnn_session(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from slmkit.target import Artifact, Job
 from slmkit_onnx.data import DataFile
-from slmkit_onnx.hexagon import facts, options
+from slmkit_onnx.hexagon import facts
 from slmkit_onnx.hexagon.calibration import Calibration, listen
-from slmkit_onnx.hexagon.compile import KINDS, compile_part, graph_file
-from slmkit_onnx.hexagon.contract import CONTRACTS, Window
+from slmkit_onnx.hexagon.compile import compile_part, graph_file
+from slmkit_onnx.hexagon.contract import CONTRACTS
 from slmkit_onnx.hexagon.emission import (
     DATA,
     EMBED,
@@ -23,46 +23,14 @@ from slmkit_onnx.hexagon.emission import (
 )  # fmt: skip
 from slmkit_onnx.hexagon.encodings import asymmetric
 from slmkit_onnx.hexagon.genai import write_genai
-from slmkit_onnx.hexagon.parts import TABLE_LIMIT, Part, first_and_last, plan_parts
+from slmkit_onnx.hexagon.parts import Part, first_and_last
+from slmkit_onnx.hexagon.plan import Plan, make_plan
 from slmkit_onnx.hexagon.socs import SOCS
 
 Progress = Callable[[int, int], None]
-EMULATED = 32_000_000  # parameters: beyond, a decode step on the emulator takes seconds
 FLOAT, CHECK = "float.", "check."  # prefixes of files that serve parity only
 RUN = 256  # tokens of a calibration run: longer ones gained nothing
 CALIBRATE, EMIT = 0.3, 0.4  # shares of the progress after these steps
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is decided before anything is emitted."""
-
-    options: options.Options
-    windows: dict[str, Window]  # by kind
-    parts: Sequence[Part]
-    emulated: bool  # the whole model runs on the emulator
-    table_bytes: int  # of the embedding, as uint16
-
-    @property
-    def embedded(self) -> bool:
-        """Whether the embedding table lies in the graph."""
-        own = self.options.runtime == "slmkit" and len(self.parts) == 1
-        return own and self.table_bytes <= TABLE_LIMIT
-
-
-def make_plan(job: Job) -> Plan:
-    """Windows and parts, from sizes alone."""
-    chosen = options.read(job.options)
-    chunk = max(2, min(job.prefill_chunk, job.context_length // 2))
-    sizes = options.sizes_of(job.model, job.codes.schemes)
-    return Plan(
-        chosen,
-        {kind: Window(tokens, job.context_length - tokens)
-         for kind, tokens in zip(KINDS, (chunk, 1), strict=True)},
-        plan_parts(sizes, chosen.part_limit),
-        job.model.parameters <= EMULATED,
-        job.spec.vocabulary * job.spec.width * 2,
-    )  # fmt: skip
 
 
 def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
