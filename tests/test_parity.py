@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from rich.console import Console
 
 from slmkit.golden import Golden, load_golden, outputs_of, save_golden
-from slmkit.parity import Line, broken, line_from_json, measure
-from slmkit.recipe import Bound
+from slmkit.parity import Line, broken, judge, line_from_json, measure
+from slmkit.recipe import Bound, load_recipe
+from slmkit.show import parity_table
+from slmkit.target import Mode
 
 LOGITS = arrays(np.float32, (6, 10), elements=st.floats(-50, 50, width=32))
 
@@ -124,3 +130,38 @@ def test_a_line_survives_json():
     line = Line("ort", "exact", "reference", "lowering", "a runtime", found, ("why",))
     again = line_from_json(line.as_json())
     assert again.as_json() == line.as_json()
+
+
+def test_fewer_prompts_are_the_first_ones():
+    golden = golden_of(np.arange(60, dtype=np.float32).reshape(6, 10))
+    two = Golden(
+        ("a", "b"), (np.arange(6), np.arange(6, 9)), (2, 1),
+        outputs_of([np.ones((6, 10), np.float32), np.zeros((3, 10), np.float32)]),
+    )  # fmt: skip
+    assert golden.first(None) is golden
+    first = two.first(1)
+    assert (first.names, len(first.outputs.values), len(first.sequences)) == (("a",), 6, 1)
+    assert first.outputs.values.min() == 1
+
+
+def test_a_step_is_judged_against_an_earlier_mode_by_its_own_bound():
+    bounds = load_recipe("int4").parity
+    golden = golden_of(np.eye(6, 10, dtype=np.float32) * 9)
+    mode = Mode("sm8650", "a step", {"qdq": "emulator", "reference": "activations"})
+    near = outputs_of([golden.outputs.values * np.float32(1.01)])  # 40 dB
+    step = judge("hexagon", mode, "qdq", "a runtime", near, golden, bounds)
+    price = judge("hexagon", mode, "reference", "a runtime", near, golden, bounds)
+    assert (step.error, step.against) == ("emulator", "qdq")
+    assert "below 50 dB" in step.failures[0]
+    assert price.failures == ()
+
+
+def test_the_table_of_a_whole_ladder_fits_80_columns():
+    found = measured(np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32) * 2, ())
+    found = replace(found, kl=1.23e-05, greedy=165, decoded=165)
+    line = Line("hexagon", "sm8750-binary", "sm8750", "reloaded", "a runtime", found, ("why",))
+    console = Console(file=io.StringIO(), width=200)
+    console.print(parity_table([line, replace(line, mode="qdq", against="float")]))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "reloaded/sm8750" in "".join(lines)

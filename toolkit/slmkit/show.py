@@ -25,12 +25,13 @@ def parity_table(lines: Iterable[Line], recorded: Iterable[Line] = ()) -> Table:
         title="parity",
         title_justify="left",
         box=box.SIMPLE_HEAD,
+        show_edge=False,
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
     table.add_column("artifact")
     table.add_column("error")
-    for column in ("SNR dB", "KL", "top-1", "greedy", "verdict"):
+    for column in ("SNR dB", "KL", "top-1", "greedy", ""):
         table.add_column(column, justify="right")
     for line in (*lines, *recorded):
         verdict = "[green]pass[/]" if not line.failures else "[red]FAIL[/]"
@@ -46,7 +47,7 @@ def parity_table(lines: Iterable[Line], recorded: Iterable[Line] = ()) -> Table:
 def _error(line: Line) -> str:
     """Which error, and against which earlier mode if it is a step of a ladder."""
     mode = line.against if line.against not in (REFERENCE, FLOAT_WEIGHTS) else ""
-    return f"{line.error} ({mode})" if mode else line.error
+    return f"{line.error}/{mode}" if mode else line.error
 
 
 def _numbers(metrics: Metrics) -> list[str]:
