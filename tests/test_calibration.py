@@ -28,7 +28,7 @@ def stories():
 def test_home_brings_its_own_and_none_of_it_is_held_out(home):
     lines = (SAMPLE_MODEL / FILE).read_text(encoding="utf-8").splitlines()
     said = {json.loads(line)["messages"][0]["content"] for line in lines}
-    assert len(said) == len(calibration_texts(home, None)) == 48
+    assert len(said) == len(calibration_texts(home, None)) > 100
     assert not said & {each.prompt for each in read_examples(HELD_OUT)}
     ids = calibration_texts(home, None)[0]
     assert '{"intent"' in home.tokenizer.decode(ids)

@@ -16,7 +16,7 @@ from grammar import Example, normalized, sample
 
 SEED = 20260401
 HELD_OUT_SEED = SEED + 1
-CALIBRATION = 48  # training sentences that builds calibrate with
+CALIBRATION = 160  # training sentences that builds calibrate with
 HELD_OUT = {"combination": 600, "phrasing": 200}  # sentences of each kind
 
 

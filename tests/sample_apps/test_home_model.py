@@ -102,3 +102,9 @@ def test_the_reference_does_its_job_on_a_part_of_the_held_out_file(examples):
     chosen = [examples[at] for at in np.random.default_rng(0).permutation(len(examples))[:120]]
     score = evaluate(runner, checkpoint.tokenizer, chosen, 128, Silent())
     assert score.right >= 0.95 * score.total, score.wrong
+
+
+def test_the_calibration_file_is_what_its_script_writes(tmp_path):
+    data.write_calibration(tmp_path / "calibration.jsonl")
+    shipped = SAMPLE_MODEL / "calibration.jsonl"
+    assert (tmp_path / "calibration.jsonl").read_bytes() == shipped.read_bytes()

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from slmkit_onnx.hexagon.calibration import packed_runs
 from slmkit_onnx.hexagon.encodings import LIMITS, SMALLEST, asymmetric, symmetric
 from slmkit_onnx.hexagon.spread import HALF, METHODS, Spread
 
@@ -89,3 +90,15 @@ def test_mse_clips_only_where_rounding_would_cost_more():
     spread.add(np.random.default_rng(1).uniform(-1, 1, 400_000).astype(np.float32))
     spread.add(np.array([50], np.float32))
     assert METHODS["mse"](spread)[1] > 45
+
+
+def test_calibration_runs_are_full_and_begin_all_over_the_texts():
+    texts = [list(range(start, start + 30)) for start in range(0, 3000, 100)]
+    runs = packed_runs(texts, 50, 400)
+    assert [len(run) for run in runs] == [50] * 8
+    assert all(run[0] % 100 == 0 for run in runs)  # a run begins where a text does
+    assert runs[-1][0] > 2000
+    (short,) = packed_runs([[1, 2, 3]], 8, 100)
+    assert short.tolist() == [1, 2, 3, 1, 2, 3, 1, 2]
+    spread = packed_runs([range(1000)], 10, 50)
+    assert [run[0] for run in spread] == [0, 247, 495, 742, 990]

@@ -107,7 +107,7 @@ def packed_runs(texts: Sequence[Sequence[int]], tokens: int, most: int) -> list[
     count = max(1, min(most, len(joined)) // tokens)
     chosen = starts[np.linspace(0, len(starts), count, endpoint=False).astype(int)]
     if len(texts) < count:
-        chosen = np.arange(count) * tokens
+        chosen = np.linspace(0, len(joined) - tokens, count).astype(int)
     return [np.take(joined, np.arange(at, at + tokens), mode="wrap") for at in chosen]
 
 
