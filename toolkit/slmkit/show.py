@@ -69,6 +69,7 @@ def parity_note(lines: Iterable[Line], recorded: Iterable[Line] = ()) -> str:
         where.setdefault("recorded at build", []).append(f"{line.artifact} {line.mode}")
     return "\n".join(
         [
+            "",
             f"{metrics.positions} positions, {metrics.columns} logits each; "
             "greedy: decoded tokens until they differ",
             *(f"{', '.join(names)}: {runtime}" for runtime, names in where.items()),
