@@ -182,7 +182,7 @@ def test_backend_options_are_checked_before_anything_is_built(tiny, tmp_path):
     ("changes", "said"),
     [
         ({"target": "windows"}, "no target 'windows'"),
-        ({"target": "ios"}, "no artifact of the target ios"),
+        ({"target": "ios", "artifacts": ("ort",)}, "no artifact 'ort'"),
         ({"recipe": "int3"}, "no recipe 'int3'"),
         ({"context": 100_000}, "--context 100000"),
         ({"artifacts": ("coreml",)}, "no artifact 'coreml'"),

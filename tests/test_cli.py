@@ -119,7 +119,7 @@ def test_a_missing_backend_is_one_sentence_with_the_command(tmp_path, monkeypatc
     "words",
     [
         ("build", "--target", "android", "--model", "nowhere"),
-        ("build", "--target", "ios"),
+        ("build", "--target", "ios", "--artifacts", "ort"),
         ("build", "--target", "android", "--soc", "sm8450"),
         ("build", "--target", "android", "--calibration", "nowhere"),
         ("parity", "nowhere"),

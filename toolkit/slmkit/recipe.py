@@ -88,6 +88,7 @@ class Bounds(BaseModel):
     quantization: Bound
     activations: Bound = Bound(snr_db=30)
     emulator: Bound = Bound(snr_db=50)
+    float16: Bound = Bound(snr_db=40)
     reloaded: Bound = Bound(snr_db=300)  # equal to the last bit
 
 

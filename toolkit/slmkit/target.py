@@ -166,6 +166,7 @@ BUILT_IN = {
     "hexagon": BuiltIn(
         "slmkit_onnx.hexagon.backend", "hexagon", ("onnx", "onnxruntime", "onnxruntime-qnn")
     ),
+    "coreml": BuiltIn("slmkit_coreml.backend", "coreml", ("coremltools",)),
 }
 GROUP = "slmkit.backends"  # entry points of other people's backends
 

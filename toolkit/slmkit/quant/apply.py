@@ -23,7 +23,7 @@ from slmkit.quant.search import encode, search
 from slmkit.recipe import Scheme
 from slmkit.record import Weight
 
-VERSION = 1  # of codes and their file; part of the content address
+VERSION = 2  # of codes and their file; part of the content address
 BLOCK = 1 << 18  # numbers searched at a time: stays in a core's cache
 LOST_DB = 3.0  # below this a weight is mostly noise
 Arrays = dict[str, NDArray[Any]]
@@ -63,12 +63,12 @@ def quantize(
     tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, weight in matrices.items():
         tensors |= _layout(name, weight.shape[0], weight.shape[1], schemes[name])
-    tensors |= {tensor: ("F32", weight.shape) for tensor, weight in vectors.items()}
+    tensors |= {tensor: ("F16", weight.shape) for tensor, weight in vectors.items()}
     metadata = {"key": key, "weights": _facts(matrices, schemes)}
     result = {}
     with SafetensorsWriter(path, tensors, metadata) as writer:
         for tensor in vectors:
-            writer.put(tensor, shards.vector(tensor))
+            writer.put(tensor, _rounded(tensor, shards.vector(tensor)))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for name, weight in matrices.items():
                 energy = _one(shards, weight, schemes[name], writer, pool, progress)
@@ -130,15 +130,23 @@ def quantize_rows(name: str, floats: Floats, scheme: Scheme) -> tuple[Arrays, En
 
 
 def _halves(name: str, floats: Floats) -> tuple[Arrays, Energy]:
+    halves = _rounded(f"{name}.weight", floats)
+    energy = Energy(_energy(floats), _energy(halves.astype(np.float32) - floats))
+    return {f"{name}.weight": halves}, energy
+
+
+def _rounded(tensor: str, floats: Floats) -> NDArray[np.float16]:
+    """float16 numbers. Norms and biases too: so every backend, some of which know nothing wider,
+    holds the same ones."""
     with np.errstate(over="ignore"):
         halves = floats.astype(np.float16)
     if not np.isfinite(halves).all():
         raise CheckpointError(
-            f"tensor {name}.weight holds {np.abs(floats).max():g}, beyond float16's 65504",
-            "use a quantized recipe (int8, int4): its scales reach further",
+            f"tensor {tensor} holds {np.abs(floats).max():g}, beyond float16's 65504",
+            "a matrix can be quantized (int8, int4): its scales reach further; a norm or bias of "
+            "this size comes from a damaged checkpoint",
         )
-    energy = Energy(_energy(floats), _energy(halves.astype(np.float32) - floats))
-    return {f"{name}.weight": halves}, energy
+    return halves
 
 
 def _energy(values: Floats) -> float:

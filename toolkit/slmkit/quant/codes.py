@@ -105,7 +105,7 @@ def unpack(packed: Bytes, bits: int) -> Bytes:
 class CodesFile:
     """All weights of one model under one recipe, in one memory-mapped safetensors file.
 
-    Tensors: ``NAME.weight`` (F32 vectors, F16 matrices), ``NAME.codes`` (packed), ``NAME.scales``
+    Tensors: ``NAME.weight`` (F16 vectors and matrices), ``NAME.codes`` (packed), ``NAME.scales``
     (F16), ``NAME.channel_scales`` and ``NAME.multipliers`` for two-level, ``NAME.zero_points``
     for asymmetric; ``NAME.bias``. It serves the reference as its weights.
     """

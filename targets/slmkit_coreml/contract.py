@@ -1,0 +1,49 @@
+"""What passes between the host (the app) and the package: names, shapes, who keeps the cache.
+
+Two functions share every name and weight: ``prefill`` reads T tokens, ``decode`` one, both after a
+past of S - T, S the context length. All is float16, channels before tokens (BC1S). The host gives
+
+    embeds [1, D, 1, T]                 rows of the embedding file
+    cos, sin [1, 1, d/2, T]             at the tokens' positions
+    mask [1, S, 1, T]                   key-major: 0 where a token may look, HIDDEN elsewhere
+    past_keys, past_values [L, G * d, 1, S - T]
+
+and takes new_keys, new_values [L, G * d, 1, T], which it appends, and logits in parts of at most
+HEAD_ROWS rows: logits_N [1, rows, 1, T]. Among the S keys the past comes first. Keys come out
+multiplied by a constant; only this package reads them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+HIDDEN = -40000.0  # finite in float16 with any score beside it: the Neural Engine dislikes -inf
+HEAD_ROWS = 16384  # no dimension of the Neural Engine is longer
+
+
+@dataclass(frozen=True)
+class Window:
+    """How many tokens one function reads, and how many the cache holds before them."""
+
+    tokens: int  # T
+    past: int  # S - T
+
+    @property
+    def total(self) -> int:
+        """S, the context length."""
+        return self.tokens + self.past
+
+
+def mask_name(window: int | None) -> str:
+    """The mask input of layers with this sliding window."""
+    return "mask" if window is None else f"mask_{window}"
+
+
+def rope_names(number: int) -> tuple[str, str]:
+    """cos and sin inputs of the how many-th rope of a model."""
+    return ("cos", "sin") if number == 0 else (f"cos_{number + 1}", f"sin_{number + 1}")
+
+
+def head_parts(rows: int) -> list[tuple[int, int]]:
+    """First row and end of each part of a long output."""
+    return [(at, min(at + HEAD_ROWS, rows)) for at in range(0, rows, HEAD_ROWS)]

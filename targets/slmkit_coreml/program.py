@@ -1,0 +1,87 @@
+"""One MIL program with the functions prefill and decode, which share every weight."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import coremltools as ct
+from coremltools.converters.mil import Builder as mb  # noqa: N813
+from coremltools.converters.mil.mil import Function, Program, types
+from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
+
+from slmkit.target import Job, Spec
+from slmkit_coreml.attention import AttentionWriter
+from slmkit_coreml.contract import Window, mask_name, rope_names
+from slmkit_coreml.ops import CoremlOps
+from slmkit_coreml.package import normalize
+from slmkit_coreml.weights import WeightWriter
+
+TARGET = ct.target.iOS18
+
+
+def build_program(job: Job, windows: Mapping[str, Window]) -> tuple[Program, str]:
+    """The program, and the name of the embedding that the host looks up."""
+    program = Program()
+    table = ""
+    for name, window in windows.items():
+        function, table = _function(job, window)
+        program.add_function(name, function)
+    program.default_function_name = "decode"
+    program.export_as_multifunction = True
+    _share_constants(program)
+    return program, table
+
+
+def write_package(program: Program, path: Path) -> None:
+    """Convert, and save a package whose bytes depend on the program alone.
+
+    No pass may touch the program: the default pipeline merges reads of a state around its update
+    (coremltools PR 2786), and rewrites indices.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # its folder is left to the collector
+        model = ct.convert(
+            program, convert_to="mlprogram", minimum_deployment_target=TARGET,
+            compute_precision=ct.precision.FLOAT16, compute_units=ct.ComputeUnit.CPU_AND_NE,
+            skip_model_load=True, pass_pipeline=ct.PassPipeline.EMPTY,
+        )  # fmt: skip
+        model.save(str(path))
+        del model
+        gc.collect()
+    normalize(path)
+
+
+def input_shapes(spec: Spec, window: Window) -> dict[str, tuple[int, ...]]:
+    """Every input of a function."""
+    width = spec.kv_heads * spec.head_width
+    past = (spec.layers, width, 1, window.past)
+    masks = {
+        mask_name(each): (1, window.total, 1, window.tokens) for each in dict.fromkeys(spec.windows)
+    }
+    tables = dict.fromkeys(rope_names(0), (1, 1, spec.head_width // 2, window.tokens))
+    embeds = (1, spec.width, 1, window.tokens)
+    return {"embeds": embeds, **tables, **masks, "past_keys": past, "past_values": past}
+
+
+def _function(job: Job, window: Window) -> tuple[Function, str]:
+    shapes = input_shapes(job.spec, window)
+    inputs = {name: mb.TensorSpec(shape, dtype=types.fp16) for name, shape in shapes.items()}
+    with Function(inputs, TARGET) as function:
+        attention = AttentionWriter(job.spec, window, function.inputs)
+        ops = CoremlOps(WeightWriter(job.codes), attention, job.debug)
+        logits = job.forward(ops)
+        outputs = [
+            mb.identity(x=part, name=f"logits_{number}") for number, part in enumerate(logits.parts)
+        ]
+        for name, new in (("keys", attention.new_keys), ("values", attention.new_values)):
+            outputs.append(mb.concat(values=new, axis=0, name=f"new_{name}"))
+        function.set_outputs([*outputs, *ops.taps])
+    return function, ops.table
+
+
+def _share_constants(program: Program) -> None:
+    """Let both functions name the same weights. A private pass: a test guards its name."""
+    PASS_REGISTRY["common::const_deduplication"]._deduplicate_const_across_functions(program)

@@ -1,0 +1,174 @@
+"""Tiny architectures as saved Core ML packages, evaluated, against the reference on codes."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
+from coremltools.proto import Model_pb2
+from hexagon_artifacts import STEPS, ids_for, job_of, reference_of, snr_db
+
+from slmkit.errors import BackendError
+from slmkit.recipe import Recipe, Scheme, load_recipe
+from slmkit.target import find_backend
+from slmkit_coreml import contract
+from slmkit_coreml.attention import scale_factors
+from slmkit_coreml.evaluator import MISSING, Package
+from slmkit_coreml.package import MODEL, WEIGHTS
+from tiny_models import STORIES, TINY
+
+FLOAT32_FLOOR = 100  # dB: ARCHITECTURE's floor; every constant is exact in float16
+FLOAT16_FLOOR = 45  # dB: each of some hundred operations rounds to 11 bits
+SCHEMES = {
+    "int4-g32": {"encoding": "group-wise", "bits": 4, "group_size": 32, "scales": "two-level"},
+    "int4-free-g32": {"encoding": "group-wise", "bits": 4, "group_size": 32},
+    "int8-g32": {"encoding": "group-wise", "bits": 8, "group_size": 32},
+    "int4-per-channel": {"encoding": "per-channel", "bits": 4},
+    "int8-per-channel": {"encoding": "per-channel", "bits": 8},
+    "float16": {"encoding": "float16"},
+}
+
+
+def coreml_job(folder: Path, scratch: Path, scheme: str = "int4-g32"):
+    values = load_recipe("int4").model_dump()
+    values["weights"] = [{"match": ["*"], "scheme": SCHEMES[scheme]}]
+    job = job_of(folder, scratch, Recipe.model_validate(values))
+    return dataclasses.replace(job, artifact="coreml", options={})
+
+
+def emitted(job, folder: Path):
+    folder.mkdir(parents=True)
+    return find_backend("coreml").emit(job, folder, lambda done, total: None)
+
+
+def run(folder: Path, artifact, job, precision: str):
+    runner = find_backend("coreml").open_runner(folder, artifact, precision)
+    return np.concatenate([runner.feed(chunk) for chunk in np.split(ids_for(job), STEPS)])
+
+
+def check_floors(job, folder: Path) -> None:
+    artifact, expected = emitted(job, folder), reference_of(job)
+    assert snr_db(expected, run(folder, artifact, job, "float32")) > FLOAT32_FLOOR
+    assert snr_db(expected, run(folder, artifact, job, "float16")) > FLOAT16_FLOOR
+
+
+def scheme_of(architecture: str) -> str:
+    """Narrow heads have widths that no group divides, which Core ML's groups cannot take."""
+    return "int4-per-channel" if "narrow" in architecture else "int4-g32"
+
+
+@pytest.mark.parametrize("architecture", TINY)
+def test_every_architecture_keeps_the_floors(tiny, tmp_path, architecture):
+    job = coreml_job(tiny(architecture), tmp_path, scheme_of(architecture))
+    check_floors(job, tmp_path / "coreml")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_keeps_the_floors(tiny, tmp_path, scheme):
+    check_floors(coreml_job(tiny("llama-biases"), tmp_path, scheme), tmp_path / "coreml")
+
+
+def test_a_trained_model_keeps_the_floors(tmp_path):
+    check_floors(coreml_job(STORIES, tmp_path, "int8-per-channel"), tmp_path / "coreml")
+
+
+def test_a_head_in_parts_gives_the_same_logits(tiny, tmp_path, monkeypatch):
+    job = coreml_job(tiny("llama-tied"), tmp_path)
+    whole = emitted(job, tmp_path / "whole")
+    monkeypatch.setattr(contract, "HEAD_ROWS", 128)
+    parted = emitted(job, tmp_path / "parted")
+    assert (whole.facts["logits"], parted.facts["logits"]) == (1, 3)
+    assert [each.shape[1] for each in parted.outputs[:3]] == [128, 128, 64]
+    np.testing.assert_allclose(
+        run(tmp_path / "parted", parted, job, "float32"),
+        run(tmp_path / "whole", whole, job, "float32"), rtol=1e-5, atol=1e-5,
+    )  # fmt: skip
+
+
+def test_the_same_job_gives_the_same_bytes(tiny, tmp_path):
+    job = coreml_job(tiny("qwen3"), tmp_path)
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        emitted(job, folder)
+    files = [path for path in folders[0].rglob("*") if path.is_file()]
+    assert {"model.mlmodel", "weight.bin", "Manifest.json"} <= {path.name for path in files}
+    for path in files:
+        other = folders[1] / path.relative_to(folders[0])
+        assert path.read_bytes() == other.read_bytes(), path.name
+
+
+def blobs(package: Path):
+    """Constants of the decode function out of weight.bin, without coremltools' reader.
+
+    A blob's header: sentinel, type, size in bytes, where the data starts.
+    """
+    message = Model_pb2.Model()
+    message.ParseFromString((package / MODEL).read_bytes())
+    raw = (package / WEIGHTS / "weight.bin").read_bytes()
+    function = message.mlProgram.functions["decode"]
+    found = {}
+    for op in function.block_specializations[function.opset].operations:
+        if op.type == "constexpr_blockwise_shift_scale":
+            for part in ("data", "scale"):
+                value = op.inputs[part].arguments[0].value
+                offset = value.blobFileValue.offset
+                sentinel, _, size, start = struct.unpack("<IIQQ", raw[offset : offset + 24])
+                assert sentinel == 0xDEADBEEF
+                found[op.outputs[0].name, part] = raw[start : start + size]
+    return found, len(raw)
+
+
+def test_codes_are_those_of_the_bundle_bit_for_bit_and_shared(tiny, tmp_path):
+    job = coreml_job(tiny("llama", num_hidden_layers=4, intermediate_size=512), tmp_path)
+    emitted(job, tmp_path / "coreml")
+    found, size = blobs(tmp_path / "coreml" / "model.mlpackage")
+    bits = 0
+    for name in job.model.multiplied:
+        label = f"{name.replace('.', '_')}_0_weight"
+        codes = job.codes.codes(name)
+        stored = np.frombuffer(found[label, "data"], np.uint8)
+        nibbles = np.stack([stored & 15, stored >> 4], axis=1).reshape(codes.codes.shape)
+        np.testing.assert_array_equal((nibbles ^ 8).astype(int) - 8, codes.signed)
+        scales = np.frombuffer(found[label, "scale"], np.float16)
+        np.testing.assert_array_equal(scales, codes.scales.reshape(-1))
+        bits += 4 * codes.codes.size + 16 * codes.scales.size
+    vectors = sum(np.prod(shape) for shape in job.model.shapes.values() if len(shape) == 1)
+    assert size <= 1.06 * (bits / 8 + 2 * vectors)  # both functions name one copy; tiny: headers
+
+
+def test_the_private_pass_that_shares_weights_is_still_there():
+    found = PASS_REGISTRY["common::const_deduplication"]
+    assert hasattr(found, "_deduplicate_const_across_functions")
+
+
+def test_an_operation_without_a_meaning_is_refused_by_name(tiny, tmp_path, monkeypatch):
+    emitted(coreml_job(tiny("llama"), tmp_path), tmp_path / "coreml")
+    package = Package(tmp_path / "coreml" / "model.mlpackage", "float32")
+    monkeypatch.delitem(MISSING, "conv")
+    function = package.program.functions["decode"]
+    inputs = {name: np.zeros(each.shape) for name, each in function.inputs.items()}
+    with pytest.raises(BackendError, match="no meaning for the operation conv"):
+        package.run("decode", inputs)
+
+
+@pytest.mark.parametrize("width", [8, 16, 32, 64, 80, 96, 128, 256])
+def test_two_halves_multiply_to_the_attention_scale(width):
+    one, other = scale_factors(width**-0.5)
+    assert float(one) * float(other) == pytest.approx(width**-0.5, rel=1e-6)
+
+
+def test_what_core_ml_cannot_take_is_named(tiny, tmp_path):
+    job = coreml_job(tiny("llama-narrow-heads"), tmp_path, "int4-per-channel")
+    grouped = Scheme(encoding="group-wise", bits=4, group_size=32)
+    uneven = Scheme(encoding="group-wise", bits=4, group_size=32, symmetric=False)
+    schemes = {
+        **job.codes.schemes, "model.layers.0.mlp.down_proj": grouped, "lm_head": uneven,
+    }  # fmt: skip
+    found = find_backend("coreml").problems(job.model, schemes, {"colour": 1})
+    assert len(found) == 3
+    assert any("down_proj" in each and "100 inputs" in each for each in found)
+    assert any("lm_head" in each and "asymmetric" in each for each in found)
