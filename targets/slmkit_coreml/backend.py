@@ -11,6 +11,7 @@ from slmkit.target import Artifact, Job, Model, Runner
 
 VERSION = 1
 KV_BYTES = 2  # float16
+KEYS = frozenset({"require"})
 OPS = frozenset({
     "embed", "linear", "rms_norm", "split_heads", "rope", "attend", "add", "mul", "sigmoid", "silu",
 })  # fmt: skip
@@ -20,7 +21,9 @@ def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, 
     """Everything that this backend cannot do for the model and recipe, one sentence each."""
     from slmkit_coreml.weights import refused
 
-    found = [f"artifacts.coreml.{key}: unknown key; there is none yet" for key in options]
+    found = [f"artifacts.coreml.{key}: unknown key; known: require" for key in set(options) - KEYS]
+    if options.get("require", "ane") != "ane":
+        found.append(f"artifacts.coreml.require is {options['require']!r}, expected ane")
     found += [f"coreml has no form of the op {op}" for op in sorted(set(model.ops) - OPS)]
     return found + [
         f"coreml cannot take {name} in {schemes[name]}: {why}"

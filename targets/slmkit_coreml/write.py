@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from slmkit.errors import BackendError
 from slmkit.target import Artifact, Job, Mode, Tensor
 from slmkit_coreml.contract import Window, head_parts
 from slmkit_coreml.embedding import write_embedding
 from slmkit_coreml.program import build_program, input_shapes, write_package
+from slmkit_coreml.residency import inspect, violations
 
 PACKAGE = "model.mlpackage"
 PREFILL = 64  # tokens: longer chunks do not help the Neural Engine
@@ -44,6 +46,8 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
     progress(1, 3)
     write_package(program, folder / PACKAGE)
     progress(2, 3)
+    report = inspect(folder / PACKAGE)
+    _require(job, report)
     embedding = write_embedding(job.codes, table, folder)
     spec = job.spec
     facts: dict[str, Any] = {
@@ -59,11 +63,22 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
             name: {"tokens": window.tokens, "past": window.past}
             for name, window in windows.items()
         },
+        "residency": report,
         "not_executed": [NOT_EXECUTED],
     }  # fmt: skip
     inputs, outputs = _inputs(job, windows), _outputs(job)
     form = "Core ML ML Program, iOS 18"
     return Artifact(job.artifact, version, form, MODES, inputs, outputs, facts, "float32")
+
+
+def _require(job: Job, report: dict[str, Any]) -> None:
+    """With ``require: ane``, what a rule forbids is an error."""
+    broken = violations(report)
+    if job.options.get("require") == "ane" and broken:
+        raise BackendError(
+            f"the package would leave the Neural Engine: {'; '.join(broken)}",
+            "choose a recipe with per-channel weights, or leave require out",
+        )
 
 
 def _inputs(job: Job, windows: dict[str, Window]) -> tuple[Tensor, ...]:

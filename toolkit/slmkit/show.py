@@ -117,7 +117,27 @@ def bundle_table(manifest: Manifest) -> Group:
         memory = artifact.memory
         numbers = (size, memory.weights, memory.kv_cache, memory.working, memory.total)
         table.add_row(artifact.name, artifact.format, *map(gigabytes, numbers))
-    return Group(facts, table, _context_table(manifest))
+    return Group(facts, table, _context_table(manifest), *_residency_tables(manifest))
+
+
+def _residency_tables(manifest: Manifest) -> list[Table]:
+    """What a backend predicts of an accelerator: the share that stays there, and what does not."""
+    tables = []
+    for artifact in manifest.artifacts:
+        for name, report in artifact.facts.get("residency", {}).items():
+            share = f"{report['predicted']:.1%} of {report['operations']} operations"
+            table = Table(
+                title=f"{artifact.name} {name}: {share} predicted to stay on the accelerator",
+                title_justify="left",
+            )
+            for column in ("rule", "level", "by", "times", "reason"):
+                table.add_column(column)
+            for found in report["findings"]:
+                if found["level"] != "note":
+                    row = (found["rule"], found["level"], found["at"], str(found["count"]))
+                    table.add_row(*row, found["reason"])
+            tables.append(table)
+    return tables
 
 
 def _context_table(manifest: Manifest) -> Table:
