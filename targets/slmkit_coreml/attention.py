@@ -21,9 +21,11 @@ class AttentionWriter:
     spec: Spec
     window: Window
     inputs: dict[str, Any]  # the function's, by name
+    cache: str = "io"
     ropes: list[Rope] = field(default_factory=list)
     new_keys: list[Any] = field(default_factory=list)
     new_values: list[Any] = field(default_factory=list)
+    states: dict[str, Any] = field(default_factory=dict)  # what each state holds by now
 
     def attend(self, q: Any, k: Any, v: Any, layer: int, kind: Attention) -> Any:
         """[1, H, d, T], [1, G, d, T] twice -> [1, H * d, 1, T]"""
@@ -37,8 +39,8 @@ class AttentionWriter:
         new_v = mb.reshape(x=v, shape=flat)
         self.new_keys.append(new_k)
         self.new_values.append(new_v)
-        keys = mb.transpose(x=self._all("past_keys", layer, new_k), perm=[0, 3, 2, 1])
-        values = self._all("past_values", layer, new_v)
+        keys = mb.transpose(x=self._all("key", layer, new_k), perm=[0, 3, 2, 1])
+        values = self._all("value", layer, new_v)
         by_group = _apart(keys, spec.kv_heads, 3), _apart(values, spec.kv_heads, 1)
         mask = self.inputs[mask_name(kind.window)]
         share = spec.heads // spec.kv_heads
@@ -66,11 +68,44 @@ class AttentionWriter:
         weights = mb.softmax(x=mb.add(x=scores, y=mask), axis=1)
         return mb.einsum(values=(value, weights), equation="nchw,nwhu->nchu")
 
-    def _all(self, past: str, layer: int, new: Any) -> Any:
-        """The cached ones of a layer, then the new ones. [1, G * d, 1, S]"""
-        size = [1, self.spec.kv_heads * self.spec.head_width, 1, self.window.past]
-        old = mb.slice_by_size(x=self.inputs[past], begin=[layer, 0, 0, 0], size=size)
-        return mb.concat(values=[old, new], axis=3)
+    def _all(self, part: str, layer: int, new: Any) -> Any:
+        """The keys or values of a layer that a token may see. [1, G * d, 1, S]"""
+        if self.cache == "io":
+            old = self._row(self.inputs[f"past_{part}s"], layer, self.window.past)
+            return mb.concat(values=[old, new], axis=3)
+        state = self.inputs[f"{part}_cache"]
+        if part not in self.states:  # read once: a second read may be merged with the first
+            self.states[part] = mb.read_state(input=state)
+        updated = self._updated(self.states[part], layer, new)
+        self.states[part] = mb.coreml_update_state(state=state, value=updated)
+        return self._row(self.states[part], layer, self.window.total)
+
+    def _updated(self, held: Any, layer: int, new: Any) -> Any:
+        """The state with the new keys or values of a layer in their slots."""
+        width, total = self.spec.kv_heads * self.spec.head_width, self.window.total
+        if self.cache == "state-slice":
+            first, end = self._slots()
+            begin = mb.concat(values=[np.array([layer, 0, 0], np.int32), first], axis=0)
+            stop = mb.concat(values=[np.array([layer + 1, width, 1], np.int32), end], axis=0)
+            return mb.slice_update(x=held, update=new, begin=begin, end=stop)
+        kept = mb.mul(x=self._row(held, layer, total), y=self.inputs["keep"])
+        placed = mb.einsum(values=(new, self.inputs["place"]), equation="nchw,nwhu->nchu")
+        return mb.slice_update(
+            x=held, update=mb.add(x=kept, y=placed), begin=[layer, 0, 0, 0],
+            end=[layer + 1, width, 1, total],
+        )  # fmt: skip
+
+    def _slots(self) -> tuple[Any, Any]:
+        """First slot of the new tokens, and the one after the last."""
+        if "end" not in self.states:
+            tokens = np.array([self.window.tokens], np.int32)
+            self.states["end"] = mb.add(x=self.inputs["position"], y=tokens)
+        return self.inputs["position"], self.states["end"]
+
+    def _row(self, whole: Any, layer: int, tokens: int) -> Any:
+        """One layer of a cache."""
+        size = [1, self.spec.kv_heads * self.spec.head_width, 1, tokens]
+        return mb.slice_by_size(x=whole, begin=[layer, 0, 0, 0], size=size)
 
 
 def scale_factors(scale: float) -> tuple[np.float16, np.float16]:

@@ -1,10 +1,10 @@
 """Execute a saved package on any machine: coremltools' own loader, its own meaning of every op.
 
 The program is rebuilt from the files on disk, constants are decompressed by coremltools, and each
-operation is computed by coremltools' ``value_inference``; only those that have none are ours, in
-``MISSING``. Every value is held in float32. Two precisions: ``float32`` rounds nothing between
-operations, so that it tells whether the graph is right; ``float16`` rounds every operation's output
-to float16, an estimate of the device.
+operation is computed by coremltools' ``value_inference``; only those that have none are ours:
+``MISSING``, and the two that read and update a state. Every value is held in float32. Two
+precisions: ``float32`` rounds nothing between operations, so that it tells whether the graph is
+right; ``float16`` rounds every operation's output to float16, an estimate of the device.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from coremltools.converters.mil.frontend.milproto import load as loader
+from coremltools.converters.mil.mil import types
 from coremltools.proto import Model_pb2
 from numpy.typing import NDArray
 
@@ -42,6 +43,7 @@ class Package:
         version = message.specificationVersion
         self.program = loader.load(message, version, str(path / WEIGHTS))
         self.halves = precision == "float16"
+        self.states: dict[str, Array] = {}
         for function in self.program.functions.values():
             for op in function.operations:
                 self._constant(op)
@@ -50,7 +52,10 @@ class Package:
         """Outputs of a function by name. Raises BackendError for an op that has no meaning here."""
         function = self.program.functions[name]
         for key, variable in function.inputs.items():
-            variable._sym_val = Held(self._rounded(np.asarray(inputs[key], dtype=np.float32)))
+            if types.is_state(variable._sym_type):
+                self.states.setdefault(key, np.zeros(variable.shape, np.float32))
+            else:
+                variable._sym_val = Held(self._rounded(np.asarray(inputs[key])))
         for op in function.operations:
             if not _is_constant(op):
                 self._compute(op)
@@ -63,10 +68,22 @@ class Package:
         elif op.op_type == "const" and getattr(op.outputs[0].val, "dtype", None) == np.float16:
             op.outputs[0]._sym_val = Held(_widened(op.outputs[0].val))
 
-    def _compute(self, op: Any) -> None:
+    def reset(self) -> None:
+        """Forget what the states hold: zeros again."""
+        self.states.clear()
+
+    def _value(self, op: Any) -> Any:
+        if op.op_type == "read_state":
+            return self.states[op.input.name].copy()
+        if op.op_type == "coreml_update_state":
+            self.states[op.state.name] = np.array(op.value.val)
+            return op.value.val
         compute = MISSING.get(op.op_type)
+        return compute(op) if compute else op.value_inference()
+
+    def _compute(self, op: Any) -> None:
         try:
-            values = compute(op) if compute else op.value_inference()
+            values = self._value(op)
         except NotImplementedError:
             values = None
         if values is None:

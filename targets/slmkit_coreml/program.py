@@ -6,6 +6,7 @@ import gc
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import coremltools as ct
 from coremltools.converters.mil import Builder as mb  # noqa: N813
@@ -22,12 +23,12 @@ from slmkit_coreml.weights import WeightWriter
 TARGET = ct.target.iOS18
 
 
-def build_program(job: Job, windows: Mapping[str, Window]) -> tuple[Program, str]:
+def build_program(job: Job, windows: Mapping[str, Window], cache: str) -> tuple[Program, str]:
     """The program, and the name of the embedding that the host looks up."""
     program = Program()
     table = ""
     for name, window in windows.items():
-        function, table = _function(job, window)
+        function, table = _function(job, window, cache)
         program.add_function(name, function)
     program.default_function_name = "decode"
     program.export_as_multifunction = True
@@ -54,30 +55,48 @@ def write_package(program: Program, path: Path) -> None:
     normalize(path)
 
 
-def input_shapes(spec: Spec, window: Window) -> dict[str, tuple[int, ...]]:
-    """Every input of a function."""
-    width = spec.kv_heads * spec.head_width
-    past = (spec.layers, width, 1, window.past)
+def input_shapes(spec: Spec, window: Window, cache: str) -> dict[str, tuple[int, ...]]:
+    """Every input of a function; states are those whose names end in _cache."""
     masks = {
         mask_name(each): (1, window.total, 1, window.tokens) for each in dict.fromkeys(spec.windows)
     }
     tables = dict.fromkeys(rope_names(0), (1, 1, spec.head_width // 2, window.tokens))
     embeds = (1, spec.width, 1, window.tokens)
-    return {"embeds": embeds, **tables, **masks, "past_keys": past, "past_values": past}
+    return {"embeds": embeds, **tables, **masks, **_cache_shapes(spec, window, cache)}
 
 
-def _function(job: Job, window: Window) -> tuple[Function, str]:
-    shapes = input_shapes(job.spec, window)
-    inputs = {name: mb.TensorSpec(shape, dtype=types.fp16) for name, shape in shapes.items()}
+def _cache_shapes(spec: Spec, window: Window, cache: str) -> dict[str, tuple[int, ...]]:
+    def lines(tokens: int) -> tuple[int, ...]:
+        return (spec.layers, spec.kv_heads * spec.head_width, 1, tokens)
+
+    if cache == "io":
+        return dict.fromkeys(("past_keys", "past_values"), lines(window.past))
+    states = dict.fromkeys(("key_cache", "value_cache"), lines(window.total))
+    if cache == "state-slice":
+        return {**states, "position": (1,)}
+    place = (1, window.tokens, 1, window.total)
+    return {**states, "keep": (1, 1, 1, window.total), "place": place}
+
+
+def _input(name: str, shape: tuple[int, ...]) -> Any:
+    if name.endswith("_cache"):
+        return mb.StateTensorSpec(shape, dtype=types.fp16)
+    return mb.TensorSpec(shape, dtype=types.int32 if name == "position" else types.fp16)
+
+
+def _function(job: Job, window: Window, cache: str) -> tuple[Function, str]:
+    shapes = input_shapes(job.spec, window, cache)
+    inputs = {name: _input(name, shape) for name, shape in shapes.items()}
     with Function(inputs, TARGET) as function:
-        attention = AttentionWriter(job.spec, window, function.inputs)
+        attention = AttentionWriter(job.spec, window, function.inputs, cache)
         ops = CoremlOps(WeightWriter(job.codes), attention, job.debug)
         logits = job.forward(ops)
         outputs = [
             mb.identity(x=part, name=f"logits_{number}") for number, part in enumerate(logits.parts)
         ]
-        for name, new in (("keys", attention.new_keys), ("values", attention.new_values)):
-            outputs.append(mb.concat(values=new, axis=0, name=f"new_{name}"))
+        if cache == "io":
+            for name, new in (("keys", attention.new_keys), ("values", attention.new_values)):
+                outputs.append(mb.concat(values=new, axis=0, name=f"new_{name}"))
         function.set_outputs([*outputs, *ops.taps])
     return function, ops.table
 

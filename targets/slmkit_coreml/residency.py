@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from coremltools.proto import MIL_pb2, Model_pb2
 
-from slmkit_coreml.contract import HEAD_ROWS
+from slmkit_coreml.contract import ALIGNMENT, HEAD_ROWS
 from slmkit_coreml.package import MODEL, WEIGHTS
 
 FILE_LIMIT = 10**9  # bytes of weights
-ALIGNMENT = 32  # float16 numbers in 64 bytes
 ELSEWHERE = frozenset({
     "argsort", "cond", "cumsum", "custom_layer", "gather", "gather_along_axis", "gather_nd", "gru",
     "lstm", "non_zero", "one_hot", "random_normal", "range_1d", "rnn", "scatter",
@@ -102,12 +101,16 @@ def _border(description: Any) -> Iterator[Finding]:
 
 
 def _states(block: Any) -> Iterator[Finding]:
-    reads = Counter(
-        op.inputs["input"].arguments[0].name for op in block.operations if op.type == "read_state"
-    )
-    for name, count in reads.items():
-        if count > 1:
-            yield "state-read-twice", name
+    """Reads of a state with no write since its last read (an update is saved as write and read)."""
+    fresh: set[str] = set()
+    for op in block.operations:
+        if op.type == "write_state":
+            fresh.discard(op.inputs["input"].arguments[0].name)
+        elif op.type == "read_state":
+            name = op.inputs["input"].arguments[0].name
+            if name in fresh:
+                yield "state-read-twice", name
+            fresh.add(name)
 
 
 def _operation(op: Any, makers: dict[str, Any]) -> Iterator[Finding]:

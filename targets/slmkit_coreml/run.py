@@ -39,6 +39,7 @@ class CoremlRunner:
         """Forget the sequence."""
         width = self.facts["kv_heads"] * self.facts["head_width"]
         shape = (self.facts["layers"], width, 1, self.context_length)
+        self.package.reset()
         self.keys, self.values = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         self.length = 0
 
@@ -65,9 +66,10 @@ class CoremlRunner:
     def _step(self, ids: NDArray[np.int64], size: int) -> Floats:
         window, count = Window(size, self.context_length - size), len(ids)
         found = self.package.run(self.functions[size], self._inputs(ids, window))
-        here = slice(self.length, self.length + count)
-        self.keys[..., here] = found["new_keys"][..., :count]
-        self.values[..., here] = found["new_values"][..., :count]
+        if self.facts["kv_cache"] == "io":
+            here = slice(self.length, self.length + count)
+            self.keys[..., here] = found["new_keys"][..., :count]
+            self.values[..., here] = found["new_values"][..., :count]
         self.length += count
         self.taps = {
             name: _tokens_first(value, count)
@@ -81,16 +83,30 @@ class CoremlRunner:
         filled = np.zeros(window.tokens, dtype=np.int64)
         filled[: len(ids)] = ids
         positions = self.length + np.arange(window.tokens)
-        past = np.arange(window.past)
-        slots = np.concatenate([np.where(past < self.length, past, EMPTY), positions])
         inputs = {"embeds": self.embedding.look_up(filled).T[None, :, None]}
         for name, table in zip(rope_names(0), self.rope.table(positions), strict=True):
             inputs[name] = table.T[None, None]
+        cache, slots = self._cache(window, positions)
         for limit in self.facts["windows"]:
             inputs[mask_name(limit)] = _mask(slots, positions, limit)
-        inputs["past_keys"] = self.keys[..., : window.past]
-        inputs["past_values"] = self.values[..., : window.past]
-        return inputs
+        return {**inputs, **cache}
+
+    def _cache(
+        self, window: Window, positions: NDArray[np.int64]
+    ) -> tuple[dict[str, Any], NDArray[np.int64]]:
+        """What the cache's form asks for, and the position that each of the S slots holds."""
+        if self.facts["kv_cache"] == "io":
+            past = np.arange(window.past)
+            slots = np.concatenate([np.where(past < self.length, past, EMPTY), positions])
+            lines = {"past_keys": self.keys, "past_values": self.values}
+            return {name: line[..., : window.past] for name, line in lines.items()}, slots
+        slots = np.arange(window.total)
+        slots = np.where(slots <= positions[-1], slots, EMPTY)
+        if self.facts["kv_cache"] == "state-slice":
+            return {"position": np.array([self.length], np.int32)}, slots
+        place = np.zeros((1, window.tokens, 1, window.total), np.float32)
+        place[0, np.arange(window.tokens), 0, positions] = 1
+        return {"place": place, "keep": 1 - place.sum(axis=1, keepdims=True)}, slots
 
 
 def _mask(slots: NDArray[Any], positions: NDArray[Any], window: int | None) -> Floats:

@@ -8,7 +8,7 @@ from typing import Any
 
 from slmkit.errors import BackendError
 from slmkit.target import Artifact, Job, Mode, Tensor
-from slmkit_coreml.contract import Window, head_parts
+from slmkit_coreml.contract import ALIGNMENT, Window, head_parts
 from slmkit_coreml.embedding import write_embedding
 from slmkit_coreml.program import build_program, input_shapes, write_package
 from slmkit_coreml.residency import inspect, violations
@@ -29,6 +29,11 @@ ABOUT = {
     "mask": "key-major: 0 where a token may look, -40000 elsewhere",
     "past_keys": "cached keys of all layers, oldest first",
     "past_values": "cached values of all layers, oldest first",
+    "key_cache": "a state: keys of all layers, slot j for position j",
+    "value_cache": "a state: values of all layers, slot j for position j",
+    "position": "slot of the first of these tokens",
+    "keep": "0 in the slots of these tokens, 1 elsewhere",
+    "place": "1 where a token goes to a slot",
     "new_keys": "keys of these tokens, for the host to append",
     "new_values": "values of these tokens, for the host to append",
 }
@@ -42,7 +47,13 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
         name: Window(tokens, job.context_length - tokens)
         for name, tokens in (("prefill", chunk), ("decode", 1))
     }
-    program, table = build_program(job, windows)
+    cache = job.options.get("kv_cache", "io")
+    if cache != "io" and job.context_length % ALIGNMENT:
+        raise BackendError(
+            f"a Core ML state of {job.context_length} tokens is no multiple of {ALIGNMENT}",
+            "choose another --context, or kv_cache: io",
+        )
+    program, table = build_program(job, windows, cache)
     progress(1, 3)
     write_package(program, folder / PACKAGE)
     progress(2, 3)
@@ -51,7 +62,7 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
     embedding = write_embedding(job.codes, table, folder)
     spec = job.spec
     facts: dict[str, Any] = {
-        "package": PACKAGE, "layout": "ane", "kv_cache": "io",
+        "package": PACKAGE, "layout": "ane", "kv_cache": cache,
         "context_length": job.context_length, "layers": spec.layers, "kv_heads": spec.kv_heads,
         "head_width": spec.head_width, "vocabulary": spec.vocabulary,
         "embedding": embedding, "logits": len(head_parts(spec.vocabulary)),
@@ -66,7 +77,7 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
         "residency": report,
         "not_executed": [NOT_EXECUTED],
     }  # fmt: skip
-    inputs, outputs = _inputs(job, windows), _outputs(job)
+    inputs, outputs = _inputs(job, windows, cache), _outputs(job, cache)
     form = "Core ML ML Program, iOS 18"
     return Artifact(job.artifact, version, form, MODES, inputs, outputs, facts, "float32")
 
@@ -81,13 +92,14 @@ def _require(job: Job, report: dict[str, Any]) -> None:
         )
 
 
-def _inputs(job: Job, windows: dict[str, Window]) -> tuple[Tensor, ...]:
-    shapes = [input_shapes(job.spec, windows[name]) for name in ("prefill", "decode")]
-    return tuple(
-        Tensor(name, "float16", _symbolic(shape, shapes[1][name]), ABOUT[name.split("_")[0]]
-               if name.startswith("mask") else ABOUT[name])
-        for name, shape in shapes[0].items()
-    )  # fmt: skip
+def _inputs(job: Job, windows: dict[str, Window], cache: str) -> tuple[Tensor, ...]:
+    shapes = [input_shapes(job.spec, windows[name], cache) for name in ("prefill", "decode")]
+    found = []
+    for name, shape in shapes[0].items():
+        about = ABOUT["mask" if name.startswith("mask") else name]
+        dtype = "int32" if name == "position" else "float16"
+        found.append(Tensor(name, dtype, _symbolic(shape, shapes[1][name]), about))
+    return tuple(found)
 
 
 def _symbolic(prefill: tuple[int, ...], decode: tuple[int, ...]) -> tuple[int | str, ...]:
@@ -98,7 +110,7 @@ def _symbolic(prefill: tuple[int, ...], decode: tuple[int, ...]) -> tuple[int | 
     )
 
 
-def _outputs(job: Job) -> tuple[Tensor, ...]:
+def _outputs(job: Job, cache: str) -> tuple[Tensor, ...]:
     spec = job.spec
     width = spec.kv_heads * spec.head_width
     logits = [
@@ -108,6 +120,6 @@ def _outputs(job: Job) -> tuple[Tensor, ...]:
     ]  # fmt: skip
     new = [
         Tensor(name, "float16", (spec.layers, width, 1, "tokens"), ABOUT[name])
-        for name in ("new_keys", "new_values")
+        for name in (("new_keys", "new_values") if cache == "io" else ())
     ]
     return (*logits, *new)

@@ -89,6 +89,44 @@ def test_a_head_in_parts_gives_the_same_logits(tiny, tmp_path, monkeypatch):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("cache", ["state-slice", "state-blend"])
+@pytest.mark.parametrize("architecture", ["qwen3", "mistral-window"])
+def test_every_form_of_the_cache_gives_the_same_logits(tiny, tmp_path, architecture, cache):
+    job = coreml_job(tiny(architecture), tmp_path)
+    plain = emitted(job, tmp_path / "io")
+    stateful = emitted(dataclasses.replace(job, options={"kv_cache": cache}), tmp_path / cache)
+    expected = run(tmp_path / "io", plain, job, "float32")
+    got = run(tmp_path / cache, stateful, job, "float32")
+    assert snr_db(expected, got) > FLOAT32_FLOOR
+    assert snr_db(reference_of(job), got) > FLOAT32_FLOOR
+    rules = {
+        found["rule"]
+        for function in stateful.facts["residency"].values()
+        for found in function["findings"]
+        if found["level"] != "note"
+    }
+    assert rules == {"group-scales"} | ({"runtime-index"} if cache == "state-slice" else set())
+    assert "new_keys" not in {each.name for each in stateful.outputs}
+
+
+def test_a_stateful_runner_forgets(tiny, tmp_path):
+    job = coreml_job(tiny("llama"), tmp_path)
+    job = dataclasses.replace(job, options={"kv_cache": "state-blend"})
+    artifact = emitted(job, tmp_path / "coreml")
+    runner = find_backend("coreml").open_runner(tmp_path / "coreml", artifact, "float32")
+    first = runner.feed(ids_for(job)[:9])
+    runner.feed(ids_for(job)[9:12])
+    runner.reset()
+    np.testing.assert_array_equal(runner.feed(ids_for(job)[:9]), first)
+
+
+def test_a_state_s_context_is_a_multiple_of_32(tiny, tmp_path):
+    job = coreml_job(tiny("llama"), tmp_path)
+    job = dataclasses.replace(job, options={"kv_cache": "state-slice"}, context_length=50)
+    with pytest.raises(BackendError, match="multiple of 32"):
+        emitted(job, tmp_path / "coreml")
+
+
 def test_the_same_job_gives_the_same_bytes(tiny, tmp_path):
     job = coreml_job(tiny("qwen3"), tmp_path)
     folders = [tmp_path / name for name in ("one", "two")]
