@@ -62,11 +62,14 @@ class CoremlOps(Ops[Value]):
         return Value(tuple(parts), (width,))
 
     def rms_norm(self, x: Value, name: str, eps: float) -> Value:
-        """Layer norm of [x, -x], whose mean is 0: the sum of squares cannot overflow float16."""
+        """Layer norm of [x, -x], whose mean is 0: the sum of squares cannot overflow float16.
+
+        eps is float32, as iOS 17's op allows: 1e-6 would be 1.3 % off in float16.
+        """
         axis = len(x.shape)  # channels: 1 for [1, D, 1, T], 2 for [1, H, d, T]
         whole = x.whole
         both = mb.concat(values=[whole, mb.mul(x=whole, y=np.float16(-1))], axis=axis)
-        normed = mb.layer_norm(x=both, axes=[axis], epsilon=np.float16(eps))
+        normed = mb.layer_norm(x=both, axes=[axis], epsilon=np.float32(eps))
         half = mb.slice_by_size(x=normed, begin=[0, 0, 0, 0], size=list(whole.shape))
         gain = self.weights.vector(f"{name}.weight").astype(np.float16)
         shape = [1, 1, 1, 1]

@@ -72,6 +72,12 @@ def test_every_scheme_keeps_the_floors(tiny, tmp_path, scheme):
     check_floors(coreml_job(tiny("llama-biases"), tmp_path, scheme), tmp_path / "coreml")
 
 
+def test_a_small_eps_is_not_rounded(tiny, tmp_path):
+    """Embeddings of a hundredth: their squares are of the size of eps."""
+    job = coreml_job(tiny("qwen2", rms_norm_eps=1e-6), tmp_path, "int8-per-channel")
+    check_floors(job, tmp_path / "coreml")
+
+
 def test_a_trained_model_keeps_the_floors(tmp_path):
     check_floors(coreml_job(STORIES, tmp_path, "int8-per-channel"), tmp_path / "coreml")
 
