@@ -186,6 +186,7 @@ def test_backend_options_are_checked_before_anything_is_built(tiny, tmp_path):
         ({"recipe": "int3"}, "no recipe 'int3'"),
         ({"context": 100_000}, "--context 100000"),
         ({"artifacts": ("coreml",)}, "no artifact 'coreml'"),
+        ({"target": "ios", "socs": ("sm8650",)}, "--soc is for the artifact hexagon"),
         ({"memory_limit": 100_000}, "the limit is 100.0 kB"),
         ({"model": Path("/nowhere")}, "is not a folder"),
     ],

@@ -55,3 +55,11 @@ def test_the_command_shows_a_table_or_json(tmp_path):
     assert shown.exit_code == 0 and "model.layers.4.mlp" in shown.stdout
     taps = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)
     assert all(tap["good"] for tap in taps)
+
+
+def test_a_core_ml_package_is_followed_too():
+    words = ["trace", "--target", "ios", "--recipe", "int8", "--model", str(STORIES), "--json"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.stderr
+    taps = json.loads(done.stdout)
+    assert len(taps) > 10 and all(tap["good"] for tap in taps)

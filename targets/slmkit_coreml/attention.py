@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 
+from slmkit.host import Window, rope_names
 from slmkit.ops import Attention, Rope
 from slmkit.target import Spec
-from slmkit_coreml.contract import Window, mask_name, rope_names
+from slmkit_coreml.contract import mask_name
 
 
 @dataclass

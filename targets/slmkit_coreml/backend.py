@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from slmkit.quant.codes import Scheme, padded_width
-from slmkit.target import Artifact, Job, Model, Runner
+from slmkit.target import Artifact, Job, Model, Runner, one_of, option_problems
 from slmkit_coreml.contract import CACHES
 
 VERSION = 1
 KV_BYTES = 2  # float16
-KEYS = {"require": ("ane",), "kv_cache": CACHES}
+CALIBRATED = False
+OPTIONS = {"require": one_of("ane"), "kv_cache": one_of(*CACHES)}
 OPS = frozenset({
     "embed", "linear", "rms_norm", "split_heads", "rope", "attend", "add", "mul", "sigmoid", "silu",
 })  # fmt: skip
@@ -22,16 +23,7 @@ def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, 
     """Everything that this backend cannot do for the model and recipe, one sentence each."""
     from slmkit_coreml.weights import refused
 
-    found = [
-        f"artifacts.coreml.{key}: unknown key; known: {', '.join(KEYS)}"
-        for key in options
-        if key not in KEYS
-    ]
-    found += [
-        f"artifacts.coreml.{key} is {options[key]!r}, expected {' or '.join(allowed)}"
-        for key, allowed in KEYS.items()
-        if key in options and options[key] not in allowed
-    ]
+    found = option_problems("coreml", options, OPTIONS)
     found += [f"coreml has no form of the op {op}" for op in sorted(set(model.ops) - OPS)]
     return found + [
         f"coreml cannot take {name} in {schemes[name]}: {why}"

@@ -21,35 +21,15 @@ place [1, T, 1, S], 1 where token t goes to slot s: no index is computed at run 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 HIDDEN = -40000.0  # finite in float16 with any score beside it: the Neural Engine dislikes -inf
 CACHES = ("io", "state-slice", "state-blend")
 ALIGNMENT = 32  # numbers of float16: the last dimension of a state must be a multiple
 HEAD_ROWS = 16384  # no dimension of the Neural Engine is longer
 
 
-@dataclass(frozen=True)
-class Window:
-    """How many tokens one function reads, and how many the cache holds before them."""
-
-    tokens: int  # T
-    past: int  # S - T
-
-    @property
-    def total(self) -> int:
-        """S, the context length."""
-        return self.tokens + self.past
-
-
 def mask_name(window: int | None) -> str:
     """The mask input of layers with this sliding window."""
     return "mask" if window is None else f"mask_{window}"
-
-
-def rope_names(number: int) -> tuple[str, str]:
-    """cos and sin inputs of the how many-th rope of a model."""
-    return ("cos", "sin") if number == 0 else (f"cos_{number + 1}", f"sin_{number + 1}")
 
 
 def head_parts(rows: int) -> list[tuple[int, int]]:

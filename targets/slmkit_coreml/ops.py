@@ -42,6 +42,7 @@ class CoremlOps(Ops[Value]):
         self.attention = attention
         self.debug = debug
         self.taps: list[Any] = []
+        self.tapped: dict[str, str] = {}  # output -> what was tapped
         self.table = ""  # the embedding's name
 
     def embed(self, name: str, rows: int, width: int) -> Value:
@@ -99,7 +100,9 @@ class CoremlOps(Ops[Value]):
 
     def tap(self, x: Value, name: str) -> Value:
         if self.debug:
-            self.taps.append(mb.identity(x=x.whole, name=TAP + _identifier(name)))
+            output = TAP + _identifier(name)
+            self.taps.append(mb.identity(x=x.whole, name=output))
+            self.tapped[output] = name
         return x
 
 

@@ -13,9 +13,10 @@ from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import Function, Program, types
 from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
 
+from slmkit.host import Window, rope_names
 from slmkit.target import Job, Spec
 from slmkit_coreml.attention import AttentionWriter
-from slmkit_coreml.contract import Window, mask_name, rope_names
+from slmkit_coreml.contract import mask_name
 from slmkit_coreml.ops import CoremlOps
 from slmkit_coreml.package import normalize
 from slmkit_coreml.weights import WeightWriter
@@ -23,17 +24,16 @@ from slmkit_coreml.weights import WeightWriter
 TARGET = ct.target.iOS18
 
 
-def build_program(job: Job, windows: Mapping[str, Window], cache: str) -> tuple[Program, str]:
-    """The program, and the name of the embedding that the host looks up."""
+def build_program(job: Job, windows: Mapping[str, Window], cache: str) -> tuple[Program, CoremlOps]:
+    """The program, and the ops that wrote it: they know the embedding's name, and the taps'."""
     program = Program()
-    table = ""
     for name, window in windows.items():
-        function, table = _function(job, window, cache)
+        function, ops = _function(job, window, cache)
         program.add_function(name, function)
     program.default_function_name = "decode"
     program.export_as_multifunction = True
     _share_constants(program)
-    return program, table
+    return program, ops
 
 
 def write_package(program: Program, path: Path) -> None:
@@ -84,7 +84,7 @@ def _input(name: str, shape: tuple[int, ...]) -> Any:
     return mb.TensorSpec(shape, dtype=types.int32 if name == "position" else types.fp16)
 
 
-def _function(job: Job, window: Window, cache: str) -> tuple[Function, str]:
+def _function(job: Job, window: Window, cache: str) -> tuple[Function, CoremlOps]:
     shapes = input_shapes(job.spec, window, cache)
     inputs = {name: _input(name, shape) for name, shape in shapes.items()}
     with Function(inputs, TARGET) as function:
@@ -98,7 +98,7 @@ def _function(job: Job, window: Window, cache: str) -> tuple[Function, str]:
             for name, new in (("keys", attention.new_keys), ("values", attention.new_values)):
                 outputs.append(mb.concat(values=new, axis=0, name=f"new_{name}"))
         function.set_outputs([*outputs, *ops.taps])
-    return function, ops.table
+    return function, ops
 
 
 def _share_constants(program: Program) -> None:

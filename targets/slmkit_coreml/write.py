@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from slmkit.errors import BackendError
+from slmkit.host import Window
 from slmkit.target import Artifact, Job, Mode, Tensor
-from slmkit_coreml.contract import ALIGNMENT, Window, head_parts
+from slmkit_coreml.contract import ALIGNMENT, head_parts
 from slmkit_coreml.embedding import write_embedding
 from slmkit_coreml.program import build_program, input_shapes, write_package
 from slmkit_coreml.residency import inspect, violations
@@ -53,13 +54,13 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
             f"a Core ML state of {job.context_length} tokens is no multiple of {ALIGNMENT}",
             "choose another --context, or kv_cache: io",
         )
-    program, table = build_program(job, windows, cache)
+    program, ops = build_program(job, windows, cache)
     progress(1, 3)
     write_package(program, folder / PACKAGE)
     progress(2, 3)
     report = inspect(folder / PACKAGE)
     _require(job, report)
-    embedding = write_embedding(job.codes, table, folder)
+    embedding = write_embedding(job.codes, ops.table, folder)
     spec = job.spec
     facts: dict[str, Any] = {
         "package": PACKAGE, "layout": "ane", "kv_cache": cache,
@@ -75,7 +76,7 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
             for name, window in windows.items()
         },
         "residency": report,
-        "not_executed": [NOT_EXECUTED],
+        "taps": ops.tapped, "not_executed": [NOT_EXECUTED],
     }  # fmt: skip
     inputs, outputs = _inputs(job, windows, cache), _outputs(job, cache)
     form = "Core ML ML Program, iOS 18"

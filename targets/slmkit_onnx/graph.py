@@ -56,9 +56,7 @@ class Graph:
         self.inputs.append(helper.make_tensor_value_info(name, TYPES[dtype], shape))
         return name
 
-    def output(
-        self, name: str, shape: tuple[int | str, ...] | None, dtype: str = "float32"
-    ) -> None:
+    def output(self, name: str, shape: tuple[int | str, ...], dtype: str = "float32") -> None:
         """Declare one more output."""
         self.outputs.append(helper.make_tensor_value_info(name, TYPES[dtype], shape))
 

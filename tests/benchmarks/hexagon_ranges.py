@@ -23,6 +23,7 @@ from slmkit.calibration import calibration_texts
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.emit import token_facts
 from slmkit.evaluate import HELD_OUT, read_examples
+from slmkit.host import Window, slots
 from slmkit.memory import matrix_schemes
 from slmkit.models import registry
 from slmkit.parity import signal_to_noise
@@ -33,10 +34,8 @@ from slmkit.target import Job
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.hexagon import calibration
 from slmkit_onnx.hexagon.calibration import Calibration
-from slmkit_onnx.hexagon.contract import Window
 from slmkit_onnx.hexagon.emission import DATA, EXACT_EMBEDS, Form, embedding_graph, emit_form
 from slmkit_onnx.hexagon.encodings import asymmetric
-from slmkit_onnx.hexagon.host import slots
 from slmkit_onnx.hexagon.parts import Part
 from slmkit_onnx.hexagon.spread import METHODS
 from slmkit_onnx.sessions import cpu_session

@@ -48,7 +48,7 @@ def wrong_rope_theta(planted: Planted) -> None:
 def mask_off_by_one(planted: Planted) -> None:
     right = host._mask
     planted.patch.setattr(
-        host, "_mask", lambda slots, positions, window: right(slots, positions + 1, window)
+        host, "_mask", lambda queries, keys, window: right(queries + 1, keys, window)
     )
 
 
@@ -56,9 +56,9 @@ def mask_of_the_wrong_orientation(planted: Planted) -> None:
     """Query-major: the lower triangle of the new tokens becomes the upper one."""
     right = host._mask
 
-    def turned(slots, positions, window):
-        mask = right(slots, positions, window)
-        tokens = len(positions)
+    def turned(queries, keys, window):
+        mask = right(queries, keys, window)
+        tokens = len(queries)
         mask[0, -tokens:, 0] = mask[0, -tokens:, 0].T.copy()
         return mask
 
@@ -74,15 +74,15 @@ def swapped_keys_and_values(planted: Planted) -> None:
 
 def stale_cache(planted: Planted) -> None:
     """The host keeps what it had: the new values are lost."""
-    right = host.CoremlRunner._step
+    right = host.CoremlRunner.step
 
-    def forgetful(self, ids, size):
+    def forgetful(self, ids, window):
         kept = self.values.copy()
-        logits = right(self, ids, size)
+        logits = right(self, ids, window)
         self.values = kept
         return logits
 
-    planted.patch.setattr(host.CoremlRunner, "_step", forgetful)
+    planted.patch.setattr(host.CoremlRunner, "step", forgetful)
 
 
 def wrong_position_in_decode(planted: Planted) -> None:

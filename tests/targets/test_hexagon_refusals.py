@@ -67,7 +67,7 @@ def test_an_op_without_a_form_is_named(job):
         ({"soc": ["sm9999"]}, "no chip 'sm9999'"),
         ({"soc": "sm8650"}, "expected a list of chips"),
         ({"margin": 0.5}, "a number from 1 to 4"),
-        ({"range": "best"}, "minmax or percentile or mse"),
+        ({"range": "best"}, "one of minmax, percentile, mse"),
         ({"part_limit": 10**10}, "at most 2000000000"),
         ({"part_limit": 1000}, "layer 0 has"),
         ({"part_limit": 25_000, "runtime": "genai"}, "in one part"),

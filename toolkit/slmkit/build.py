@@ -111,6 +111,11 @@ def make_plan(request: Request) -> Plan:
     spec = checkpoint.spec
     place = request.out / f"{checkpoint.name}-{platform.name}-{recipe.name}"
     artifacts = _chosen(platform, request.artifacts)
+    if request.socs and CHIPS not in artifacts:
+        raise SlmkitError(
+            f"--soc is for the artifact {CHIPS}, which this build does not write",
+            f"it writes: {', '.join(artifacts)}",
+        )
     schemes = memory.matrix_schemes(spec, recipe)
     _refuse_problems(checkpoint, recipe, schemes, artifacts)
     context_length = memory.default_context(spec, recipe, request.context)

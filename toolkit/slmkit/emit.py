@@ -31,6 +31,7 @@ def payload_of(
     calibration: Sequence[Sequence[int]],
 ) -> Payload:  # fmt: skip
     """The emit job of one artifact, without the folder that it writes to."""
+    listens = find_backend(artifact).CALIBRATED  # the others need no new build for a new text
     return {
         "artifact": artifact,
         "checkpoint": str(checkpoint.folder),
@@ -38,7 +39,7 @@ def payload_of(
         "options": dict(recipe.artifacts.get(artifact, {})),
         "context_length": context_length,
         "prefill_chunk": recipe.prefill_chunk,
-        "calibration": [list(text) for text in calibration],
+        "calibration": [list(text) for text in calibration] if listens else [],
     }
 
 

@@ -19,8 +19,9 @@ from slmkit.quant.codes import CodesFile, Scheme
 from slmkit.record import Model
 
 __all__ = [
-    "Artifact", "Backend", "BuiltIn", "Forward", "Job", "Mode", "Model", "Runner", "Spec", "Tensor",
-    "TokenFacts", "artifact_names", "find_backend", "installed",
+    "Artifact", "Backend", "BuiltIn", "Forward", "Job", "Mode", "Model", "Option", "Runner", "Spec",
+    "Tensor",
+    "TokenFacts", "artifact_names", "find_backend", "installed", "one_of", "option_problems",
 ]  # fmt: skip
 
 
@@ -107,6 +108,37 @@ class Artifact:
         return self.shipped or self.modes[-1].name
 
 
+@dataclass(frozen=True)
+class Option:
+    """One key of the recipe's ``artifacts: {NAME: ...}``: what it may be, and in words."""
+
+    fits: Callable[[Any], bool]
+    expected: str
+
+
+def one_of(*allowed: Any) -> Option:
+    """An option with a few values; true and false are no numbers."""
+    types = {type(each) for each in allowed}
+    return Option(
+        lambda value: type(value) in types and value in allowed,
+        f"one of {', '.join(map(str, allowed))}",
+    )
+
+
+def option_problems(
+    artifact: str, values: Mapping[str, Any], options: Mapping[str, Option]
+) -> list[str]:
+    """Unknown keys and values that do not fit, one sentence each."""
+    found = []
+    for key, value in values.items():
+        at = f"artifacts.{artifact}.{key}"
+        if key not in options:
+            found.append(f"{at}: unknown key; known: {', '.join(options)}")
+        elif not options[key].fits(value):
+            found.append(f"{at} is {value!r}, expected {options[key].expected}")
+    return found
+
+
 class Runner(Protocol):
     """An artifact, loaded in its runtime, with one sequence's state."""
 
@@ -132,6 +164,7 @@ class Backend(Protocol):
 
     VERSION: int  # raised when the same job would be written differently
     KV_BYTES: int  # of one number of the KV cache
+    CALIBRATED: bool  # whether it listens to the job's calibration texts
 
     def problems(
         self, model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any]

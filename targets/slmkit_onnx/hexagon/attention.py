@@ -6,16 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from slmkit.host import Window, rope_names
 from slmkit.ops import Attention, Rope
 from slmkit.target import Spec
-from slmkit_onnx.hexagon.contract import (
-    HIDDEN,
-    ROOM,
-    Contract,
-    Window,
-    rope_names,
-    token_axis,
-)  # fmt: skip
+from slmkit_onnx.hexagon.contract import HIDDEN, ROOM, Contract, token_axis
 from slmkit_onnx.hexagon.encodings import Encoding, asymmetric, symmetric
 from slmkit_onnx.hexagon.graphs import StaticGraphs, Value
 
@@ -72,7 +66,7 @@ class AttentionWriter:
         """The same integers under another shape."""
         if x.shape == shape:
             return x
-        target = self.graphs.integers(f"shape.{'x'.join(map(str, shape))}", shape)
+        target = self.graphs.graph.constant(f"shape.{'x'.join(map(str, shape))}", shape)
         name = f"{x.name}.as.{'x'.join(map(str, shape))}"
         return self.graphs.op("Reshape", [x, target], name, shape, like=x)
 

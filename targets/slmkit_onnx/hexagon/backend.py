@@ -12,6 +12,7 @@ from slmkit_onnx.hexagon import options, parts
 
 VERSION = 1
 KV_BYTES = 2  # int16
+CALIBRATED = True
 
 
 def problems(model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, Any]) -> list[str]:

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slmkit.host import Window, slots
 from slmkit.ops import Floats
 from slmkit.target import Job
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.hexagon.attention import hidden_score
-from slmkit_onnx.hexagon.contract import Window
 from slmkit_onnx.hexagon.emission import (
     DATA,
     EXACT_EMBEDS,
@@ -29,7 +29,6 @@ from slmkit_onnx.hexagon.emission import (
     emit_form,
 )
 from slmkit_onnx.hexagon.encodings import Range
-from slmkit_onnx.hexagon.host import slots
 from slmkit_onnx.hexagon.parts import every_unit
 from slmkit_onnx.hexagon.spread import METHODS, Spread
 from slmkit_onnx.hexagon.weights import WeightWriter

@@ -27,19 +27,6 @@ ROOM = 20.0  # what stays between the lowest score seen in calibration and a hid
 
 
 @dataclass(frozen=True)
-class Window:
-    """How many tokens one graph reads, and how many the cache holds before them."""
-
-    tokens: int  # T
-    past: int  # S - T
-
-    @property
-    def total(self) -> int:
-        """S, the context length."""
-        return self.tokens + self.past
-
-
-@dataclass(frozen=True)
 class Contract:
     """One way to keep the cache."""
 
@@ -68,8 +55,3 @@ CONTRACTS = {
 def token_axis(part: str) -> int:
     """Where the tokens lie in a cache tensor."""
     return 3 if part == "key" else 2
-
-
-def rope_names(number: int) -> tuple[str, str]:
-    """cos and sin inputs of the how many-th rope of a model."""
-    return ("cos", "sin") if number == 0 else (f"cos_{number + 1}", f"sin_{number + 1}")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from slmkit.host import Window
 from slmkit.target import Job
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.graph import Graph
 from slmkit_onnx.hexagon.attention import AttentionWriter
-from slmkit_onnx.hexagon.contract import CONTRACTS, UNRANGED, Contract, Window
+from slmkit_onnx.hexagon.contract import CONTRACTS, UNRANGED, Contract
 from slmkit_onnx.hexagon.encodings import Encoding, Ranges
 from slmkit_onnx.hexagon.graphs import StaticGraphs
 from slmkit_onnx.hexagon.host import Host

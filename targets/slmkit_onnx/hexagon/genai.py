@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
+from slmkit.host import Window, rope_names
 from slmkit.target import Job
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.genai import token_ids, write_config, write_tokenizer
 from slmkit_onnx.graph import Graph
 from slmkit_onnx.hexagon.compile import graph_file
-from slmkit_onnx.hexagon.contract import Window, rope_names
 from slmkit_onnx.hexagon.emission import Emitted, save
 from slmkit_onnx.hexagon.encodings import LIMITS
 from slmkit_onnx.ort.weights import WeightWriter as TableWriter

@@ -167,10 +167,6 @@ class StaticGraphs:
         self._dequantize(value)
         return value
 
-    def integers(self, name: str, numbers: Sequence[int]) -> str:
-        """A constant of int64: shapes, axes."""
-        return self.graph.constant(name, numbers)
-
     def _encoding(self, key: str, fixed: Encoding | None) -> Encoding | None:
         if self.ranges is None:
             return None

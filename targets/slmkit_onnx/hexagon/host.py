@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slmkit.host import Positions, rope_names, visible
 from slmkit.ops import Floats, Rope
-from slmkit_onnx.hexagon.contract import Contract, Window, rope_names
-
-Positions = NDArray[np.int64]
-EMPTY = -1  # the position of a slot that holds no token
+from slmkit_onnx.hexagon.contract import Contract
 
 
 @dataclass(frozen=True)
@@ -38,22 +35,5 @@ class Host:
 
     def _mask(self, queries: Positions, keys: Positions, window: int | None) -> Floats:
         """0 where a token may look, [1, 1, T, S]; a padding token sees what it likes."""
-        distance = queries[:, None] - keys[None, :]
-        seen = (distance >= 0) & (keys[None, :] != EMPTY)
-        if window is not None:
-            seen &= distance < window
+        seen = visible(queries, keys, window)
         return np.where(seen, np.float32(0), np.float32(self.hidden))[None, None]
-
-
-def slots(window: Window, length: int, tokens: int, slides: bool) -> tuple[Positions, Positions]:
-    """Positions of the T query slots and of all S key slots when ``tokens`` follow ``length``.
-
-    Tokens lie first in their slots, and so does the past; where the past slides, both lie last.
-    """
-    room, past = window.tokens - tokens, np.arange(window.past)
-    queries = np.full(window.tokens, EMPTY)
-    here = slice(room, None) if slides else slice(0, tokens)
-    queries[here] = np.arange(length, length + tokens)
-    positions = past + length - window.past if slides else past
-    positions = np.where((positions < length) & (positions >= 0), positions, EMPTY)
-    return queries, np.concatenate([positions, queries])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slmkit.quant.codes import Scheme
-from slmkit.target import Model
+from slmkit.target import Model, Option, one_of, option_problems
 from slmkit_onnx.hexagon import socs
 from slmkit_onnx.hexagon.contract import CONTRACTS
 from slmkit_onnx.hexagon.parts import GRAPH_LIMIT, unit_bytes
@@ -44,15 +44,24 @@ class Options:
     timeout: int = 3600  # seconds of one compilation
 
 
-KEYS = tuple(Options.__dataclass_fields__)
-EXPECTED = {
-    "soc": "a list of chips",
-    "range": " or ".join(METHODS),
-    "margin": "a number from 1 to 4",
-    "tokens": "how many tokens of text to listen to, at least 1",
-    "runtime": " or ".join(CONTRACTS),
-    "part_limit": f"bytes, at most {GRAPH_LIMIT}",
-    "timeout": "seconds, at least 1",
+def _whole(value: Any, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+OPTIONS = {
+    "soc": Option(lambda value: isinstance(value, list | tuple), "a list of chips"),
+    "range": one_of(*METHODS),
+    "margin": Option(
+        lambda value: type(value) in (int, float) and 1 <= value <= 4, "a number from 1 to 4"
+    ),
+    "tokens": Option(
+        lambda value: _whole(value, 1, 10**6), "how many tokens of text to listen to, 1 to 1000000"
+    ),
+    "runtime": one_of(*CONTRACTS),
+    "part_limit": Option(
+        lambda value: _whole(value, 1, GRAPH_LIMIT), f"bytes, at most {GRAPH_LIMIT}"
+    ),
+    "timeout": Option(lambda value: _whole(value, 1, 10**6), "seconds, at least 1"),
 }
 
 
@@ -66,17 +75,8 @@ def read(values: Mapping[str, Any]) -> Options:
 
 def problems(model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, Any]) -> list[str]:
     """Everything that HTP or this backend cannot do, one sentence each."""
-    found = [
-        f"artifacts.hexagon.{key}: unknown key; known: {', '.join(KEYS)}"
-        for key in values
-        if key not in KEYS
-    ]
-    found += [
-        f"artifacts.hexagon.{key} is {value!r}, expected {EXPECTED[key]}"
-        for key, value in values.items()
-        if key in KEYS and not _fits(key, value)
-    ]
-    if _fits("soc", values.get("soc", ())):
+    found = option_problems("hexagon", values, OPTIONS)
+    if OPTIONS["soc"].fits(values.get("soc", ())):
         found += [why for name in values.get("soc", ()) if (why := socs.refused(name))]
     found += [f"HTP has no form of the op {op}" for op in sorted(set(model.ops) - OPS)]
     found += _weights_refused(model, schemes)
@@ -126,17 +126,3 @@ def sizes_of(model: Model, schemes: Mapping[str, Scheme]) -> list[int]:
     matrices = {name: model.shapes[name] for name in model.multiplied}
     vectors = {name: shape for name, shape in model.shapes.items() if len(shape) == 1}
     return unit_bytes(matrices, vectors, schemes, model.spec.layers)
-
-
-def _fits(key: str, value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if key == "soc":
-        return isinstance(value, list | tuple)
-    if key == "range":
-        return value in tuple(METHODS)
-    if key == "runtime":
-        return value in tuple(CONTRACTS)
-    if key == "margin":
-        return number and 1 <= value <= 4
-    least, most = (1, GRAPH_LIMIT) if key == "part_limit" else (1, 10**6)
-    return number and isinstance(value, int) and least <= value <= most

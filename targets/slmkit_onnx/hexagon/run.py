@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slmkit.errors import BackendError
+from slmkit.host import StaticRunner, Window, slots
 from slmkit.ops import Floats, Rope
 from slmkit.target import Artifact
-from slmkit_onnx.hexagon.contract import CONTRACTS, Window, token_axis
+from slmkit_onnx.hexagon.contract import CONTRACTS, token_axis
 from slmkit_onnx.hexagon.emission import EMBED, EXACT_EMBEDS
-from slmkit_onnx.hexagon.host import Host, slots
+from slmkit_onnx.hexagon.host import Host
 from slmkit_onnx.hexagon.ops import TAP
 from slmkit_onnx.sessions import cpu_session
 
@@ -87,7 +87,7 @@ class Cache:
         return np.roll(buffer, past - length, axis).take(range(past), axis)
 
 
-class HexagonRunner:
+class HexagonRunner(StaticRunner):
     """Feeds tokens through ``prefill`` and ``decode``; keeps the cache as an app would."""
 
     def __init__(
@@ -97,8 +97,9 @@ class HexagonRunner:
         facts = artifact.facts
         self.facts = facts
         self.runtime = runtime
-        self.context_length: int = facts["context_length"]
+        self.context_length = facts["context_length"]
         self.chains = chains
+        self.sizes = tuple(chains)
         self.floats = floats
         ropes = [Rope(tuple(each["frequencies"]), each["magnitude"]) for each in facts["ropes"]]
         contract = CONTRACTS[facts["contract"]]
@@ -108,35 +109,15 @@ class HexagonRunner:
             self.embed = cpu_session(folder / EMBED, folder)
         self.cache = Cache(facts, floats)
         self.taps: dict[str, Floats] = {}
-        self.length = 0
 
     def reset(self) -> None:
         """Forget the sequence."""
         self.length = 0
         self.cache.reset()
 
-    def feed(self, ids: NDArray[np.int64]) -> Floats:
-        """Append tokens; their logits, (T, V). Raises BackendError beyond the context."""
-        if self.length + len(ids) > self.context_length:
-            raise BackendError(
-                f"the sequence of {self.length + len(ids)} tokens passes the artifact's context of "
-                f"{self.context_length}",
-                "build with a larger --context, or shorten the prompt",
-            )
-        logits = []
-        while len(ids):
-            count = self._fitting(len(ids))
-            logits.append(self._step(ids[: min(count, len(ids))], count))
-            ids = ids[count:]
-        return np.concatenate(logits)
-
-    def _fitting(self, tokens: int) -> int:
-        """The graph to use: prefill for several tokens while its past holds what is known."""
-        most = max(self.chains)
-        return most if tokens > 1 and self.length + most <= self.context_length else 1
-
-    def _step(self, ids: NDArray[np.int64], size: int) -> Floats:
-        window = Window(size, self.context_length - size)
+    def step(self, ids: NDArray[np.int64], window: Window) -> Floats:
+        """Embeddings, tables, masks and past in; logits out, new keys and values kept."""
+        size = window.tokens
         slides = self.cache.contract.slides
         queries, keys = slots(window, self.length, len(ids), slides)
         real = slice(size - len(ids), None) if slides else slice(0, len(ids))
@@ -147,7 +128,6 @@ class HexagonRunner:
         given.update(self._embedded(filled))
         found = self.chains[size].run(given)
         self.cache.append(found, self.length, len(ids))
-        self.length += len(ids)
         self.taps = {
             name.removeprefix(TAP): value[0, real]
             for name, value in found.items()

@@ -7,26 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from slmkit.quant.codes import Scheme
-from slmkit.target import Artifact, Job, Model, Runner
+from slmkit.target import Artifact, Job, Model, Runner, one_of, option_problems
 
 VERSION = 2
 KV_BYTES = 4  # float32
+CALIBRATED = False
 PER_CHANNEL_BLOCK = 128  # the kernels know blocks of 16 to 256 inputs: a row's scale is repeated
-OPTIONS = {"accuracy_level": (0, 1, 4)}
+OPTIONS = {"accuracy_level": one_of(0, 1, 4)}
 
 
 def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any]) -> list[str]:
     """Everything that this backend cannot do for the model and recipe, one sentence each."""
-    found = [
-        f"artifacts.ort.{key}: unknown key; known: {', '.join(OPTIONS)}"
-        for key in options
-        if key not in OPTIONS
-    ]
-    for key, allowed in OPTIONS.items():
-        if options.get(key, allowed[0]) not in allowed or isinstance(options.get(key), bool):
-            choices = ", ".join(map(str, allowed))
-            found.append(f"artifacts.ort.{key} is {options[key]!r}, expected one of {choices}")
-    return found
+    return option_problems("ort", options, OPTIONS)
 
 
 def weight_bytes(rows: int, width: int, scheme: Scheme) -> int:

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from slmkit.errors import BackendError
+from slmkit.host import check_context
 from slmkit.ops import Floats
 from slmkit.target import Artifact
 from slmkit_onnx.ort.attention import cache_names
@@ -46,12 +46,7 @@ class OrtRunner:
     def feed(self, ids: NDArray[np.int64]) -> Floats:
         """Append tokens; their logits, (T, V). Raises BackendError beyond the context."""
         self.length += len(ids)
-        if self.length > self.context_length:
-            raise BackendError(
-                f"the sequence of {self.length} tokens passes the artifact's context of "
-                f"{self.context_length}",
-                "build with a larger --context, or shorten the prompt",
-            )
+        check_context(self.length, self.context_length)
         binding = self.session.io_binding()
         binding.bind_cpu_input("input_ids", np.asarray(ids, dtype=np.int64)[None])
         binding.bind_cpu_input("attention_mask", np.ones((1, self.length), dtype=np.int64))

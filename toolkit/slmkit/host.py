@@ -1,0 +1,96 @@
+"""What an app's host code does around fixed-shape graphs: windows, slots, who sees whom.
+
+Backends whose graphs read a fixed number of tokens share it: their runners do what an app would.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slmkit.errors import BackendError
+from slmkit.ops import Floats
+
+Positions = NDArray[np.int64]
+EMPTY = -1  # the position of a slot that holds no token
+
+
+@dataclass(frozen=True)
+class Window:
+    """How many tokens one graph reads, and how many the cache holds before them."""
+
+    tokens: int  # T
+    past: int  # S - T
+
+    @property
+    def total(self) -> int:
+        """S, the context length."""
+        return self.tokens + self.past
+
+
+def rope_names(number: int) -> tuple[str, str]:
+    """cos and sin inputs of the how many-th rope of a model."""
+    return ("cos", "sin") if number == 0 else (f"cos_{number + 1}", f"sin_{number + 1}")
+
+
+def slots(
+    window: Window, length: int, tokens: int, slides: bool = False
+) -> tuple[Positions, Positions]:
+    """Positions of the T query slots and of all S key slots when ``tokens`` follow ``length``.
+
+    Tokens lie first in their slots, and so does the past; where the past slides, both lie last.
+    """
+    room, past = window.tokens - tokens, np.arange(window.past)
+    queries = np.full(window.tokens, EMPTY)
+    here = slice(room, None) if slides else slice(0, tokens)
+    queries[here] = np.arange(length, length + tokens)
+    positions = past + length - window.past if slides else past
+    positions = np.where((positions < length) & (positions >= 0), positions, EMPTY)
+    return queries, np.concatenate([positions, queries])
+
+
+def visible(queries: Positions, keys: Positions, window: int | None) -> NDArray[np.bool_]:
+    """Which of S key slots each of T query slots may see, (T, S); nobody sees an empty one."""
+    distance = queries[:, None] - keys[None, :]
+    seen: NDArray[np.bool_] = (distance >= 0) & (keys[None, :] != EMPTY)
+    return seen if window is None else seen & (distance < window)
+
+
+def check_context(length: int, context_length: int) -> None:
+    """Raise BackendError for a sequence longer than the artifact was built for."""
+    if length > context_length:
+        raise BackendError(
+            f"the sequence of {length} tokens passes the artifact's context of {context_length}",
+            "build with a larger --context, or shorten the prompt",
+        )
+
+
+class StaticRunner(ABC):
+    """Feeds a sequence through graphs of fixed token counts: prefill in chunks, then decode."""
+
+    context_length: int
+    sizes: tuple[int, ...]  # token counts of the graphs: T and 1
+    length = 0  # tokens of the sequence so far
+
+    @abstractmethod
+    def step(self, ids: NDArray[np.int64], window: Window) -> Floats:
+        """Run at most ``window.tokens`` tokens after ``length``; their logits, (len(ids), V)."""
+
+    def feed(self, ids: NDArray[np.int64]) -> Floats:
+        """Append tokens; their logits, (T, V). Raises BackendError beyond the context."""
+        check_context(self.length + len(ids), self.context_length)
+        logits = []
+        while len(ids):
+            size = self._fitting(len(ids))
+            logits.append(self.step(ids[:size], Window(size, self.context_length - size)))
+            self.length += len(ids[:size])
+            ids = ids[size:]
+        return np.concatenate(logits)
+
+    def _fitting(self, tokens: int) -> int:
+        """The graph to use: prefill for several tokens while its past holds what is known."""
+        most = max(self.sizes)
+        return most if tokens > 1 and self.length + most <= self.context_length else 1
