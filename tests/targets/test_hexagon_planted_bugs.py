@@ -24,7 +24,7 @@ from tiny_models import tiny_config, write_checkpoint
 BOUND = load_recipe("int4").parity.activations.snr_db  # what a build would refuse
 ATTENTION = "model.layers.0.self_attn"
 CHANGES = {"rms_norm_eps": 0.02}  # large enough to count: the embeddings are 0.1 wide
-TOKENS = 24  # chunks of 7, 9 and 8 tokens, then none; decode has its own test below
+TOKENS = 36  # chunks of 7, 9 and 16 tokens, then four decode steps
 KINDS = ("prefill", "decode")
 
 
@@ -99,13 +99,12 @@ def transposed_scales(planted: Planted) -> None:
     planted.change(f"{ATTENTION}.o_proj.channel_scales", lambda scales: scales[::-1])
 
 
-def wrong_position(planted: Planted) -> None:
-    """Chunks after the first rotate by one position too many."""
+def wrong_position_in_decode(planted: Planted) -> None:
+    """A decode step rotates by one position too many; a shift of all would be invisible."""
     right = Host.inputs
 
     def late(self, queries, keys):
-        shift = 1 if queries.max() > 6 else 0
-        tables = right(self, queries + shift, keys)
+        tables = right(self, queries + (len(queries) == 1), keys)
         masks = right(self, queries, keys)
         return {**masks, **{name: tables[name] for name in ("cos", "sin")}}
 
@@ -176,7 +175,7 @@ def mask_of_minus_infinity(planted: Planted) -> None:
 
 
 BUGS = [
-    wrong_rope_theta, swapped_kv_heads, missing_eps, transposed_scales, wrong_position,
+    wrong_rope_theta, swapped_kv_heads, missing_eps, transposed_scales, wrong_position_in_decode,
     mask_off_by_one, swapped_gate_and_up, stale_cache, wrong_zero_point,
     swapped_key_and_value_scales, mask_of_minus_infinity,
 ]  # fmt: skip
