@@ -13,10 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from slmkit.build import FailedParity, Request, build
+from slmkit.build import FailedParity, build
 from slmkit.bundle import verify
 from slmkit.errors import BundleError, RecipeError, SlmkitError
 from slmkit.manifest import read_manifest
+from slmkit.plan import Request
 from slmkit.progress import Silent
 from slmkit.recipe import load_recipe
 from tiny_models import STORIES, ort_request

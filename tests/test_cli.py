@@ -150,7 +150,7 @@ def test_a_full_disk_or_memory_is_one_sentence(tmp_path, monkeypatch, error, sai
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr("slmkit.build.quantize", fail)
+    monkeypatch.setattr("slmkit.plan.quantize", fail)
     failed = slmkit("build", "--target=android", "--model", STORIES, "--out", tmp_path, expect=1)
     assert said in failed.stderr
     assert list(tmp_path.iterdir()) == []

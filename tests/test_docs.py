@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from slmkit.build import Request, build
+from slmkit.build import build
 from slmkit.cli import main
 from slmkit.models.registry import MODELS
+from slmkit.plan import Request
 from slmkit.platforms import PLATFORMS
 from slmkit.progress import Silent
 from slmkit.recipe import shipped_names

@@ -17,6 +17,7 @@ LAYERS = [  # a module may import from its own line and from those below it
     {"options", "show", "console"},
     {"recheck", "trace", "evaluate", "inspection", "doctor"},
     {"build", "load"},
+    {"plan"},
     {"emit", "proof", "parity_run", "calibration"},
     {"parity", "bundle", "memory", "generate", "golden"},
     {"target", "cache", "manifest", "worker"},

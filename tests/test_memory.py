@@ -8,10 +8,10 @@ import re
 import pytest
 
 from slmkit import memory
-from slmkit.build import costs_of
 from slmkit.errors import SlmkitError
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
+from slmkit.plan import costs_of
 from slmkit.recipe import load_recipe
 from tiny_models import SHARED
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from slmkit.build import Request
 from slmkit.checkpoint.safetensors import SafetensorsWriter
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
+from slmkit.plan import Request
 from slmkit.record import record
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from slmkit.build import codes_of
 from slmkit.cache import Cache
 from slmkit.calibration import calibration_texts
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
@@ -27,6 +26,7 @@ from slmkit.host import Window, slots
 from slmkit.memory import matrix_schemes
 from slmkit.models import registry
 from slmkit.parity import signal_to_noise
+from slmkit.plan import codes_of
 from slmkit.progress import Silent
 from slmkit.recipe import load_recipe
 from slmkit.record import listen

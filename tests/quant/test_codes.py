@@ -31,8 +31,14 @@ SCHEMES = {
     "int8-per-channel": Scheme(encoding="per-channel", bits=8),
     "int8-absmax": Scheme(encoding="per-channel", bits=8, method="absmax"),
     "float16": Scheme(encoding="float16"),
+    **{
+        f"lut{bits}-g{rows}": Scheme(encoding="palette", bits=bits, group_rows=rows)
+        for bits in (4, 6)
+        for rows in (8, 16, 32)
+    },
 }
-QUANTIZED = {name: scheme for name, scheme in SCHEMES.items() if scheme.bits}
+PALETTES = {name: scheme for name, scheme in SCHEMES.items() if scheme.encoding == "palette"}
+SCALED = {name: each for name, each in SCHEMES.items() if each.bits and name not in PALETTES}
 NAME = "model.layers.0.mlp.down_proj"
 
 
@@ -55,9 +61,9 @@ def random(rows, width, seed=0):
     return np.random.default_rng(seed).standard_normal((rows, width), dtype=np.float32)
 
 
-@given(st.data(), st.sampled_from([4, 8]))
+@given(st.data(), st.sampled_from([4, 6, 8]))
 def test_packing_is_undone_by_unpacking(data, bits):
-    shape = (data.draw(st.integers(1, 5)), 2 * data.draw(st.integers(1, 20)))
+    shape = (data.draw(st.integers(1, 5)), 4 * data.draw(st.integers(1, 20)))
     codes = data.draw(arrays(np.uint8, shape, elements=st.integers(0, (1 << bits) - 1)))
     packed = pack(codes, bits)
     assert packed.nbytes == codes.size * bits // 8
@@ -66,6 +72,13 @@ def test_packing_is_undone_by_unpacking(data, bits):
 
 def test_the_low_nibble_comes_first():
     assert pack(np.array([[1, 2, 15, 0]], np.uint8), 4).tolist() == [[0x21, 0x0F]]
+
+
+@given(arrays(np.uint8, (2, 8), elements=st.integers(0, 63)))
+def test_six_bits_lie_one_after_the_other_from_the_lowest_on(codes):
+    stream = np.unpackbits(codes[..., None], axis=-1, count=6, bitorder="little")
+    expected = np.packbits(stream.reshape(2, -1), axis=-1, bitorder="little")
+    np.testing.assert_array_equal(pack(codes, 6), expected)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -86,7 +99,7 @@ def test_codes_survive_the_file_exactly(tmp_path, scheme, rows, width):
     assert codes.key == "key"
 
 
-@pytest.mark.parametrize("scheme", QUANTIZED)
+@pytest.mark.parametrize("scheme", SCALED)
 @pytest.mark.parametrize("width", [1, 33, 100])
 def test_padding_is_exactly_zero(tmp_path, scheme, width):
     codes = to_file(tmp_path, random(4, width), SCHEMES[scheme])[0].codes(NAME)
@@ -96,7 +109,7 @@ def test_padding_is_exactly_zero(tmp_path, scheme, width):
     np.testing.assert_array_equal(codes.codes[:, width:], zeros[:, width:])
 
 
-@pytest.mark.parametrize("scheme", QUANTIZED)
+@pytest.mark.parametrize("scheme", SCALED)
 def test_the_error_is_at_most_half_a_step_where_nothing_clips(tmp_path, scheme):
     floats = random(6, 128)
     codes = to_file(tmp_path, floats, SCHEMES[scheme])[0].codes(NAME)
@@ -144,7 +157,7 @@ def test_nan_is_refused_by_name_and_no_file_of_codes_is_trusted(tmp_path):
         to_file(tmp_path, floats, SCHEMES["int4"])
 
 
-@pytest.mark.parametrize("scheme", QUANTIZED)
+@pytest.mark.parametrize("scheme", [*SCALED, *PALETTES])
 def test_zeros_stay_zeros(tmp_path, scheme):
     codes, snr = to_file(tmp_path, np.zeros((2, 64), np.float32), SCHEMES[scheme])
     assert not codes.rows(f"{NAME}.weight", slice(None)).any()

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from slmkit.build import codes_of
 from slmkit.cache import Cache
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.emit import token_facts
 from slmkit.memory import matrix_schemes
 from slmkit.models import registry
+from slmkit.plan import codes_of
 from slmkit.progress import Silent
 from slmkit.recipe import Recipe, load_recipe
 from slmkit.record import listen

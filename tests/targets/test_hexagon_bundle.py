@@ -8,12 +8,13 @@ import pytest
 from click.testing import CliRunner
 from hexagon_artifacts import emitted, job_of, reference_of, run, snr_db
 
-from slmkit.build import Request, build
+from slmkit.build import build
 from slmkit.bundle import verify
 from slmkit.cli import main
 from slmkit.errors import BundleError
 from slmkit.load import load
 from slmkit.manifest import read_manifest
+from slmkit.plan import Request
 from slmkit.progress import Silent
 from slmkit.recheck import recheck
 from slmkit_onnx.hexagon import plan

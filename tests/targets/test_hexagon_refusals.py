@@ -10,8 +10,9 @@ from hexagon_artifacts import emitted, job_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmkit.build import Request, build, make_plan
+from slmkit.build import build
 from slmkit.errors import BackendError, RecipeError, SlmkitError
+from slmkit.plan import Request, make_plan
 from slmkit.progress import Silent
 from slmkit.recipe import Recipe, Scheme, load_recipe
 from slmkit.target import find_backend
@@ -94,7 +95,7 @@ def test_everything_wrong_is_said_at_once_before_anything_is_written(tiny, tmp_p
 
 def test_the_command_s_chips_go_before_the_recipe_s(tiny, tmp_path):
     request = Request(tiny("llama"), "android", "int4", tmp_path, socs=("sm8850",))
-    assert make_plan(request).recipe.artifacts["hexagon"]["soc"] == ["sm8850"]
+    assert make_plan(request).recipe.options("hexagon")["soc"] == ["sm8850"]
     assert "hexagon" not in load_recipe("int4").artifacts
 
 

@@ -8,60 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from slmkit import __version__, manifest, memory, parity
+from slmkit import __version__, manifest, parity
 from slmkit.bundle import check_place, list_files, written
-from slmkit.cache import Cache, key_of
-from slmkit.calibration import calibration_texts
-from slmkit.checkpoint.folder import Checkpoint, open_checkpoint
+from slmkit.cache import Cache
+from slmkit.checkpoint.folder import Checkpoint
 from slmkit.emit import emit, payload_of, tokenizer_files
-from slmkit.errors import ParityError, RecipeError, SlmkitError
+from slmkit.errors import ParityError
 from slmkit.golden import golden_prompts, save_golden
-from slmkit.platforms import Platform, find_platform, known_artifacts
+from slmkit.plan import Encoding, Plan, Request, codes_of, make_plan
 from slmkit.progress import Progress
-from slmkit.proof import Proof, quantization_line, reference_golden
-from slmkit.quant.apply import VERSION as QUANT_VERSION
-from slmkit.quant.apply import quantize
+from slmkit.proof import Proof, float_outputs, price, reference_golden
 from slmkit.quant.codes import CodesFile
-from slmkit.recipe import Recipe, Scheme, load_recipe
-from slmkit.record import listen, record
-from slmkit.target import Artifact, find_backend, versions_of
+from slmkit.target import Artifact, versions_of
 
 NO_DEVICE = "no phone was involved: every artifact ran on this computer's runtimes only"
-CHIPS = "hexagon"  # the artifact that --soc is for
-TOKENIZER, GOLDEN = "tokenizer", "parity/golden.safetensors"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for."""
-
-    model: Path
-    target: str
-    recipe: str
-    out: Path = Path("dist")
-    context: int | None = None
-    memory_limit: int | None = None  # bytes
-    artifacts: tuple[str, ...] = ()
-    socs: tuple[str, ...] = ()  # chips to compile for; empty: the recipe's, or the backend's
-    calibration: Path | None = None  # text to listen to; None: the checkpoint's own, or ours
-    force: bool = False
-    cache: Path | None = None  # None: no cache
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything decided before anything is written."""
-
-    checkpoint: Checkpoint
-    platform: Platform
-    recipe: Recipe
-    schemes: Mapping[str, Scheme]
-    artifacts: tuple[str, ...]
-    context_length: int
-    memory: Mapping[str, memory.MemoryPlan]  # by artifact
-    parameters: int
-    calibration: tuple[tuple[int, ...], ...]  # texts as token ids
-    place: Path
+TOKENIZER = "tokenizer"
+Encoded = Mapping[Encoding, CodesFile]
 
 
 @dataclass(frozen=True)
@@ -92,7 +54,10 @@ def build(request: Request, progress: Progress) -> Built:
     check_place(plan.place, request.force)
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
         cache = Cache(request.cache or Path(scratch) / "cache")
-        codes = codes_of(plan.checkpoint, plan.schemes, cache, progress)
+        codes = {
+            each: codes_of(plan.checkpoint, each.schemes, cache, progress)
+            for each in plan.encodings
+        }
         with written(plan.place, request.force) as folder:
             artifacts = _emit_all(plan, codes, folder, cache, progress)
             _copy_tokenizer(plan.checkpoint, folder / TOKENIZER)
@@ -103,109 +68,17 @@ def build(request: Request, progress: Progress) -> Built:
     return Built(plan.place, lines, size)
 
 
-def make_plan(request: Request) -> Plan:
-    """Check everything that can be checked before work begins. Raises SlmkitError."""
-    platform = find_platform(request.target)
-    recipe = with_socs(load_recipe(request.recipe), request.socs)
-    checkpoint = open_checkpoint(request.model)
-    spec = checkpoint.spec
-    place = request.out / f"{checkpoint.name}-{platform.name}-{recipe.name}"
-    artifacts = _chosen(platform, request.artifacts)
-    if request.socs and CHIPS not in artifacts:
-        raise SlmkitError(
-            f"--soc is for the artifact {CHIPS}, which this build does not write",
-            f"it writes: {', '.join(artifacts)}",
-        )
-    schemes = memory.matrix_schemes(spec, recipe)
-    _refuse_problems(checkpoint, recipe, schemes, artifacts)
-    context_length = memory.default_context(spec, recipe, request.context)
-    limit = request.memory_limit or platform.memory_limit
-    plans = {
-        name: memory.check(spec, recipe, context_length, limit, costs_of(name))
-        for name in artifacts
-    }
-    texts = calibration_texts(checkpoint, request.calibration)
-    return Plan(
-        checkpoint, platform, recipe, schemes, artifacts, context_length, plans,
-        listen(spec).parameters, texts, place,
-    )  # fmt: skip
-
-
-def costs_of(artifact: str) -> memory.Costs:
-    """What numbers take in the memory of an artifact's runtime."""
-    backend = find_backend(artifact)
-    return memory.Costs(backend.weight_bytes, backend.KV_BYTES)
-
-
-def with_socs(recipe: Recipe, socs: tuple[str, ...]) -> Recipe:
-    """The recipe, compiled for other chips."""
-    if not socs:
-        return recipe
-    options = {**recipe.artifacts.get(CHIPS, {}), "soc": list(socs)}
-    return recipe.model_copy(update={"artifacts": {**recipe.artifacts, CHIPS: options}})
-
-
-def codes_of(
-    checkpoint: Checkpoint, schemes: Mapping[str, Scheme], cache: Cache, progress: Progress
-) -> CodesFile:
-    """The checkpoint's codes under a recipe: out of the cache, or quantized now."""
-    weights = record(checkpoint.spec).weights
-    facts = {name: scheme.model_dump() for name, scheme in schemes.items()}
-    key = key_of([checkpoint.shards.fingerprint, facts, QUANT_VERSION])
-    numbers = sum(weight.size for weight in weights.values() if len(weight.shape) == 2)
-    progress.stage("quantize", numbers)
-    entry = cache.find("codes", key)
-    if entry is None:
-        with cache.making("codes", key) as making:
-            quantize(
-                checkpoint.shards, weights, schemes, making / "codes.safetensors", key,
-                progress.advance,
-            )  # fmt: skip
-        entry = cache.find("codes", key)
-    else:
-        progress.advance(numbers)
-    if entry is None:
-        raise SlmkitError(f"the cache {cache.folder} lost an entry", "is its disk full?")
-    return CodesFile(entry / "codes.safetensors")
-
-
-def _chosen(platform: Platform, asked: tuple[str, ...]) -> tuple[str, ...]:
-    for name in asked:
-        if name not in platform.artifacts:
-            raise SlmkitError(
-                f"the target {platform.name} has no artifact {name!r}",
-                f"it has: {', '.join(platform.artifacts)}",
-            )
-    return asked or platform.artifacts
-
-
-def _refuse_problems(
-    checkpoint: Checkpoint, recipe: Recipe, schemes: Mapping[str, Scheme], artifacts: Sequence[str]
-) -> None:
-    """All that the backends cannot do, at once, before anything is emitted."""
-    model = listen(checkpoint.spec)
-    unknown = set(recipe.artifacts) - known_artifacts()
-    problems = [f"artifacts.{name}: there is no such artifact" for name in sorted(unknown)]
-    for name in artifacts:
-        options = recipe.artifacts.get(name, {})
-        problems += find_backend(name).problems(model, schemes, options)
-    if problems:
-        raise RecipeError(
-            f"recipe {recipe.name}: {'; '.join(problems)}",
-            "recipes/README.md explains every key; --artifacts leaves an artifact out",
-        )
-
-
 def _emit_all(
-    plan: Plan, codes: CodesFile, folder: Path, cache: Cache, progress: Progress
+    plan: Plan, codes: Encoded, folder: Path, cache: Cache, progress: Progress
 ) -> dict[str, Artifact]:
     artifacts = {}
     for name in plan.artifacts:
         (folder / name).mkdir()
+        own = codes[plan.encoding(name)]
         job = payload_of(
-            name, plan.checkpoint, codes, plan.recipe, plan.context_length, plan.calibration
+            name, plan.checkpoint, own, plan.recipe, plan.context_length, plan.calibration
         )
-        artifacts[name] = emit(job, plan.checkpoint, codes, folder / name, cache, progress)
+        artifacts[name] = emit(job, plan.checkpoint, own, folder / name, cache, progress)
     return artifacts
 
 
@@ -216,7 +89,7 @@ def _copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _prove(
-    plan: Plan, codes: CodesFile, artifacts: Mapping[str, Artifact], folder: Path, scratch: Path,
+    plan: Plan, codes: Encoded, artifacts: Mapping[str, Artifact], folder: Path, scratch: Path,
     progress: Progress,
 ) -> tuple[parity.Line, ...]:  # fmt: skip
     """Both errors of every artifact in every mode; keeps the golden; raises on a broken bound."""
@@ -226,14 +99,17 @@ def _prove(
     )
     proof = Proof(folder, artifacts, bounds, scratch, progress)
     sequences = proof.generate(prompts)
-    golden = reference_golden(codes, checkpoint.spec, prompts, sequences, progress)
-    price = quantization_line(checkpoint, golden, bounds, progress)
-    lines = (*proof.lines(golden), price)
-    if any(line.failures for line in lines):
-        raise FailedParity(lines)
-    (folder / GOLDEN).parent.mkdir()
-    save_golden(golden.reduced(), folder / GOLDEN)
-    return lines
+    floats = float_outputs(checkpoint, sequences, progress)
+    lines, prices = [], []
+    for each in plan.encodings:
+        golden = reference_golden(codes[each], checkpoint.spec, prompts, sequences, progress)
+        lines += proof.lines(golden, each.artifacts)
+        prices.append(price(each.name, floats, golden, bounds))
+        (folder / each.golden).parent.mkdir(exist_ok=True)
+        save_golden(golden.reduced(), folder / each.golden)
+    if any(line.failures for line in (*lines, *prices)):
+        raise FailedParity((*lines, *prices))
+    return (*lines, *prices)
 
 
 def _manifest(
@@ -246,7 +122,6 @@ def _manifest(
         recipe=plan.recipe,
         context_length=plan.context_length,
         tokenizer=TOKENIZER,
-        golden=GOLDEN,
         stop_ids=plan.checkpoint.tokenizer.stop_ids,
         artifacts=tuple(_artifact(plan, artifact) for artifact in artifacts.values()),
         parity=tuple(manifest.Parity.model_validate(line.as_json()) for line in lines),
@@ -284,6 +159,7 @@ def _artifact(plan: Plan, artifact: Artifact) -> manifest.Artifact:
         {
             **asdict(artifact),
             "folder": artifact.name,
+            "golden": plan.encoding(artifact.name).golden,
             "memory": {
                 "weights": planned.weights, "kv_cache": planned.kv_cache,
                 "working": planned.working, "total": planned.total,

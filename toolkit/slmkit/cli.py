@@ -60,8 +60,9 @@ def build(
     from slmkit.checkpoint.folder import SAMPLE_MODEL
     from slmkit.console import shown_progress
     from slmkit.memory import gigabytes
+    from slmkit.plan import Request
 
-    request = road.Request(
+    request = Request(
         model or SAMPLE_MODEL, target, recipe, out, context,
         None if memory_limit is None else int(memory_limit * 10**9),
         _names(artifacts), _names(soc), calibration, force, chosen_cache(cache, no_cache),
@@ -128,9 +129,9 @@ def trace(
     from dataclasses import asdict
 
     from slmkit import show
-    from slmkit.build import Request
     from slmkit.checkpoint.folder import SAMPLE_MODEL
     from slmkit.console import shown_progress
+    from slmkit.plan import Request
     from slmkit.trace import trace as follow
 
     request = Request(

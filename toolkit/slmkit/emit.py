@@ -36,7 +36,7 @@ def payload_of(
         "artifact": artifact,
         "checkpoint": str(checkpoint.folder),
         "codes": str(codes.path),
-        "options": dict(recipe.artifacts.get(artifact, {})),
+        "options": recipe.options(artifact),
         "context_length": context_length,
         "prefill_chunk": recipe.prefill_chunk,
         "calibration": [list(text) for text in calibration] if listens else [],

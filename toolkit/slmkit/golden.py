@@ -76,6 +76,11 @@ class Golden:
             start += len(ids)
         return spans
 
+    def prompts(self) -> list[Prompt]:
+        """What the sequences began with, and how far they went on."""
+        parts = zip(self.names, self.sequences, self.prompt_lengths, strict=True)
+        return [Prompt(name, ids[:length], len(ids) - length) for name, ids, length in parts]
+
     def first(self, prompts: int | None) -> Golden:
         """Of the first so many prompts; None: all."""
         if prompts is None or prompts >= len(self.sequences):

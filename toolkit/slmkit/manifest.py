@@ -98,6 +98,7 @@ class Artifact(BaseModel):
 
     name: str
     folder: Inside
+    golden: Inside  # the reference's answers on this artifact's codes: for later parity
     backend: str
     format: str
     modes: tuple[Mode, ...]
@@ -135,7 +136,6 @@ class Manifest(BaseModel):
     recipe: Recipe
     context_length: int
     tokenizer: Inside  # folder
-    golden: Inside  # what later parity compares with
     stop_ids: tuple[int, ...]
     artifacts: tuple[Artifact, ...]
     parity: tuple[Parity, ...]

@@ -18,8 +18,9 @@ WeightBytes = Callable[[int, int, Scheme], int]  # (rows, width, scheme) -> byte
 
 @dataclass(frozen=True)
 class Costs:
-    """What numbers take in a runtime's memory."""
+    """What numbers take in the memory of an artifact's runtime."""
 
+    artifact: str
     weight_bytes: WeightBytes
     kv_bytes: int  # of one number of the KV cache
 
@@ -114,7 +115,7 @@ def _weights(heard: Recorder, recipe: Recipe, spec: Spec, costs: Costs | None) -
         if len(weight.shape) == 1:
             total += weight.size * FLOAT
             continue
-        scheme = recipe.scheme(weight.name, spec.layers)
+        scheme = recipe.scheme(weight.name, spec.layers, costs.artifact if costs else None)
         if costs is None:
             total += stored_bytes(weight, scheme)
         else:
@@ -122,7 +123,7 @@ def _weights(heard: Recorder, recipe: Recipe, spec: Spec, costs: Costs | None) -
     return total
 
 
-def matrix_schemes(spec: Spec, recipe: Recipe) -> Mapping[str, Scheme]:
-    """The scheme of every matrix that the architecture names."""
+def matrix_schemes(spec: Spec, recipe: Recipe, artifact: str | None = None) -> Mapping[str, Scheme]:
+    """The scheme of every matrix that the architecture names, in an artifact."""
     names = [weight.name for weight in record(spec).weights.values() if len(weight.shape) == 2]
-    return recipe.schemes(names, spec.layers)
+    return recipe.schemes(names, spec.layers, artifact)

@@ -11,7 +11,7 @@ import numpy as np
 
 from slmkit import parity, reference, worker
 from slmkit.checkpoint.folder import Checkpoint
-from slmkit.golden import Golden, Ids, Prompt, outputs_of
+from slmkit.golden import Golden, Ids, Outputs, Prompt, outputs_of
 from slmkit.models.spec import Spec
 from slmkit.ops import Floats
 from slmkit.progress import Progress
@@ -19,7 +19,6 @@ from slmkit.recipe import Bounds
 from slmkit.target import Artifact, Mode
 
 CODES = "codes"  # the mode of the line that tells the recipe's price
-EVERY = "all"  # the artifact of a line that holds for every artifact
 RUNTIME = f"NumPy {np.__version__}, float32"
 
 
@@ -51,10 +50,10 @@ class Proof:
         self.first = self._run(artifact, artifact.modes[0], ids, lengths, decode)
         return self.first.sequences
 
-    def lines(self, golden: Golden) -> list[parity.Line]:
-        """Every artifact in every mode, against the golden or against an earlier mode."""
+    def lines(self, golden: Golden, names: Sequence[str]) -> list[parity.Line]:
+        """Some artifacts in every mode, against the golden or against an earlier mode."""
         lines = []
-        for artifact in self.artifacts.values():
+        for artifact in (self.artifacts[name] for name in names):
             known = {parity.REFERENCE: golden}
             for mode in artifact.modes:
                 wanted = golden.first(mode.prompts)
@@ -107,18 +106,18 @@ def reference_golden(
     return Golden(names, tuple(sequences), lengths, outputs_of(logits))
 
 
-def quantization_line(
-    checkpoint: Checkpoint, golden: Golden, bounds: Bounds, progress: Progress
-) -> parity.Line:
+def float_outputs(checkpoint: Checkpoint, sequences: Sequence[Ids], progress: Progress) -> Outputs:
+    """The reference on the checkpoint's own weights, every column of the vocabulary."""
+    label = "reference on floats"
+    return outputs_of(_reference(checkpoint.shards, checkpoint.spec, sequences, label, progress))
+
+
+def price(artifact: str, floats: Outputs, golden: Golden, bounds: Bounds) -> parity.Line:
     """The recipe's price: the codes' logits (every column) against the float weights'."""
-    logits = _reference(
-        checkpoint.shards, checkpoint.spec, golden.sequences, "reference on floats", progress
-    )
-    floats = outputs_of(logits)
     metrics = parity.measure(floats, golden.outputs, golden.decoded())
     failures = parity.broken(metrics, bounds.quantization)
     against, error = parity.FLOAT_WEIGHTS, "quantization"
-    return parity.Line(EVERY, CODES, against, error, RUNTIME, metrics, failures)
+    return parity.Line(artifact, CODES, against, error, RUNTIME, metrics, failures)
 
 
 def _reference(

@@ -16,6 +16,9 @@ HERE = Path(__file__).resolve().parent
 SHIPPED = next(
     path for path in (HERE / "recipes", HERE.parents[1] / "recipes") if path.is_dir()
 )  # in the wheel; in a checkout
+BITS: dict[str, tuple[int | None, ...]] = {
+    "float16": (None,), "per-channel": (4, 8), "group-wise": (4, 8), "palette": (4, 6),
+}  # fmt: skip
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
@@ -24,29 +27,37 @@ class Scheme(BaseModel):
 
     model_config = STRICT
 
-    encoding: Literal["float16", "per-channel", "group-wise"]
-    bits: Literal[4, 8] | None = None
-    group_size: Literal[32, 64, 128] | None = None
+    encoding: Literal["float16", "per-channel", "group-wise", "palette"]
+    bits: Literal[4, 6, 8] | None = None
+    group_size: Literal[32, 64, 128] | None = None  # inputs that share a scale
+    group_rows: Literal[8, 16, 32] | None = None  # output rows that share a palette
     symmetric: bool = True
     scales: Literal["free", "two-level"] = "free"
     method: Literal["absmax", "mse"] = "mse"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Scheme:
-        quantized = self.encoding != "float16"
-        if quantized and self.bits is None:
-            raise ValueError(f"bits: needed by encoding {self.encoding}")
-        if not quantized and self.bits is not None:
-            raise ValueError("bits: encoding float16 has none")
-        if (self.encoding == "group-wise") != (self.group_size is not None):
-            raise ValueError("group_size: belongs to encoding group-wise, and it needs one")
+        bits = BITS[self.encoding]
+        if self.bits not in bits:
+            known = " or ".join(map(str, bits))
+            raise ValueError(
+                f"bits: encoding {self.encoding} "
+                + (f"needs {known}" if bits != (None,) else "has none")
+            )
+        for key, encoding in (("group_size", "group-wise"), ("group_rows", "palette")):
+            if (self.encoding == encoding) != (getattr(self, key) is not None):
+                raise ValueError(f"{key}: belongs to encoding {encoding}, and it needs one")
         if self.scales == "two-level" and not (self.symmetric and self.encoding == "group-wise"):
             raise ValueError("scales: two-level needs encoding group-wise and symmetric: true")
+        if self.encoding == "palette" and not (self.symmetric and self.method == "mse"):
+            raise ValueError("encoding palette has neither symmetric nor method")
         return self
 
     def __str__(self) -> str:
         if self.encoding == "float16":
             return "float16"
+        if self.encoding == "palette":
+            return f"lut{self.bits} g{self.group_rows}"
         group = f" g{self.group_size}" if self.group_size else " per-channel"
         kind = "" if self.symmetric else " asymmetric"
         return f"int{self.bits}{group}{kind}" + (" two-level" if self.scales != "free" else "")
@@ -66,6 +77,19 @@ class Rule(BaseModel):
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.match):
             return False
         return self.layers is None or _layer(name) in {index % layers for index in self.layers}
+
+
+class ArtifactOptions(BaseModel):
+    """What a recipe says of one artifact: its backend's options, and rules for it alone."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    weights: tuple[Rule, ...] = Field((), strict=False)  # after the recipe's own: the last decides
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the backend itself checks."""
+        return dict(self.model_extra or {})
 
 
 class Bound(BaseModel):
@@ -104,12 +128,16 @@ class Recipe(BaseModel):
     kv_cache: Literal["float32"] = "float32"
     context_length: int = Field(2048, ge=16)
     prefill_chunk: int = Field(128, ge=1)
-    artifacts: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    artifacts: dict[str, ArtifactOptions] = Field(default_factory=dict)
     parity: Bounds
 
-    def scheme(self, name: str, layers: int) -> Scheme:
-        """The scheme of a weight: the last rule that covers it."""
-        for rule in reversed(self.weights):
+    def options(self, artifact: str) -> dict[str, Any]:
+        """The backend's options of an artifact."""
+        return self.artifacts.get(artifact, ArtifactOptions()).options
+
+    def scheme(self, name: str, layers: int, artifact: str | None = None) -> Scheme:
+        """The scheme of a weight, in an artifact: the last rule that covers it."""
+        for _, rule in reversed(self._rules(artifact)):
             if rule.covers(name, layers):
                 return rule.scheme
         raise RecipeError(
@@ -117,25 +145,34 @@ class Recipe(BaseModel):
             'let the first rule be match: ["*"]',
         )
 
-    def schemes(self, names: Iterable[str], layers: int) -> dict[str, Scheme]:
+    def schemes(
+        self, names: Iterable[str], layers: int, artifact: str | None = None
+    ) -> dict[str, Scheme]:
         """The scheme of each weight; a rule that covers none of them is a mistake."""
         names = list(names)
-        for index, rule in enumerate(self.weights):
-            _check_layers(self, index, rule, layers)
+        for key, rule in self._rules(artifact):
+            _check_layers(self, key, rule, layers)
             if not any(rule.covers(name, layers) for name in names):
                 raise RecipeError(
-                    f"recipe {self.name}: weights[{index}].match: {', '.join(rule.match)} covers "
+                    f"recipe {self.name}: {key}.match: {', '.join(rule.match)} covers "
                     "no weight of this model",
                     f"its weights are named like {names[0]} and {names[-1]}",
                 )
-        return {name: self.scheme(name, layers) for name in names}
+        return {name: self.scheme(name, layers, artifact) for name in names}
+
+    def _rules(self, artifact: str | None) -> list[tuple[str, Rule]]:
+        """The rules that hold for an artifact, with their keys."""
+        rules = [(f"weights[{at}]", rule) for at, rule in enumerate(self.weights)]
+        own = self.artifacts[artifact].weights if artifact in self.artifacts else ()
+        key = f"artifacts.{artifact}.weights"
+        return rules + [(f"{key}[{at}]", rule) for at, rule in enumerate(own)]
 
 
-def _check_layers(recipe: Recipe, index: int, rule: Rule, layers: int) -> None:
+def _check_layers(recipe: Recipe, key: str, rule: Rule, layers: int) -> None:
     for layer in rule.layers or ():
         if not -layers <= layer < layers:
             raise RecipeError(
-                f"recipe {recipe.name}: weights[{index}].layers: the model has no layer {layer}",
+                f"recipe {recipe.name}: {key}.layers: the model has no layer {layer}",
                 f"it has {layers} layers: 0 to {layers - 1}, or -{layers} to -1 from the end",
             )
 

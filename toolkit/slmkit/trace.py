@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from slmkit import reference, worker
-from slmkit.build import Plan, Request, codes_of, make_plan
 from slmkit.cache import Cache
 from slmkit.emit import emit_anew, payload_of, read_facts
 from slmkit.golden import golden_prompts
 from slmkit.parity import signal_to_noise
+from slmkit.plan import Plan, Request, codes_of, make_plan
 from slmkit.progress import Progress
 from slmkit.quant.codes import CodesFile
 from slmkit.target import artifact_from_json, find_backend
@@ -39,7 +39,8 @@ def trace(request: Request, progress: Progress) -> list[Tap]:
     plan = make_plan(request)
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
         cache = Cache(request.cache or Path(scratch) / "cache")
-        codes = codes_of(plan.checkpoint, plan.schemes, cache, progress)
+        schemes = plan.encoding(plan.artifacts[0]).schemes
+        codes = codes_of(plan.checkpoint, schemes, cache, progress)
         folder = Path(scratch) / "artifact"
         folder.mkdir()
         return _compare(plan, codes, folder, progress)

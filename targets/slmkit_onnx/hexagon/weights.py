@@ -28,6 +28,8 @@ def refused(scheme: Scheme) -> str:
     """Why HTP cannot take a scheme exactly; empty if it can."""
     if scheme.bits is None:
         return "float16 weights would make every product float16: give it 4 or 8 bits"
+    if scheme.encoding == "palette":
+        return "palettes have no form on HTP: name them under artifacts.coreml.weights"
     if not scheme.symmetric:
         return "asymmetric codes are not exact on HTP: use symmetric: true"
     if scheme.bits == 8 and scheme.encoding != "per-channel":

@@ -18,7 +18,14 @@ OPTIONS = {"accuracy_level": one_of(0, 1, 4)}
 
 def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any]) -> list[str]:
     """Everything that this backend cannot do for the model and recipe, one sentence each."""
-    return option_problems("ort", options, OPTIONS)
+    found = option_problems("ort", options, OPTIONS)
+    palettes = [name for name, scheme in schemes.items() if scheme.encoding == "palette"]
+    if palettes:
+        found.append(
+            f"ort has no kernels for palettes ({palettes[0]} and {len(palettes) - 1} others): use "
+            "encoding group-wise or per-channel, and name palettes under artifacts.coreml.weights"
+        )
+    return found
 
 
 def weight_bytes(rows: int, width: int, scheme: Scheme) -> int:

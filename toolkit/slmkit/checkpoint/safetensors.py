@@ -206,8 +206,8 @@ class SafetensorsWriter:
             raise ValueError(f"tensors not written whole: {unwritten}")
 
 
-def row_blocks(rows: int, width: int, numbers: int) -> Iterator[slice]:
-    """Cut ``rows`` into blocks of about ``numbers`` numbers, at least one row each."""
-    step = max(1, numbers // max(1, width))
+def row_blocks(rows: int, width: int, numbers: int, multiple: int = 1) -> Iterator[slice]:
+    """Cut ``rows`` into blocks of about ``numbers`` numbers, of a multiple of some rows each."""
+    step = max(multiple, numbers // max(1, width) // multiple * multiple)
     for first in range(0, rows, step):
         yield slice(first, min(first + step, rows))

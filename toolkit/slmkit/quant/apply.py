@@ -18,7 +18,8 @@ from slmkit.checkpoint.safetensors import SafetensorsWriter, row_blocks
 from slmkit.checkpoint.shards import Shards
 from slmkit.errors import CheckpointError
 from slmkit.ops import Floats
-from slmkit.quant.codes import group_of, pack, padded_width
+from slmkit.quant.codes import PaletteCodes, group_of, pack, padded_width
+from slmkit.quant.palette import cluster
 from slmkit.quant.search import encode, search
 from slmkit.recipe import Scheme
 from slmkit.record import Weight
@@ -92,11 +93,12 @@ def _one(
 
     total = Energy()
     rows, width = weight.shape
-    blocks = row_blocks(rows, width, max(BLOCK, 64 * width))
+    blocks = row_blocks(rows, width, max(BLOCK, 64 * width), multiple=32)  # of every group_rows
     for batch in _batches(blocks, 64):
         for block, arrays, energy in pool.map(work, batch):
             for name, array in arrays.items():
-                writer.put(name, array, block.start)
+                share = scheme.group_rows if name.endswith(".palettes") else None
+                writer.put(name, array, block.start // (share or 1))
             total.signal += energy.signal
             total.noise += energy.noise
             progress((block.stop - block.start) * width)
@@ -108,6 +110,8 @@ def quantize_rows(name: str, floats: Floats, scheme: Scheme) -> tuple[Arrays, En
     """Codes of some rows, as the tensors of the codes file. (N, K) float32 in."""
     if scheme.encoding == "float16":
         return _halves(name, floats)
+    if scheme.encoding == "palette":
+        return _palettes(name, floats, scheme)
     rows, width = floats.shape
     padded, bits = padded_width(scheme, width), scheme.bits or 8
     group = padded if scheme.encoding == "per-channel" else group_of(scheme, width)
@@ -127,6 +131,23 @@ def quantize_rows(name: str, floats: Floats, scheme: Scheme) -> tuple[Arrays, En
     if not scheme.symmetric:
         arrays[f"{name}.zero_points"] = found.zero_points.astype(np.uint8).reshape(rows, -1)
     return arrays, energy
+
+
+def _palettes(name: str, floats: Floats, scheme: Scheme) -> tuple[Arrays, Energy]:
+    """Whole groups of rows at once, then a smaller last one. (N, K) float32 in."""
+    rows, width = floats.shape
+    group, bits = scheme.group_rows or rows, scheme.bits or 8
+    whole = rows // group * group
+    parts = [part for part in (floats[:whole], floats[whole:]) if len(part)]
+    found = [cluster(part.reshape(-1, min(group, len(part)) * width), bits) for part in parts]
+    codes = np.concatenate([codes.reshape(-1, width) for _, codes in found])
+    palettes = np.concatenate([palettes for palettes, _ in found])
+    meant = PaletteCodes(codes, palettes, np.arange(rows) // group).dequantize()
+    filled = np.pad(codes, ((0, 0), (0, padded_width(scheme, width) - width)))
+    arrays: Arrays = {
+        f"{name}.codes": pack(filled, bits), f"{name}.palettes": palettes.astype(np.float16)
+    }  # fmt: skip
+    return arrays, Energy(_energy(floats), _energy(meant - floats))
 
 
 def _halves(name: str, floats: Floats) -> tuple[Arrays, Energy]:
@@ -172,7 +193,10 @@ def _layout(
     tensors: dict[str, tuple[str, tuple[int, ...]]] = {
         f"{name}.codes": ("U8", (rows, padded * (scheme.bits or 8) // 8))
     }
-    if scheme.scales == "two-level":
+    if scheme.encoding == "palette":
+        palettes = -(-rows // (scheme.group_rows or rows))
+        tensors[f"{name}.palettes"] = ("F16", (palettes, 1 << (scheme.bits or 8)))
+    elif scheme.scales == "two-level":
         tensors[f"{name}.channel_scales"] = ("F16", (rows,))
         tensors[f"{name}.multipliers"] = ("U8", (rows, groups))
     else:
@@ -183,7 +207,7 @@ def _layout(
 
 
 def stored_bytes(weight: Weight, scheme: Scheme) -> int:
-    """What a matrix takes under a scheme: codes, float16 scales, zero points."""
+    """What a matrix takes under a scheme: codes, float16 scales or palettes, zero points."""
     rows, width = weight.shape
     tensors = _layout(weight.name, rows, width, scheme).values()
     return sum(math.prod(shape) * (2 if dtype == "F16" else 1) for dtype, shape in tensors)

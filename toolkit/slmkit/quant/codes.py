@@ -11,11 +11,16 @@ group, or pads the activations; whatever stands in the padding, the product is t
 Scales are exact in float16 and in bfloat16: at most 8 significant bits, and at least float16's
 smallest normal number. Two-level scales are channel_scale[n] * multiplier[n, g], with a 4-bit
 significand and an integer 1 .. 16: their product has 8 bits.
+
+A palette is the one encoding without scales: weight[n, k] = palette[n // group_rows][code[n, k]],
+its 2^bits numbers exact in float16. The last group of rows may be smaller than the others; rows
+are filled up to whole bytes with code 0, which is no zero.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +37,7 @@ from slmkit.recipe import Scheme
 __all__ = [
     "Codes",
     "CodesFile",
+    "PaletteCodes",
     "Scheme",
     "group_of",
     "pack",
@@ -68,14 +74,30 @@ class Codes:
         return grouped.reshape(rows, padded)[:, : self.width]
 
 
+@dataclass(frozen=True)
+class PaletteCodes:
+    """Some rows of one weight as entries of palettes. N rows, K inputs."""
+
+    codes: Bytes  # (N, K), one code per byte
+    palettes: Floats  # (groups, 2^bits), exact in float16
+    groups: NDArray[np.int64]  # (N,): the palette of each row
+
+    def dequantize(self) -> Floats:
+        """The weight that these codes mean, float32. (N, K)"""
+        flat = self.codes + (self.groups * self.palettes.shape[1])[:, None]
+        weight: Floats = self.palettes.reshape(-1)[flat]
+        return weight
+
+
 def group_of(scheme: Scheme, width: int) -> int:
     """Inputs that share a scale: the group size, or the whole row for per-channel."""
     return scheme.group_size or width
 
 
 def padded_width(scheme: Scheme, width: int) -> int:
-    """Inputs filled up to whole groups; per-channel rows of 4 bits to whole bytes."""
-    unit = scheme.group_size or (8 // (scheme.bits or 8))
+    """Inputs filled up to whole groups; rows without groups to whole bytes."""
+    bits = scheme.bits or 8
+    unit = scheme.group_size or math.lcm(bits, 8) // bits
     return -(-width // unit) * unit
 
 
@@ -85,9 +107,14 @@ def zero_point(scheme: Scheme) -> int:
 
 
 def pack(codes: Bytes, bits: int) -> Bytes:
-    """Two 4-bit codes a byte, low nibble first; 8-bit codes as they are. (N, Kp * bits / 8)"""
+    """Codes one after the other from the lowest bit on: two of 4 bits a byte, four of 6 bits in
+    three bytes, 8 bits as they are. (N, Kp) -> (N, Kp * bits / 8)"""
     if bits == 8:
         return codes
+    if bits == 6:
+        a, b, c, d = (codes[..., at::4] for at in range(4))
+        three = (a | (b << np.uint8(6)), (b >> 2) | (c << np.uint8(4)), (c >> 4) | (d << 2))
+        return np.stack(three, axis=-1).reshape(*codes.shape[:-1], -1)
     packed: Bytes = codes[..., 0::2] | (codes[..., 1::2] << np.uint8(4))
     return packed
 
@@ -96,7 +123,12 @@ def unpack(packed: Bytes, bits: int) -> Bytes:
     """The inverse of ``pack``. (N, Kp)"""
     if bits == 8:
         return packed
-    codes = np.empty((*packed.shape[:-1], packed.shape[-1] * 2), dtype=np.uint8)
+    codes = np.empty((*packed.shape[:-1], packed.shape[-1] * 8 // bits), dtype=np.uint8)
+    if bits == 6:
+        a, b, c = (packed[..., at::3] for at in range(3))
+        codes[..., 0::4], codes[..., 1::4] = a & 63, (a >> 6) | ((b & 15) << 2)
+        codes[..., 2::4], codes[..., 3::4] = (b >> 4) | ((c & 3) << 4), c >> 2
+        return codes
     np.bitwise_and(packed, 0xF, out=codes[..., 0::2])
     np.right_shift(packed, 4, out=codes[..., 1::2])
     return codes
@@ -107,7 +139,8 @@ class CodesFile:
 
     Tensors: ``NAME.weight`` (F16 vectors and matrices), ``NAME.codes`` (packed), ``NAME.scales``
     (F16), ``NAME.channel_scales`` and ``NAME.multipliers`` for two-level, ``NAME.zero_points``
-    for asymmetric; ``NAME.bias``. It serves the reference as its weights.
+    for asymmetric, ``NAME.palettes`` (F16) for a palette; ``NAME.bias``. It serves the reference
+    as its weights.
     """
 
     def __init__(self, path: Path) -> None:
@@ -163,11 +196,21 @@ class CodesFile:
             self.zero_points(name, rows),
         )
 
+    def palette(self, name: str, rows: Any = slice(None)) -> PaletteCodes:
+        """Some rows of a palette-coded weight."""
+        scheme, (count, width) = self.schemes[name], self.shapes[name]
+        codes = unpack(self.packed(name)[rows], scheme.bits or 8)[..., :width]
+        wanted = np.arange(count)[rows] // (scheme.group_rows or 1)
+        some, groups = np.unique(wanted, return_inverse=True)
+        return PaletteCodes(codes, self.file.floats(f"{name}.palettes", some), groups)
+
     def rows(self, tensor: str, rows: Any) -> Floats:
         """Some rows of a matrix, dequantized. (len(rows), K)"""
         name = tensor.removesuffix(".weight")
         if self.schemes[name].encoding == "float16":
             return self.file.floats(tensor, rows)
+        if self.schemes[name].encoding == "palette":
+            return self.palette(name, rows).dequantize()
         return self.codes(name, rows).dequantize()
 
     def blocks(self, tensor: str) -> Iterator[tuple[int, Floats]]:
