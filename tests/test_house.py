@@ -22,14 +22,14 @@ LAYERS = [  # a module may import from its own line and from those below it
     {"parity", "bundle", "memory", "generate", "golden"},
     {"target", "cache", "manifest", "worker"},
     {"quant", "checkpoint"},
-    {"reference", "record", "host"},
+    {"reference", "record", "host", "parts"},
     {"models"},
     {"ops", "recipe", "errors", "progress", "platforms"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FOR_BACKENDS = {
     "slmkit.ops", "slmkit.target", "slmkit.quant.codes", "slmkit.errors", "slmkit.host",
-    "slmkit.worker",
+    "slmkit.worker", "slmkit.parts",
 }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from slmkit.host import Window, slots
 from slmkit.memory import matrix_schemes
 from slmkit.models import registry
 from slmkit.parity import signal_to_noise
+from slmkit.parts import Part
 from slmkit.plan import codes_of
 from slmkit.progress import Silent
 from slmkit.recipe import load_recipe
@@ -36,7 +37,6 @@ from slmkit_onnx.hexagon import calibration
 from slmkit_onnx.hexagon.calibration import Calibration
 from slmkit_onnx.hexagon.emission import DATA, EXACT_EMBEDS, Form, embedding_graph, emit_form
 from slmkit_onnx.hexagon.encodings import asymmetric
-from slmkit_onnx.hexagon.parts import Part
 from slmkit_onnx.hexagon.spread import METHODS
 from slmkit_onnx.sessions import cpu_session
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from slmkit.host import Window
+from slmkit.parts import Part
 from slmkit.target import Job
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.graph import Graph
@@ -18,7 +19,6 @@ from slmkit_onnx.hexagon.encodings import Encoding, Ranges
 from slmkit_onnx.hexagon.graphs import StaticGraphs
 from slmkit_onnx.hexagon.host import Host
 from slmkit_onnx.hexagon.ops import HexagonOps
-from slmkit_onnx.hexagon.parts import Part
 from slmkit_onnx.hexagon.weights import WeightWriter
 from slmkit_onnx.ort.weights import WeightWriter as TableWriter
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from slmkit.ops import Floats
+from slmkit.parts import Part
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.graph import Graph
 from slmkit_onnx.hexagon.encodings import Encoding, Ranges, asymmetric
-from slmkit_onnx.hexagon.parts import Part
 
 OPSET, IR_VERSION = 23, 11  # RMSNormalization is of opset 23
 HOST = -1  # the part that makes graph inputs

@@ -12,10 +12,10 @@ from collections import Counter
 import numpy as np
 
 from slmkit.ops import Attention, Ops, Rope
+from slmkit.parts import unit_of
 from slmkit_onnx.hexagon.attention import UNIT, AttentionWriter
 from slmkit_onnx.hexagon.encodings import asymmetric
 from slmkit_onnx.hexagon.graphs import StaticGraphs, Value
-from slmkit_onnx.hexagon.parts import unit_of
 from slmkit_onnx.hexagon.weights import WeightWriter
 
 TAP = "tap."  # prefix of the outputs of a debug build

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from slmkit.parts import too_large, unit_bytes
 from slmkit.quant.codes import Scheme
 from slmkit.target import Model, Option, one_of, option_problems
 from slmkit_onnx.hexagon import socs
 from slmkit_onnx.hexagon.contract import CONTRACTS
-from slmkit_onnx.hexagon.parts import GRAPH_LIMIT, unit_bytes
+from slmkit_onnx.hexagon.parts import GRAPH_LIMIT, matrix_bytes
 from slmkit_onnx.hexagon.spread import METHODS
 from slmkit_onnx.hexagon.weights import refused
 
@@ -113,16 +114,9 @@ def _too_large(model: Model, schemes: Mapping[str, Scheme], asked: Options) -> l
             "artifacts.hexagon.runtime: genai takes a model in one part, and this one has "
             f"{sum(sizes)} bytes of weights; the limit of a graph is {limit}"
         ]
-    return [
-        f"hexagon: {'the head' if unit == model.spec.layers else f'layer {unit}'} has {size} bytes "
-        f"of weights, the limit of a graph is {limit}"
-        for unit, size in enumerate(sizes)
-        if size > limit
-    ]
+    return too_large(sizes, limit, "hexagon")
 
 
 def sizes_of(model: Model, schemes: Mapping[str, Scheme]) -> list[int]:
     """Bytes of each layer's weights on HTP, and of the head's."""
-    matrices = {name: model.shapes[name] for name in model.multiplied}
-    vectors = {name: shape for name, shape in model.shapes.items() if len(shape) == 1}
-    return unit_bytes(matrices, vectors, schemes, model.spec.layers)
+    return unit_bytes(model, schemes, matrix_bytes)

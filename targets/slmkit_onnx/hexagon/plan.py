@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slmkit.host import Window
+from slmkit.parts import Part, plan_parts
 from slmkit.target import Job
 from slmkit_onnx.hexagon import options
 from slmkit_onnx.hexagon.compile import KINDS
-from slmkit_onnx.hexagon.parts import TABLE_LIMIT, Part, plan_parts
+from slmkit_onnx.hexagon.parts import TABLE_LIMIT
 
 EMULATED = 32_000_000  # parameters: beyond, a decode step on the emulator takes seconds
 

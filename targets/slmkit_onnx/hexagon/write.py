@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from slmkit.parts import Part
 from slmkit.target import Artifact, Job
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.hexagon import facts
@@ -23,7 +24,7 @@ from slmkit_onnx.hexagon.emission import (
 )  # fmt: skip
 from slmkit_onnx.hexagon.encodings import asymmetric
 from slmkit_onnx.hexagon.genai import write_genai
-from slmkit_onnx.hexagon.parts import Part, first_and_last
+from slmkit_onnx.hexagon.parts import first_and_last
 from slmkit_onnx.hexagon.plan import Plan, make_plan
 from slmkit_onnx.hexagon.socs import SOCS
 
