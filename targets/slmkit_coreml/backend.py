@@ -6,38 +6,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from slmkit.quant.codes import Scheme, padded_width
-from slmkit.target import Artifact, Job, Model, Runner, one_of, option_problems
-from slmkit_coreml.contract import CACHES
+from slmkit.quant.codes import Scheme
+from slmkit.target import Artifact, Job, Model, Runner
+from slmkit_coreml import options as recipe_options
+from slmkit_coreml.sizes import matrix_bytes
 
-VERSION = 1
+VERSION = 2
 KV_BYTES = 2  # float16
 CALIBRATED = False
-OPTIONS = {"require": one_of("ane"), "kv_cache": one_of(*CACHES)}
-OPS = frozenset({
-    "embed", "linear", "rms_norm", "split_heads", "rope", "attend", "add", "mul", "sigmoid", "silu",
-})  # fmt: skip
 
 
 def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any]) -> list[str]:
     """Everything that this backend cannot do for the model and recipe, one sentence each."""
-    from slmkit_coreml.weights import refused
-
-    found = option_problems("coreml", options, OPTIONS)
-    found += [f"coreml has no form of the op {op}" for op in sorted(set(model.ops) - OPS)]
-    return found + [
-        f"coreml cannot take {name} in {schemes[name]}: {why}"
-        for name in schemes
-        if (why := refused(schemes[name], model.shapes[name][1], name in model.multiplied))
-    ]
+    return recipe_options.problems(model, schemes, options)
 
 
 def weight_bytes(rows: int, width: int, scheme: Scheme) -> int:
-    """Memory of one weight: codes and float16 scales."""
-    if scheme.bits is None:
-        return rows * width * 2
-    padded = padded_width(scheme, width)
-    return rows * (padded * scheme.bits // 8 + 2 * (padded // (scheme.group_size or padded)))
+    """Memory of one weight: codes with float16 scales or palettes."""
+    return matrix_bytes(rows, width, scheme)
 
 
 def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:

@@ -1,22 +1,29 @@
 """What passes between the host (the app) and the package: names, shapes, who keeps the cache.
 
 Two functions share every name and weight: ``prefill`` reads T tokens, ``decode`` one, both after a
-past of S - T, S the context length. All is float16, channels before tokens (BC1S). The host gives
+past of S - T, S the context length. Numbers are float16. The host gives
 
-    embeds [1, D, 1, T]                 rows of the embedding file
-    cos, sin [1, 1, d/2, T]             at the tokens' positions
-    mask [1, S, 1, T]                   key-major: 0 where a token may look, HIDDEN elsewhere
-    past_keys, past_values [L, G * d, 1, S - T]
+    embeds                  the embedding file's rows of the tokens, (T, D)
+    cos, sin                at the tokens' positions, (T, d/2)
+    mask                    0 where a token may look, HIDDEN elsewhere, (T, S)
+    past_keys, past_values  the cache of each layer, oldest first
 
-and takes new_keys, new_values [L, G * d, 1, T], which it appends, and logits in parts of at most
-HEAD_ROWS rows: logits_N [1, rows, 1, T]. Among the S keys the past comes first. Keys come out
-multiplied by a constant; only this package reads them.
+and takes new_keys, new_values, which it appends, and logits: in parts of at most HEAD_ROWS rows,
+logits_0, logits_1, ... Among the S keys the past comes first. Keys may come out multiplied by a
+constant; only this package reads them. How each of these lies in memory is the layout's
+(``layout.py``), and the manifest lists every shape.
 
 That is the cache form ``io``. In the two others the package keeps the cache itself, in the Core ML
-states key_cache and value_cache [L, G * d, 1, S], and slot j holds position j. Under
-``state-slice`` the host gives position [1] int32, where the tokens are written. Under
-``state-blend`` it gives keep [1, 1, 1, S], 0 in the slots of the new tokens and 1 elsewhere, and
-place [1, T, 1, S], 1 where token t goes to slot s: no index is computed at run time.
+states key_cache and value_cache, and slot j holds position j. Under ``state-slice`` the host gives
+position [1] int32, where the tokens are written. Under ``state-blend`` it gives keep (S), 0 in the
+slots of the new tokens and 1 elsewhere, and place (T, S), 1 where token t goes to slot s: no index
+is computed at run time.
+
+A ``self_contained`` package takes ids [1, T] and position [1], both int32, and looks up, rotates
+and masks by itself.
+
+A model above the chunk limit lies in several packages, run one after the other: ``hidden`` leaves
+one and enters the next; each has the cache of its own layers.
 """
 
 from __future__ import annotations
@@ -25,6 +32,7 @@ HIDDEN = -40000.0  # finite in float16 with any score beside it: the Neural Engi
 CACHES = ("io", "state-slice", "state-blend")
 ALIGNMENT = 32  # numbers of float16: the last dimension of a state must be a multiple
 HEAD_ROWS = 16384  # no dimension of the Neural Engine is longer
+CHUNK_LIMIT = 950_000_000  # bytes of weights in one package: 1 GB fails to load on iPhones (ANEMLL)
 
 
 def mask_name(window: int | None) -> str:

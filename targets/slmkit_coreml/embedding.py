@@ -11,34 +11,42 @@ from numpy.typing import NDArray
 from slmkit.ops import Floats
 from slmkit.quant.codes import CodesFile, group_of
 
-FILE, SCALES = "embedding.bin", "embedding.scales.bin"
+FILE, SCALES, PALETTES = "embedding.bin", "embedding.scales.bin", "embedding.palettes.bin"
 ROWS = 4096  # rows written at a time
 
 
 def write_embedding(codes: CodesFile, name: str, folder: Path) -> dict[str, Any]:
-    """int8 codes with float16 scales where the recipe has 8 bits, else float16 rows: both exact.
+    """int8 codes with float16 scales where the recipe has 8 bits, a byte per code with palettes
+    where it has those, else float16 rows: all exact.
 
     Returns the format for the manifest. Number d of row r is file[r, d] * scales[r, d // group],
-    little-endian.
+    or palettes[r // group_rows, file[r, d]], or file[r, d]; little-endian.
     """
-    rows, width = codes.shapes[name]
-    scheme = codes.schemes[name]
-    coded = scheme.bits == 8
+    shape, scheme = codes.shapes[name], codes.schemes[name]
     with open(folder / FILE, "wb") as file:
-        for first in range(0, rows, ROWS):
-            some = slice(first, first + ROWS)
-            if coded:
-                block: NDArray[Any] = codes.codes(name, some).signed[:, :width]
-            else:
-                block = codes.rows(f"{name}.weight", some).astype("<f2")
+        for first in range(0, shape[0], ROWS):
+            block = _block(codes, name, slice(first, first + ROWS))
             file.write(np.ascontiguousarray(block).data)
-    shape = [rows, width]
-    if not coded:
-        return {"file": FILE, "dtype": "float16", "shape": shape}
-    scales = codes.scales(name)
-    (folder / SCALES).write_bytes(scales.astype("<f2").tobytes())
-    group = group_of(scheme, width)
-    return {"file": FILE, "dtype": "int8", "shape": shape, "scales": SCALES, "group": group}
+    facts: dict[str, Any] = {"file": FILE, "shape": list(shape)}
+    if scheme.encoding == "palette":
+        palettes = codes.palette(name, slice(None)).palettes
+        (folder / PALETTES).write_bytes(palettes.astype("<f2").tobytes())
+        return {**facts, "dtype": "uint8", "palettes": PALETTES, "group_rows": scheme.group_rows}
+    if scheme.bits != 8:
+        return {**facts, "dtype": "float16"}
+    (folder / SCALES).write_bytes(codes.scales(name).astype("<f2").tobytes())
+    return {**facts, "dtype": "int8", "scales": SCALES, "group": group_of(scheme, shape[1])}
+
+
+def _block(codes: CodesFile, name: str, rows: slice) -> NDArray[Any]:
+    """Some rows as the file holds them."""
+    scheme = codes.schemes[name]
+    if scheme.encoding == "palette":
+        return codes.palette(name, rows).codes
+    if scheme.bits == 8:
+        return codes.codes(name, rows).signed[:, : codes.shapes[name][1]]
+    halves: NDArray[Any] = codes.rows(f"{name}.weight", rows).astype("<f2")
+    return halves
 
 
 class Embedding:
@@ -47,14 +55,20 @@ class Embedding:
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
         shape = tuple(facts["shape"])
         self.rows = np.memmap(folder / facts["file"], facts["dtype"], "r", shape=shape)
-        self.group: int = facts.get("group", 0)
-        if self.group:
-            halves = np.fromfile(folder / facts["scales"], "<f2")
-            self.scales = halves.astype(np.float32).reshape(shape[0], -1)
+        self.facts = facts
+        beside = facts.get("scales") or facts.get("palettes")
+        if beside:
+            halves = np.fromfile(folder / beside, "<f2").astype(np.float32)
+            groups = shape[0] if "scales" in facts else -(-shape[0] // facts["group_rows"])
+            self.beside = halves.reshape(groups, -1)
 
     def look_up(self, ids: NDArray[np.int64]) -> Floats:
         """(T,) -> (T, D) float32"""
-        rows: Floats = self.rows[ids].astype(np.float32)
-        if not self.group:
+        stored = self.rows[ids]
+        if "palettes" in self.facts:
+            palettes = self.beside[ids // self.facts["group_rows"]]
+            return np.take_along_axis(palettes, stored.astype(np.int64), axis=1)
+        rows: Floats = stored.astype(np.float32)
+        if "scales" not in self.facts:
             return rows
-        return rows * np.repeat(self.scales[ids], self.group, axis=1)[:, : rows.shape[1]]
+        return rows * np.repeat(self.beside[ids], self.facts["group"], axis=1)[:, : rows.shape[1]]

@@ -2,9 +2,12 @@
 
 The program is rebuilt from the files on disk, constants are decompressed by coremltools, and each
 operation is computed by coremltools' ``value_inference``; only those that have none are ours:
-``MISSING``, and the two that read and update a state. Every value is held in float32. Two
+``kernels.MISSING``, and the two that read and update a state. Every value is held in float32. Two
 precisions: ``float32`` rounds nothing between operations, so that it tells whether the graph is
 right; ``float16`` rounds every operation's output to float16, an estimate of the device.
+
+Decompressed weights are kept up to a limit, over all packages of a model; those beyond it are
+decompressed for each use and dropped, so that a model of any size runs.
 """
 
 from __future__ import annotations
@@ -16,13 +19,13 @@ from typing import Any
 import numpy as np
 from coremltools.converters.mil.frontend.milproto import load as loader
 from coremltools.converters.mil.mil import types
-from coremltools.proto import Model_pb2
-from numpy.typing import NDArray
 
 from slmkit.errors import BackendError
-from slmkit_coreml.package import MODEL, WEIGHTS
+from slmkit_coreml.kernels import MISSING
+from slmkit_coreml.layout import Array
+from slmkit_coreml.package import WEIGHTS, read_model
 
-Array = NDArray[Any]
+KEPT = 2 * 10**9  # bytes of decompressed weights
 
 
 class Held:
@@ -34,19 +37,39 @@ class Held:
         self.val = val
 
 
+class Store:
+    """Decompressed weights, first come first kept: read in turns, no other rule serves better."""
+
+    def __init__(self, limit: int = KEPT) -> None:
+        self.room = limit
+        self.kept: dict[Any, Array] = {}
+
+    def get(self, key: Any, make: Callable[[], Array]) -> Array:
+        """The weight of this key."""
+        if key in self.kept:
+            return self.kept[key]
+        value = make()
+        if value.nbytes <= self.room:
+            self.room -= value.nbytes
+            self.kept[key] = value
+        return value
+
+
 class Package:
     """A saved package, ready to run its functions."""
 
-    def __init__(self, path: Path, precision: str) -> None:
-        message = Model_pb2.Model()
-        message.ParseFromString((path / MODEL).read_bytes())
-        version = message.specificationVersion
-        self.program = loader.load(message, version, str(path / WEIGHTS))
+    def __init__(self, path: Path, precision: str, store: Store | None = None) -> None:
+        message = read_model(path)
+        blobs = _blobs(message)
+        self.path, self.store = path, store or Store()
+        self.program = loader.load(message, message.specificationVersion, str(path / WEIGHTS))
         self.halves = precision == "float16"
         self.states: dict[str, Array] = {}
-        for function in self.program.functions.values():
+        self.weights: dict[int, Any] = {}  # blob -> the operation that decompresses it
+        self.blobs: dict[Any, int] = {}  # variable -> blob
+        for name, function in self.program.functions.items():
             for op in function.operations:
-                self._constant(op)
+                self._constant(op, blobs.get((name, op.name), id(op)))
 
     def run(self, name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs of a function by name. Raises BackendError for an op that has no meaning here."""
@@ -61,16 +84,28 @@ class Package:
                 self._compute(op)
         return {output.name: np.asarray(output.val) for output in function.outputs}
 
-    def _constant(self, op: Any) -> None:
-        """Codes decompressed, float16 constants widened: both hold the same numbers as before."""
-        if op.op_type.startswith("constexpr_"):
-            op.outputs[0]._sym_val = Held(_widened(op.materialized_val_inference()))
-        elif op.op_type == "const" and getattr(op.outputs[0].val, "dtype", None) == np.float16:
-            op.outputs[0]._sym_val = Held(_widened(op.outputs[0].val))
-
     def reset(self) -> None:
         """Forget what the states hold: zeros again."""
         self.states.clear()
+
+    def _constant(self, op: Any, blob: int) -> None:
+        """Float constants widened; of one weight in several functions, the codes kept once."""
+        if op.op_type == "const" and getattr(op.outputs[0].val, "dtype", None) == np.float16:
+            op.outputs[0]._sym_val = Held(_widened(op.outputs[0].val))
+        if not op.op_type.startswith("constexpr_"):
+            return
+        self.blobs[op.outputs[0]] = blob
+        if self.weights.setdefault(blob, op) is not op:
+            for variable in op.inputs.values():
+                variable._sym_val = None
+
+    def _weight(self, variable: Any) -> Array:
+        """A constexpr's output, decompressed by coremltools out of float32 scales or palettes."""
+        blob = self.blobs[variable]
+        op = self.weights[blob]
+        return self.store.get(
+            (self.path, blob), lambda: self._rounded(_widened(op.materialized_val_inference()))
+        )
 
     def _value(self, op: Any) -> Any:
         if op.op_type == "read_state":
@@ -82,6 +117,9 @@ class Package:
         return compute(op) if compute else op.value_inference()
 
     def _compute(self, op: Any) -> None:
+        weights = [each for each in _variables(op) if each in self.blobs]
+        for each in weights:
+            each._sym_val = Held(self._weight(each))
         try:
             values = self._value(op)
         except NotImplementedError:
@@ -91,6 +129,8 @@ class Package:
                 f"the evaluator has no meaning for the operation {op.op_type} ({op.name})",
                 "please report this",
             )
+        for each in weights:
+            each._sym_val = None
         found = values if isinstance(values, list | tuple) else [values]
         for output, value in zip(op.outputs, found, strict=True):
             output._sym_val = Held(self._rounded(np.asarray(value)))
@@ -104,29 +144,26 @@ class Package:
         return _widened(value)
 
 
+def _blobs(message: Any) -> dict[tuple[str, str], int]:
+    """Where in weight.bin the codes of each constexpr lie: two of one place are the same weight."""
+    found: dict[tuple[str, str], int] = {}
+    for name, function in message.mlProgram.functions.items():
+        for op in function.block_specializations[function.opset].operations:
+            if op.type.startswith("constexpr_"):
+                first = op.inputs["indices" if "lut" in op.type else "data"].arguments[0]
+                if first.value.HasField("blobFileValue"):
+                    found[name, op.outputs[0].name] = first.value.blobFileValue.offset
+    return found
+
+
+def _variables(op: Any) -> list[Any]:
+    """Inputs of an operation, those in lists left out: no weight is in one."""
+    return [each for each in op.inputs.values() if not isinstance(each, tuple | list)]
+
+
 def _widened(value: Any) -> Array:
-    return np.asarray(value).astype(np.float32)
+    return np.asarray(value, dtype=np.float32)
 
 
 def _is_constant(op: Any) -> bool:
     return bool(op.op_type == "const" or op.op_type.startswith("constexpr_"))
-
-
-def _conv(op: Any) -> Array:
-    """A 1x1 convolution. [1, I, 1, T] -> [1, O, 1, T]"""
-    x, weight = op.x.val, op.weight.val
-    if weight.shape[2:] != (1, 1) or op.pad_type.val != "valid":
-        raise NotImplementedError
-    product: Array = weight.reshape(weight.shape[0], -1) @ x.reshape(x.shape[1], -1)
-    return product.reshape(1, -1, *x.shape[2:])
-
-
-def _silu(op: Any) -> Array:
-    """x * sigmoid(x): coremltools' backend makes one op of the two."""
-    x = op.x.val
-    with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, 0
-        result: Array = x / (1 + np.exp(-x))
-    return result
-
-
-MISSING: dict[str, Callable[[Any], Array]] = {"conv": _conv, "silu": _silu}

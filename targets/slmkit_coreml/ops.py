@@ -1,26 +1,34 @@
-"""The vocabulary as MIL operations in the Neural Engine's layout: BC1S, 1x1 convolutions."""
+"""The vocabulary as MIL operations: what both layouts share. Each layout has a room of its own."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+import math
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 
-from slmkit.ops import Attention, Ops, Rope
-from slmkit_coreml.attention import AttentionWriter
-from slmkit_coreml.contract import head_parts
+from slmkit.host import rope_names
+from slmkit.ops import Ops, Rope
+from slmkit.parts import unit_of
+from slmkit_coreml.cache import CacheWriter
+from slmkit_coreml.contract import mask_name
+from slmkit_coreml.given import Border, arranged
 from slmkit_coreml.weights import WeightWriter
 
 TAP = "tap_"  # prefix of the outputs of a debug build; Core ML wants identifiers
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Value:
     """MIL variables that hold the channels of a value one after the other (one, mostly).
 
-    ``shape``: (D,) lies as [1, D, 1, T], (H, d) as [1, H, d, T].
+    ``shape``: (D,) or (H, d). No variables: the value is made in another chunk.
     """
 
     parts: tuple[Any, ...]
@@ -28,83 +36,170 @@ class Value:
 
     @property
     def whole(self) -> Any:
-        """One variable."""
+        """One variable; only the ``ane`` layout has values in parts, of channels on axis 1."""
         return self.parts[0] if len(self.parts) == 1 else mb.concat(values=self.parts, axis=1)
 
 
+ELSEWHERE = ()
+Word = TypeVar("Word", bound=Callable[..., Value])
+
+
+def word(method: Word) -> Word:
+    """A word of the vocabulary: spoken in the chunk that holds its layer, silent in the others."""
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def spoken(self: CoremlOps, *said: Any, **more: Any) -> Value:
+        heard = signature.bind(self, *said, **more).arguments
+        self.unit = _unit(method.__name__, heard, self)
+        values = {key: each for key, each in heard.items() if isinstance(each, Value)}
+        if self.unit > self.border.chunk.last:
+            for value in values.values():
+                self.leave(value)
+        if not self.border.chunk.first <= self.unit <= self.border.chunk.last:
+            return Value(ELSEWHERE, ())
+        heard |= {key: self.enter(value) for key, value in values.items()}
+        return method(**heard)
+
+    return spoken  # type: ignore[return-value]
+
+
+def _unit(name: str, heard: dict[str, Any], ops: CoremlOps) -> int:
+    """The layer (or L, for the head) that a word belongs to; without a name, that of the last."""
+    if "layer" in heard:
+        return int(heard["layer"])
+    if name in ("embed", "tap") or "name" not in heard:
+        return ops.unit
+    return unit_of(heard["name"], ops.border.spec.layers)
+
+
 class CoremlOps(Ops[Value]):
-    """Writes one function; the builder's current function takes every operation."""
+    """Writes one function of one chunk; the builder's current function takes every operation."""
 
     def __init__(
-        self, weights: WeightWriter, attention: AttentionWriter, debug: bool = False
+        self, weights: WeightWriter, border: Border, given: dict[str, Any], debug: bool = False
     ) -> None:
-        self.weights = weights
-        self.attention = attention
-        self.debug = debug
+        form = border.form
+        self.weights, self.border, self.given, self.debug = weights, border, given, debug
+        self.cache = CacheWriter(
+            border.spec, form.layout, border.window, form.cache, given, border.chunk.first
+        )
+        self.unit = 0
+        self.table = ""  # the embedding's name
         self.taps: list[Any] = []
         self.tapped: dict[str, str] = {}  # output -> what was tapped
-        self.table = ""  # the embedding's name
+        self.ropes: list[Rope] = []
+        self.entered: Value | None = None  # the value of the chunk before that this one reads
+        self.hidden: Value | None = None  # the same, here
+        self.left: Value | None = None  # what the next chunk reads
 
+    def enter(self, value: Value) -> Value:
+        """A value of this chunk; one of the chunk before is the input ``hidden``."""
+        if value.parts != ELSEWHERE:
+            return value
+        if self.hidden is None:
+            self.entered = value
+            self.hidden = Value((self.given["hidden"],), (self.border.spec.width,))
+        if value is not self.entered:
+            raise ValueError("more than one value passes from chunk to chunk")
+        return self.hidden
+
+    def leave(self, value: Value) -> None:
+        """Note what a later chunk reads."""
+        if value.parts != ELSEWHERE:
+            if value is not (self.left or value):
+                raise ValueError("more than one value passes from chunk to chunk")
+            self.left = value
+
+    @abstractmethod
+    def channels(self, shape: tuple[int, ...]) -> int:
+        """The axis of the last number of a value's shape."""
+
+    @abstractmethod
+    def table_label(self, name: str) -> str:
+        """The constant that a table inside the package is."""
+
+    @word
     def embed(self, name: str, rows: int, width: int) -> Value:
         self.table = name
-        return Value((self.attention.inputs["embeds"],), (width,))
+        if "embeds" in self.given:
+            return Value((self.given["embeds"],), (width,))
+        table = self.weights.matrix(name, slice(0, rows), self.table_label(name))
+        ids = mb.reshape(x=self.given["ids"], shape=[self.border.window.tokens])
+        looked_up = mb.gather(x=table, indices=ids, axis=0)
+        return Value((arranged(looked_up, self.border.form.layout.rows),), (width,))
 
-    def linear(self, x: Value, name: str, width: int, bias: bool = False) -> Value:
-        whole = x.whole
-        parts = []
-        for first, end in head_parts(width):
-            label = f"{_identifier(name)}_{first}"
-            kernel = self.weights.kernel(name, slice(first, end), f"{label}_weight")
-            part = mb.conv(x=whole, weight=kernel, pad_type="valid", name=label)
-            if bias:
-                term = self.weights.vector(f"{name}.bias")[first:end].astype(np.float16)
-                part = mb.add(x=part, y=term.reshape(1, -1, 1, 1))
-            parts.append(part)
-        return Value(tuple(parts), (width,))
-
+    @word
     def rms_norm(self, x: Value, name: str, eps: float) -> Value:
         """Layer norm of [x, -x], whose mean is 0: the sum of squares cannot overflow float16.
 
         eps is float32, as iOS 17's op allows: 1e-6 would be 1.3 % off in float16.
         """
-        axis = len(x.shape)  # channels: 1 for [1, D, 1, T], 2 for [1, H, d, T]
-        whole = x.whole
+        axis, whole = self.channels(x.shape), x.whole
         both = mb.concat(values=[whole, mb.mul(x=whole, y=np.float16(-1))], axis=axis)
         normed = mb.layer_norm(x=both, axes=[axis], epsilon=np.float32(eps))
-        half = mb.slice_by_size(x=normed, begin=[0, 0, 0, 0], size=list(whole.shape))
-        gain = self.weights.vector(f"{name}.weight").astype(np.float16)
-        shape = [1, 1, 1, 1]
-        shape[axis] = len(gain)
-        return Value((mb.mul(x=half, y=gain.reshape(shape)),), x.shape)
+        half = mb.slice_by_size(x=normed, begin=[0] * whole.rank, size=list(whole.shape))
+        gain = along(self.weights.vector(f"{name}.weight"), whole.rank - 1 - axis)
+        return Value((mb.mul(x=half, y=gain),), x.shape)
 
-    def split_heads(self, x: Value, heads: int) -> Value:
-        width = x.shape[0] // heads
-        shape = [1, heads, width, self.attention.window.tokens]
-        return Value((mb.reshape(x=x.whole, shape=shape),), (heads, width))
-
+    @word
     def rope(self, x: Value, rope: Rope) -> Value:
-        return Value((self.attention.rotated(x.whole, x.shape[0], rope),), x.shape)
+        """Rotate-half."""
+        if rope not in self.ropes:
+            self.ropes.append(rope)
+        cos, sin = (self.given[name] for name in rope_names(self.ropes.index(rope)))
+        axis, whole = self.channels(x.shape), x.whole
+        half = list(whole.shape)
+        half[axis] //= 2
+        middle = [half[axis] if at == axis else 0 for at in range(4)]
+        a = mb.slice_by_size(x=whole, begin=[0, 0, 0, 0], size=half)
+        b = mb.slice_by_size(x=whole, begin=middle, size=half)
+        low = mb.sub(x=mb.mul(x=a, y=cos), y=mb.mul(x=b, y=sin))
+        high = mb.add(x=mb.mul(x=b, y=cos), y=mb.mul(x=a, y=sin))
+        return Value((mb.concat(values=[low, high], axis=axis),), x.shape)
 
-    def attend(self, q: Value, k: Value, v: Value, layer: int, kind: Attention) -> Value:
-        mixed = self.attention.attend(q.whole, k.whole, v.whole, layer, kind)
-        return Value((mixed,), (q.shape[0] * q.shape[1],))
-
+    @word
     def add(self, x: Value, y: Value) -> Value:
         return Value((mb.add(x=x.whole, y=y.whole),), x.shape)
 
+    @word
     def mul(self, x: Value, y: Value) -> Value:
         return Value((mb.mul(x=x.whole, y=y.whole),), x.shape)
 
+    @word
     def sigmoid(self, x: Value) -> Value:
         return Value((mb.sigmoid(x=x.whole),), x.shape)
 
+    @word
     def tap(self, x: Value, name: str) -> Value:
         if self.debug:
-            output = TAP + _identifier(name)
+            output = TAP + identifier(name)
             self.taps.append(mb.identity(x=x.whole, name=output))
             self.tapped[output] = name
         return x
 
+    def mask(self, window: int | None) -> Any:
+        """The mask of layers with this sliding window."""
+        return self.given[mask_name(window)]
 
-def _identifier(name: str) -> str:
+
+def along(vector: Any, after: int) -> Any:
+    """A norm's weight or a bias as float16, with so many dimensions after its own."""
+    return vector.astype(np.float16).reshape(-1, *(1,) * after)
+
+
+def identifier(name: str) -> str:
+    """A weight's name as Core ML wants names."""
     return name.replace(".", "_")
+
+
+def scale_factors(scale: float) -> tuple[np.float16, np.float16]:
+    """Two float16 numbers with the scale as their product, to 1e-6.
+
+    1 / sqrt(d) is no float16 for d = 32 or 128: rounded alone it would be 1e-4 off.
+    """
+    start = np.float16(2.0 ** math.floor(math.log2(math.sqrt(scale))))
+    candidates = start * (1 + np.arange(1024) / 1024)
+    partners = (scale / candidates).astype(np.float16)
+    best = int(np.argmin(np.abs(candidates * partners.astype(np.float64) - scale)))
+    return np.float16(candidates[best]), partners[best]

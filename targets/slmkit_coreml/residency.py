@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def inspect(path: Path) -> dict[str, Any]:
     }
 
 
-def violations(report: dict[str, Any]) -> list[str]:
+def violations(report: Mapping[str, Any]) -> list[str]:
     """Errors and warnings of all functions, one sentence each."""
     return [
         f"{name}: {found['rule']} ({found['at']}, {found['count']} times): {found['reason']}"

@@ -1,9 +1,11 @@
-"""Run the artifact through the evaluator; what an app's host code does is done here."""
+"""Run the artifact; what an app's host code does is done here."""
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import coremltools
 import numpy as np
@@ -13,83 +15,135 @@ from slmkit.host import EMPTY, Positions, StaticRunner, Window, rope_names, slot
 from slmkit.ops import Floats, Rope
 from slmkit.target import Artifact
 from slmkit_coreml.contract import HIDDEN, mask_name
+from slmkit_coreml.device import DevicePackage, system
 from slmkit_coreml.embedding import Embedding
-from slmkit_coreml.evaluator import Package
+from slmkit_coreml.evaluator import Package, Store
+from slmkit_coreml.layout import LAYOUTS, Array
+
+
+class Runnable(Protocol):
+    """A loaded package: in the evaluator, or in Core ML itself."""
+
+    def run(self, name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs of a function by name."""
+        ...
+
+    def reset(self) -> None:
+        """Forget what the states hold."""
+        ...
 
 
 class CoremlRunner(StaticRunner):
     """Feeds tokens through ``prefill`` and ``decode``; keeps the cache as an app would."""
 
     def __init__(self, folder: Path, artifact: Artifact, precision: str) -> None:
-        self.facts = artifact.facts
-        self.runtime = f"evaluator over coremltools {coremltools.__version__}, {precision}"
-        self.context_length = self.facts["context_length"]
-        self.package = Package(folder / self.facts["package"], precision)
-        self.embedding = Embedding(folder, self.facts["embedding"])
-        rope = self.facts["rope"]
-        self.rope = Rope(tuple(rope["frequencies"]), rope["magnitude"])
-        self.functions = {each["tokens"]: name for name, each in self.facts["functions"].items()}
+        self.facts = facts = artifact.facts
+        self.layout = LAYOUTS[facts["layout"]]
+        self.context_length = facts["context_length"]
+        self.chunks: list[Mapping[str, Any]] = facts["packages"]
+        self.packages, self.runtime = self._open(folder, precision)
+        whole = facts["self_contained"]
+        self.embedding = None if whole else Embedding(folder, facts["embedding"])
+        self.rope = Rope(tuple(facts["rope"]["frequencies"]), facts["rope"]["magnitude"])
+        self.functions = {each["tokens"]: name for name, each in facts["functions"].items()}
         self.sizes = tuple(self.functions)
         self.taps: dict[str, Floats] = {}
         self.reset()
 
     def reset(self) -> None:
         """Forget the sequence."""
-        width = self.facts["kv_heads"] * self.facts["head_width"]
-        shape = (self.facts["layers"], width, 1, self.context_length)
-        self.package.reset()
-        self.keys, self.values = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        facts = self.facts
+        row = self.layout.cache(facts["kv_heads"], facts["head_width"], self.context_length)
+        shape = (facts["layers"], *row)
+        for package in self.packages:
+            package.reset()
+        self.past = {name: np.zeros(shape, np.float32) for name in ("keys", "values")}
         self.length = 0
 
     def step(self, ids: NDArray[np.int64], window: Window) -> Floats:
-        """Embeddings, tables, masks and past in; logits out, new keys and values kept."""
-        count = len(ids)
-        found = self.package.run(self.functions[window.tokens], self._inputs(ids, window))
-        if self.facts["kv_cache"] == "io":
-            here = slice(self.length, self.length + count)
-            self.keys[..., here] = found["new_keys"][..., :count]
-            self.values[..., here] = found["new_values"][..., :count]
+        """The host's part in; the packages one after the other; logits out, the cache extended."""
+        count, function = len(ids), self.functions[window.tokens]
+        known = self._inputs(ids, window)
+        found: dict[str, Array] = {}
+        for chunk, package in zip(self.chunks, self.packages, strict=True):
+            found |= package.run(function, {**known, **self._cache(chunk, window)})
+            known["hidden"] = found.get("hidden_out", known.get("hidden"))
+            self._append(chunk, found, count)
         self.taps = {
-            name: _tokens_first(found[output], count) for output, name in self.facts["taps"].items()
+            name: self._back(found[output], count) for output, name in self.facts["taps"].items()
         }
         parts = [found[f"logits_{at}"] for at in range(self.facts["logits"])]
-        return _tokens_first(np.concatenate(parts, axis=1), count)
+        return np.concatenate([self._back(part, count) for part in parts], axis=1)
+
+    def _open(self, folder: Path, precision: str) -> tuple[list[Runnable], str]:
+        paths = [folder / chunk["package"] for chunk in self.chunks]
+        names = list(self.facts["functions"])
+        if precision == "float16" and platform.system() == "Darwin":
+            units = self.facts["compute_units"]
+            return [DevicePackage(path, names, units) for path in paths], system(units)
+        store = Store()
+        about = f"evaluator over coremltools {coremltools.__version__}, {precision}"
+        return [Package(path, precision, store) for path in paths], about
 
     def _inputs(self, ids: NDArray[np.int64], window: Window) -> dict[str, Any]:
+        """What the host gives every package; each takes what it asks for."""
         filled = np.zeros(window.tokens, dtype=np.int64)
         filled[: len(ids)] = ids
-        queries, keys = slots(window, self.length, len(ids))
-        inputs = {"embeds": self.embedding.look_up(filled).T[None, :, None]}
+        position = {"position": np.array([self.length], np.int32)}
+        if self.embedding is None:
+            return {"ids": filled[None].astype(np.int32), **position}
+        layout = self.layout
+        inputs = {"embeds": layout.rows.array(self.embedding.look_up(filled)), **position}
         tables = self.rope.table(self.length + np.arange(window.tokens))
         for name, table in zip(rope_names(0), tables, strict=True):
-            inputs[name] = table.T[None, None]
+            inputs[name] = layout.table.array(table)
+        queries, keys = slots(window, self.length, len(ids))
         if self.facts["kv_cache"] != "io":  # slot j of a state holds position j
             known = np.arange(window.total)
             keys = np.where(known < self.length + len(ids), known, EMPTY)
         for limit in self.facts["windows"]:
-            inputs[mask_name(limit)] = _mask(queries, keys, limit)
-        return {**inputs, **self._cache(window)}
+            inputs[mask_name(limit)] = layout.mask.array(_mask(queries, keys, limit))
+        return {**inputs, **self._places(window)}
 
-    def _cache(self, window: Window) -> dict[str, Any]:
-        """What the cache's form asks for."""
-        if self.facts["kv_cache"] == "io":
-            lines = {"past_keys": self.keys, "past_values": self.values}
-            return {name: line[..., : window.past] for name, line in lines.items()}
-        if self.facts["kv_cache"] == "state-slice":
-            return {"position": np.array([self.length], np.int32)}
-        here = self.length + np.arange(window.tokens)
-        place = np.zeros((1, window.tokens, 1, window.total), np.float32)
-        place[0, np.arange(window.tokens), 0, here] = 1
-        return {"place": place, "keep": 1 - place.sum(axis=1, keepdims=True)}
+    def _places(self, window: Window) -> dict[str, Array]:
+        """Where the cache is written, under ``state-blend``."""
+        if self.facts["kv_cache"] != "state-blend":
+            return {}
+        place = np.zeros((window.tokens, window.total), np.float32)
+        place[np.arange(window.tokens), self.length + np.arange(window.tokens)] = 1
+        keep = 1 - place.sum(axis=0)
+        return {"place": self.layout.place.array(place), "keep": self.layout.keep.array(keep)}
+
+    def _cache(self, chunk: Mapping[str, Any], window: Window) -> dict[str, Array]:
+        """The past of a chunk's layers, where the host keeps it."""
+        if self.facts["kv_cache"] != "io":
+            return {}
+        layers = _layers(chunk)
+        past = self._slots(slice(0, window.past))
+        return {f"past_{name}": line[layers][past] for name, line in self.past.items()}
+
+    def _append(self, chunk: Mapping[str, Any], found: Mapping[str, Array], count: int) -> None:
+        if self.facts["kv_cache"] != "io" or not chunk["layers"]:
+            return
+        here = self._slots(slice(self.length, self.length + count))
+        for name, line in self.past.items():
+            line[_layers(chunk)][here] = found[f"new_{name}"][self._slots(slice(0, count))]
+
+    def _slots(self, tokens: slice) -> tuple[slice, ...]:
+        """Some slots of a cache [layers, ...]."""
+        axis = self.layout.token_axis
+        return tuple(tokens if at == axis else slice(None) for at in range(4))
+
+    def _back(self, value: Array, count: int) -> Floats:
+        """The rows of the first tokens, float32."""
+        rows: Floats = self.layout.rows.back(value)[:count].astype(np.float32)
+        return rows
+
+
+def _layers(chunk: Mapping[str, Any]) -> slice:
+    return slice(chunk["first_layer"], chunk["first_layer"] + chunk["layers"])
 
 
 def _mask(queries: Positions, keys: Positions, window: int | None) -> Floats:
-    """0 where a token may look, HIDDEN elsewhere, [1, S, 1, T]."""
-    seen = visible(queries, keys, window)
-    return np.where(seen, np.float32(0), np.float32(HIDDEN)).T[None, :, None]
-
-
-def _tokens_first(value: NDArray[Any], count: int) -> Floats:
-    """[1, D, 1, T] -> (count, D)"""
-    result: Floats = value[0, :, 0, :count].T.astype(np.float32)
-    return result
+    """0 where a token may look, HIDDEN elsewhere. (T, S)"""
+    return np.where(visible(queries, keys, window), np.float32(0), np.float32(HIDDEN))

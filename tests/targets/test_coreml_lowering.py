@@ -16,8 +16,10 @@ from slmkit.errors import BackendError
 from slmkit.recipe import Recipe, Scheme, load_recipe
 from slmkit.target import find_backend
 from slmkit_coreml import contract
-from slmkit_coreml.attention import scale_factors
-from slmkit_coreml.evaluator import MISSING, Package
+from slmkit_coreml.evaluator import Package
+from slmkit_coreml.kernels import MISSING
+from slmkit_coreml.ops import scale_factors
+from slmkit_coreml.options import read, unit_sizes
 from slmkit_coreml.package import MODEL, WEIGHTS
 from tiny_models import STORIES, TINY
 
@@ -30,6 +32,9 @@ SCHEMES = {
     "int4-per-channel": {"encoding": "per-channel", "bits": 4},
     "int8-per-channel": {"encoding": "per-channel", "bits": 8},
     "float16": {"encoding": "float16"},
+    "lut4-g16": {"encoding": "palette", "bits": 4, "group_rows": 16},
+    "lut6-g16": {"encoding": "palette", "bits": 6, "group_rows": 16},
+    "lut4-g8": {"encoding": "palette", "bits": 4, "group_rows": 8},
 }
 
 
@@ -95,24 +100,86 @@ def test_a_head_in_parts_gives_the_same_logits(tiny, tmp_path, monkeypatch):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("cache", ["state-slice", "state-blend"])
+FORMS = [
+    {"layout": layout, "kv_cache": cache, "self_contained": whole}
+    for layout in ("ane", "gpu")
+    for cache in contract.CACHES
+    for whole in (False, True)
+]
+
+
+@pytest.mark.parametrize("options", FORMS, ids=lambda options: "-".join(map(str, options.values())))
 @pytest.mark.parametrize("architecture", ["qwen3", "mistral-window"])
-def test_every_form_of_the_cache_gives_the_same_logits(tiny, tmp_path, architecture, cache):
-    job = coreml_job(tiny(architecture), tmp_path)
-    plain = emitted(job, tmp_path / "io")
-    stateful = emitted(dataclasses.replace(job, options={"kv_cache": cache}), tmp_path / cache)
-    expected = run(tmp_path / "io", plain, job, "float32")
-    got = run(tmp_path / cache, stateful, job, "float32")
-    assert snr_db(expected, got) > FLOAT32_FLOOR
+def test_every_form_gives_the_same_logits(tiny, tmp_path, architecture, options):
+    job = dataclasses.replace(coreml_job(tiny(architecture), tmp_path), options=options)
+    artifact, expected = emitted(job, tmp_path / "form"), reference_of(job)
+    assert snr_db(expected, run(tmp_path / "form", artifact, job, "float32")) > FLOAT32_FLOOR
+    assert snr_db(expected, run(tmp_path / "form", artifact, job, "float16")) > FLOAT16_FLOOR
+    outputs = {each.name for each in artifact.outputs}
+    assert ("new_keys" in outputs) == (options["kv_cache"] == "io")
+    assert ("embedding" in artifact.facts) == (not options["self_contained"])
+
+
+@pytest.mark.parametrize("architecture", [name for name in TINY if "narrow" not in name])
+def test_the_gpu_layout_carries_every_architecture(tiny, tmp_path, architecture):
+    job = dataclasses.replace(coreml_job(tiny(architecture), tmp_path), options={"layout": "gpu"})
+    check_floors(job, tmp_path / "gpu")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_gpu_layout_carries_every_scheme(tiny, tmp_path, scheme):
+    job = coreml_job(tiny("llama-biases"), tmp_path, scheme)
+    options = {"layout": "gpu", "self_contained": True}
+    check_floors(dataclasses.replace(job, options=options), tmp_path / "gpu")
+
+
+@pytest.mark.parametrize("options", [{}, {"self_contained": True}, {"layout": "gpu"}], ids=str)
+def test_chunks_of_whole_layers_give_the_same_logits(tiny, tmp_path, options):
+    folder = tiny("llama", num_hidden_layers=5)
+    job = coreml_job(folder, tmp_path, "lut4-g16")
+    limit = max(unit_sizes(job.model, job.codes.schemes, read(options))) * 2 + 100
+    chunked = dataclasses.replace(job, options={**options, "chunk_limit": limit})
+    artifact = emitted(chunked, tmp_path / "chunks")
+    packages = artifact.facts["packages"]
+    assert [each["layers"] for each in packages][-1] == 0  # the head
+    assert sum(each["layers"] for each in packages) == 5
+    assert len(packages) >= 3
+    for each in packages:
+        weights = tmp_path / "chunks" / each["package"] / WEIGHTS / "weight.bin"
+        assert weights.stat().st_size == each["weights"] <= limit
+    got = run(tmp_path / "chunks", artifact, chunked, "float32")
     assert snr_db(reference_of(job), got) > FLOAT32_FLOOR
-    rules = {
-        found["rule"]
-        for function in stateful.facts["residency"].values()
-        for found in function["findings"]
-        if found["level"] != "note"
-    }
-    assert rules == {"group-scales"} | ({"runtime-index"} if cache == "state-slice" else set())
-    assert "new_keys" not in {each.name for each in stateful.outputs}
+    assert "hands the hidden state from package to package" in artifact.facts["host"]
+
+
+def test_a_layer_above_the_chunk_limit_is_refused(tiny, tmp_path):
+    job = coreml_job(tiny("llama"), tmp_path)
+    found = find_backend("coreml").problems(job.model, job.codes.schemes, {"chunk_limit": 1000})
+    assert len(found) == 3
+    assert "coreml: layer 0 has" in found[0]
+
+
+@pytest.mark.parametrize("rows", [300, 329])
+@pytest.mark.parametrize("layout", ["ane", "gpu"])
+def test_a_vocabulary_that_no_group_of_rows_divides(tiny, tmp_path, rows, layout):
+    job = coreml_job(tiny("llama-tied", vocab_size=rows), tmp_path, "lut4-g16")
+    options = {"layout": layout, "self_contained": layout == "gpu"}
+    check_floors(dataclasses.replace(job, options=options), tmp_path / "coreml")
+
+
+def test_the_findings_of_the_cache_forms(tiny, tmp_path):
+    rules = {}
+    for cache in contract.CACHES:
+        job = coreml_job(tiny("llama"), tmp_path, "lut4-g16")
+        job = dataclasses.replace(job, options={"kv_cache": cache})
+        report = emitted(job, tmp_path / cache).facts["residency"]
+        rules[cache] = {
+            found["rule"]
+            for function in report.values()
+            for found in function["findings"]
+            if found["level"] != "note"
+        }
+    assert rules == {"io": set(), "state-slice": {"runtime-index"}, "state-blend": set()}
 
 
 def test_a_stateful_runner_forgets(tiny, tmp_path):

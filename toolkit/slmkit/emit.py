@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from slmkit import worker
+from slmkit import __version__, worker
 from slmkit.cache import Cache, file_hash, key_of
 from slmkit.checkpoint.folder import Checkpoint, open_checkpoint
+from slmkit.checkpoint.model_card import license_of
 from slmkit.checkpoint.tokenizer import FILES, Tokenizer
 from slmkit.errors import SlmkitError
 from slmkit.models import registry
@@ -40,6 +41,12 @@ def payload_of(
         "context_length": context_length,
         "prefill_chunk": recipe.prefill_chunk,
         "calibration": [list(text) for text in calibration] if listens else [],
+        "about": {
+            "model": checkpoint.name,
+            "recipe": recipe.name,
+            "license": license_of(checkpoint.folder),
+            "slmkit": __version__,
+        },
     }
 
 
@@ -99,6 +106,7 @@ def emit_job(payload: Payload, report: worker.Report) -> None:
         prefill_chunk=payload["prefill_chunk"],
         tokens=token_facts(checkpoint.tokenizer, checkpoint.folder),
         calibration=tuple(tuple(text) for text in payload["calibration"]),
+        about=payload["about"],
         debug=payload.get("debug", False),
     )
     folder = Path(payload["folder"])

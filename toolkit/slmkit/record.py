@@ -52,7 +52,8 @@ class Model:
     spec: Spec
     ops: Mapping[str, int]  # how often each word of the vocabulary is said
     shapes: Mapping[str, tuple[int, ...]]  # matrices by name, vectors by tensor
-    multiplied: frozenset[str]  # matrices of a linear; the others are only looked up
+    multiplied: frozenset[str]  # matrices of a linear
+    looked_up: frozenset[str]  # tables of an embed; a tied one is both
 
     @property
     def parameters(self) -> int:
@@ -68,10 +69,12 @@ class Recorder(Ops[Heard]):
     inventory: Counter[str] = field(default_factory=Counter)
     weights: dict[str, Weight] = field(default_factory=dict)
     multiplied: set[str] = field(default_factory=set)  # matrices that a linear reads
+    looked_up: set[str] = field(default_factory=set)  # tables that an embed reads
     widest: int = 0  # most numbers per token that one op reads and writes
 
     def embed(self, name: str, rows: int, width: int) -> Heard:
         self._weight(Weight(name, "table", (rows, width)))
+        self.looked_up.add(name)
         return self._say("embed", (), (width,), name)
 
     def linear(self, x: Heard, name: str, width: int, bias: bool = False) -> Heard:
@@ -141,7 +144,8 @@ def listen(spec: Spec) -> Model:
         weight.name if len(weight.shape) == 2 else weight.tensor: weight.shape
         for weight in heard.weights.values()
     }
-    return Model(spec, dict(heard.inventory), shapes, frozenset(heard.multiplied))
+    names = frozenset(heard.multiplied), frozenset(heard.looked_up)
+    return Model(spec, dict(heard.inventory), shapes, *names)
 
 
 def _size(heard: Heard) -> int:

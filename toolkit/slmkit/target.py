@@ -55,6 +55,7 @@ class Job:
     prefill_chunk: int
     tokens: TokenFacts
     calibration: tuple[tuple[int, ...], ...] = ()  # texts as token ids, for backends that listen
+    about: Mapping[str, str] = field(default_factory=dict)  # model, recipe, license, slmkit
     debug: bool = False  # tapped intermediates become outputs, "tap.NAME"
 
     @property

@@ -1,0 +1,95 @@
+"""The recipe's ``artifacts: {coreml: ...}``: what it may say, what it means, what cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from slmkit.parts import Part, plan_parts, too_large, unit_bytes
+from slmkit.quant.codes import Scheme
+from slmkit.target import Model, Option, one_of, option_problems
+from slmkit_coreml.contract import CACHES, CHUNK_LIMIT, head_parts
+from slmkit_coreml.layout import LAYOUTS, Layout
+from slmkit_coreml.sizes import matrix_bytes, refused
+
+OPS = frozenset({
+    "embed", "linear", "rms_norm", "split_heads", "rope", "attend", "add", "mul", "sigmoid", "silu",
+})  # fmt: skip
+UNITS = ("cpu_and_ne", "cpu_and_gpu", "cpu_only", "all")  # coremltools' ComputeUnit, in small
+TEXT = Option(lambda value: isinstance(value, str) and 0 < len(value) <= 500, "a short text")
+SIZE = Option(
+    lambda value: type(value) is int and 0 < value <= CHUNK_LIMIT, f"bytes, up to {CHUNK_LIMIT}"
+)
+OPTIONS = {
+    "layout": one_of(*LAYOUTS),
+    "kv_cache": one_of(*CACHES),
+    "self_contained": one_of(True, False),
+    "require": one_of("ane"),
+    "chunk_limit": SIZE,
+    "compute_units": one_of(*UNITS),
+    "author": TEXT,
+    "license": TEXT,
+}
+
+
+@dataclass(frozen=True)
+class Form:
+    """Which of its forms a package has."""
+
+    layout: Layout
+    cache: str
+    self_contained: bool = False
+    require_ane: bool = False
+    chunk_limit: int = CHUNK_LIMIT
+    compute_units: str = "cpu_and_ne"
+
+    def logits(self, vocabulary: int) -> list[tuple[int, int]]:
+        """First row and end of each output of logits."""
+        return head_parts(vocabulary) if self.layout.name == "ane" else [(0, vocabulary)]
+
+
+def read(options: Mapping[str, Any]) -> Form:
+    """Options with their defaults: a package that keeps nothing on the host keeps the cache too."""
+    layout = LAYOUTS[options.get("layout", "ane")]
+    whole = bool(options.get("self_contained", False))
+    on_ane = layout.name == "ane"
+    return Form(
+        layout,
+        options.get("kv_cache", "io" if on_ane and not whole else "state-slice"),
+        whole,
+        "require" in options,
+        options.get("chunk_limit", CHUNK_LIMIT),
+        options.get("compute_units", UNITS[0] if on_ane else UNITS[1]),
+    )
+
+
+def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any]) -> list[str]:
+    """Everything that this backend cannot do for the model and recipe, one sentence each."""
+    found = option_problems("coreml", options, OPTIONS)
+    found += [f"coreml has no form of the op {op}" for op in sorted(set(model.ops) - OPS)]
+    found += [
+        f"coreml cannot take {name} in {schemes[name]}: {why}"
+        for name in schemes
+        if (why := refused(schemes[name], model.shapes[name][1], name in model.multiplied))
+    ]
+    if found:
+        return found
+    form = read(options)
+    if form.require_ane and form.layout.name != "ane":
+        found.append("artifacts.coreml.require: ane needs layout: ane")
+    return found + too_large(unit_sizes(model, schemes, form), form.chunk_limit, "coreml")
+
+
+def unit_sizes(model: Model, schemes: Mapping[str, Scheme], form: Form) -> list[int]:
+    """Bytes of each layer's weights and of the head's; with layer 0, a table inside the package."""
+    sizes = unit_bytes(model, schemes, matrix_bytes)
+    for name in model.looked_up if form.self_contained else ():
+        rows, width = model.shapes[name]
+        sizes[0] += matrix_bytes(rows, width, schemes[name])
+    return sizes
+
+
+def plan_chunks(model: Model, schemes: Mapping[str, Scheme], form: Form) -> Sequence[Part]:
+    """The packages: whole layers below the limit, planned before anything is emitted."""
+    return plan_parts(unit_sizes(model, schemes, form), form.chunk_limit)

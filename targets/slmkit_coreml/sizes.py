@@ -1,0 +1,28 @@
+"""What a weight takes in a package, and why some cannot be in one."""
+
+from __future__ import annotations
+
+from slmkit.quant.codes import Scheme
+
+BLOB = 128  # bytes of a tensor's header and alignment in weight.bin, at most
+
+
+def matrix_bytes(rows: int, width: int, scheme: Scheme) -> int:
+    """Codes with float16 scales or palettes, as weight.bin holds them."""
+    if scheme.bits is None:
+        return rows * width * 2 + BLOB
+    if scheme.encoding == "palette":
+        groups = -(-rows // (scheme.group_rows or rows))
+        beside = groups * (2 << scheme.bits)
+    else:
+        beside = rows * -(-width // (scheme.group_size or width)) * 2
+    return -(-rows * width * scheme.bits // 8) + beside + 2 * BLOB
+
+
+def refused(scheme: Scheme, width: int, multiplied: bool) -> str:
+    """Why Core ML (or the embedding file) cannot take a weight as it is; empty if it can."""
+    if not scheme.symmetric:
+        return "asymmetric codes are not written: use symmetric: true, or encoding: palette"
+    if multiplied and scheme.group_size and width % scheme.group_size:
+        return f"{width} inputs are no multiple of its groups: use encoding: per-channel"
+    return ""
