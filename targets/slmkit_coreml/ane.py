@@ -8,7 +8,7 @@ from coremltools.converters.mil import Builder as mb  # noqa: N813
 
 from slmkit.ops import Attention
 from slmkit_coreml.contract import head_parts
-from slmkit_coreml.ops import CoremlOps, Value, along, identifier, scale_factors, word
+from slmkit_coreml.ops import CoremlOps, Value, identifier, scale_factors, word
 
 
 class AneOps(CoremlOps):
@@ -59,8 +59,8 @@ class AneOps(CoremlOps):
             size = [1, end - first, 1, self.border.window.tokens]
             part = mb.slice_by_size(x=part, begin=[0, 0, 0, 0], size=size)
         if bias:
-            term = self.weights.vector(f"{name}.bias")[first:end]
-            part = mb.add(x=part, y=along(term, 2))
+            term = self.weights.vector(f"{name}.bias", slice(first, end), after=2)
+            part = mb.add(x=part, y=term)
         return part
 
     def _flat(self, x: Any, width: int) -> Any:

@@ -21,7 +21,7 @@ from coremltools.converters.mil.frontend.milproto import load as loader
 from coremltools.converters.mil.mil import types
 
 from slmkit.errors import BackendError
-from slmkit_coreml.kernels import MISSING
+from slmkit_coreml.kernels import MISSING, decompressed
 from slmkit_coreml.layout import Array
 from slmkit_coreml.package import WEIGHTS, read_model
 
@@ -100,12 +100,10 @@ class Package:
                 variable._sym_val = None
 
     def _weight(self, variable: Any) -> Array:
-        """A constexpr's output, decompressed by coremltools out of float32 scales or palettes."""
+        """A constexpr's output, decompressed."""
         blob = self.blobs[variable]
         op = self.weights[blob]
-        return self.store.get(
-            (self.path, blob), lambda: self._rounded(_widened(op.materialized_val_inference()))
-        )
+        return self.store.get((self.path, blob), lambda: self._rounded(decompressed(op)))
 
     def _value(self, op: Any) -> Any:
         if op.op_type == "read_state":

@@ -16,6 +16,7 @@ from slmkit.target import Spec
 from slmkit_coreml.contract import HIDDEN, mask_name
 from slmkit_coreml.layout import Arrangement
 from slmkit_coreml.options import Form
+from slmkit_coreml.weights import shared
 
 INTEGERS = ("ids", "position")
 NOWHERE = 2**30  # the position of an empty slot: after every token, so that none looks at it
@@ -91,7 +92,8 @@ def given(border: Border, inputs: Mapping[str, Any]) -> dict[str, Any]:
     for name, table in zip(rope_names(0), tables, strict=True):
         begin = mb.concat(values=[position, np.zeros(1, np.int32)], axis=0)
         size = [window.tokens, table.shape[1]]
-        here = mb.slice_by_size(x=mb.const(val=table), begin=begin, size=size)
+        whole = shared(mb.const(val=table), f"{name} table")
+        here = mb.slice_by_size(x=whole, begin=begin, size=size)
         known[name] = arranged(mb.cast(x=here, dtype="fp16"), layout.table)
     queries = mb.add(x=position, y=np.arange(window.tokens, dtype=np.int32))
     keys = _keys(border, position, queries)
@@ -115,7 +117,7 @@ def arranged(rows: Any, how: Arrangement) -> Any:
 def _keys(border: Border, position: Any, queries: Any) -> Any:
     """Positions of the S slots: the past before the new tokens, or slot j for position j. [S]"""
     if border.form.cache != "io":
-        return mb.const(val=np.arange(border.window.total, dtype=np.int32))
+        return shared(mb.const(val=np.arange(border.window.total, dtype=np.int32)), "slots")
     past = np.arange(border.window.past, dtype=np.int32)
     filled = mb.less(x=past, y=position)
     nowhere = np.full(len(past), NOWHERE, np.int32)

@@ -8,7 +8,7 @@ from typing import Any
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 
 from slmkit.ops import Attention
-from slmkit_coreml.ops import CoremlOps, Value, along, identifier, scale_factors, word
+from slmkit_coreml.ops import CoremlOps, Value, identifier, scale_factors, word
 
 
 class GpuOps(CoremlOps):
@@ -23,12 +23,11 @@ class GpuOps(CoremlOps):
     @word
     def linear(self, x: Value, name: str, width: int, bias: bool = False) -> Value:
         weight = self.weights.matrix(name, slice(0, width), self.table_label(name))
-        whole = mb.linear(x=x.whole, weight=weight, name=identifier(name))
+        term = self.weights.bias(f"{name}.bias" if bias else "", weight.shape[0])
+        whole = mb.linear(x=x.whole, weight=weight, bias=term, name=identifier(name))
         if whole.shape[2] > width:  # rows that fill a palette's last group
             size = [1, self.border.window.tokens, width]
             whole = mb.slice_by_size(x=whole, begin=[0, 0, 0], size=size)
-        if bias:
-            whole = mb.add(x=whole, y=along(self.weights.vector(f"{name}.bias"), 0))
         return Value((whole,), (width,))
 
     @word

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from slmkit.errors import BackendError
 from slmkit_coreml.layout import Array
+
+ROWS = 256  # of a palette-coded weight that are decompressed at a time
 
 
 def conv(op: Any) -> Array:
@@ -48,6 +51,32 @@ def cast(op: Any) -> Array:
         raise NotImplementedError
     result: Array = np.asarray(op.x.val).astype(kinds[op.dtype.val])
     return result
+
+
+def decompressed(op: Any) -> Array:
+    """A constexpr as float32, out of float32 scales or palettes.
+
+    coremltools decompresses a palette by writing it out for every number, 256 bytes each. So ours
+    does, and coremltools' stands beside it for the first row of every weight.
+    """
+    if op.op_type != "constexpr_lut_to_dense":
+        return np.asarray(op.materialized_val_inference(), dtype=np.float32)
+    indices, palettes = op.indices.val, op.lut.val
+    entries = palettes.shape[-2]
+    if palettes.size != palettes.shape[0] * entries:
+        raise NotImplementedError
+    rows, flat = len(indices), np.asarray(palettes, np.float32).reshape(-1)
+    groups = np.arange(rows) // (rows // palettes.shape[0]) * entries
+    weight = np.empty(indices.shape, np.float32)
+    for first in range(0, rows, ROWS):
+        some = slice(first, first + ROWS)
+        at = indices[some].reshape(len(groups[some]), -1) + groups[some, None]
+        weight[some] = np.take(flat, at).reshape(weight[some].shape)
+    if not np.array_equal(op.decompress(indices[:1], palettes[:1], None), weight[:1]):
+        raise BackendError(
+            f"the evaluator and coremltools decompress {op.name} differently", "please report this"
+        )
+    return weight
 
 
 MISSING: dict[str, Callable[[Any], Array]] = {

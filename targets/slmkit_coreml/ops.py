@@ -139,7 +139,7 @@ class CoremlOps(Ops[Value]):
         both = mb.concat(values=[whole, mb.mul(x=whole, y=np.float16(-1))], axis=axis)
         normed = mb.layer_norm(x=both, axes=[axis], epsilon=np.float32(eps))
         half = mb.slice_by_size(x=normed, begin=[0] * whole.rank, size=list(whole.shape))
-        gain = along(self.weights.vector(f"{name}.weight"), whole.rank - 1 - axis)
+        gain = self.weights.vector(f"{name}.weight", slice(0, None), whole.rank - 1 - axis)
         return Value((mb.mul(x=half, y=gain),), x.shape)
 
     @word
@@ -181,11 +181,6 @@ class CoremlOps(Ops[Value]):
     def mask(self, window: int | None) -> Any:
         """The mask of layers with this sliding window."""
         return self.given[mask_name(window)]
-
-
-def along(vector: Any, after: int) -> Any:
-    """A norm's weight or a bias as float16, with so many dimensions after its own."""
-    return vector.astype(np.float16).reshape(-1, *(1,) * after)
 
 
 def identifier(name: str) -> str:

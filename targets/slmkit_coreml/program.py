@@ -11,7 +11,6 @@ from typing import Any
 import coremltools as ct
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import Function, Program
-from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
 
 from slmkit.host import Window
 from slmkit.parts import Part
@@ -40,7 +39,6 @@ def build_program(
         program.add_function(name, function)
     program.default_function_name = "decode"
     program.export_as_multifunction = True
-    _share_constants(program)
     return program, ops
 
 
@@ -81,8 +79,3 @@ def _function(job: Job, border: Border, weights: WeightWriter) -> tuple[Function
 
 def _named(variable: Any, name: str) -> Any:
     return mb.identity(x=variable, name=name)
-
-
-def _share_constants(program: Program) -> None:
-    """Let both functions name the same weights. A private pass: a test guards its name."""
-    PASS_REGISTRY["common::const_deduplication"]._deduplicate_const_across_functions(program)

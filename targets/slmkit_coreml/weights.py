@@ -15,7 +15,6 @@ from coremltools.converters.mil import Builder as mb  # noqa: N813 - as its own 
 from coremltools.converters.mil.mil import types
 from numpy.typing import NDArray
 
-from slmkit.ops import Floats
 from slmkit.quant.codes import CodesFile, Scheme
 
 Array = NDArray[Any]
@@ -42,9 +41,17 @@ class WeightWriter:
             self.made[label] = _constant(self.codes.schemes[name], self.arrays[label], label)
         return self.made[label]
 
-    def vector(self, tensor: str) -> Floats:
-        """A norm's weight or a bias."""
-        return self.codes.vector(tensor)
+    def vector(self, tensor: str, some: slice, after: int) -> Any:
+        """A norm's weight or some of a bias as float16, with so many dimensions of 1 after it."""
+        values = self.codes.vector(tensor)[some].astype(np.float16)
+        variable = mb.const(val=values.reshape(-1, *(1,) * after))
+        return shared(variable, f"{tensor} {some.start}")
+
+    def bias(self, tensor: str, rows: int) -> Any:
+        """A bias filled up with zeros, or zeros: a linear without would get its own everywhere."""
+        values = self.codes.vector(tensor) if tensor else np.zeros(0)
+        filled = np.pad(values, (0, rows - len(values))).astype(np.float16)
+        return shared(mb.const(val=filled), tensor or f"{rows} zeros")
 
     def _arrays(self, name: str, rows: slice, ones: int) -> tuple[Array, ...]:
         scheme, width = self.codes.schemes[name], self.codes.shapes[name][1]
@@ -69,10 +76,22 @@ class WeightWriter:
 
 def _constant(scheme: Scheme, arrays: tuple[Array, ...], label: str) -> Any:
     if scheme.encoding == "float16":
-        return mb.const(val=arrays[0], name=label)
+        return shared(mb.const(val=arrays[0], name=label), label)
     if scheme.encoding == "palette":
-        return mb.constexpr_lut_to_dense(indices=arrays[0], lut=arrays[1], name=label)
-    return mb.constexpr_blockwise_shift_scale(data=arrays[0], scale=arrays[1], name=label)
+        variable = mb.constexpr_lut_to_dense(indices=arrays[0], lut=arrays[1], name=label)
+    else:
+        variable = mb.constexpr_blockwise_shift_scale(data=arrays[0], scale=arrays[1], name=label)
+    for part, each in variable.op.inputs.items():
+        if each is not None:
+            shared(each, f"{label} {part}")
+    return variable
+
+
+def shared(constant: Any, identity: str) -> Any:
+    """All functions' constants of one identity are one blob of weight.bin, whatever its size:
+    Core ML compiles weights apart whose palettes are not shared too."""
+    constant.op.weight_id = identity
+    return constant
 
 
 def _beside(array: Array, ones: int) -> Array:

@@ -85,7 +85,7 @@ class PaletteCodes:
     def dequantize(self) -> Floats:
         """The weight that these codes mean, float32. (N, K)"""
         flat = self.codes + (self.groups * self.palettes.shape[1])[:, None]
-        weight: Floats = self.palettes.reshape(-1)[flat]
+        weight: Floats = np.take(self.palettes.reshape(-1), flat)
         return weight
 
 

@@ -39,7 +39,6 @@ class Sorted:
     """Groups in ascending order, with running sums: a cluster's mean is two differences."""
 
     numbers: Floats  # (G, n)
-    keys: Doubles  # (G * n,): ascending over all groups, so that one search serves them all
     mass: Doubles  # (G, n + 1): sums of weights
     moment: Doubles  # (G, n + 1): sums of weight * number
 
@@ -56,7 +55,7 @@ class Sorted:
             numbers = np.take_along_axis(groups, order, axis=1)
             share = np.take_along_axis(np.broadcast_to(weights, groups.shape), order, axis=1)
             mass, moment = _running(share), _running(share.astype(np.float64) * numbers)
-        return cls(numbers, _keys(numbers, numbers).reshape(-1), mass, moment)
+        return cls(numbers, mass, moment)
 
     def settled(self, centers: Doubles) -> Doubles:
         """Lloyd's rounds from ascending centers (G, K)."""
@@ -67,12 +66,11 @@ class Sorted:
 
     def _clusters(self, centers: Doubles) -> tuple[Doubles, Doubles]:
         """Mass and moment of what is nearest to each center, (G, K) each."""
-        count, size = self.numbers.shape
         middles = (centers[:, 1:] + centers[:, :-1]) / 2
-        found = np.searchsorted(self.keys, _keys(self.numbers, middles).reshape(-1))
-        cuts = found.reshape(middles.shape) - size * np.arange(count)[:, None]
-        ends = np.pad(np.clip(cuts, 0, size), ((0, 0), (1, 1)))
-        ends[:, -1] = size
+        ends = np.zeros((len(centers), centers.shape[1] + 1), np.int64)
+        for row, numbers, cuts in zip(ends, self.numbers, middles.astype(np.float32), strict=True):
+            row[1:-1] = numbers.searchsorted(cuts)
+        ends[:, -1] = self.numbers.shape[1]
         mass, moment = (np.take_along_axis(each, ends, 1) for each in (self.mass, self.moment))
         return np.diff(mass, axis=1), np.diff(moment, axis=1)
 
@@ -80,17 +78,8 @@ class Sorted:
 def _running(values: Floats | Doubles) -> Doubles:
     """Running sums along the second axis, from 0."""
     sums = np.zeros((values.shape[0], values.shape[1] + 1))
-    np.cumsum(values, axis=1, dtype=np.float64, out=sums[:, 1:])
-    return sums
-
-
-def _keys(numbers: Floats, values: Floats | Doubles) -> Doubles:
-    """Values of each group moved into an interval of its own: group g into g to g + 1."""
-    low = numbers[:, :1].astype(np.float64)
-    span = np.maximum(numbers[:, -1:] - low, 1e-30)
-    inside = np.clip((values - low) / span, 0, 1)
-    keys: Doubles = inside * (1 - 1e-9) + np.arange(len(numbers))[:, None]
-    return keys
+    sums[:, 1:] = values  # a cumsum that casts on its way takes ten times as long
+    return np.cumsum(sums, axis=1, out=sums)
 
 
 def _companded(numbers: Floats, levels: int) -> Doubles:
@@ -120,7 +109,9 @@ def _rounded(centers: Doubles) -> Floats:
 def _nearest(groups: Floats, palettes: Floats) -> Bytes:
     """The entry nearest to each number; of two equally near ones the lower. (G, n)"""
     middles = (palettes[:, 1:] + palettes[:, :-1]) / 2
-    codes = np.empty(groups.shape, np.uint8)
-    for row, numbers, cuts in zip(codes, groups, middles, strict=True):
-        row[:] = np.searchsorted(cuts, numbers)
+    codes = np.zeros(groups.shape, np.uint8)
+    above = np.empty(groups.shape, np.bool_)
+    for cut in range(middles.shape[1]):
+        np.greater(groups, middles[:, cut : cut + 1], out=above)
+        codes += above
     return codes
