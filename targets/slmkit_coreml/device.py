@@ -17,6 +17,11 @@ import numpy as np
 from slmkit_coreml.layout import Array
 
 
+def on_macos() -> bool:
+    """Whether Core ML is there."""
+    return platform.system() == "Darwin"
+
+
 def system(units: str) -> str:
     """The runtime's name for reports."""
     return f"Core ML of macOS {platform.mac_ver()[0]}, {units}"

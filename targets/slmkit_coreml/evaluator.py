@@ -25,7 +25,7 @@ from slmkit_coreml.kernels import MISSING, decompressed
 from slmkit_coreml.layout import Array
 from slmkit_coreml.package import WEIGHTS, read_model
 
-KEPT = 2 * 10**9  # bytes of decompressed weights
+KEPT = 4 * 10**9  # bytes of decompressed weights
 
 
 class Held:
@@ -96,14 +96,16 @@ class Package:
             return
         self.blobs[op.outputs[0]] = blob
         if self.weights.setdefault(blob, op) is not op:
-            for variable in op.inputs.values():
-                variable._sym_val = None
+            _forget_codes(op)
 
     def _weight(self, variable: Any) -> Array:
         """A constexpr's output, decompressed."""
         blob = self.blobs[variable]
         op = self.weights[blob]
-        return self.store.get((self.path, blob), lambda: self._rounded(decompressed(op)))
+        weight = self.store.get((self.path, blob), lambda: self._rounded(decompressed(op)))
+        if (self.path, blob) in self.store.kept:
+            _forget_codes(op)
+        return weight
 
     def _value(self, op: Any) -> Any:
         if op.op_type == "read_state":
@@ -140,6 +142,14 @@ class Package:
             with np.errstate(over="ignore"):  # infinity: as the device would have it
                 value = value.astype(np.float16)
         return _widened(value)
+
+
+def _forget_codes(op: Any) -> None:
+    """Free what a constexpr decompresses; a constant holds its value in two places."""
+    for variable in _variables(op):
+        variable._sym_val = None
+        if variable.op is not None and variable.op.op_type == "const":
+            variable.op.val._sym_val = None
 
 
 def _blobs(message: Any) -> dict[tuple[str, str], int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +14,7 @@ from slmkit.host import EMPTY, Positions, StaticRunner, Window, rope_names, slot
 from slmkit.ops import Floats, Rope
 from slmkit.target import Artifact
 from slmkit_coreml.contract import HIDDEN, mask_name
-from slmkit_coreml.device import DevicePackage, system
+from slmkit_coreml.device import DevicePackage, on_macos, system
 from slmkit_coreml.embedding import Embedding
 from slmkit_coreml.evaluator import Package, Store
 from slmkit_coreml.layout import LAYOUTS, Array
@@ -78,7 +77,7 @@ class CoremlRunner(StaticRunner):
     def _open(self, folder: Path, precision: str) -> tuple[list[Runnable], str]:
         paths = [folder / chunk["package"] for chunk in self.chunks]
         names = list(self.facts["functions"])
-        if precision == "float16" and platform.system() == "Darwin":
+        if precision == "float16" and on_macos():
             units = self.facts["compute_units"]
             return [DevicePackage(path, names, units) for path in paths], system(units)
         store = Store()

@@ -12,6 +12,7 @@ from slmkit.host import Window
 from slmkit.parts import Part
 from slmkit.target import Artifact, Job, Mode
 from slmkit_coreml.contract import ALIGNMENT
+from slmkit_coreml.device import compute_plan, on_macos
 from slmkit_coreml.embedding import write_embedding
 from slmkit_coreml.facts import borders, describe, host_duties, package_name, whole_border
 from slmkit_coreml.options import Form, plan_chunks, read
@@ -51,7 +52,8 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
         program, ops = build_program(job, form, chunk, windows)
         write_package(program, path, describe(job, form, chunk, side, version))
         del program
-        _note(written, job, chunk, path, ops.table, ops.tapped, [each.name for each in side[1]])
+        written.table, written.taps = ops.table or written.table, {**written.taps, **ops.tapped}
+        _note(written, job, form, chunk, path, [each.name for each in side[1]])
         progress(number, len(chunks) + 1)
     _require(form, written.residency)
     inputs, outputs = whole_border(sides)
@@ -82,8 +84,7 @@ def _windows(job: Job, form: Form) -> dict[str, Window]:
 
 
 def _note(
-    written: Written, job: Job, chunk: Part, path: Path, table: str, taps: Mapping[str, str],
-    outputs: Sequence[str],
+    written: Written, job: Job, form: Form, chunk: Part, path: Path, outputs: Sequence[str]
 ) -> None:  # fmt: skip
     layers = chunk.layers(job.spec.layers)
     written.packages.append(
@@ -91,10 +92,13 @@ def _note(
          "outputs": list(outputs),
          "weights": (path / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size}
     )  # fmt: skip
-    written.table = table or written.table
-    written.taps |= taps
+    if form.layout.name != "ane":  # the rules are the Neural Engine's
+        return
     prefix = "" if chunk.name == "model" else f"{path.stem} "
-    written.residency |= {f"{prefix}{name}": each for name, each in inspect(path).items()}
+    plan = compute_plan(path, form.compute_units) if on_macos() else {}
+    for name, report in inspect(path).items():
+        beside = {"compute_plan": plan[name]} if name in plan else {}
+        written.residency[prefix + name] = {**report, **beside}
 
 
 def _require(form: Form, report: Mapping[str, Any]) -> None:

@@ -118,6 +118,7 @@ def test_every_form_gives_the_same_logits(tiny, tmp_path, architecture, options)
     outputs = {each.name for each in artifact.outputs}
     assert ("new_keys" in outputs) == (options["kv_cache"] == "io")
     assert ("embedding" in artifact.facts) == (not options["self_contained"])
+    assert bool(artifact.facts["residency"]) == (options["layout"] == "ane")
 
 
 @pytest.mark.parametrize("architecture", [name for name in TINY if "narrow" not in name])

@@ -59,6 +59,7 @@ def build(
     from slmkit import show
     from slmkit.checkpoint.folder import SAMPLE_MODEL
     from slmkit.console import shown_progress
+    from slmkit.manifest import read_manifest
     from slmkit.memory import gigabytes
     from slmkit.plan import Request
 
@@ -75,9 +76,8 @@ def build(
         raise
     _print_parity(built.lines, (), as_json, {"bundle": str(built.folder), "bytes": built.size})
     if not as_json:
-        print_tables(
-            show.parity_note(built.lines), f"bundle {built.folder} ({gigabytes(built.size)})"
-        )
+        said = show.parity_note(built.lines), show.residency_note(read_manifest(built.folder))
+        print_tables(*filter(None, said), f"bundle {built.folder} ({gigabytes(built.size)})")
 
 
 @main.command()

@@ -140,6 +140,26 @@ def _residency_tables(manifest: Manifest) -> list[Table]:
     return tables
 
 
+def residency_note(manifest: Manifest) -> str:
+    """The same in a few lines for a build's report; what several functions share is said once."""
+    lines: dict[str, None] = {}
+    for artifact in manifest.artifacts:
+        for name, report in artifact.facts.get("residency", {}).items():
+            share = f"{report['predicted']:.1%} of {report['operations']} operations"
+            plan = report.get("compute_plan")
+            own = f"; Core ML's own plan: {plan}" if plan else ""
+            lines[f"{artifact.name} {name}: {share} predicted to stay on the accelerator{own}"] = (
+                None
+            )
+        for report in artifact.facts.get("residency", {}).values():
+            for found in report["findings"]:
+                if found["level"] != "note":
+                    lines[
+                        f"  {found['level']} {found['rule']} ({found['at']}): {found['reason']}"
+                    ] = None
+    return "\n".join(lines)
+
+
 def _context_table(manifest: Manifest) -> Table:
     """Memory while fewer tokens than the context length are in the cache."""
     whole = manifest.context_length
