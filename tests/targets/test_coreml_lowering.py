@@ -224,8 +224,8 @@ def blobs(package: Path):
     function = message.mlProgram.functions["decode"]
     found = {}
     for op in function.block_specializations[function.opset].operations:
-        if op.type == "constexpr_blockwise_shift_scale":
-            for part in ("data", "scale"):
+        if op.type.startswith("constexpr_"):
+            for part in op.inputs:
                 value = op.inputs[part].arguments[0].value
                 offset = value.blobFileValue.offset
                 sentinel, _, size, start = struct.unpack("<IIQQ", raw[offset : offset + 24])

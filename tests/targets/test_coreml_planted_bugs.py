@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,14 @@ from hexagon_artifacts import reference_of, snr_db
 from test_coreml_lowering import FLOAT32_FLOOR, coreml_job, emitted, run
 
 from slmkit_coreml import run as host
+from slmkit_coreml import weights
 from slmkit_coreml.package import MODEL, WEIGHTS
 from tiny_models import tiny_config, write_checkpoint
 
 FLIPS = 30
-CAUGHT = 25  # of FLIPS: 29 are; padding, or the last bit of a scale, may stay below the floor
+CAUGHT = (
+    27  # of FLIPS: 29 and 30 are; padding, or the last bit of a scale, may stay below the floor
+)
 
 
 class Planted:
@@ -39,6 +43,17 @@ class Planted:
                 if op.type == kind:
                     yield op
 
+    def blob(self, label: str, part: str, dtype: Any) -> np.ndarray:
+        """A constexpr's input in weight.bin, writable in place."""
+        kinds = ("constexpr_blockwise_shift_scale", "constexpr_lut_to_dense")
+        op = next(
+            op for kind in kinds for op in self.operations(kind) if op.outputs[0].name == label
+        )
+        offset = op.inputs[part].arguments[0].value.blobFileValue.offset
+        raw = np.memmap(self.folder / "model.mlpackage" / WEIGHTS / "weight.bin", np.uint8, "r+")
+        size, start = (int(each) for each in raw[offset + 8 : offset + 24].view(np.uint64))
+        return raw[start : start + size].view(dtype)
+
 
 def wrong_rope_theta(planted: Planted) -> None:
     frequencies = (20000.0 ** (-np.arange(0, 16, 2) / 16)).tolist()
@@ -53,13 +68,13 @@ def mask_off_by_one(planted: Planted) -> None:
 
 
 def mask_of_the_wrong_orientation(planted: Planted) -> None:
-    """Query-major: the lower triangle of the new tokens becomes the upper one."""
+    """Key by query: the lower triangle of the new tokens becomes the upper one."""
     right = host._mask
 
     def turned(queries, keys, window):
         mask = right(queries, keys, window)
         tokens = len(queries)
-        mask[0, -tokens:, 0] = mask[0, -tokens:, 0].T.copy()
+        mask[:, -tokens:] = mask[:, -tokens:].T.copy()
         return mask
 
     planted.patch.setattr(host, "_mask", turned)
@@ -74,15 +89,14 @@ def swapped_keys_and_values(planted: Planted) -> None:
 
 def stale_cache(planted: Planted) -> None:
     """The host keeps what it had: the new values are lost."""
-    right = host.CoremlRunner.step
+    right = host.CoremlRunner._append
 
-    def forgetful(self, ids, window):
-        kept = self.values.copy()
-        logits = right(self, ids, window)
-        self.values = kept
-        return logits
+    def forgetful(self, chunk, found, count):
+        kept = self.past["values"].copy()
+        right(self, chunk, found, count)
+        self.past["values"] = kept
 
-    planted.patch.setattr(host.CoremlRunner, "step", forgetful)
+    planted.patch.setattr(host.CoremlRunner, "_append", forgetful)
 
 
 def wrong_position_in_decode(planted: Planted) -> None:
@@ -108,29 +122,84 @@ def swapped_gate_and_up(planted: Planted) -> None:
 
 def scales_of_another_row(planted: Planted) -> None:
     """A weight's scales shifted by one row."""
-    for op in planted.operations("constexpr_blockwise_shift_scale"):
-        if op.outputs[0].name == "model_layers_0_self_attn_o_proj_0_weight":
-            offset = op.inputs["scale"].arguments[0].value.blobFileValue.offset
-            path = planted.folder / "model.mlpackage" / WEIGHTS / "weight.bin"
-            raw = np.memmap(path, np.uint8, "r+")
-            size, start = raw[offset + 8 : offset + 24].view(np.uint64)
-            scales = raw[int(start) : int(start + size)].view(np.float16)
-            scales[:] = np.roll(scales, 2)
-            raw.flush()
-            return
+    scales = planted.blob("model_layers_0_self_attn_o_proj_0_weight", "scale", np.float16)
+    scales[:] = np.roll(scales, 2)
 
 
-BUGS = [
-    wrong_rope_theta, mask_off_by_one, mask_of_the_wrong_orientation, swapped_keys_and_values,
-    stale_cache, wrong_position_in_decode, swapped_gate_and_up, scales_of_another_row,
-]  # fmt: skip
+def transposed_scales(planted: Planted) -> None:
+    scales = planted.blob("model_layers_0_self_attn_o_proj_0_weight", "scale", np.float16)
+    scales[:] = scales.reshape(64, 2).T.reshape(-1)
+
+
+def swapped_kv_heads(planted: Planted) -> None:
+    """The two key heads change places, with their scales and bias; the value heads do not."""
+    label = "model_layers_0_self_attn_k_proj_0_weight"
+    for part, dtype in (("data", np.uint8), ("scale", np.float16)):
+        rows = planted.blob(label, part, dtype)
+        rows[:] = np.roll(rows, len(rows) // 2)
+
+
+def missing_eps(planted: Planted) -> None:
+    """Of the norms, whose inputs are small enough to feel it."""
+    names = {op.inputs["epsilon"].arguments[0].name for op in planted.operations("layer_norm")}
+    for op in planted.operations("const"):
+        if op.outputs[0].name in names:
+            op.attributes["val"].immediateValue.tensor.floats.values[0] = 0
+
+
+def stale_state_read(planted: Planted) -> None:
+    """Attention reads the states as they were before the new tokens were written."""
+    before = {}
+    updates = {op.outputs[0].name: op for op in planted.operations("slice_update")}
+    written = {
+        op.inputs["data"].arguments[0].name: op.inputs["input"].arguments[0].name
+        for op in planted.operations("write_state")
+    }
+    assert written.keys() == updates.keys()
+    for function in planted.message.mlProgram.functions.values():
+        last = None
+        for op in function.block_specializations[function.opset].operations:
+            if op.type == "write_state":
+                last = updates[op.inputs["data"].arguments[0].name].inputs["x"].arguments[0].name
+            elif op.type == "read_state" and last is not None:
+                before[op.outputs[0].name], last = last, None
+            elif op.type == "slice_by_size":
+                name = op.inputs["x"].arguments[0].name
+                op.inputs["x"].arguments[0].name = before.get(name, name)
+    assert before
+
+
+def palettes_of_another_group(planted: Planted) -> None:
+    """A weight's palettes shifted by one group of rows."""
+    palettes = planted.blob("model_layers_0_mlp_up_proj_0_weight", "lut", np.float16)
+    palettes[:] = np.roll(palettes, 16)
+
+
+INTEGERS = {"scheme": "int4-g32"}
+PALETTES = {"scheme": "lut4-g16"}
+STATES = {"scheme": "lut4-g16", "kv_cache": "state-slice"}
+BUGS = {
+    wrong_rope_theta: INTEGERS, mask_off_by_one: INTEGERS, mask_of_the_wrong_orientation: INTEGERS,
+    swapped_keys_and_values: INTEGERS, stale_cache: INTEGERS, wrong_position_in_decode: INTEGERS,
+    swapped_gate_and_up: INTEGERS, scales_of_another_row: INTEGERS, transposed_scales: INTEGERS,
+    swapped_kv_heads: INTEGERS, missing_eps: INTEGERS, stale_state_read: STATES,
+    palettes_of_another_group: PALETTES,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory):
+def originals(tmp_path_factory):
+    """Right artifacts by form: where, artifact, job, reference."""
+    found = {}
     folder = tmp_path_factory.mktemp("planted")
-    job = coreml_job(write_checkpoint(folder / "model", tiny_config("qwen2")), folder)
-    return folder / "coreml", emitted(job, folder / "coreml"), job, reference_of(job)
+    model = write_checkpoint(folder / "model", tiny_config("qwen2", rms_norm_eps=1e-3))
+    for number, form in enumerate((INTEGERS, PALETTES, STATES)):
+        options = {key: value for key, value in form.items() if key != "scheme"}
+        job = coreml_job(model, folder / str(number), form["scheme"])
+        job = dataclasses.replace(job, options=options)
+        place = folder / f"coreml-{number}"
+        found[str(form)] = place, emitted(job, place), job, reference_of(job)
+    return found
 
 
 def evaluated_db(original, folder: Path, patch, plant: Callable[[Planted], None]) -> float:
@@ -143,18 +212,35 @@ def evaluated_db(original, folder: Path, patch, plant: Callable[[Planted], None]
     return snr_db(expected, run(folder, changed, job, "float32"))
 
 
-def test_the_surgery_itself_changes_nothing(original, tmp_path, monkeypatch):
-    found = evaluated_db(original, tmp_path / "c", monkeypatch, lambda planted: None)
+@pytest.mark.parametrize("form", [INTEGERS, PALETTES, STATES], ids=str)
+def test_the_surgery_itself_changes_nothing(originals, tmp_path, monkeypatch, form):
+    found = evaluated_db(originals[str(form)], tmp_path / "c", monkeypatch, lambda planted: None)
     assert found > FLOAT32_FLOOR
 
 
 @pytest.mark.parametrize("plant", BUGS, ids=lambda plant: plant.__name__)
-def test_parity_catches(original, tmp_path, monkeypatch, plant):
-    found = evaluated_db(original, tmp_path / "c", monkeypatch, plant)
+def test_parity_catches(originals, tmp_path, monkeypatch, plant):
+    found = evaluated_db(originals[str(BUGS[plant])], tmp_path / "c", monkeypatch, plant)
     assert not found >= FLOAT32_FLOOR, f"{found:.1f} dB"
 
 
-def test_most_single_bit_flips_in_the_weights_are_caught(original, tmp_path, monkeypatch):
+def test_parity_catches_palettes_shifted_by_one_row(originals, tmp_path, monkeypatch):
+    """Written by a writer that counts groups from the second row on."""
+    right = weights.WeightWriter._palette
+
+    def shifted(self, name, rows, ones):
+        indices, palettes = right(self, name, rows, ones)
+        groups = (np.arange(len(indices)) + 1) // (len(indices) // len(palettes))
+        return indices, palettes[groups.clip(max=len(palettes) - 1)]
+
+    monkeypatch.setattr(weights.WeightWriter, "_palette", shifted)
+    _, _, job, expected = originals[str(PALETTES)]
+    artifact = emitted(job, tmp_path / "c")
+    assert not snr_db(expected, run(tmp_path / "c", artifact, job, "float32")) >= FLOAT32_FLOOR
+
+
+@pytest.mark.parametrize("form", [INTEGERS, PALETTES], ids=str)
+def test_most_single_bit_flips_in_the_weights_are_caught(originals, tmp_path, monkeypatch, form):
     random, caught = np.random.default_rng(11), 0
     for number in range(FLIPS):
 
@@ -165,7 +251,7 @@ def test_most_single_bit_flips_in_the_weights_are_caught(original, tmp_path, mon
             raw.flush()
 
         try:
-            found = evaluated_db(original, tmp_path / str(number), monkeypatch, flip)
+            found = evaluated_db(originals[str(form)], tmp_path / str(number), monkeypatch, flip)
         except (RuntimeError, ValueError, OverflowError):
             caught += 1  # a blob's header: the loader itself refuses it
             continue
