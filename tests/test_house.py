@@ -19,6 +19,7 @@ LAYERS = [  # a module may import from its own line and from those below it
     {"build", "load"},
     {"plan"},
     {"emit", "proof", "parity_run", "calibration"},
+    {"job"},
     {"parity", "bundle", "memory", "generate", "golden"},
     {"target", "cache", "manifest", "worker"},
     {"quant", "checkpoint"},
@@ -29,7 +30,7 @@ LAYERS = [  # a module may import from its own line and from those below it
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FOR_BACKENDS = {
     "slmkit.ops", "slmkit.target", "slmkit.quant.codes", "slmkit.errors", "slmkit.host",
-    "slmkit.worker", "slmkit.parts",
+    "slmkit.worker", "slmkit.parts", "slmkit.job", "slmkit.cache",
 }  # fmt: skip
 
 

@@ -20,9 +20,9 @@ import numpy as np
 from slmkit.cache import Cache
 from slmkit.calibration import calibration_texts
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
-from slmkit.emit import token_facts
 from slmkit.evaluate import HELD_OUT, read_examples
 from slmkit.host import Window, slots
+from slmkit.job import token_facts
 from slmkit.memory import matrix_schemes
 from slmkit.models import registry
 from slmkit.parity import signal_to_noise

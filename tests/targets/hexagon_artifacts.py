@@ -9,7 +9,7 @@ import numpy as np
 
 from slmkit.cache import Cache
 from slmkit.checkpoint.folder import open_checkpoint
-from slmkit.emit import token_facts
+from slmkit.job import token_facts
 from slmkit.memory import matrix_schemes
 from slmkit.models import registry
 from slmkit.plan import codes_of

@@ -12,12 +12,13 @@ from slmkit import __version__, manifest, parity
 from slmkit.bundle import check_place, list_files, written
 from slmkit.cache import Cache
 from slmkit.checkpoint.folder import Checkpoint
-from slmkit.emit import emit, payload_of, tokenizer_files
+from slmkit.emit import emit, payload_of
 from slmkit.errors import ParityError
 from slmkit.golden import golden_prompts, save_golden
+from slmkit.job import tokenizer_files
 from slmkit.plan import Encoding, Plan, Request, codes_of, make_plan
 from slmkit.progress import Progress
-from slmkit.proof import Proof, float_outputs, price, reference_golden
+from slmkit.proof import Proof, answers, float_outputs, price
 from slmkit.quant.codes import CodesFile
 from slmkit.target import Artifact, versions_of
 
@@ -102,8 +103,10 @@ def _prove(
     floats = float_outputs(checkpoint, sequences, progress)
     lines, prices = [], []
     for each in plan.encodings:
-        golden = reference_golden(codes[each], checkpoint.spec, prompts, sequences, progress)
-        lines += proof.lines(golden, each.artifacts)
+        holders = [artifacts[name] for name in each.artifacts]
+        expected = answers(codes[each], checkpoint.spec, prompts, sequences, holders, progress)
+        golden = expected.exact
+        lines += proof.lines(expected, each.artifacts)
         prices.append(price(each.name, floats, golden, bounds))
         (folder / each.golden).parent.mkdir(exist_ok=True)
         save_golden(golden.reduced(), folder / each.golden)

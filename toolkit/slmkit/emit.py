@@ -11,17 +11,14 @@ from typing import Any
 
 from slmkit import __version__, worker
 from slmkit.cache import Cache, file_hash, key_of
-from slmkit.checkpoint.folder import Checkpoint, open_checkpoint
+from slmkit.checkpoint.folder import Checkpoint
 from slmkit.checkpoint.model_card import license_of
-from slmkit.checkpoint.tokenizer import FILES, Tokenizer
 from slmkit.errors import SlmkitError
-from slmkit.models import registry
-from slmkit.ops import Ops, V
+from slmkit.job import job_of, tokenizer_files
 from slmkit.progress import Progress
 from slmkit.quant.codes import CodesFile
 from slmkit.recipe import Recipe
-from slmkit.record import listen
-from slmkit.target import Artifact, Job, TokenFacts, artifact_from_json, find_backend, versions_of
+from slmkit.target import Artifact, artifact_from_json, find_backend, versions_of
 
 Payload = dict[str, Any]
 FACTS = "artifact.json"  # beside the files in the cache
@@ -57,6 +54,7 @@ def emit(
     """Write an artifact into ``folder``: out of the cache, or by its backend in a worker."""
     key = _key(payload, checkpoint, codes)
     progress.stage(f"emit {payload['artifact']}", 1000)
+    payload = {**payload, "cache": str(cache.folder)}  # for what several artifacts share
     if cache.find("artifact", key) is None:
         with cache.making("artifact", key) as making:
             emit_anew(making, payload, progress)
@@ -90,49 +88,14 @@ def read_facts(folder: Path) -> Artifact:
 
 def emit_job(payload: Payload, report: worker.Report) -> None:
     """In the worker: interpret the architecture with the backend's ops, write the files."""
-    checkpoint = open_checkpoint(Path(payload["checkpoint"]))
-    spec = checkpoint.spec
-
-    def forward(o: Ops[V]) -> V:
-        return registry.run(o, spec)
-
-    job = Job(
-        artifact=payload["artifact"],
-        model=listen(spec),
-        forward=forward,
-        codes=CodesFile(Path(payload["codes"])),
-        options=payload["options"],
-        context_length=payload["context_length"],
-        prefill_chunk=payload["prefill_chunk"],
-        tokens=token_facts(checkpoint.tokenizer, checkpoint.folder),
-        calibration=tuple(tuple(text) for text in payload["calibration"]),
-        about=payload["about"],
-        debug=payload.get("debug", False),
-    )
-    folder = Path(payload["folder"])
+    job, folder = job_of(payload), Path(payload["folder"])
     artifact = find_backend(job.artifact).emit(job, folder, report)
     (folder / FACTS).write_text(json.dumps(asdict(artifact), indent=1), encoding="utf-8")
 
 
-def token_facts(tokenizer: Tokenizer, folder: Path) -> TokenFacts:
-    """What an artifact's runtime must know of the tokenizer."""
-    return TokenFacts(
-        bos=tokenizer.token_id("bos_token"),
-        stop=tokenizer.stop_ids,
-        pad=tokenizer.token_id("pad_token"),
-        files=tuple(tokenizer_files(folder)),
-        chat_template=tokenizer.template,
-    )
-
-
-def tokenizer_files(folder: Path) -> list[Path]:
-    """The tokenizer's files of a checkpoint that exist."""
-    return [folder / name for name in FILES if (folder / name).is_file()]
-
-
 def _key(payload: Payload, checkpoint: Checkpoint, codes: CodesFile) -> str:
     """Codes, spec, options, tokenizer and versions: whatever the artifact's bytes depend on."""
-    job = {key: payload[key] for key in payload if key not in ("checkpoint", "codes")}
+    job = {key: payload[key] for key in payload if key not in ("checkpoint", "codes", "cache")}
     return key_of(
         {
             "job": job,

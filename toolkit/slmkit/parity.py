@@ -19,6 +19,7 @@ TIE_SHARE = 1e-4
 ROWS = 8  # positions compared at a time: float64 copies of all logits would be the build's peak
 Doubles = NDArray[np.float64]
 REFERENCE = "reference"  # what a line is compared with, if not with an earlier mode
+ROUNDED = "rounded"  # the reference with 8-bit activations
 FLOAT_WEIGHTS = "float weights"  # what the line of the recipe's price is compared with
 EXACT_DB = 300.0  # reported for outputs that are equal to the last bit
 
@@ -28,6 +29,7 @@ class Metrics:
     """How close two sets of logits are. The second is the judged one."""
 
     snr_db: float  # 10 log10(sum of squared reference / sum of squared difference)
+    median_db: float  # the same of single positions: their median
     max_abs: float
     kl: float  # nats, mean over positions
     top1: float  # share of positions with the same best token, ties within TIE_SHARE counted
@@ -55,7 +57,8 @@ class Line:
             key: round(value, 6) if isinstance(value, float) else value
             for key, value in asdict(self.metrics).items()
         }
-        metrics["snr_db"] = round(self.metrics.snr_db, 2)
+        for key in ("snr_db", "median_db"):
+            metrics[key] = round(metrics[key], 2)
         return {
             "artifact": self.artifact, "mode": self.mode, "against": self.against,
             "error": self.error, "runtime": self.runtime, "metrics": metrics,
@@ -84,16 +87,19 @@ def measure(expected: Outputs, got: Outputs, decoded: list[slice]) -> Metrics:
     """Metrics of ``got`` against ``expected``, on the same columns, a few positions at a time."""
     agree = _agree(expected, got)
     signal = noise = total_kl = max_abs = 0.0
+    powers: list[Doubles] = []
     for first in range(0, len(agree), ROWS):
         rows = slice(first, first + ROWS)
         ours = got.values[rows].astype(np.float64)
         theirs = expected.values[rows].astype(np.float64)
-        signal += float(np.square(theirs).sum())
-        noise += float(np.square(ours - theirs).sum())
+        power = np.square(theirs).sum(axis=1), np.square(ours - theirs).sum(axis=1)
+        powers.append(np.stack(power))
+        signal, noise = signal + float(power[0].sum()), noise + float(power[1].sum())
         max_abs = max(max_abs, float(np.abs(ours - theirs).max()), key=_nan_last)
         total_kl += _kl(theirs - expected.norm[rows, None], ours - got.norm[rows, None])
     return Metrics(
         snr_db=_decibels(signal, noise),
+        median_db=_median(powers),
         max_abs=max_abs,
         kl=max(0.0, total_kl / len(agree)),
         top1=float(agree.mean()),
@@ -111,6 +117,10 @@ def broken(metrics: Metrics, bound: Bound) -> tuple[str, ...]:
         failures.append("the logits hold NaN or infinity")
     if bound.snr_db is not None and not metrics.snr_db >= bound.snr_db:
         failures.append(f"SNR {metrics.snr_db:.1f} dB is below {bound.snr_db:g} dB")
+    if bound.median_db is not None and not metrics.median_db >= bound.median_db:
+        failures.append(
+            f"the median position's SNR {metrics.median_db:.1f} dB is below {bound.median_db:g} dB"
+        )
     if bound.max_kl is not None and not metrics.kl <= bound.max_kl:
         failures.append(f"KL {metrics.kl:.4g} is above {bound.max_kl:g}")
     if bound.top1 is not None and not metrics.top1 >= bound.top1:
@@ -130,6 +140,13 @@ def _decibels(signal: float, noise: float) -> float:
     if not np.isfinite(noise) or not np.isfinite(signal):
         return float("nan")
     return float(10 * np.log10(signal / noise)) if signal else -EXACT_DB
+
+
+def _median(powers: list[Doubles]) -> float:
+    """Of signal to noise per position; half of the positions are at least so good."""
+    pairs = np.concatenate(powers, axis=1).T
+    ordered = sorted(_decibels(float(signal), float(noise)) for signal, noise in pairs)
+    return ordered[(len(ordered) - 1) // 2]
 
 
 def _nan_last(value: float) -> float:

@@ -24,8 +24,8 @@ PLATFORMS = {
     platform.name: platform
     for platform in (
         Platform(
-            "android", "Android phones and tablets, arm64", ("ort", "hexagon"), 3 * GB,
-            planned=("litert", "mlc"),
+            "android", "Android phones and tablets, arm64", ("ort", "hexagon", "litert"),
+            3 * GB, planned=("mlc",),
         ),
         Platform(
             "ios", "iPhone and iPad, iOS 18 and later", ("coreml",), 3 * GB, planned=("mlc",)

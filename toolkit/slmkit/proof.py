@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -31,6 +31,14 @@ class Run:
     runtime: str
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What the artifacts of one encoding are compared with."""
+
+    exact: Golden
+    rounded: Golden | None = None  # with 8-bit activations
+
+
 @dataclass
 class Proof:
     """Runs the artifacts of one bundle; keeps the first run, which chose the tokens."""
@@ -50,11 +58,14 @@ class Proof:
         self.first = self._run(artifact, artifact.modes[0], ids, lengths, decode)
         return self.first.sequences
 
-    def lines(self, golden: Golden, names: Sequence[str]) -> list[parity.Line]:
-        """Some artifacts in every mode, against the golden or against an earlier mode."""
+    def lines(self, answers: Answers, names: Sequence[str]) -> list[parity.Line]:
+        """Some artifacts in every mode, against the reference's answers or an earlier mode; what
+        there are no answers for is left out."""
         lines = []
         for artifact in (self.artifacts[name] for name in names):
-            known = {parity.REFERENCE: golden}
+            golden, known = answers.exact, {parity.REFERENCE: answers.exact}
+            if answers.rounded is not None:
+                known[parity.ROUNDED] = answers.rounded
             for mode in artifact.modes:
                 wanted = golden.first(mode.prompts)
                 run = self.first or self._run_golden(artifact, mode, wanted)
@@ -67,6 +78,7 @@ class Proof:
                         known[against].first(len(wanted.sequences)), self.bounds,
                     )
                     for against in mode.bounds
+                    if against in known
                 ]  # fmt: skip
         return lines
 
@@ -95,15 +107,24 @@ class Proof:
         return Run([np.asarray(ids) for ids in result["sequences"]], logits, result["runtime"])
 
 
-def reference_golden(
+def answers(
     weights: reference.Weights, spec: Spec, prompts: Sequence[Prompt], sequences: Sequence[Ids],
-    progress: Progress,
-) -> Golden:  # fmt: skip
-    """The reference on the codes over whole sequences, every column of the vocabulary."""
-    logits = _reference(weights, spec, sequences, "reference on codes", progress)
+    artifacts: Iterable[Artifact], progress: Progress,
+) -> Answers:  # fmt: skip
+    """The reference on the codes over whole sequences, every column of the vocabulary; and the one
+    of rounded activations, if a mode of the artifacts is compared with it."""
     names = tuple(prompt.name for prompt in prompts)
     lengths = tuple(len(prompt.ids) for prompt in prompts)
-    return Golden(names, tuple(sequences), lengths, outputs_of(logits))
+
+    def golden(kind: type[reference.Reference], label: str) -> Golden:
+        logits = _reference(weights, spec, sequences, label, progress, kind)
+        return Golden(names, tuple(sequences), lengths, outputs_of(logits))
+
+    exact = golden(reference.Reference, "reference on codes")
+    modes = [mode for each in artifacts for mode in each.modes]
+    if not any(parity.ROUNDED in mode.bounds for mode in modes):
+        return Answers(exact)
+    return Answers(exact, golden(reference.Rounded, "reference with 8-bit activations"))
 
 
 def float_outputs(checkpoint: Checkpoint, sequences: Sequence[Ids], progress: Progress) -> Outputs:
@@ -121,10 +142,11 @@ def price(artifact: str, floats: Outputs, golden: Golden, bounds: Bounds) -> par
 
 
 def _reference(
-    weights: reference.Weights, spec: Spec, sequences: Sequence[Ids], label: str, progress: Progress
-) -> list[Floats]:
+    weights: reference.Weights, spec: Spec, sequences: Sequence[Ids], label: str,
+    progress: Progress, kind: type[reference.Reference] = reference.Reference,
+) -> list[Floats]:  # fmt: skip
     progress.stage(label, spec.layers)
-    return reference.logits(_Counted(weights, progress), spec, sequences)
+    return reference.logits(_Counted(weights, progress), spec, sequences, kind=kind)
 
 
 class _Counted:
@@ -132,6 +154,7 @@ class _Counted:
 
     def __init__(self, weights: reference.Weights, progress: Progress) -> None:
         self.rows, self.blocks = weights.rows, weights.blocks
+        self.schemes = getattr(weights, "schemes", {})
         self._vector = weights.vector
         self._progress = progress
 

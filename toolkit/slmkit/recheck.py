@@ -12,13 +12,14 @@ from slmkit.bundle import verify
 from slmkit.cache import Cache
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.errors import BundleError
-from slmkit.golden import Golden, load_golden
+from slmkit.golden import load_golden
 from slmkit.load import artifact_of
 from slmkit.manifest import Manifest, read_manifest
-from slmkit.parity import Line, line_from_json
+from slmkit.parity import ROUNDED, Line, line_from_json
 from slmkit.plan import codes_of, encoding_name
 from slmkit.progress import Progress
-from slmkit.proof import Proof, float_outputs, price, reference_golden
+from slmkit.proof import Answers, Proof, answers, float_outputs, price
+from slmkit.target import Artifact
 
 
 @dataclass(frozen=True)
@@ -39,22 +40,25 @@ def recheck(folder: Path, model: Path | None, cache: Path | None, progress: Prog
     manifest = read_manifest(folder)
     artifacts = {each.name: artifact_of(manifest, each.name) for each in manifest.artifacts}
     files = dict.fromkeys(each.golden for each in manifest.artifacts)
-    goldens = {file: load_golden(folder / file) for file in files}
+    kept = {file: Answers(load_golden(folder / file)) for file in files}
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
         proof = Proof(folder, artifacts, manifest.recipe.parity, Path(scratch), progress)
-        if model is None:
-            old = [line_from_json(line.model_dump(mode="json")) for line in manifest.parity]
-            recorded = tuple(line for line in old if line.error == "quantization")
-        else:
+        prices: tuple[Line, ...] = ()
+        if model is not None:
             where = Cache(cache or Path(scratch) / "cache")
-            goldens, fresh = _anew(manifest, goldens, model, where, progress)
-            recorded = ()
+            kept, prices = _anew(manifest, kept, artifacts, model, where, progress)
         lines = [
             line
-            for file, golden in goldens.items()
-            for line in proof.lines(golden, _holders(manifest, file))
+            for file, expected in kept.items()
+            for line in proof.lines(expected, _holders(manifest, file))
         ]
-    return Rechecked((*lines, *(() if model is None else fresh)), recorded)
+    return Rechecked((*lines, *prices), () if model is not None else _recorded(manifest))
+
+
+def _recorded(manifest: Manifest) -> tuple[Line, ...]:
+    """Lines that need the checkpoint: the recipe's price, and the reference's rounded answers."""
+    old = (line_from_json(line.model_dump(mode="json")) for line in manifest.parity)
+    return tuple(line for line in old if line.error == "quantization" or line.against == ROUNDED)
 
 
 def _holders(manifest: Manifest, golden: str) -> list[str]:
@@ -63,9 +67,9 @@ def _holders(manifest: Manifest, golden: str) -> list[str]:
 
 
 def _anew(
-    manifest: Manifest, goldens: Mapping[str, Golden], model: Path, cache: Cache,
-    progress: Progress,
-) -> tuple[dict[str, Golden], tuple[Line, ...]]:  # fmt: skip
+    manifest: Manifest, kept: Mapping[str, Answers], artifacts: Mapping[str, Artifact],
+    model: Path, cache: Cache, progress: Progress,
+) -> tuple[dict[str, Answers], tuple[Line, ...]]:  # fmt: skip
     """The golden answers and the quantization errors out of the checkpoint itself."""
     checkpoint = open_checkpoint(model)
     if checkpoint.shards.fingerprint != manifest.model.checkpoint_sha256:
@@ -74,13 +78,17 @@ def _anew(
             f"its weights' SHA-256 should be {manifest.model.checkpoint_sha256}",
         )
     spec, recipe = checkpoint.spec, manifest.recipe
-    sequences = next(iter(goldens.values())).sequences
+    sequences = next(iter(kept.values())).exact.sequences
     floats = float_outputs(checkpoint, sequences, progress)
     fresh, prices = {}, []
-    for file, golden in goldens.items():
+    for file, old in kept.items():
         names = _holders(manifest, file)
-        codes = codes_of(checkpoint, memory.matrix_schemes(spec, recipe, names[0]), cache, progress)
-        fresh[file] = reference_golden(codes, spec, golden.prompts(), sequences, progress)
+        schemes = memory.matrix_schemes(spec, recipe, names[0])
+        codes = codes_of(checkpoint, schemes, cache, progress)
+        fresh[file] = answers(
+            codes, spec, old.exact.prompts(), sequences, [artifacts[name] for name in names],
+            progress,
+        )  # fmt: skip
         name = encoding_name(names, [each.name for each in manifest.artifacts])
-        prices.append(price(name, floats, fresh[file], recipe.parity))
+        prices.append(price(name, floats, fresh[file].exact, recipe.parity))
     return fresh, tuple(prices)

@@ -98,6 +98,7 @@ class Bound(BaseModel):
     model_config = STRICT
 
     snr_db: float | None = None
+    median_db: float | None = None  # of single positions' SNR
     max_kl: float | None = Field(None, ge=0)  # nats, mean over positions
     top1: float | None = Field(None, ge=0, le=1)  # share of positions
 
@@ -113,6 +114,7 @@ class Bounds(BaseModel):
     activations: Bound = Bound(snr_db=30)
     emulator: Bound = Bound(snr_db=50)
     float16: Bound = Bound(snr_db=40)
+    kernels: Bound = Bound(median_db=80)
     reloaded: Bound = Bound(snr_db=300)  # equal to the last bit
 
 

@@ -124,6 +124,34 @@ class Reference(Ops[Floats]):
             return np.float32(1) / (np.float32(1) + np.exp(-x))
 
 
+class Rounded(Reference):
+    """The same with activations rounded to 8 bits before each quantized linear, as XNNPACK's
+    kernels do (``qd8``): per token, over its own range, which holds 0, with a zero point."""
+
+    def linear(self, x: Floats, name: str, width: int, bias: bool = False) -> Floats:
+        schemes = getattr(self.weights, "schemes", {})
+        quantized = name in schemes and schemes[name].bits is not None
+        return super().linear(round_rows(x) if quantized else x, name, width, bias)
+
+
+def round_rows(x: Floats) -> Floats:
+    """Each row on a grid of 256 steps from its least to its largest number, 0 among them.
+
+    The zero point is the one whose rounding errs less at the two ends; source: XNNPACK's
+    xnn_compute_qd8 parameters (``src/xnnpack/quantization.h``).
+    """
+    low = np.minimum(x.min(axis=1, keepdims=True), np.float32(0))
+    high = np.maximum(x.max(axis=1, keepdims=True), np.float32(0))
+    scale = ((high - low) / np.float32(255)).astype(np.float32)
+    scale = np.where(scale == 0, np.float32(1), scale)
+    from_low, from_high = -128 - low / scale, 127 - high / scale
+    zero = np.where(from_low + from_high > 0, from_low, from_high)
+    zero = np.clip(np.rint(zero), -128, 127)
+    codes = np.clip(np.rint(x / scale + zero), -128, 127)
+    rounded: Floats = ((codes - zero) * scale).astype(np.float32)
+    return rounded
+
+
 def attention(q: Floats, keys: Floats, values: Floats, kind: Attention) -> Floats:
     """Causal attention of the last T of S tokens. (T, H, d), (S, G, d) twice -> (T, H * d)"""
     tokens, heads, width = q.shape
@@ -146,11 +174,12 @@ def visible(tokens: int, total: int, window: int | None) -> NDArray[np.bool_]:
 
 
 def logits(
-    weights: Weights, spec: Spec, sequences: Sequence[Ids], caches: Sequence[Cache] | None = None
-) -> list[Floats]:
+    weights: Weights, spec: Spec, sequences: Sequence[Ids], caches: Sequence[Cache] | None = None,
+    kind: type[Reference] = Reference,
+) -> list[Floats]:  # fmt: skip
     """Logits of each sequence, (T, V); with ``caches``, as a continuation, which extends them."""
     caches = [Cache() for _ in sequences] if caches is None else caches
-    reference = Reference(weights, sequences, caches)
+    reference = kind(weights, sequences, caches)
     result = registry.run(reference, spec)
     for cache, span in zip(caches, reference.spans, strict=True):
         cache.length += span.stop - span.start

@@ -13,7 +13,7 @@ from slmkit.evaluate import Score
 from slmkit.inspection import CONTEXTS, Inspection
 from slmkit.manifest import Manifest
 from slmkit.memory import gigabytes
-from slmkit.parity import EXACT_DB, FLOAT_WEIGHTS, REFERENCE, Line, Metrics
+from slmkit.parity import EXACT_DB, FLOAT_WEIGHTS, REFERENCE, ROUNDED, Line, Metrics
 from slmkit.platforms import PLATFORMS
 from slmkit.recipe import Recipe
 from slmkit.trace import Tap
@@ -38,7 +38,7 @@ def parity_table(lines: Iterable[Line], recorded: Iterable[Line] = ()) -> Table:
         table.add_row(
             f"{line.artifact} {line.mode}",
             _error(line),
-            *_numbers(line.metrics),
+            *_numbers(line.metrics, of_median=line.against == ROUNDED),
             verdict,
         )
     return table
@@ -50,8 +50,10 @@ def _error(line: Line) -> str:
     return f"{line.error}/{mode}" if mode else line.error
 
 
-def _numbers(metrics: Metrics) -> list[str]:
+def _numbers(metrics: Metrics, of_median: bool) -> list[str]:
     snr = "exact" if metrics.snr_db >= EXACT_DB else f"{metrics.snr_db:.1f}"
+    if of_median:
+        snr = f"median {metrics.median_db:.1f}"
     greedy = f"{metrics.greedy}/{metrics.decoded}"
     return [snr, f"{metrics.kl:.2g}", f"{metrics.top1:.1%}", greedy]
 
@@ -141,9 +143,13 @@ def _residency_tables(manifest: Manifest) -> list[Table]:
 
 
 def residency_note(manifest: Manifest) -> str:
-    """The same in a few lines for a build's report; what several functions share is said once."""
+    """The same in a few lines for a build's report, and what backends say themselves; what several
+    functions share is said once."""
     lines: dict[str, None] = {}
     for artifact in manifest.artifacts:
+        lines |= dict.fromkeys(
+            f"{artifact.name} {each}" for each in artifact.facts.get("report", ())
+        )
         for name, report in artifact.facts.get("residency", {}).items():
             share = f"{report['predicted']:.1%} of {report['operations']} operations"
             plan = report.get("compute_plan")

@@ -57,6 +57,7 @@ class Job:
     calibration: tuple[tuple[int, ...], ...] = ()  # texts as token ids, for backends that listen
     about: Mapping[str, str] = field(default_factory=dict)  # model, recipe, license, slmkit
     debug: bool = False  # tapped intermediates become outputs, "tap.NAME"
+    payload: Mapping[str, Any] = field(default_factory=dict)  # itself, for a process of its own
 
     @property
     def spec(self) -> Spec:
@@ -201,6 +202,11 @@ BUILT_IN = {
         "slmkit_onnx.hexagon.backend", "hexagon", ("onnx", "onnxruntime", "onnxruntime-qnn")
     ),
     "coreml": BuiltIn("slmkit_coreml.backend", "coreml", ("coremltools",)),
+    "litert": BuiltIn(
+        "slmkit_litert.backend",
+        "litert",
+        ("tensorflow-cpu", "ai-edge-litert", "litert-lm-builder"),
+    ),
 }
 GROUP = "slmkit.backends"  # entry points of other people's backends
 

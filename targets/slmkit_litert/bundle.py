@@ -1,0 +1,90 @@
+"""The .litertlm: model, tokenizer and metadata, packed by Google's own litert-lm-builder."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from litert_lm_builder import litertlm_builder as builder
+from litert_lm_builder.runtime.proto import llm_metadata_pb2, sampler_params_pb2
+
+from slmkit.target import Job, TokenFacts
+
+FILE = "model.litertlm"
+TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
+# LiteRT-LM hands a message's content as a list of parts, where most templates expect text; it
+# renders bos_token as nothing and puts the start token before the whole itself (0.18.1).
+TEXT_OF_PARTS = """{%- set flat = namespace(messages=[]) -%}
+{%- for message in messages -%}
+{%- if message['content'] is string -%}
+{%- set flat.messages = flat.messages + [message] -%}
+{%- else -%}
+{%- set said = namespace(text='') -%}
+{%- for part in message['content'] -%}
+{%- set said.text = said.text ~ (part['text'] | default('')) -%}
+{%- endfor -%}
+{%- set flat.messages = flat.messages + [{'role': message['role'], 'content': said.text}] -%}
+{%- endif -%}
+{%- endfor -%}
+{%- set messages = flat.messages -%}
+"""
+
+
+def pack(job: Job, model: Path, out: Path) -> None:
+    """Write ``out``. The tokenizer is the checkpoint's, with a name for every id of the model."""
+    with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
+        metadata, tokenizer = Path(scratch) / "metadata.pb", Path(scratch) / TOKENIZER
+        metadata.write_bytes(metadata_of(job.tokens, job.context_length).SerializeToString())
+        file = builder.LitertLmFileBuilder()
+        file.add_system_metadata(
+            builder.Metadata(key="Authors", value="slmkit", dtype=builder.DType.STRING)
+        )
+        file.add_llm_metadata(str(metadata))
+        files = {path.name: path for path in job.tokens.files}
+        if SENTENCEPIECE in files:
+            file.add_sentencepiece_tokenizer(str(files[SENTENCEPIECE]))
+        else:
+            text = files[TOKENIZER].read_text(encoding="utf-8")
+            tokenizer.write_text(every_id_named(text, job.spec.vocabulary), encoding="utf-8")
+            file.add_hf_tokenizer(str(tokenizer))
+        file.add_tflite_model(str(model), builder.TfLiteModelType.PREFILL_DECODE)
+        with open(out, "wb") as stream:
+            file.build(stream)
+
+
+def metadata_of(tokens: TokenFacts, context: int) -> llm_metadata_pb2.LlmMetadata:
+    """Start and stop tokens, the most tokens, the prompt template, greedy decoding."""
+    found = llm_metadata_pb2.LlmMetadata()
+    if tokens.bos is not None:
+        found.start_token.token_ids.ids.append(tokens.bos)
+    for stop in tokens.stop:
+        found.stop_tokens.add().token_ids.ids.append(stop)
+    sampler = found.sampler_params  # GREEDY is not implemented there (0.18.1)
+    sampler.type = sampler_params_pb2.SamplerParameters.TOP_P
+    sampler.k, sampler.p, sampler.temperature = 1, 1.0, 1.0
+    if tokens.chat_template:
+        found.jinja_prompt_template = TEXT_OF_PARTS + tokens.chat_template
+    found.max_num_tokens = context
+    found.llm_model_type.generic_model.SetInParent()
+    return found
+
+
+def every_id_named(text: str, vocabulary: int) -> str:
+    """tokenizer.json with a special token for each id that it does not know.
+
+    Vocabularies are padded: the model may emit an id that the tokenizer lacks, and LiteRT-LM stops
+    at one (0.18.1).
+    """
+    values = json.loads(text)
+    listed = values["model"]["vocab"]  # by token, or a list of tokens
+    ids = listed.values() if isinstance(listed, dict) else range(len(listed))
+    known = {*ids, *(each["id"] for each in values["added_tokens"])}
+    values["added_tokens"] += [
+        {
+            "id": missing, "content": f"<unused {missing}>", "single_word": False, "lstrip": False,
+            "rstrip": False, "normalized": False, "special": True,
+        }
+        for missing in sorted(set(range(vocabulary)) - known)
+    ]  # fmt: skip
+    return json.dumps(values, ensure_ascii=False)

@@ -1,0 +1,132 @@
+"""The vocabulary as TensorFlow operations, in the forms that become XNNPACK's kernels.
+
+Only the skeleton's own process imports this: TensorFlow is imported nowhere else. Every weight is
+an input of the function, so that the converter can neither fold nor copy it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+from slmkit.ops import Attention, Ops, Rope
+from slmkit.target import Spec
+from slmkit_litert.contract import HIDDEN, cache_names
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """A tensor: (D,) lies as [T, D], (H, d) as [H, T, d]."""
+
+    tensor: Any
+    shape: tuple[int, ...]
+
+
+class LitertOps(Ops[Value]):
+    """Writes one signature. ``given``: its inputs by name; ``weights``: inputs by tensor name."""
+
+    def __init__(
+        self, spec: Spec, tokens: int, context: int, given: Mapping[str, Any],
+        weights: Mapping[str, Any], debug: bool = False,
+    ) -> None:  # fmt: skip
+        self.spec, self.tokens, self.context = spec, tokens, context
+        self.given, self.weights, self.debug = given, weights, debug
+        self.caches: dict[str, Any] = {}
+        self.taps: dict[str, Any] = {}
+        self.masks: dict[int | None, Any] = {}
+        self.tables: dict[Rope, tuple[Any, Any]] = {}
+
+    def embed(self, name: str, rows: int, width: int) -> Value:
+        ids = tf.reshape(self.given["tokens"], [self.tokens])
+        return Value(tf.gather(self.weights[f"{name}.weight"], ids), (width,))
+
+    def linear(self, x: Value, name: str, width: int, bias: bool = False) -> Value:
+        weight, rows = self.weights[f"{name}.weight"], x.tensor
+        missing = weight.shape[1] - x.shape[0]  # codes that fill the last group
+        if missing:
+            rows = tf.pad(rows, [[0, 0], [0, missing]])
+        product = tf.matmul(rows, weight, transpose_b=True)
+        if bias:
+            product += self.weights[f"{name}.bias"]
+        return Value(product, (width,))
+
+    def rms_norm(self, x: Value, name: str, eps: float) -> Value:
+        mean = tf.reduce_mean(x.tensor * x.tensor, -1, keepdims=True)
+        root = tf.math.rsqrt(mean + np.float32(eps))
+        return Value(x.tensor * root * self.weights[f"{name}.weight"], x.shape)
+
+    def split_heads(self, x: Value, heads: int) -> Value:
+        width = x.shape[0] // heads
+        apart = tf.reshape(x.tensor, [self.tokens, heads, width])
+        return Value(tf.transpose(apart, [1, 0, 2]), (heads, width))
+
+    def rope(self, x: Value, rope: Rope) -> Value:
+        cos, sin = self._table(rope)
+        half = x.shape[1] // 2
+        a, b = x.tensor[..., :half], x.tensor[..., half:]
+        return Value(tf.concat([a * cos - b * sin, b * cos + a * sin], -1), x.shape)
+
+    def attend(self, q: Value, k: Value, v: Value, layer: int, kind: Attention) -> Value:
+        """The queries of one kv head lie one after the other, as more tokens: no key is copied."""
+        (heads, width), kv_heads = q.shape, k.shape[0]
+        share, tokens, total = heads // kv_heads, self.tokens, self.context
+        keys, values = self._cached(layer, k.tensor, tf.transpose(v.tensor, [0, 2, 1]))
+        scaled = tf.reshape(q.tensor * np.float32(kind.scale), [1, kv_heads, share * tokens, width])
+        scores = tf.reshape(
+            tf.matmul(scaled, keys, transpose_b=True), [kv_heads, share, tokens, total]
+        )
+        weights = tf.nn.softmax(
+            tf.reshape(scores + self._mask(kind.window), [1, kv_heads, share * tokens, total])
+        )
+        mixed = tf.reshape(tf.matmul(weights, values, transpose_b=True), [heads, tokens, width])
+        joined = tf.reshape(tf.transpose(mixed, [1, 0, 2]), [tokens, heads * width])
+        return Value(joined, (heads * width,))
+
+    def add(self, x: Value, y: Value) -> Value:
+        return Value(x.tensor + y.tensor, x.shape)
+
+    def mul(self, x: Value, y: Value) -> Value:
+        return Value(x.tensor * y.tensor, x.shape)
+
+    def sigmoid(self, x: Value) -> Value:
+        return Value(tf.sigmoid(x.tensor), x.shape)
+
+    def tap(self, x: Value, name: str) -> Value:
+        if self.debug:
+            self.taps[name] = tf.identity(x.tensor)
+        return x
+
+    def _cached(self, layer: int, k: Any, v: Any) -> tuple[Any, Any]:
+        """The caches with the new tokens in their slots. [1, G, S, d], [1, G, d, S]"""
+        zero, here = tf.zeros([1], tf.int32), self.given["input_pos"][:1]
+        starts = [zero, zero, here, zero], [zero, zero, zero, here]
+        for name, new, start in zip(cache_names(layer), (k, v), starts, strict=True):
+            self.caches[name] = gen_xla_ops.xla_dynamic_update_slice(
+                input=self.given[name], update=new[None], indices=tf.concat(start, 0)
+            )
+        keys, values = (self.caches[name] for name in cache_names(layer))
+        return keys, values
+
+    def _mask(self, window: int | None) -> Any:
+        """The host's mask, and the window's; made once. [1, 1, T, S]"""
+        if window is None:
+            return self.given["mask"]
+        if window not in self.masks:
+            slots = np.arange(self.context, dtype=np.int32)
+            distance = self.given["input_pos"][:, None] - slots[None]
+            far = tf.cast(distance >= window, tf.float32) * np.float32(HIDDEN)
+            self.masks[window] = tf.minimum(self.given["mask"], far[None, None])
+        return self.masks[window]
+
+    def _table(self, rope: Rope) -> tuple[Any, Any]:
+        """cos and sin at the positions, out of the table that every backend takes. [1, T, d/2]"""
+        if rope not in self.tables:
+            tables = rope.table(np.arange(self.context))
+            cos, sin = (tf.gather(table, self.given["input_pos"])[None] for table in tables)
+            self.tables[rope] = cos, sin
+        return self.tables[rope]

@@ -1,0 +1,128 @@
+"""Write the ``litert`` artifact: skeleton, weights, bundle, and what XNNPACK takes of it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slmkit.errors import BackendError
+from slmkit.target import Artifact, Job, Mode, Tensor
+from slmkit.worker import call
+from slmkit_litert.binding import LABEL, Binder, read_model, weights_of
+from slmkit_litert.bundle import FILE as BUNDLE
+from slmkit_litert.bundle import pack
+from slmkit_litert.contract import cache_names
+from slmkit_litert.delegation import not_delegated, said
+from slmkit_litert.options import filled_widths
+from slmkit_litert.skeleton import FILE, NAMES, skeleton, tensors_of
+from slmkit_litert.weights import bound
+
+MODEL = "model.tflite"
+MODES = (
+    Mode("float32", "the same graph with its weights dequantized", {"reference": "lowering"}),
+    Mode(
+        "shipped", "as shipped: kernels that round activations to 8 bits",
+        {"rounded": "kernels", "reference": "shipped"},
+    ),
+)  # fmt: skip
+
+
+def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], None]) -> Artifact:
+    """Trace (or take from the cache), bind, check the bytes, pack."""
+    prefill = max(2, min(job.prefill_chunk, job.context_length // 2))
+    widths = filled_widths(job.model, job.codes.schemes)
+    with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
+        made = skeleton(job, prefill, widths, Path(scratch))
+        progress(1, 4)
+        names = json.loads((made / NAMES).read_text(encoding="utf-8"))
+        _bind(job, (made / FILE).read_bytes(), names["weights"], widths, folder / MODEL)
+    progress(2, 4)
+    check_bytes(job, widths, folder / MODEL)
+    report = call(
+        "slmkit_litert.delegation:delegation_job", {"model": str(folder / MODEL)},
+        lambda done, total: None, "plans the model with XNNPACK",
+    )  # fmt: skip
+    _require(job, report)
+    progress(3, 4)
+    pack(job, folder / MODEL, folder / BUNDLE)
+    facts = {**_facts(job, prefill, report), "taps": names["taps"]}
+    inputs, outputs = _border(job)
+    return Artifact(
+        job.artifact, version, "LiteRT .tflite and .litertlm", MODES, inputs, outputs, facts
+    )
+
+
+def check_bytes(job: Job, widths: Mapping[str, int], path: Path) -> None:
+    """Codes and scales in the written file are the bundle's, byte for byte."""
+    stored = weights_of(*read_model(path))
+    for tensor, shape in tensors_of(job.model, widths).items():
+        expected, got = bound(job.codes, tensor, shape), stored[tensor]
+        same = np.array_equal(
+            np.ascontiguousarray(expected.data).view(np.uint8).reshape(-1), got.data
+        )
+        if expected.scales is not None:
+            same &= got.scales is not None and np.array_equal(expected.scales, got.scales)
+        if not same:
+            raise BackendError(
+                f"{path.name} holds other bytes for {tensor} than the bundle's codes",
+                "please report this",
+            )
+
+
+def _bind(
+    job: Job, graph: bytes, weights: Mapping[str, str], widths: Mapping[str, int], path: Path
+) -> None:
+    binder, shapes = Binder(graph), tensors_of(job.model, widths)
+    for name, tensor in weights.items():
+        binder.bind(name, bound(job.codes, tensor, shapes[tensor]), LABEL + tensor)
+    binder.write(path)
+
+
+def _require(job: Job, report: Mapping[str, Any]) -> None:
+    """With ``require: delegation``, arithmetic outside of XNNPACK is an error."""
+    outside = not_delegated(dict(report))
+    if "require" in job.options and outside:
+        raise BackendError(
+            f"XNNPACK does not take the whole model: {'; '.join(outside)}",
+            "leave require out, or choose a recipe of int8 per channel or int4",
+        )
+
+
+def _facts(job: Job, prefill: int, report: Mapping[str, Any]) -> dict[str, Any]:
+    spec = job.spec
+    return {
+        "model": MODEL, "bundle": BUNDLE, "prefill": prefill, "layers": spec.layers,
+        "kv_heads": spec.kv_heads, "head_width": spec.head_width,
+        "context_length": job.context_length, "delegation": dict(report),
+        "report": said(dict(report)),
+    }  # fmt: skip
+
+
+def _border(job: Job) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    spec, total = job.spec, job.context_length
+    caches = []
+    for layer in range(spec.layers):
+        keys, values = cache_names(layer)
+        shapes = (
+            (1, spec.kv_heads, total, spec.head_width),
+            (1, spec.kv_heads, spec.head_width, total),
+        )
+        caches += [
+            Tensor(keys, "float32", shapes[0], "keys of a layer, slot j for position j"),
+            Tensor(values, "float32", shapes[1], "values of a layer, turned"),
+        ]
+    inputs = (
+        Tensor("tokens", "int32", (1, "tokens"), "token ids"),
+        Tensor("input_pos", "int32", ("tokens",), "their positions"),
+        Tensor(
+            "mask", "float32", (1, 1, "tokens", total), "added to the scores: 0, or -0.7 FLT_MAX"
+        ),
+        *caches,
+    )
+    logits = Tensor("logits", "float32", (1, 1, spec.vocabulary), "next-token scores; decode only")
+    return inputs, (logits, *caches)

@@ -1,0 +1,62 @@
+"""Emits litert artifacts of models for tests, and runs them beside the reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hexagon_artifacts import CHUNK, CONTEXT, STEPS, ids_for
+
+from slmkit.cache import Cache
+from slmkit.checkpoint.folder import open_checkpoint
+from slmkit.emit import payload_of
+from slmkit.job import job_of
+from slmkit.memory import matrix_schemes
+from slmkit.plan import codes_of
+from slmkit.progress import Silent
+from slmkit.recipe import Recipe, load_recipe
+from slmkit.target import Artifact, Job, find_backend
+
+SCHEMES: dict[str, dict[str, Any]] = {
+    "int4-g32": {"encoding": "group-wise", "bits": 4, "group_size": 32, "scales": "two-level"},
+    "int4-free-g32": {"encoding": "group-wise", "bits": 4, "group_size": 32},
+    "int4-g64": {"encoding": "group-wise", "bits": 4, "group_size": 64},
+    "int4-per-channel": {"encoding": "per-channel", "bits": 4},
+    "int8-per-channel": {"encoding": "per-channel", "bits": 8},
+    "float16": {"encoding": "float16"},
+}
+
+
+def litert_job(folder: Path, scratch: Path, scheme: str = "", **more: Any) -> Job:
+    """An emit job of the recipe int4, or of one scheme for every weight."""
+    recipe = load_recipe("int4")
+    if scheme:
+        values = recipe.model_dump()
+        values["weights"] = [{"match": ["*"], "scheme": SCHEMES[scheme]}]
+        recipe = Recipe.model_validate(values)
+    checkpoint = open_checkpoint(folder)
+    schemes = matrix_schemes(checkpoint.spec, recipe)
+    codes = codes_of(checkpoint, schemes, Cache(scratch / "c"), Silent())
+    payload = payload_of("litert", checkpoint, codes, recipe, CONTEXT, [])
+    skeletons = scratch.parent / "skeletons"  # traced once by each process of the test run
+    return job_of({**payload, "prefill_chunk": CHUNK, "cache": str(skeletons), **more})
+
+
+def emitted(job: Job, folder: Path) -> Artifact:
+    """Write the artifact into a new folder."""
+    folder.mkdir(parents=True)
+    return find_backend("litert").emit(job, folder, lambda done, total: None)
+
+
+def run(folder: Path, artifact: Artifact, mode: str, job: Job) -> np.ndarray:
+    """Logits of every token: chunks, then one by one."""
+    runner = find_backend("litert").open_runner(folder, artifact, mode)
+    return np.concatenate([runner.feed(chunk) for chunk in np.split(ids_for(job), STEPS)])
+
+
+def token_snr_db(expected: np.ndarray, got: np.ndarray) -> np.ndarray:
+    """Signal to noise of each token's logits."""
+    noise = np.square(expected - got, dtype=np.float64).sum(axis=1)
+    signal = np.square(expected, dtype=np.float64).sum(axis=1)
+    return 10 * np.log10(signal / np.maximum(noise, 1e-300))

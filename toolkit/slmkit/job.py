@@ -1,0 +1,55 @@
+"""The job of a backend out of what can be written down: in a worker, or in a worker's worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from slmkit.checkpoint.folder import open_checkpoint
+from slmkit.checkpoint.tokenizer import FILES, Tokenizer
+from slmkit.models import registry
+from slmkit.ops import Ops, V
+from slmkit.quant.codes import CodesFile
+from slmkit.record import listen
+from slmkit.target import Job, TokenFacts
+
+
+def job_of(payload: Mapping[str, Any]) -> Job:
+    """A job as ``emit.payload_of`` wrote it down."""
+    checkpoint = open_checkpoint(Path(payload["checkpoint"]))
+    spec = checkpoint.spec
+
+    def forward(o: Ops[V]) -> V:
+        return registry.run(o, spec)
+
+    return Job(
+        artifact=payload["artifact"],
+        model=listen(spec),
+        forward=forward,
+        codes=CodesFile(Path(payload["codes"])),
+        options=payload["options"],
+        context_length=payload["context_length"],
+        prefill_chunk=payload["prefill_chunk"],
+        tokens=token_facts(checkpoint.tokenizer, checkpoint.folder),
+        calibration=tuple(tuple(text) for text in payload["calibration"]),
+        about=payload["about"],
+        debug=payload.get("debug", False),
+        payload=payload,
+    )
+
+
+def token_facts(tokenizer: Tokenizer, folder: Path) -> TokenFacts:
+    """What an artifact's runtime must know of the tokenizer."""
+    return TokenFacts(
+        bos=tokenizer.token_id("bos_token"),
+        stop=tokenizer.stop_ids,
+        pad=tokenizer.token_id("pad_token"),
+        files=tuple(tokenizer_files(folder)),
+        chat_template=tokenizer.template,
+    )
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The tokenizer's files of a checkpoint that exist."""
+    return [folder / name for name in FILES if (folder / name).is_file()]
