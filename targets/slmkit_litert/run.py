@@ -71,8 +71,7 @@ class LitertRunner(StaticRunner):
         filled = np.zeros((1, tokens), np.int32)
         filled[0, : len(ids)] = ids
         positions = position + np.arange(tokens, dtype=np.int32)
-        seen = np.arange(self.context_length)[None] <= positions[:, None]
-        mask = np.where(seen, np.float32(0), np.float32(HIDDEN))[None, None]
+        mask = mask_of(positions, self.context_length)
         found: dict[str, Any] = self.signatures[tokens](
             tokens=filled, input_pos=positions, mask=mask, **caches
         )
@@ -80,6 +79,12 @@ class LitertRunner(StaticRunner):
 
     def _kept(self, found: dict[str, Any]) -> dict[str, Array]:
         return {name: found[name] for name in self.caches}
+
+
+def mask_of(positions: NDArray[Any], total: int) -> Floats:
+    """0 where a token may look, HIDDEN elsewhere. [1, 1, T, S]"""
+    seen = np.arange(total)[None] <= positions[:, None]
+    return np.where(seen, np.float32(0), np.float32(HIDDEN))[None, None]
 
 
 def _opened(path: Path, mode: str) -> Interpreter:

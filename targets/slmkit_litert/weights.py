@@ -10,7 +10,7 @@ import numpy as np
 from ai_edge_litert.schema_py_generated import TensorType
 from numpy.typing import NDArray
 
-from slmkit.quant.codes import CodesFile, pack
+from slmkit.quant.codes import CodesFile, pack, padded_width
 from slmkit_litert.binding import Array, Bound
 
 
@@ -22,11 +22,13 @@ def bound(codes: CodesFile, tensor: str, shape: tuple[int, ...]) -> Bound:
     scheme = codes.schemes[name]
     if scheme.bits is None:
         return Bound(TensorType.FLOAT32, shape, codes.rows(tensor, slice(None)))
-    signed = codes.codes(name).signed[:, : shape[1]]
     scales = codes.scales(name)
     if scheme.bits == 8:
-        return Bound(TensorType.INT8, shape, signed, scales[:, 0])
-    packed = pack_signed(signed)
+        return Bound(TensorType.INT8, shape, codes.packed(name) ^ np.uint8(128), scales[:, 0])
+    if padded_width(scheme, codes.shapes[name][1]) == shape[1]:
+        packed = codes.packed(name) ^ np.uint8(0x88)  # from 0 .. 15 to two's complement
+    else:
+        packed = pack_signed(codes.codes(name).signed[:, : shape[1]])
     if scheme.group_size is None:
         return Bound(TensorType.INT4, shape, packed, scales[:, 0])
     return Bound(TensorType.INT4, shape, packed, scales.astype(np.float16), scheme.group_size)

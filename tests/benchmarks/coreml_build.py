@@ -11,28 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
 import sys
-import threading
-import time
-from itertools import pairwise
 from pathlib import Path
 
-from watching import watched
+from watching import staged
 
 from slmkit.manifest import read_manifest
 
 LIMIT_SECONDS, LIMIT_GB = 60, 3
 PEER = {"seconds": 96, "largest_process_gb": 7.94, "proof": "none"}
-
-
-def timed_stages(reading: int, found: list[tuple[str, float]]) -> None:
-    """Note when each stage of a build begins, by its line on stderr."""
-    with os.fdopen(reading) as lines:
-        for line in lines:
-            found.append((line.strip().removeprefix("slmkit: "), time.monotonic()))
 
 
 def main() -> None:
@@ -44,27 +32,18 @@ def main() -> None:
     parser.add_argument("--context", default="512")
     asked = parser.parse_args()
     shutil.rmtree(asked.folder, ignore_errors=True)
-    reading, writing = os.pipe()
-    stages: list[tuple[str, float]] = []
-    thread = threading.Thread(target=timed_stages, args=(reading, stages))
-    thread.start()
-    cost = watched(
+    cost, seconds = staged(
         [sys.executable, "-m", "slmkit", "build", "--target", "ios", "--no-cache",
          "--model", str(asked.checkpoint), "--recipe", asked.recipe, "--artifacts", "coreml",
          "--context", asked.context, "--out", str(asked.folder)],
-        stdout=subprocess.DEVNULL, stderr=writing,
     )  # fmt: skip
-    os.close(writing)
-    thread.join()
-    stages.append(("end", time.monotonic()))
     (bundle,) = asked.folder.iterdir()
-    seconds = {name: round(end - begin, 1) for (name, begin), (_, end) in pairwise(stages)}
     facts = read_manifest(bundle).artifact("coreml").facts
     made = seconds["quantize"] + seconds["emit coreml"]
     result = {
         "recipe": asked.recipe, "quantize and emit seconds": round(made, 1),
         "limit seconds": LIMIT_SECONDS, "limit gb": LIMIT_GB,
-        "with the whole proof": {key: round(value, 2) for key, value in cost.items()},
+        "with the whole proof": cost,
         "stages": seconds,
         "weight.bin mb": [round(each["weights"] / 1e6, 1) for each in facts["packages"]],
         "predicted to stay": {

@@ -6,6 +6,7 @@ import os
 import subprocess
 import threading
 import time
+from itertools import pairwise
 from typing import Any
 
 import psutil
@@ -34,6 +35,26 @@ def watched(command: list[str], **options: Any) -> dict[str, float]:
     found["largest_process_gb"] = usage.ru_maxrss / 1e6
     found["seconds"] = time.monotonic() - begun
     return found
+
+
+def staged(command: list[str]) -> tuple[dict[str, float], dict[str, float]]:
+    """What a build costs, and the seconds of each of its stages, by their lines on stderr."""
+    reading, writing = os.pipe()
+    stages: list[tuple[str, float]] = []
+
+    def note() -> None:
+        with os.fdopen(reading) as lines:
+            for line in lines:
+                stages.append((line.strip().removeprefix("slmkit: "), time.monotonic()))
+
+    thread = threading.Thread(target=note)
+    thread.start()
+    cost = watched(command, stdout=subprocess.DEVNULL, stderr=writing)
+    os.close(writing)
+    thread.join()
+    stages.append(("end", time.monotonic()))
+    seconds = {name: round(end - begin, 1) for (name, begin), (_, end) in pairwise(stages)}
+    return {key: round(value, 2) for key, value in cost.items()}, seconds
 
 
 def _family(root: psutil.Process) -> list[psutil.Process]:

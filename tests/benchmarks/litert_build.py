@@ -1,0 +1,109 @@
+"""What a litert artifact costs, and how fast LiteRT-LM runs it, beside ort on the same codes.
+
+python tests/benchmarks/litert_build.py CHECKPOINT FOLDER [--recipe int4] [--context 512]
+
+The limits beside it: 30 seconds and 2 GB for the shape of Qwen2.5-0.5B. litert-torch 0.10 was
+measured on this kind of machine at 93.8 seconds and 11.3 GB, 97 to 124 tokens a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from watching import staged
+
+LIMIT_SECONDS, LIMIT_GB = 30, 2
+PEER = {"seconds": 93.8, "largest_process_gb": 11.3, "decode tokens per second": "97 to 124"}
+PROMPT, DECODE = 128, 64  # tokens
+LITERT_LM = """
+import json, sys, litert_lm
+from litert_lm import interfaces
+path, threads, prompt, decode = sys.argv[1], *map(int, sys.argv[2:])
+found = litert_lm.Benchmark(
+    path, backend=litert_lm.Backend.CPU(thread_count=threads), cache_dir=":nocache",
+    prefill_tokens=prompt, decode_tokens=decode,
+).run()
+print(json.dumps({
+    "time to first token s": found.time_to_first_token_in_second,
+    "prefill tokens per second": found.last_prefill_tokens_per_second,
+    "decode tokens per second": found.last_decode_tokens_per_second,
+}))
+"""
+ORT = """
+import json, sys, time, onnxruntime_genai as genai
+folder, threads, prompt, decode = sys.argv[1], *map(int, sys.argv[2:])
+config = genai.Config(folder)
+config.overlay(json.dumps({"model": {"decoder": {"session_options": {
+    "intra_op_num_threads": threads}}}}))
+model = genai.Model(config)
+params = genai.GeneratorParams(model)
+params.set_search_options(max_length=prompt + decode + 1, min_length=prompt + decode + 1)
+generator = genai.Generator(model, params)
+begun = time.monotonic()
+generator.append_tokens([7] * prompt)
+generator.generate_next_token()
+first = time.monotonic() - begun
+begun = time.monotonic()
+for _ in range(decode):
+    generator.generate_next_token()
+print(json.dumps({
+    "time to first token s": first, "prefill tokens per second": prompt / first,
+    "decode tokens per second": decode / (time.monotonic() - begun),
+}))
+"""
+
+
+def speed(script: str, path: Path, threads: int) -> dict[str, float]:
+    """Run one of the scripts above in a process of its own."""
+    words = [sys.executable, "-c", script, str(path), str(threads), str(PROMPT), str(DECODE)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return {key: round(value, 3) for key, value in json.loads(done.stdout.splitlines()[-1]).items()}
+
+
+def built(asked: argparse.Namespace, artifact: str) -> dict[str, Any]:
+    """Build one artifact without a cache: seconds by stage, memory, where it is."""
+    folder = asked.folder / artifact
+    shutil.rmtree(folder, ignore_errors=True)
+    cost, seconds = staged(
+        [sys.executable, "-m", "slmkit", "build", "--target", "android", "--no-cache",
+         "--model", str(asked.checkpoint), "--recipe", asked.recipe, "--artifacts", artifact,
+         "--context", asked.context, "--out", str(folder)],
+    )  # fmt: skip
+    (bundle,) = folder.iterdir()
+    files = {
+        path.name: round(path.stat().st_size / 1e6, 1)
+        for path in (bundle / artifact).iterdir() if path.stat().st_size > 1e6
+    }  # fmt: skip
+    made = round(seconds["quantize"] + seconds[f"emit {artifact}"], 1)
+    return {
+        "quantize and emit seconds": made, "stages": seconds, "with the whole proof": cost,
+        "files mb": files, "bundle": str(bundle / artifact),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Build both artifacts, then let their own runtimes run them; print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--recipe", default="int4")
+    parser.add_argument("--context", default="512")
+    asked = parser.parse_args()
+    result: dict[str, Any] = {"limit seconds": LIMIT_SECONDS, "limit gb": LIMIT_GB}
+    for artifact, script, file in (("litert", LITERT_LM, "model.litertlm"), ("ort", ORT, "")):
+        result[artifact] = built(asked, artifact)
+        path = Path(result[artifact].pop("bundle")) / file
+        for threads in (1, 2):
+            result[artifact][f"{threads} threads"] = speed(script, path, threads)
+    result["litert-torch, as measured before"] = PEER
+    sys.stdout.write(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
