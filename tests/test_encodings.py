@@ -88,7 +88,9 @@ def test_a_bundle_of_two_encodings_is_proved_and_proved_again(tmp_path):
     path = tmp_path / "mine.yaml"
     own = {"weights": [INT8], "soc": ["sm8650"]}
     path.write_text(recipe_with(hexagon=own), encoding="utf-8")
-    request = Request(model, "android", str(path), tmp_path / "out", context=64)
+    request = Request(
+        model, "android", str(path), tmp_path / "out", context=64, artifacts=("ort", "hexagon")
+    )
     built = build(request, Silent())
     prices = {line.artifact: line.metrics.snr_db for line in built.lines if line.mode == "codes"}
     assert prices["hexagon"] > prices["ort"] + 10

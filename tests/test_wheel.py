@@ -60,7 +60,7 @@ def test_a_small_build_works_from_the_wheel(installed, tmp_path):
     words = ("build", "--target", "android", "--model", STORIES, "--soc", "sm8650", "--json")
     built = json.loads(run(installed, *words, cwd=tmp_path))
     assert built["passed"]
-    assert {line["artifact"] for line in built["lines"]} == {"ort", "hexagon", "all"}
+    assert {line["artifact"] for line in built["lines"]} == {"ort", "hexagon", "litert", "all"}
     assert "girl" in run(installed, "run", built["bundle"], "--prompt", "Once", cwd=tmp_path)
 
 

@@ -53,7 +53,7 @@ def _error(line: Line) -> str:
 def _numbers(metrics: Metrics, of_median: bool) -> list[str]:
     snr = "exact" if metrics.snr_db >= EXACT_DB else f"{metrics.snr_db:.1f}"
     if of_median:
-        snr = f"median {metrics.median_db:.1f}"
+        snr = f"~{metrics.median_db:.1f}"
     greedy = f"{metrics.greedy}/{metrics.decoded}"
     return [snr, f"{metrics.kl:.2g}", f"{metrics.top1:.1%}", greedy]
 
@@ -62,6 +62,7 @@ def parity_note(lines: Iterable[Line], recorded: Iterable[Line] = ()) -> str:
     """How much was compared, and where each line was executed."""
     lines = list(lines)
     metrics = lines[0].metrics
+    median = "; ~: the median position's" if any(line.against == ROUNDED for line in lines) else ""
     where: dict[str, list[str]] = {}
     for line in lines:
         name = f"{line.artifact} {line.mode}"
@@ -73,7 +74,7 @@ def parity_note(lines: Iterable[Line], recorded: Iterable[Line] = ()) -> str:
         [
             "",
             f"{metrics.positions} positions, {metrics.columns} logits each; "
-            "greedy: decoded tokens until they differ",
+            f"greedy: decoded tokens until they differ{median}",
             *(f"{', '.join(names)}: {runtime}" for runtime, names in where.items()),
         ]
     )
