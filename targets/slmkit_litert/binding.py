@@ -6,7 +6,7 @@ the flatbuffer (``Buffer.offset``, ``Buffer.size``), so that its 2 GB are no lim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -232,8 +232,3 @@ def _aligned(at: int) -> int:
 
 def _text(name: Any) -> str:
     return name.decode() if isinstance(name, bytes) else str(name)
-
-
-def labels(weights: Mapping[str, str]) -> dict[str, str]:
-    """Label by signature input."""
-    return {name: LABEL + tensor for name, tensor in weights.items()}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import tempfile
+import zipfile
 from pathlib import Path
 
 from litert_lm_builder import litertlm_builder as builder
 from litert_lm_builder.runtime.proto import llm_metadata_pb2, sampler_params_pb2
 
+from slmkit.errors import BackendError
 from slmkit.target import Job, TokenFacts
 
-FILE = "model.litertlm"
+FILE, TASK = "model.litertlm", "model.task"
+EPOCH = (1980, 1, 1, 0, 0, 0)  # of the entries of a .task: the same files give the same bytes
 TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
 # LiteRT-LM hands a message's content as a list of parts, where most templates expect text; it
 # renders bos_token as nothing and puts the start token before the whole itself (0.18.1).
@@ -31,26 +34,55 @@ TEXT_OF_PARTS = """{%- set flat = namespace(messages=[]) -%}
 """
 
 
-def pack(job: Job, model: Path, out: Path) -> None:
-    """Write ``out``. The tokenizer is the checkpoint's, with a name for every id of the model."""
+def pack(job: Job, model: Path, folder: Path) -> list[str]:
+    """Write the bundle, and the older ``.task`` if the recipe asks for it; the files' names."""
+    metadata = metadata_of(job.tokens, job.context_length).SerializeToString()
+    _pack_litertlm(job, model, metadata, folder / FILE)
+    if not job.options.get("task"):
+        return [FILE]
+    with zipfile.ZipFile(folder / TASK, "w", zipfile.ZIP_STORED) as task:
+        for name, content in (
+            ("TF_LITE_PREFILL_DECODE", model.read_bytes()),
+            ("TOKENIZER_MODEL", sentencepiece(job.tokens).read_bytes()),
+            ("METADATA", metadata),
+        ):
+            task.writestr(zipfile.ZipInfo(name, EPOCH), content)
+    return [FILE, TASK]
+
+
+def _pack_litertlm(job: Job, model: Path, metadata: bytes, out: Path) -> None:
+    """Model, metadata and tokenizer, which has a name for every id of the model."""
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
-        metadata, tokenizer = Path(scratch) / "metadata.pb", Path(scratch) / TOKENIZER
-        metadata.write_bytes(metadata_of(job.tokens, job.context_length).SerializeToString())
+        described, tokenizer = Path(scratch) / "metadata.pb", Path(scratch) / TOKENIZER
+        described.write_bytes(metadata)
         file = builder.LitertLmFileBuilder()
         file.add_system_metadata(
             builder.Metadata(key="Authors", value="slmkit", dtype=builder.DType.STRING)
         )
-        file.add_llm_metadata(str(metadata))
-        files = {path.name: path for path in job.tokens.files}
-        if SENTENCEPIECE in files:
-            file.add_sentencepiece_tokenizer(str(files[SENTENCEPIECE]))
+        file.add_llm_metadata(str(described))
+        if job.options.get("tokenizer") == "sentencepiece":
+            file.add_sentencepiece_tokenizer(str(sentencepiece(job.tokens)))
         else:
-            text = files[TOKENIZER].read_text(encoding="utf-8")
+            text = _file(job.tokens, TOKENIZER).read_text(encoding="utf-8")
             tokenizer.write_text(every_id_named(text, job.spec.vocabulary), encoding="utf-8")
             file.add_hf_tokenizer(str(tokenizer))
         file.add_tflite_model(str(model), builder.TfLiteModelType.PREFILL_DECODE)
         with open(out, "wb") as stream:
             file.build(stream)
+
+
+def sentencepiece(tokens: TokenFacts) -> Path:
+    """The checkpoint's SentencePiece model. Raises BackendError if it has none."""
+    return _file(tokens, SENTENCEPIECE)
+
+
+def _file(tokens: TokenFacts, name: str) -> Path:
+    for path in tokens.files:
+        if path.name == name:
+            return path
+    raise BackendError(
+        f"the checkpoint has no {name}", "leave tokenizer: sentencepiece and task out of the recipe"
+    )
 
 
 def metadata_of(tokens: TokenFacts, context: int) -> llm_metadata_pb2.LlmMetadata:

@@ -11,7 +11,11 @@ from slmkit.target import Model, one_of, option_problems
 OPS = frozenset({
     "embed", "linear", "rms_norm", "split_heads", "rope", "attend", "add", "mul", "sigmoid", "silu",
 })  # fmt: skip
-OPTIONS = {"require": one_of("delegation")}
+OPTIONS = {
+    "require": one_of("delegation"),
+    "tokenizer": one_of("huggingface", "sentencepiece"),
+    "task": one_of(True, False),
+}
 
 
 def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any]) -> list[str]:

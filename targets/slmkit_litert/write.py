@@ -14,7 +14,6 @@ from slmkit.errors import BackendError
 from slmkit.target import Artifact, Job, Mode, Tensor
 from slmkit.worker import call
 from slmkit_litert.binding import LABEL, Binder, read_model, weights_of
-from slmkit_litert.bundle import FILE as BUNDLE
 from slmkit_litert.bundle import pack
 from slmkit_litert.contract import cache_names
 from slmkit_litert.delegation import not_delegated, said
@@ -45,8 +44,8 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
     )  # fmt: skip
     _require(job, report)
     progress(3, 4)
-    pack(job, folder / MODEL, folder / BUNDLE)
-    facts = {**_facts(job, prefill, report), "taps": names["taps"]}
+    bundles = pack(job, folder / MODEL, folder)
+    facts = {**_facts(job, prefill, report), "taps": names["taps"], "bundles": bundles}
     inputs, outputs = _border(job)
     form = "LiteRT .tflite and .litertlm"
     return Artifact(job.artifact, version, form, modes_of(job), inputs, outputs, facts)
@@ -102,7 +101,7 @@ def _require(job: Job, report: Mapping[str, Any]) -> None:
 def _facts(job: Job, prefill: int, report: Mapping[str, Any]) -> dict[str, Any]:
     spec = job.spec
     return {
-        "model": MODEL, "bundle": BUNDLE, "prefill": prefill, "layers": spec.layers,
+        "model": MODEL, "prefill": prefill, "layers": spec.layers,
         "kv_heads": spec.kv_heads, "head_width": spec.head_width,
         "context_length": job.context_length, "delegation": dict(report),
         "report": said(dict(report)),

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import jinja2.sandbox
 import numpy as np
 import pytest
+import sentencepiece
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 from litert_artifacts import emitted, litert_job
 
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
+from slmkit.errors import BackendError
 from slmkit.evaluate import HELD_OUT, read_examples
-from slmkit.reference import Cache, logits
+from slmkit.reference import Cache, Rounded, logits
+from slmkit_litert import write
 from slmkit_litert.bundle import TEXT_OF_PARTS, every_id_named, metadata_of
 
 SENTENCES = 20
@@ -125,3 +129,60 @@ def test_every_id_of_the_model_has_a_token():
     assert after.get_vocab_size() == before.get_vocab_size() + 5
     assert after.encode("turn off the lights").ids == before.encode("turn off the lights").ids
     assert json.loads(every_id_named(text, 3)) == json.loads(text)
+
+
+@pytest.fixture
+def with_sentencepiece(tiny):
+    """A tiny checkpoint that brings a SentencePiece model too, and that model."""
+    folder, model = tiny("llama"), io.BytesIO()
+    text = ["the quick brown fox turns off the kitchen lights", "wake me at seven tomorrow"] * 50
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(text), model_writer=model, vocab_size=320, model_type="bpe",
+        hard_vocab_limit=False, byte_fallback=True, bos_id=1, eos_id=2, unk_id=0, pad_id=-1,
+        minloglevel=2,
+    )  # fmt: skip
+    (folder / "tokenizer.model").write_bytes(model.getvalue())
+    return folder, sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+
+
+@pytest.mark.parametrize("name", ["model.litertlm", "model.task"])
+def test_sentencepiece_bundles_answer_as_the_reference(with_sentencepiece, tmp_path, name):
+    litert_lm = pytest.importorskip("litert_lm", reason="litert-lm has no wheel for this machine")
+    folder, pieces = with_sentencepiece
+    options = {"tokenizer": "sentencepiece", "task": True}
+    job = litert_job(folder, tmp_path, "int8-per-channel", options=options)
+    artifact = emitted(job, tmp_path / "litert")
+    assert artifact.facts["bundles"] == ["model.litertlm", "model.task"]
+    prompt = "turn off the kitchen lights"
+    engine = litert_lm.Engine(
+        str(tmp_path / "litert" / name), backend=litert_lm.Backend.CPU(thread_count=1),
+        cache_dir=":nocache",
+    )  # fmt: skip
+    assert list(engine.tokenize(prompt)) == pieces.encode(prompt)
+    session = engine.create_session(
+        apply_prompt_template=False, max_output_tokens=8, sampler_config=sampler()
+    )
+    session.run_prefill([prompt])
+    answer = session.run_decode().texts[0]
+    session.close()
+    engine.close()
+    caches, ids, expected = [Cache()], np.array([1, *pieces.encode(prompt)]), []
+    while len(expected) < 8:
+        best = int(logits(job.codes, job.spec, [ids], caches, Rounded)[0][-1].argmax())
+        expected.append(best)
+        ids = np.array([best])
+    assert answer == pieces.decode(expected)
+
+
+def test_a_checkpoint_without_sentencepiece_says_so(tiny, tmp_path):
+    job = litert_job(tiny("llama"), tmp_path, options={"task": True})
+    with pytest.raises(BackendError, match=r"has no tokenizer\.model"):
+        emitted(job, tmp_path / "litert")
+
+
+def test_arithmetic_outside_of_xnnpack_is_an_error_where_it_is_required(tiny, tmp_path):
+    job = litert_job(tiny("llama"), tmp_path, options={"require": "delegation"})
+    emitted(job, tmp_path / "litert")
+    report = {"decode": {"share": 0.75, "outside": {"FULLY_CONNECTED": 2}}}
+    with pytest.raises(BackendError, match=r"decode: 25\.0% .* \(FULLY_CONNECTED\)"):
+        write._require(job, report)

@@ -20,7 +20,7 @@ from slmkit.models.config import read_json
 Message = Mapping[str, str]
 FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "chat_template.jinja", "generation_config.json",
+    "chat_template.jinja", "generation_config.json", "tokenizer.model",
 )  # fmt: skip
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 
