@@ -75,7 +75,7 @@ def describe(
     schemes = Counter(str(scheme) for scheme in job.codes.schemes.values())
     return Description(
         about=f"{model}, {chunk.name}: functions prefill and decode, layout {form.layout.name}",
-        author=str(job.options.get("author", job.about.get("author", ""))),
+        author=str(job.options.get("author", f"converted by slmkit {job.about.get('slmkit', '')}")),
         license=str(job.options.get("license", job.about.get("license", ""))),
         version=version,
         borders={each.name: each.about for side in border for each in side},

@@ -47,7 +47,7 @@ def test_the_package_says_who_made_it_of_what(tiny, tmp_path):
     assert facts["slmkit.recipe"] == "mine"
     assert facts["slmkit.weights"] == "16 lut4 g16"
     other = described(job, tmp_path / "other", license="mit").metadata
-    assert other.license == "mit"
+    assert (other.author, other.license) == ("converted by slmkit 1.2.3", "mit")
 
 
 @pytest.mark.parametrize(("scheme", "bits"), [("lut4-g16", 4), ("lut6-g16", 6)])
