@@ -16,6 +16,15 @@ from slmkit_litert.binding import Outside, read_model, write_model
 
 DELEGATE = "DELEGATE"
 ARITHMETIC = ("FULLY_CONNECTED", "BATCH_MATMUL")
+WHY = {  # what stays outside, and multiplies nothing
+    "DYNAMIC_UPDATE_SLICE": "XNNPACK has no kernel that writes into a cache",
+    "EMBEDDING_LOOKUP": "rows of the embedding's codes",
+    "GATHER": "rows of the rope's table",
+    "CONCATENATION": "of slots, which are integers",
+    "RESHAPE": "of token ids",
+    "STRIDED_SLICE": "of positions",
+}
+OTHERWISE = "XNNPACK does not take it here"
 Report = Callable[[int, int], None]
 
 
@@ -71,6 +80,7 @@ def _of_first(path: Path) -> dict[str, Any]:
         "operations": len(real), "delegated": len(inside), "partitions": len(partitions),
         "multiplications": sum(work), "share": round(taken / max(1, sum(work)), 6),
         "outside": dict(sorted(outside.items())),
+        "why": {kind: WHY.get(kind, OTHERWISE) for kind in sorted(outside)},
     }  # fmt: skip
 
 
@@ -104,7 +114,9 @@ def said(report: dict[str, Any]) -> list[str]:
     return [
         f"{name}: XNNPACK takes {each['delegated']} of {each['operations']} operations and "
         f"{each['share']:.1%} of the multiplications in {each['partitions']} partitions; outside: "
-        + ", ".join(f"{count} {kind}" for kind, count in each["outside"].items())
+        + ", ".join(
+            f"{count} {kind} ({each['why'][kind]})" for kind, count in each["outside"].items()
+        )
         for name, each in report.items()
     ]
 

@@ -20,6 +20,7 @@ from slmkit.evaluate import HELD_OUT, read_examples
 from slmkit.reference import Cache, Rounded, logits
 from slmkit_litert import write
 from slmkit_litert.bundle import TEXT_OF_PARTS, every_id_named, metadata_of
+from slmkit_litert.delegation import OTHERWISE
 
 SENTENCES = 20
 TURNS = "<|user|>{}<|end|><|assistant|>"
@@ -94,6 +95,9 @@ def test_xnnpack_takes_all_the_arithmetic(home):
     for each in artifact.facts["delegation"].values():
         assert each["share"] == 1
         assert "FULLY_CONNECTED" not in each["outside"]
+        assert each["why"].keys() == each["outside"].keys()
+        assert OTHERWISE not in each["why"].values()
+    assert "XNNPACK has no kernel that writes into a cache" in artifact.facts["report"][0]
 
 
 def test_metadata_tells_the_runtime_where_to_start_and_stop(home):
