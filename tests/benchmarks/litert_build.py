@@ -1,6 +1,7 @@
 """What a litert artifact costs, and how fast LiteRT-LM runs it, beside ort on the same codes.
 
 python tests/benchmarks/litert_build.py CHECKPOINT FOLDER [--recipe int4] [--context 512]
+                                        [--peer PYTHON: of an environment with litert-torch, tensorflow-cpu, litert-lm]
 
 The limits beside it: 30 seconds and 2 GB for the shape of Qwen2.5-0.5B. litert-torch 0.10 was
 measured on this kind of machine at 93.8 seconds and 11.3 GB, 97 to 124 tokens a second.
@@ -16,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from watching import staged
+from watching import staged, watched
 
 LIMIT_SECONDS, LIMIT_GB = 30, 2
 PEER = {"seconds": 93.8, "largest_process_gb": 11.3, "decode tokens per second": "97 to 124"}
@@ -34,6 +35,15 @@ print(json.dumps({
     "prefill tokens per second": found.last_prefill_tokens_per_second,
     "decode tokens per second": found.last_decode_tokens_per_second,
 }))
+"""
+EXPORT = """
+import sys
+from litert_torch.generative.export_hf.export import export
+model, out, context = sys.argv[1:]
+export(
+    model=model, output_dir=out, prefill_lengths=[128], cache_length=int(context),
+    quantization_recipe="dynamic_wi4b32_afp32", bundle_litert_lm=True,
+)
 """
 ORT = """
 import json, sys, time, onnxruntime_genai as genai
@@ -87,6 +97,18 @@ def built(asked: argparse.Namespace, artifact: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def exported(asked: argparse.Namespace) -> dict[str, Any]:
+    """The same checkpoint through litert-torch, 4 bits in groups of 32."""
+    folder = asked.folder / "litert-torch"
+    shutil.rmtree(folder, ignore_errors=True)
+    words = [asked.peer, "-c", EXPORT, str(asked.checkpoint), str(folder), asked.context]
+    cost = watched(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    (bundle,) = folder.rglob("*.litertlm")
+    found = {key: round(value, 2) for key, value in cost.items()}
+    found["mb"] = round(bundle.stat().st_size / 1e6, 1)
+    return {**found, **{f"{at} threads": speed(LITERT_LM, bundle, at) for at in (1, 2)}}
+
+
 def main() -> None:
     """Build both artifacts, then let their own runtimes run them; print JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -94,6 +116,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--recipe", default="int4")
     parser.add_argument("--context", default="512")
+    parser.add_argument("--peer")
     asked = parser.parse_args()
     result: dict[str, Any] = {"limit seconds": LIMIT_SECONDS, "limit gb": LIMIT_GB}
     for artifact, script, file in (("litert", LITERT_LM, "model.litertlm"), ("ort", ORT, "")):
@@ -102,6 +125,8 @@ def main() -> None:
         for threads in (1, 2):
             result[artifact][f"{threads} threads"] = speed(script, path, threads)
     result["litert-torch, as measured before"] = PEER
+    if asked.peer:
+        result["litert-torch, here"] = exported(asked)
     sys.stdout.write(json.dumps(result, indent=1) + "\n")
 
 
