@@ -1,7 +1,7 @@
 """What a litert artifact costs, and how fast LiteRT-LM runs it, beside ort on the same codes.
 
 python tests/benchmarks/litert_build.py CHECKPOINT FOLDER [--recipe int4] [--context 512]
-                                        [--peer PYTHON: of an environment with litert-torch, tensorflow-cpu, litert-lm]
+    [--peer PYTHON: of an environment with litert-torch, tensorflow-cpu, litert-lm]
 
 The limits beside it: 30 seconds and 2 GB for the shape of Qwen2.5-0.5B. litert-torch 0.10 was
 measured on this kind of machine at 93.8 seconds and 11.3 GB, 97 to 124 tokens a second.
