@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from slmkit.quant.codes import Scheme
-from slmkit.target import Artifact, Job, Model, Runner
-from slmkit_coreml import options as recipe_options
-from slmkit_coreml.sizes import matrix_bytes
+from slmkit.target import Artifact, Job, Runner
+from slmkit_coreml.options import problems
+from slmkit_coreml.sizes import matrix_bytes as weight_bytes
+
+__all__ = ["CALIBRATED", "KV_BYTES", "VERSION", "emit", "open_runner", "problems", "weight_bytes"]
 
 VERSION = 2
 KV_BYTES = 2  # float16
 CALIBRATED = False
-
-
-def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any]) -> list[str]:
-    """Everything that this backend cannot do for the model and recipe, one sentence each."""
-    return recipe_options.problems(model, schemes, options)
-
-
-def weight_bytes(rows: int, width: int, scheme: Scheme) -> int:
-    """Memory of one weight: codes with float16 scales or palettes."""
-    return matrix_bytes(rows, width, scheme)
 
 
 def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:

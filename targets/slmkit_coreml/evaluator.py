@@ -1,10 +1,11 @@
 """Execute a saved package on any machine: coremltools' own loader, its own meaning of every op.
 
-The program is rebuilt from the files on disk, constants are decompressed by coremltools, and each
-operation is computed by coremltools' ``value_inference``; only those that have none are ours:
-``kernels.MISSING``, and the two that read and update a state. Every value is held in float32. Two
-precisions: ``float32`` rounds nothing between operations, so that it tells whether the graph is
-right; ``float16`` rounds every operation's output to float16, an estimate of the device.
+The program is rebuilt from the files on disk, integers are decompressed by coremltools and palettes
+beside it (``kernels.decompressed``), and each operation is computed by coremltools'
+``value_inference``; only those that have none are ours: ``kernels.MISSING``, and the two that read
+and update a state. Every value is held in float32. Two precisions: ``float32`` rounds nothing
+between operations, so that it tells whether the graph is right; ``float16`` rounds every
+operation's output to float16, an estimate of the device.
 
 Decompressed weights are kept up to a limit, over all packages of a model; those beyond it are
 decompressed for each use and dropped, so that a model of any size runs.

@@ -17,6 +17,7 @@ OPS = frozenset({
     "embed", "linear", "rms_norm", "split_heads", "rope", "attend", "add", "mul", "sigmoid", "silu",
 })  # fmt: skip
 UNITS = ("cpu_and_ne", "cpu_and_gpu", "cpu_only", "all")  # coremltools' ComputeUnit, in small
+SLOTS = 24  # bytes per slot: at most three rows of int32 in each of two functions
 TEXT = Option(lambda value: isinstance(value, str) and 0 < len(value) <= 500, "a short text")
 SIZE = Option(
     lambda value: type(value) is int and 0 < value <= CHUNK_LIMIT, f"bytes, up to {CHUNK_LIMIT}"
@@ -90,6 +91,15 @@ def unit_sizes(model: Model, schemes: Mapping[str, Scheme], form: Form) -> list[
     return sizes
 
 
-def plan_chunks(model: Model, schemes: Mapping[str, Scheme], form: Form) -> Sequence[Part]:
+def plan_chunks(
+    model: Model, schemes: Mapping[str, Scheme], form: Form, context: int
+) -> Sequence[Part]:
     """The packages: whole layers below the limit, planned before anything is emitted."""
-    return plan_parts(unit_sizes(model, schemes, form), form.chunk_limit)
+    beside = table_bytes(model, context) if form.self_contained else 0
+    return plan_parts(unit_sizes(model, schemes, form), form.chunk_limit - beside)
+
+
+def table_bytes(model: Model, context: int) -> int:
+    """What each self-contained package holds beside its weights: cos and sin in float32, and the
+    slots that its masks count."""
+    return context * (8 * len(model.spec.rope.frequencies) + SLOTS)

@@ -44,7 +44,7 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
     """Chunk by chunk: one program, one conversion, one package."""
     form = read(job.options)
     windows = _windows(job, form)
-    chunks = plan_chunks(job.model, job.codes.schemes, form)
+    chunks = plan_chunks(job.model, job.codes.schemes, form, job.context_length)
     sides = borders(job, form, chunks, windows)
     written = Written()
     for number, (chunk, side) in enumerate(zip(chunks, sides, strict=True), 1):

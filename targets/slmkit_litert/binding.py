@@ -63,7 +63,7 @@ class Binder:
         grouped = weight.scales is not None and weight.scales.ndim == 2
         scales = self._buffer(weight.scales) if grouped and weight.scales is not None else 0
         for graph, signature in self._signatures():
-            entry = next((each for each in signature.inputs if _text(each.name) == name), None)
+            entry = next((each for each in signature.inputs if text_of(each.name) == name), None)
             if entry is None:
                 continue
             signature.inputs = [each for each in signature.inputs if each is not entry]
@@ -170,7 +170,7 @@ def weights_of(model: Any, whole: Array) -> dict[str, Bound]:
     found: dict[str, Bound] = {}
     for graph in model.subgraphs:
         for tensor in graph.tensors:
-            label = _text(tensor.name)
+            label = text_of(tensor.name)
             if label.startswith(LABEL) and label not in found and not label.endswith(".scales"):
                 found[label] = _bound(model, graph, tensor, whole)
     return {label.removeprefix(LABEL): weight for label, weight in found.items()}
@@ -188,9 +188,9 @@ def widen(path: Path, out: Path, floats: Callable[[Bound], Array]) -> None:
     indices = {label: model.buffers.index(each.buffer) for label, each in outside.items()}
     for graph in model.subgraphs:
         for tensor in graph.tensors:
-            if _text(tensor.name) in indices:
+            if text_of(tensor.name) in indices:
                 tensor.type, tensor.quantization = schema.TensorType.FLOAT32, None
-                tensor.buffer = indices[_text(tensor.name)]
+                tensor.buffer = indices[text_of(tensor.name)]
     for buffer in model.buffers:  # what no tensor names any more
         if buffer.offset and not any(buffer is each.buffer for each in outside.values()):
             buffer.offset = buffer.size = 0
@@ -230,5 +230,6 @@ def _aligned(at: int) -> int:
     return -(-at // ALIGNMENT) * ALIGNMENT
 
 
-def _text(name: Any) -> str:
+def text_of(name: Any) -> str:
+    """A name of the schema, which may be bytes."""
     return name.decode() if isinstance(name, bytes) else str(name)

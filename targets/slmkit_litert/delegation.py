@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from slmkit_litert.binding import Outside, read_model, write_model
+from slmkit_litert.binding import Outside, read_model, text_of, write_model
 
 DELEGATE = "DELEGATE"
 ARITHMETIC = ("FULLY_CONNECTED", "BATCH_MATMUL")
@@ -39,7 +39,7 @@ def delegation(path: Path) -> dict[str, Any]:
     LiteRT shows the plan of a file's first graph only, so each is made the first in turn.
     """
     model, _ = read_model(path)
-    names = {each.subgraphIndex: _text(each.signatureKey) for each in model.signatureDefs}
+    names = {each.subgraphIndex: text_of(each.signatureKey) for each in model.signatureDefs}
     found = {}
     for graph, name in names.items():
         with tempfile.TemporaryDirectory(prefix="slmkit-") as folder:
@@ -129,7 +129,3 @@ def not_delegated(report: dict[str, Any]) -> list[str]:
         for name, each in report.items()
         if each["share"] < 1
     ]
-
-
-def _text(name: Any) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)

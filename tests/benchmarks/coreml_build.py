@@ -9,13 +9,11 @@ without a cache and without a proof.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
-from pathlib import Path
 
-from watching import staged
+from watching import build_command, parser, staged
 
 from slmkit.manifest import read_manifest
 
@@ -25,18 +23,10 @@ PEER = {"seconds": 96, "largest_process_gb": 7.94, "proof": "none"}
 
 def main() -> None:
     """Build without a cache; print JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--recipe", default="int4")
-    parser.add_argument("--context", default="512")
-    asked = parser.parse_args()
+    asking = parser(__doc__)
+    asked = asking.parse_args()
     shutil.rmtree(asked.folder, ignore_errors=True)
-    cost, seconds = staged(
-        [sys.executable, "-m", "slmkit", "build", "--target", "ios", "--no-cache",
-         "--model", str(asked.checkpoint), "--recipe", asked.recipe, "--artifacts", "coreml",
-         "--context", asked.context, "--out", str(asked.folder)],
-    )  # fmt: skip
+    cost, seconds = staged(build_command(asked, "ios", "coreml", asked.folder))
     (bundle,) = asked.folder.iterdir()
     facts = read_manifest(bundle).artifact("coreml").facts
     made = seconds["quantize"] + seconds["emit coreml"]

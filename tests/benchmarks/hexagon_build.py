@@ -7,7 +7,6 @@ The limit beside it: 8 GB of memory; public figures for exports of 1B models are
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import statistics
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from watching import watched
+from watching import build_command, parser, watched
 
 from slmkit.load import artifact_of
 from slmkit.manifest import read_manifest
@@ -65,19 +64,11 @@ def size_mb(folder: Path) -> float:
 
 def main() -> None:
     """Build without a cache, then compile both ways; print JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--soc", default="sm8650")
-    parser.add_argument("--recipe", default="int4")
-    parser.add_argument("--context", default="512")
-    asked = parser.parse_args()
+    asking = parser(__doc__)
+    asking.add_argument("--soc", default="sm8650")
+    asked = asking.parse_args()
     shutil.rmtree(asked.folder, ignore_errors=True)
-    cost = watched(
-        [sys.executable, "-m", "slmkit", "build", "--target", "android", "--no-cache",
-         "--model", str(asked.checkpoint), "--recipe", asked.recipe, "--artifacts", "hexagon",
-         "--soc", asked.soc, "--context", asked.context, "--out", str(asked.folder)],
-    )  # fmt: skip
+    cost = watched(build_command(asked, "android", "hexagon", asked.folder, "--soc", asked.soc))
     bundle = next(asked.folder.iterdir())
     artifact = artifact_of(read_manifest(bundle), "hexagon")
     names = [part["name"] for part in artifact.facts["parts"]]

@@ -9,15 +9,15 @@ measured on this kind of machine at 93.8 seconds and 11.3 GB, 97 to 124 tokens a
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from watching import staged, watched
+from watching import build_command, parser, staged, watched
 
 LIMIT_SECONDS, LIMIT_GB = 30, 2
 PEER = {"seconds": 93.8, "largest_process_gb": 11.3, "decode tokens per second": "97 to 124"}
@@ -76,15 +76,11 @@ def speed(script: str, path: Path, threads: int) -> dict[str, float]:
     return {key: round(value, 3) for key, value in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
-def built(asked: argparse.Namespace, artifact: str) -> dict[str, Any]:
+def built(asked: Namespace, artifact: str) -> dict[str, Any]:
     """Build one artifact without a cache: seconds by stage, memory, where it is."""
     folder = asked.folder / artifact
     shutil.rmtree(folder, ignore_errors=True)
-    cost, seconds = staged(
-        [sys.executable, "-m", "slmkit", "build", "--target", "android", "--no-cache",
-         "--model", str(asked.checkpoint), "--recipe", asked.recipe, "--artifacts", artifact,
-         "--context", asked.context, "--out", str(folder)],
-    )  # fmt: skip
+    cost, seconds = staged(build_command(asked, "android", artifact, folder))
     (bundle,) = folder.iterdir()
     files = {
         path.name: round(path.stat().st_size / 1e6, 1)
@@ -97,7 +93,7 @@ def built(asked: argparse.Namespace, artifact: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def exported(asked: argparse.Namespace) -> dict[str, Any]:
+def exported(asked: Namespace) -> dict[str, Any]:
     """The same checkpoint through litert-torch, 4 bits in groups of 32."""
     folder = asked.folder / "litert-torch"
     shutil.rmtree(folder, ignore_errors=True)
@@ -111,13 +107,9 @@ def exported(asked: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Build both artifacts, then let their own runtimes run them; print JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--recipe", default="int4")
-    parser.add_argument("--context", default="512")
-    parser.add_argument("--peer")
-    asked = parser.parse_args()
+    asking = parser(__doc__)
+    asking.add_argument("--peer")
+    asked = asking.parse_args()
     result: dict[str, Any] = {"limit seconds": LIMIT_SECONDS, "limit gb": LIMIT_GB}
     for artifact, script, file in (("litert", LITERT_LM, "model.litertlm"), ("ort", ORT, "")):
         result[artifact] = built(asked, artifact)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import threading
 import time
+from argparse import ArgumentParser, Namespace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -35,6 +38,25 @@ def watched(command: list[str], **options: Any) -> dict[str, float]:
     found["largest_process_gb"] = usage.ru_maxrss / 1e6
     found["seconds"] = time.monotonic() - begun
     return found
+
+
+def parser(about: str | None) -> ArgumentParser:
+    """What every benchmark of a build asks for."""
+    found = ArgumentParser(description=about)
+    found.add_argument("checkpoint", type=Path)
+    found.add_argument("folder", type=Path)
+    found.add_argument("--recipe", default="int4")
+    found.add_argument("--context", default="512")
+    return found
+
+
+def build_command(asked: Namespace, target: str, artifact: str, out: Path, *more: str) -> list[str]:
+    """A build of one artifact without a cache, as a benchmark was asked for it."""
+    return [
+        sys.executable, "-m", "slmkit", "build", "--target", target, "--no-cache",
+        "--model", str(asked.checkpoint), "--recipe", asked.recipe, "--artifacts", artifact,
+        "--context", asked.context, "--out", str(out), *more,
+    ]  # fmt: skip
 
 
 def staged(command: list[str]) -> tuple[dict[str, float], dict[str, float]]:

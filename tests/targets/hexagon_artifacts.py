@@ -23,6 +23,18 @@ from slmkit_onnx.hexagon.open import open_runner
 CONTEXT, CHUNK, TOKENS = 64, 16, 50
 STEPS = [7, 16, *range(32, TOKENS)]  # chunks of 7, 9 and 16 tokens, then one by one
 
+ALL_SCHEMES = {
+    "int4-g32": {"encoding": "group-wise", "bits": 4, "group_size": 32, "scales": "two-level"},
+    "int4-free-g32": {"encoding": "group-wise", "bits": 4, "group_size": 32},
+    "int8-g32": {"encoding": "group-wise", "bits": 8, "group_size": 32},
+    "int4-per-channel": {"encoding": "per-channel", "bits": 4},
+    "int8-per-channel": {"encoding": "per-channel", "bits": 8},
+    "float16": {"encoding": "float16"},
+    "lut4-g16": {"encoding": "palette", "bits": 4, "group_rows": 16},
+    "lut6-g16": {"encoding": "palette", "bits": 6, "group_rows": 16},
+    "lut4-g8": {"encoding": "palette", "bits": 4, "group_rows": 8},
+}
+
 
 def job_of(folder: Path, scratch: Path, recipe: Recipe | None = None, **options: Any) -> Job:
     """An emit job at a small context, calibrated with random ids, for one chip."""

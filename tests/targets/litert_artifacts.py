@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hexagon_artifacts import CHUNK, CONTEXT, STEPS, ids_for
+from hexagon_artifacts import ALL_SCHEMES, CHUNK, CONTEXT, STEPS, ids_for
 
 from slmkit.cache import Cache
 from slmkit.checkpoint.folder import open_checkpoint
@@ -19,12 +19,9 @@ from slmkit.recipe import Recipe, load_recipe
 from slmkit.target import Artifact, Job, find_backend
 
 SCHEMES: dict[str, dict[str, Any]] = {
-    "int4-g32": {"encoding": "group-wise", "bits": 4, "group_size": 32, "scales": "two-level"},
-    "int4-free-g32": {"encoding": "group-wise", "bits": 4, "group_size": 32},
+    **{name: ALL_SCHEMES[name] for name in ("int4-g32", "int4-free-g32", "int4-per-channel")},
+    **{name: ALL_SCHEMES[name] for name in ("int8-per-channel", "float16")},
     "int4-g64": {"encoding": "group-wise", "bits": 4, "group_size": 64},
-    "int4-per-channel": {"encoding": "per-channel", "bits": 4},
-    "int8-per-channel": {"encoding": "per-channel", "bits": 8},
-    "float16": {"encoding": "float16"},
 }
 
 

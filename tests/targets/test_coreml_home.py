@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hexagon_artifacts import job_of, reference_of, snr_db
+from hexagon_artifacts import ALL_SCHEMES, job_of, reference_of, snr_db
 from home_answers import SENTENCES, right_answers
-from test_coreml_lowering import FLOAT16_FLOOR, FLOAT32_FLOOR, SCHEMES, emitted, run
+from test_coreml_lowering import FLOAT16_FLOOR, FLOAT32_FLOOR, emitted, run
 
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.recipe import Recipe, load_recipe
@@ -23,8 +23,8 @@ def home_job(scratch, scheme: str, **options):
     table = "lut6-g16" if scheme.startswith("lut") else "int8-per-channel"
     values = load_recipe("int4").model_dump()
     values["weights"] = [
-        {"match": ["*"], "scheme": SCHEMES[scheme]},
-        {"match": ["model.embed_tokens"], "scheme": SCHEMES[table]},
+        {"match": ["*"], "scheme": ALL_SCHEMES[scheme]},
+        {"match": ["model.embed_tokens"], "scheme": ALL_SCHEMES[table]},
     ]
     job = job_of(SAMPLE_MODEL, scratch, Recipe.model_validate(values))
     return dataclasses.replace(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from coremltools.proto import Model_pb2
-from hexagon_artifacts import STEPS, ids_for, job_of, reference_of, snr_db
+from hexagon_artifacts import ALL_SCHEMES, STEPS, ids_for, job_of, reference_of, snr_db
 
 from slmkit.errors import BackendError
 from slmkit.recipe import Recipe, Scheme, load_recipe
@@ -18,29 +18,17 @@ from slmkit_coreml import contract
 from slmkit_coreml.evaluator import Package
 from slmkit_coreml.kernels import MISSING
 from slmkit_coreml.ops import scale_factors
-from slmkit_coreml.options import read, unit_sizes
+from slmkit_coreml.options import read, table_bytes, unit_sizes
 from slmkit_coreml.package import MODEL, WEIGHTS
 from tiny_models import STORIES, TINY
 
 FLOAT32_FLOOR = 100  # dB: ARCHITECTURE's floor; every constant is exact in float16
-TABLES = 9000  # bytes of rope tables and slots in a tiny self-contained package; 5 zeros
 FLOAT16_FLOOR = 45  # dB: each of some hundred operations rounds to 11 bits
-SCHEMES = {
-    "int4-g32": {"encoding": "group-wise", "bits": 4, "group_size": 32, "scales": "two-level"},
-    "int4-free-g32": {"encoding": "group-wise", "bits": 4, "group_size": 32},
-    "int8-g32": {"encoding": "group-wise", "bits": 8, "group_size": 32},
-    "int4-per-channel": {"encoding": "per-channel", "bits": 4},
-    "int8-per-channel": {"encoding": "per-channel", "bits": 8},
-    "float16": {"encoding": "float16"},
-    "lut4-g16": {"encoding": "palette", "bits": 4, "group_rows": 16},
-    "lut6-g16": {"encoding": "palette", "bits": 6, "group_rows": 16},
-    "lut4-g8": {"encoding": "palette", "bits": 4, "group_rows": 8},
-}
 
 
 def coreml_job(folder: Path, scratch: Path, scheme: str = "int4-g32"):
     values = load_recipe("int4").model_dump()
-    values["weights"] = [{"match": ["*"], "scheme": SCHEMES[scheme]}]
+    values["weights"] = [{"match": ["*"], "scheme": ALL_SCHEMES[scheme]}]
     job = job_of(folder, scratch, Recipe.model_validate(values))
     return dataclasses.replace(job, artifact="coreml", options={})
 
@@ -72,7 +60,7 @@ def test_every_architecture_keeps_the_floors(tiny, tmp_path, architecture):
     check_floors(job, tmp_path / "coreml")
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", ALL_SCHEMES)
 def test_every_scheme_keeps_the_floors(tiny, tmp_path, scheme):
     check_floors(coreml_job(tiny("llama-biases"), tmp_path, scheme), tmp_path / "coreml")
 
@@ -127,7 +115,7 @@ def test_the_gpu_layout_carries_every_architecture(tiny, tmp_path, architecture)
     check_floors(job, tmp_path / "gpu")
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", ALL_SCHEMES)
 def test_the_gpu_layout_carries_every_scheme(tiny, tmp_path, scheme):
     job = coreml_job(tiny("llama-biases"), tmp_path, scheme)
     options = {"layout": "gpu", "self_contained": True}
@@ -138,7 +126,8 @@ def test_the_gpu_layout_carries_every_scheme(tiny, tmp_path, scheme):
 def test_chunks_of_whole_layers_give_the_same_logits(tiny, tmp_path, options):
     folder = tiny("llama", num_hidden_layers=5)
     job = coreml_job(folder, tmp_path, "lut4-g16")
-    limit = max(unit_sizes(job.model, job.codes.schemes, read(options))) * 2 + TABLES
+    sizes = unit_sizes(job.model, job.codes.schemes, read(options))
+    limit = max(sizes) * 2 + table_bytes(job.model, job.context_length)
     chunked = dataclasses.replace(job, options={**options, "chunk_limit": limit})
     artifact = emitted(chunked, tmp_path / "chunks")
     packages = artifact.facts["packages"]
