@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 
 .PHONY: demo test clean
 
-demo: $(VENV)/.with-all
+demo: $(VENV)/.with-demo
 	$(BIN)/slmkit build --target android --out $(OUT) --force
 	$(BIN)/slmkit run $(OUT)/home-android-int4 --prompt "turn off the kitchen lights at 7 pm"
 

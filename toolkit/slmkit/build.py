@@ -77,8 +77,9 @@ def _emit_all(
         (folder / name).mkdir()
         own = codes[plan.encoding(name)]
         job = payload_of(
-            name, plan.checkpoint, own, plan.recipe, plan.context_length, plan.calibration
-        )
+            name, plan.checkpoint, own, plan.recipe, plan.context_length, plan.calibration,
+            plan.platform.name,
+        )  # fmt: skip
         artifacts[name] = emit(job, plan.checkpoint, own, folder / name, cache, progress)
     return artifacts
 

@@ -26,12 +26,13 @@ FACTS = "artifact.json"  # beside the files in the cache
 
 def payload_of(
     artifact: str, checkpoint: Checkpoint, codes: CodesFile, recipe: Recipe, context_length: int,
-    calibration: Sequence[Sequence[int]],
+    calibration: Sequence[Sequence[int]], target: str = "",
 ) -> Payload:  # fmt: skip
     """The emit job of one artifact, without the folder that it writes to."""
     listens = find_backend(artifact).CALIBRATED  # the others need no new build for a new text
     return {
         "artifact": artifact,
+        "target": target,
         "checkpoint": str(checkpoint.folder),
         "codes": str(codes.path),
         "options": recipe.options(artifact),

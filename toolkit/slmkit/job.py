@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.checkpoint.tokenizer import FILES, Tokenizer
 from slmkit.models import registry
+from slmkit.models.spec import Spec
 from slmkit.ops import Ops, V
 from slmkit.quant.codes import CodesFile
-from slmkit.record import listen
-from slmkit.target import Job, TokenFacts
+from slmkit.record import Model, listen
+from slmkit.target import Forward, Job, TokenFacts
 
 
 def job_of(payload: Mapping[str, Any]) -> Job:
     """A job as ``emit.payload_of`` wrote it down."""
     checkpoint = open_checkpoint(Path(payload["checkpoint"]))
-    spec = checkpoint.spec
-
-    def forward(o: Ops[V]) -> V:
-        return registry.run(o, spec)
-
+    model, forward = definition(checkpoint.spec)
     return Job(
         artifact=payload["artifact"],
-        model=listen(spec),
+        model=model,
         forward=forward,
         codes=CodesFile(Path(payload["codes"])),
         options=payload["options"],
@@ -34,9 +34,29 @@ def job_of(payload: Mapping[str, Any]) -> Job:
         tokens=token_facts(checkpoint.tokenizer, checkpoint.folder),
         calibration=tuple(tuple(text) for text in payload["calibration"]),
         about=payload["about"],
+        target=payload.get("target", ""),
         debug=payload.get("debug", False),
         payload=payload,
     )
+
+
+def definition(spec: Spec) -> tuple[Model, Forward]:
+    """What an architecture says, and its arithmetic."""
+
+    def forward(o: Ops[V]) -> V:
+        return registry.run(o, spec)
+
+    return listen(spec), forward
+
+
+def written_spec(spec: Spec) -> dict[str, Any]:
+    """A spec, for a backend that keeps it beside what it wrote."""
+    return asdict(spec)
+
+
+def read_spec(values: Mapping[str, Any]) -> Spec:
+    """The inverse of ``written_spec``."""
+    return TypeAdapter(Spec).validate_python(values)
 
 
 def token_facts(tokenizer: Tokenizer, folder: Path) -> TokenFacts:
@@ -47,6 +67,7 @@ def token_facts(tokenizer: Tokenizer, folder: Path) -> TokenFacts:
         pad=tokenizer.token_id("pad_token"),
         files=tuple(tokenizer_files(folder)),
         chat_template=tokenizer.template,
+        chat=tokenizer.chat if tokenizer.template else None,
     )
 
 

@@ -17,19 +17,16 @@ class Platform:
     about: str
     artifacts: tuple[str, ...]
     memory_limit: int  # bytes: weights, KV cache and working memory together
-    planned: tuple[str, ...] = ()
 
 
 PLATFORMS = {
     platform.name: platform
     for platform in (
         Platform(
-            "android", "Android phones and tablets, arm64", ("ort", "hexagon", "litert"),
-            3 * GB, planned=("mlc",),
+            "android", "Android phones and tablets, arm64", ("ort", "hexagon", "litert", "mlc"),
+            3 * GB,
         ),
-        Platform(
-            "ios", "iPhone and iPad, iOS 18 and later", ("coreml",), 3 * GB, planned=("mlc",)
-        ),
+        Platform("ios", "iPhone and iPad, iOS 18 and later", ("coreml", "mlc"), 3 * GB),
     )
 }  # fmt: skip
 
@@ -42,5 +39,5 @@ def find_platform(name: str) -> Platform:
 
 
 def known_artifacts() -> set[str]:
-    """Every artifact that a recipe may hold options for, planned ones included."""
-    return {name for each in PLATFORMS.values() for name in (*each.artifacts, *each.planned)}
+    """Every artifact that a recipe may hold options for."""
+    return {name for each in PLATFORMS.values() for name in each.artifacts}

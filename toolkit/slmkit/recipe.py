@@ -114,6 +114,7 @@ class Bounds(BaseModel):
     activations: Bound = Bound(snr_db=30)
     emulator: Bound = Bound(snr_db=50)
     float16: Bound = Bound(snr_db=40)
+    gpu: Bound = Bound(snr_db=50)
     kernels: Bound = Bound(median_db=80)
     reloaded: Bound = Bound(snr_db=300)  # equal to the last bit
 

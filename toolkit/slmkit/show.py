@@ -222,11 +222,11 @@ def recipes_table(recipes: Iterable[Recipe]) -> Table:
 def targets_table() -> Table:
     """Targets with their artifacts and limits."""
     table = Table(title="targets", title_justify="left")
-    for column in ("target", "for", "artifacts", "planned", "memory limit"):
+    for column in ("target", "for", "artifacts", "memory limit"):
         table.add_column(column)
     for each in PLATFORMS.values():
-        built, planned = ", ".join(each.artifacts) or "none yet", ", ".join(each.planned)
-        table.add_row(each.name, each.about, built, planned, gigabytes(each.memory_limit))
+        built = ", ".join(each.artifacts)
+        table.add_row(each.name, each.about, built, gigabytes(each.memory_limit))
     return table
 
 

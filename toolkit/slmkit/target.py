@@ -25,6 +25,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+Chat = Callable[[Sequence[Mapping[str, str]], bool], str]  # (messages, with the answer's opening)
+
+
 class Forward(Protocol):
     """The model's arithmetic, spoken to whichever interpreter is given. -> logits"""
 
@@ -40,6 +43,7 @@ class TokenFacts:
     pad: int | None
     files: tuple[Path, ...]
     chat_template: str | None
+    chat: Chat | None = None  # renders the template, if there is one
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Job:
     tokens: TokenFacts
     calibration: tuple[tuple[int, ...], ...] = ()  # texts as token ids, for backends that listen
     about: Mapping[str, str] = field(default_factory=dict)  # model, recipe, license, slmkit
+    target: str = ""  # the platform that the artifact is for
     debug: bool = False  # tapped intermediates become outputs, "tap.NAME"
     payload: Mapping[str, Any] = field(default_factory=dict)  # itself, for a process of its own
 
@@ -189,11 +194,15 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """A backend of ours: where it is, and what it needs from PyPI."""
+    """A backend of ours: where it is, and what it needs from PyPI.
+
+    ``proving``: packages without which it writes the same, but can execute less of it here.
+    """
 
     module: str
     extra: str
     packages: tuple[str, ...]
+    proving: tuple[str, ...] = ()
 
 
 BUILT_IN = {
@@ -206,6 +215,12 @@ BUILT_IN = {
         "slmkit_litert.backend",
         "litert",
         ("tensorflow-cpu", "ai-edge-litert", "litert-lm-builder"),
+    ),
+    "mlc": BuiltIn(
+        "slmkit_mlc.backend",
+        "mlc",
+        ("apache-tvm", "apache-tvm-ffi"),
+        ("pyopencl", "intel-opencl-rt", "mlc-llm"),
     ),
 }
 GROUP = "slmkit.backends"  # entry points of other people's backends
@@ -238,7 +253,8 @@ def installed(packages: Iterable[str]) -> dict[str, str | None]:
 def versions_of(artifact: str) -> dict[str, str | None]:
     """Versions of the libraries that an artifact's bytes depend on."""
     if artifact in BUILT_IN:
-        return installed((*BUILT_IN[artifact].packages, "numpy"))
+        built_in = BUILT_IN[artifact]
+        return installed((*built_in.packages, *built_in.proving, "numpy"))
     return {}
 
 

@@ -1,0 +1,1 @@
+"""The ``mlc`` artifact: TVM model libraries for phone GPUs, as MLC's runtimes load them."""

@@ -1,0 +1,29 @@
+"""The ``mlc`` backend as slmkit finds it: what it cannot do, how it writes, how it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from slmkit.target import Artifact, Job, Runner
+from slmkit_mlc.options import problems, weight_bytes
+
+__all__ = ["CALIBRATED", "KV_BYTES", "VERSION", "emit", "open_runner", "problems", "weight_bytes"]
+
+VERSION = 1
+KV_BYTES = 2  # float16
+CALIBRATED = False
+
+
+def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:
+    """Write the artifact's files into an empty folder."""
+    from slmkit_mlc.write import write
+
+    return write(job, folder, f"slmkit_mlc {VERSION}", progress)
+
+
+def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
+    """Load a written artifact: on this processor, or its kernels on a GPU's runtime."""
+    from slmkit_mlc.run import MlcRunner
+
+    return MlcRunner(folder, artifact, mode)

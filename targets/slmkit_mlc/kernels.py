@@ -1,0 +1,142 @@
+"""Tensor expressions of the kernels that read weights: codes become numbers inside of them.
+
+Each is one expression, so it becomes one kernel: dequantization, product, bias. Nothing that they
+write is as large as a weight. Sums are accumulated in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import te, tirx
+
+from slmkit_mlc.params import K_MAJOR, Matrix
+
+Te = Any  # a te.Tensor
+
+
+def dequantized(matrix: Matrix, stored: list[Te], dtype: str) -> Any:
+    """(row, input) -> the number there, as an expression in ``number_type``.
+
+    ``stored``: the matrix's parameters, in their order. Codes of four bits times scales of at most
+    eight significant bits have at most eleven, so float16 holds the product exactly.
+    """
+    wide = number_type(matrix, dtype)
+    if matrix.scheme.bits is None:
+        return lambda row, at: _at(matrix, stored[0], row, at).astype(wide)
+    per_word, bits = 32 // matrix.scheme.bits, matrix.scheme.bits
+    words, scales = stored[0], stored[1]
+
+    def number(row: Any, at: Any) -> Any:
+        word = _at(matrix, words, row, at // per_word)
+        shift = (at % per_word * bits).astype("uint32")
+        code = tirx.bitwise_and(
+            tirx.shift_right(word, shift), tirx.const((1 << bits) - 1, "uint32")
+        )
+        group = at // matrix.group
+        scale = _at(matrix, scales, row, group).astype(wide)
+        if matrix.scheme.symmetric:
+            zero = tirx.const(matrix.zero, wide)
+        else:
+            zero = _at(matrix, stored[2], row, group).astype(wide)
+        return (code.astype(wide) - zero) * scale
+
+    return number
+
+
+def number_type(matrix: Matrix, dtype: str) -> str:
+    """Float16 where it holds every number of the matrix exactly, and the program is in float16."""
+    scheme = matrix.scheme
+    exact = scheme.bits is None or (scheme.bits == 4 and scheme.symmetric)
+    return "float16" if exact and dtype == "float16" else "float32"
+
+
+def product(matrix: Matrix, out: str, x: Te, stored: list[Te], bias: Te | None = None) -> Te:
+    """x @ weight.T (+ bias), [b, T, K] -> [b, T, N], summed in float32 and given as ``out``."""
+    batch, tokens, _ = x.shape
+    rows, width = matrix.rows, matrix.width
+    number = dequantized(matrix, stored, x.dtype)
+    if matrix.layout == K_MAJOR:
+        weight = te.compute((width, rows), lambda at, row: number(row, at), name="dequantize")
+    else:
+        weight = te.compute((rows, width), number, name="dequantize")
+    at = te.reduce_axis((0, width), name="k")
+
+    def term(b: Any, t: Any, row: Any) -> Any:
+        each = weight[at, row] if matrix.layout == K_MAJOR else weight[row, at]
+        return te.sum(x[b, t, at].astype("float32") * each.astype("float32"), axis=at)
+
+    total = te.compute((batch, tokens, rows), term, name="matmul")
+    if bias is None and out == "float32":
+        return total
+
+    def finished(b: Any, t: Any, row: Any) -> Any:
+        value = total[b, t, row]
+        if bias is not None:
+            value = value + bias[row].astype("float32")
+        return value.astype(out)
+
+    return te.compute((batch, tokens, rows), finished, name="finish")
+
+
+def rows_of(matrix: Matrix, dtype: str, ids: Te, stored: list[Te]) -> Te:
+    """Rows of a table for token ids. [T] -> [T, K]"""
+    number = dequantized(matrix, stored, dtype)
+    return te.compute(
+        (ids.shape[0], matrix.width),
+        lambda token, at: number(ids[token], at).astype(dtype),
+        name="take",
+    )
+
+
+def silu(x: Te) -> Te:
+    """x * sigmoid(x), computed in float32."""
+    return _each(x, lambda wide: wide / (tirx.const(1, "float32") + te.exp(-wide)), "silu")
+
+
+def sigmoid(x: Te) -> Te:
+    """1 / (1 + exp(-x)), computed in float32."""
+    return _each(x, lambda wide: tirx.const(1, "float32") / (1 + te.exp(-wide)), "sigmoid")
+
+
+def part(x: Te, first: int, width: int) -> Te:
+    """Some columns. [b, T, N] -> [b, T, width]"""
+    shape = (x.shape[0], x.shape[1], width)
+    return te.compute(shape, lambda b, t, at: x[b, t, first + at], name="part")
+
+
+def last_token(x: Te) -> Te:
+    """[1, T, D] -> [1, 1, D]"""
+    shape = (1, 1, x.shape[2])
+    return te.compute(shape, lambda b, _, at: x[b, x.shape[1] - 1, at], name="last")
+
+
+def positions_taken(x: Te, positions: Te) -> Te:
+    """Some tokens of one row. [1, T, D], [b] -> [1, b, D]"""
+    shape = (1, positions.shape[0], x.shape[2])
+    return te.compute(shape, lambda b, at, d: x[b, positions[at], d], name="taken")
+
+
+def heads_joined(q: Te, k: Te, v: Te) -> Te:
+    """Heads of q, k and v, one after the other. [b, T, H + 2G, d]"""
+    heads, kv_heads = int(q.shape[2]), int(k.shape[2])
+
+    def head(b: Any, t: Any, h: Any, at: Any) -> Any:
+        in_k = tirx.if_then_else(
+            h < heads + kv_heads, k[b, t, h - heads, at], v[b, t, h - heads - kv_heads, at]
+        )
+        return tirx.if_then_else(h < heads, q[b, t, h, at], in_k)
+
+    shape = (q.shape[0], q.shape[1], heads + 2 * kv_heads, q.shape[3])
+    return te.compute(shape, head, name="joined")
+
+
+def _each(x: Te, function: Any, name: str) -> Te:
+    def one(*at: Any) -> Any:
+        return function(x(*at).astype("float32")).astype(x.dtype)
+
+    return te.compute(x.shape, one, name=name)
+
+
+def _at(matrix: Matrix, stored: Te, row: Any, at: Any) -> Any:
+    return stored[at, row] if matrix.layout == K_MAJOR else stored[row, at]

@@ -1,0 +1,47 @@
+"""Sizes of a library: the lengths that its memory is planned for, windows, the cache's layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slmkit.target import Job, Spec
+
+BATCH = 4  # sequences that MLC's engine may hold at once
+RANKS = 6  # likeliest tokens that the engine asks for, of each sequence
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest sizes that a library's memory is planned for."""
+
+    context: int
+    prefill: int
+    batch: int
+
+    @property
+    def bounds(self) -> dict[str, int]:
+        """Upper bounds of the symbolic lengths, by name."""
+        return {
+            "total_seq_len": self.context, "seq_len": self.prefill, "batch_size": self.batch,
+            "num_samples": self.batch, "num_positions": RANKS * self.batch,
+        }  # fmt: skip
+
+
+def window_of(spec: Spec) -> int | None:
+    """The sliding window of a model's layers, in tokens; None if no layer has one."""
+    return max((each for each in spec.windows if each is not None), default=None)
+
+
+def prefill_of(job: Job) -> int:
+    """Tokens of a chunk. Shorter than a sliding window: of a chunk, TVM's kernels see all, and a
+    row that sees nothing of the past is not a number there."""
+    most = min(job.prefill_chunk, job.context_length)
+    window = window_of(job.spec)
+    return most if window is None else max(1, min(most, window - 1))
+
+
+def cache_layers(spec: Spec) -> list[str]:
+    """The cache's layers by kind. Where all of them slide, one more that no layer uses: TVM's
+    cache fails without any that sees everything (0.27.0.post1)."""
+    kinds = ["mha" if window is None else "mha_sliding" for window in spec.windows]
+    return kinds if "mha" in kinds else [*kinds, "mha"]

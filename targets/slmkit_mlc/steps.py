@@ -1,0 +1,58 @@
+"""Real steps through every function of a library, so that its kernels run on real numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tvm
+
+from slmkit_mlc.definition import Definition
+from slmkit_mlc.machine import Machine
+
+SEED = 7
+TEMPERATURE = 0.7
+
+
+def drive(machine: Machine, definition: Definition) -> None:
+    """A chunk, a ragged chunk, tokens, two sequences at once, a fork, a look into the cache."""
+    spec, chunk = definition.spec, definition.limits.prefill
+    random = np.random.default_rng(SEED)
+
+    def ids(count: int) -> Any:
+        return random.integers(0, spec.vocabulary, count)
+
+    ragged = min(chunk // 2 + 1, definition.limits.context - chunk - 4)
+    machine.call("prefill", ids(chunk))
+    machine.call("prefill", ids(max(2, ragged)))
+    logits = machine.call("decode", ids(1))[0]
+    _fork(machine, 0, 1)
+    machine.call("batch_decode", ids(2), (1, 1))
+    machine.reset()
+    _builtin("kv_state_add_sequence")(machine.cache, 1)
+    both = (max(1, chunk // 2), max(1, chunk // 4))
+    ends = machine.tensor(np.cumsum(both).astype(np.int32) - 1)
+    machine.call("batch_prefill", ids(sum(both)), both, ends)
+    machine.reset()
+    machine.call("batch_verify", ids(max(1, chunk // 8)))
+    machine.machine["softmax_with_temperature"](
+        machine.tensor(logits), machine.tensor(np.full(1, TEMPERATURE, np.float32))
+    )
+    _look(machine, definition)
+
+
+def _fork(machine: Machine, source: int, copy: int) -> None:
+    """A second sequence that begins like the first, and has the last page to itself."""
+    _builtin("kv_state_fork_sequence")(machine.cache, source, copy, -1)
+
+
+def _look(machine: Machine, definition: Definition) -> None:
+    """Keys and values of the cache, as a debugger asks for them."""
+    spec, length = definition.spec, max(1, definition.limits.prefill // 8)
+    shape = (len(spec.windows), length, spec.kv_heads, spec.head_width)
+    keys, values = (tvm.runtime.tensor(np.zeros(shape, np.float16)) for _ in range(2))
+    _builtin("attention_kv_cache_debug_get_kv")(machine.cache, 0, 0, length, keys, values)
+
+
+def _builtin(name: str) -> Any:
+    return tvm.get_global_func(f"vm.builtin.{name}")

@@ -1,0 +1,162 @@
+"""Write the ``mlc`` artifact: parameters, chat configuration, a library for each GPU."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from slmkit.target import Artifact, Job, Mode, Tensor
+from slmkit.worker import call
+from slmkit_mlc.chat import write_chat_config
+from slmkit_mlc.contract import CHAT_CONFIG, TENSOR_CACHE, contract, prefix_of
+from slmkit_mlc.definition import Definition, definition_for
+from slmkit_mlc.gpus import Gpu
+from slmkit_mlc.handover import compile_with_mlc_llm
+from slmkit_mlc.metal import metal_present
+from slmkit_mlc.opencl import runtime
+from slmkit_mlc.options import COMPILER, chosen_gpus, library_name, quantization_of
+
+PARAMS = "params"
+SHARD_MB = 32  # of a file of parameters: what MLC's apps download at a time
+TOGETHER = 2  # libraries compiled at a time
+SLOW = 2  # golden prompts that a GPU's kernels read on a CPU
+NO_OPENCL = "mlc: no OpenCL runtime is installed: no kernel was executed (the extra opencl has one)"
+NO_METAL = "mlc: no Metal GPU is here: its code was generated and never executed"
+Progress = Callable[[int, int], None]
+
+
+def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
+    """Convert the parameters once, then compile for one GPU after the other."""
+    definition, gpus = definition_for(job), chosen_gpus(job)
+    table = definition.table
+    quantization = quantization_of(job.codes.schemes, table, job.about["recipe"])
+    steps = len(gpus) + 1
+    write_params(definition, job, folder / PARAMS)
+    exact = write_chat_config(job, definition, quantization, folder / PARAMS / CHAT_CONFIG)
+    _copy_tokenizer(job, folder / PARAMS)
+    definition.write(folder)
+    progress(1, steps)
+    libraries: dict[str, dict[str, Any]] = {}
+    with ThreadPoolExecutor(TOGETHER) as pool:  # each waits for a process of its own
+        made = pool.map(lambda gpu: _library(job, gpu, quantization, folder), gpus)
+        for at, (gpu, library) in enumerate(zip(gpus, made, strict=True)):
+            libraries[gpu.name] = library
+            progress(at + 2, steps)
+    facts = {
+        "params": PARAMS, "libraries": libraries, "quantization": quantization,
+        "layout": definition.layout, "prefill": definition.limits.prefill,
+        "context_length": job.context_length, "chat_template": "exact" if exact else "differs",
+        "report": _said(libraries, exact), "not_executed": _not_executed(gpus),
+    }  # fmt: skip
+    inputs, outputs = _border(definition)
+    form = "MLC model library (TVM system library) and parameters"
+    return Artifact(job.artifact, version, form, modes_of(gpus), inputs, outputs, facts, "float16")
+
+
+def write_params(definition: Definition, job: Job, folder: Path) -> None:
+    """``tensor-cache.json`` and its shards, a parameter at a time."""
+    from tvm.contrib import tvmjs
+
+    tvmjs.dump_tensor_cache(
+        definition.table.values(job.codes), str(folder), encode_format="raw",
+        shard_cap_mb=SHARD_MB, show_progress=False,
+    )  # fmt: skip
+
+
+def modes_of(gpus: Sequence[Gpu]) -> tuple[Mode, ...]:
+    """On this processor in both types; each GPU's kernels where a runtime takes them."""
+    modes = [
+        Mode("float32", "the program in float32, on this processor", {"reference": "lowering"}),
+        Mode("float16", "the program in float16, on this processor", {"reference": "gpu"}),
+    ]
+    for gpu in gpus if runtime() else ():
+        own = gpu.target["kind"] == "opencl"
+        about = "the library's own kernels" if own else "its schedules, in OpenCL instead of Metal"
+        name = gpu.name if own else f"{gpu.name}-schedule"
+        modes.append(Mode(name, f"{about}, on a CPU", {"reference": "gpu"}, SLOW))
+    if metal_present() and any(gpu.target["kind"] == "metal" for gpu in gpus):
+        modes.append(Mode("apple-metal", "on this Mac's GPU", {"reference": "gpu"}, SLOW))
+    return tuple(modes)
+
+
+def _library(job: Job, gpu: Gpu, quantization: str, folder: Path) -> dict[str, Any]:
+    """Compile one library, and execute its kernels where a runtime takes them."""
+    name = library_name(job.about["model"], quantization, gpu)
+    file = f"{name}.tar"
+    made = _compiled(job, gpu, name, quantization, folder / file)
+    found = {"file": file, "model_lib": name, "prefix": prefix_of(name), **made}
+    if runtime() and made["functions"]:
+        payload = {"folder": str(folder), "params": PARAMS, "gpu": gpu.name, "library": file}
+        about = f"executes the kernels of {gpu.name}"
+        found["kernels"] = call("slmkit_mlc.check:check_job", payload, _quiet, about)
+    return found
+
+
+def _compiled(job: Job, gpu: Gpu, name: str, quantization: str, out: Path) -> dict[str, Any]:
+    """One library: by TVM in a process of its own, or by mlc_llm."""
+    if job.options.get("compiler") == COMPILER:
+        return compile_with_mlc_llm(out.parent / PARAMS / CHAT_CONFIG, gpu, name, quantization, out)
+    payload = {
+        **job.payload, "gpu": gpu.as_json, "library": name, "quantization": quantization,
+        "out": str(out),
+    }  # fmt: skip
+    found: dict[str, Any] = call(
+        "slmkit_mlc.compile:compile_job", payload, _quiet, f"compiles for {gpu.name}"
+    )
+    return found
+
+
+def _quiet(done: int, total: int) -> None:
+    """Progress is told of whole libraries."""
+
+
+def _copy_tokenizer(job: Job, folder: Path) -> None:
+    names = contract()["tokenizer_files"]
+    for path in job.tokens.files:
+        if path.name in names:
+            shutil.copyfile(path, folder / path.name)
+
+
+def _not_executed(gpus: Sequence[Gpu]) -> list[str]:
+    found = [] if runtime() else [NO_OPENCL]
+    metal = any(gpu.target["kind"] == "metal" for gpu in gpus)
+    return [*found, NO_METAL] if metal and not metal_present() else found
+
+
+def _said(libraries: Mapping[str, Mapping[str, Any]], exact: bool) -> list[str]:
+    """For the build's report."""
+    lines = []
+    for gpu, each in libraries.items():
+        if each["memory"]:
+            most = max(each["memory"].values()) / 1e6
+            lines.append(f"{gpu}: at most {most:.1f} MB of working memory, by the static plan")
+        if "kernels" in each:
+            lines.append(f"{gpu}: {_executed(each['kernels'])}")
+    if not exact:
+        lines.append(
+            "the chat template is not of MLC's form: let the app render it and send plain text"
+        )
+    return lines
+
+
+def _executed(found: Mapping[str, Any]) -> str:
+    """How many kernels were executed, how many of their functions were compared."""
+    left = ", ".join(name.removesuffix("_kernel") for name in found["not_executed"]) or "none"
+    return (
+        f"{found['executed']} of {found['kernels']} kernels executed on {found['runtime']}; "
+        f"{found['compared']} functions compared, the worst {found['worst']} at "
+        f"{found['worst_db']} dB; not executed: {left}"
+    )
+
+
+def _border(definition: Definition) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """What ``decode`` takes and gives; ``functions`` in the facts have the others."""
+    spec = definition.spec
+    row = Tensor("input_embed", "float16", (1, 1, spec.width), "a row that the function embed gave")
+    cache = Tensor("paged_kv_cache", "object", (), "made by create_tir_paged_kv_cache")
+    params = Tensor("packed_params", "tuple", (), f"the parameters of {TENSOR_CACHE}, in order")
+    logits = Tensor("logits", "float32", (1, 1, spec.vocabulary), "next-token scores")
+    return (row, cache, params), (logits, cache)
