@@ -9,30 +9,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from slmkit.errors import SlmkitError
-from slmkit.target import Job, TokenFacts
+from slmkit.target import Chat, Job, TokenFacts
 from slmkit_mlc.contract import contract
 from slmkit_mlc.definition import Definition
 
 VERSION = "0.1.0"
+EXACT, NO_SYSTEM, DIFFERS = "exact", "no system", "differs"
+PLACE = "{system_message}"
 SYSTEM, USER, ANSWER = "<<the system>>", "<<a question>>", "<<an answer>>"
 WORDS = {"user": "{user_message}", "assistant": "{assistant_message}", "tool": "{tool_message}"}
 Messages = Sequence[Mapping[str, str]]
 
 
-def chat_config(job: Job, definition: Definition, quantization: str) -> tuple[dict[str, Any], bool]:
-    """The file's content, and whether MLC's form of the template says the same as the template."""
+def chat_config(job: Job, definition: Definition, quantization: str) -> tuple[dict[str, Any], str]:
+    """The file's content, and how well MLC's form of the template says the same."""
     spec, limits, tokens = job.spec, definition.limits, job.tokens
     sizes = {
         "vocab_size": spec.vocabulary, "context_window_size": limits.context,
         "sliding_window_size": -1, "prefill_chunk_size": limits.prefill,
         "tensor_parallel_shards": 1, "pipeline_parallel_stages": 1,
     }  # fmt: skip
-    template, exact = conversation(tokens)
+    template, likeness = conversation(tokens)
     names = contract()["tokenizer_files"]
     values = {
         "version": VERSION, "model_type": spec.model_type, "quantization": quantization,
@@ -51,71 +52,61 @@ def chat_config(job: Job, definition: Definition, quantization: str) -> tuple[di
         "pad_token_id": tokens.pad or 0, "bos_token_id": tokens.bos,
         "eos_token_id": list(tokens.stop), "model_task": "chat",
     }  # fmt: skip
-    return values, exact
+    return values, likeness
 
 
-def conversation(tokens: TokenFacts) -> tuple[dict[str, Any], bool]:
-    """MLC's form of the chat template, and whether it says the same; without a template, words
-    alone."""
-    plain = _form(tokens, "", False, {"user": "", "assistant": ""}, [""])
+def conversation(tokens: TokenFacts) -> tuple[dict[str, Any], str]:
+    """MLC's form of the chat template, and how well it says the same: ``exact``, ``no system``
+    (without a system's words exact, with them they are lost) or ``differs``."""
     if tokens.chat is None:
-        return plain, True
+        return _form(tokens, PLACE, "", {"user": "", "assistant": ""}, [""]), EXACT
     try:
-        found = _derived(tokens)
-        exact = all(joined(found, each) == tokens.chat(each, True) for each in _conversations())
+        form = _derived(tokens, tokens.chat)
+        exact = all(joined(form, each) == tokens.chat(each, True) for each in _conversations(form))
     except (ValueError, SlmkitError):  # the template is of no such form
-        return plain, False
-    return found, exact
+        return _form(tokens, PLACE, "", {"user": "", "assistant": ""}, [""]), DIFFERS
+    known = EXACT if PLACE in form["system_template"] else NO_SYSTEM
+    return form, known if exact else DIFFERS
 
 
-def _derived(tokens: TokenFacts) -> dict[str, Any]:
+def _derived(tokens: TokenFacts, render: Chat) -> dict[str, Any]:
     """Openings and separators, by what stands around known words."""
-    render = tokens.chat
-    if render is None:
-        raise ValueError("there is no template")
     user, answer = {"role": "user", "content": USER}, {"role": "assistant", "content": ANSWER}
-    system = _with_system(tokens, user)
     alone, opened = render([user], False), render([user], True)
     both = render([user, answer, user], False)
     between, after_answer = both.partition(USER)[2].split(ANSWER)
-    next_user, opening = after_answer.partition(USER)[0], opened.removeprefix(alone)
-    text, role = _head(alone.partition(USER)[0], next_user, system)
+    opening = opened.removeprefix(alone)
+    last = render([user, answer], False).partition(ANSWER)[2]  # what ends an answer
+    role = after_answer.partition(USER)[0].removeprefix(last)
+    head = alone.partition(USER)[0].removesuffix(role)
+    template, message = _system(render, user, role, head)
     roles = {"user": role, "assistant": opening}
-    seps = [between.removesuffix(opening), next_user.removesuffix(role)]
-    return _form(tokens, text, system is not None, roles, seps)
+    return _form(tokens, template, message, roles, [between.removesuffix(opening), last])
 
 
-def _head(before: str, next_user: str, system: str | None) -> tuple[str, str]:
-    """What begins a conversation, and a user's opening: the longest end that both have."""
-    pairs = zip(reversed(before), reversed(next_user), strict=False)
-    length = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    role = before[len(before) - length :]
-    return (before if system is None else system).removesuffix(role), role
-
-
-def _with_system(tokens: TokenFacts, user: Mapping[str, str]) -> str | None:
-    """What stands before a user's words after a system's; None if the template knows none, or has
-    one of its own."""
-    if tokens.chat is None:
-        return None
+def _system(render: Chat, user: Mapping[str, str], role: str, head: str) -> tuple[str, str]:
+    """What begins a conversation: with a place for a system's words, and those that the template
+    itself puts there; without a place where a missing system leaves something else."""
     try:
-        whole = tokens.chat([{"role": "system", "content": SYSTEM}, user], False)
+        whole = render([{"role": "system", "content": SYSTEM}, user], False)
     except SlmkitError:  # the template refuses a system's words
-        return None
-    before = whole.partition(USER)[0]
-    return before.replace(SYSTEM, "{system_message}") if SYSTEM in before else None
+        return head, ""
+    first, known, rest = whole.partition(USER)[0].removesuffix(role).partition(SYSTEM)
+    inside = len(head) - len(first) - len(rest)
+    if known and inside >= 0 and head.startswith(first) and head.endswith(rest):
+        return first + PLACE + rest, head[len(first) : len(first) + inside]
+    return head, ""
 
 
 def _form(
-    tokens: TokenFacts, system: str, named: bool, roles: dict[str, str], seps: list[str]
+    tokens: TokenFacts, template: str, message: str, roles: dict[str, str], seps: list[str]
 ) -> dict[str, Any]:
     return {
-        "name": "slmkit", "system_template": system if named else "{system_message}",
-        "system_message": "" if named else system, "system_prefix_token_ids": None,
-        "add_role_after_system_message": True, "roles": {**roles, "tool": roles["user"]},
-        "role_templates": WORDS, "messages": [], "seps": seps, "role_content_sep": "",
-        "role_empty_sep": "", "stop_str": [], "stop_token_ids": list(tokens.stop),
-        "function_string": "", "use_function_calling": False,
+        "name": "slmkit", "system_template": template, "system_message": message,
+        "system_prefix_token_ids": None, "add_role_after_system_message": True,
+        "roles": {**roles, "tool": roles["user"]}, "role_templates": WORDS, "messages": [],
+        "seps": seps, "role_content_sep": "", "role_empty_sep": "", "stop_str": [],
+        "stop_token_ids": list(tokens.stop), "function_string": "", "use_function_calling": False,
     }  # fmt: skip
 
 
@@ -124,7 +115,7 @@ def joined(form: Mapping[str, Any], messages: Messages) -> str:
     message, spoken = form["system_message"], list(messages)
     if spoken and spoken[0]["role"] == "system":
         message = spoken.pop(0)["content"]
-    text: str = form["system_template"].replace("{system_message}", message)
+    text: str = form["system_template"].replace(PLACE, message)
     seps = form["seps"] * (3 - len(form["seps"]))
     for each in spoken:
         sep = seps[each["role"] == "assistant"]
@@ -133,12 +124,15 @@ def joined(form: Mapping[str, Any], messages: Messages) -> str:
     return whole
 
 
-def _conversations() -> list[Messages]:
+def _conversations(form: Mapping[str, Any]) -> list[Messages]:
     """What the two forms are compared on."""
     user = [{"role": "user", "content": text} for text in ("Hello!", "And then?", "Thanks.")]
     answer = [{"role": "assistant", "content": text} for text in ("Hi.", "Nothing.")]
-    return [[user[0]], [user[0], answer[0], user[1]],
-            [user[0], answer[0], user[1], answer[1], user[2]]]  # fmt: skip
+    turns = [user[0], answer[0], user[1], answer[1], user[2]]
+    found: list[Messages] = [turns[:1], turns[:3], turns]
+    if PLACE in form["system_template"]:
+        found.append([{"role": "system", "content": "Be brief."}, *turns[:3]])
+    return found
 
 
 def tokenizer_info(tokens: TokenFacts) -> dict[str, Any]:
@@ -160,8 +154,8 @@ def _info(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def write_chat_config(job: Job, definition: Definition, quantization: str, path: Path) -> bool:
-    """Write the file; whether the template's form is exact."""
-    values, exact = chat_config(job, definition, quantization)
+def write_chat_config(job: Job, definition: Definition, quantization: str, path: Path) -> str:
+    """Write the file; how well its template says the same."""
+    values, likeness = chat_config(job, definition, quantization)
     path.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
-    return exact
+    return likeness

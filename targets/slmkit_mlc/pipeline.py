@@ -31,24 +31,30 @@ def lowering(
     passes = relax.transform
 
     @tvm.transform.module_pass(opt_level=0)
-    def looking(mod: Module, _: Any) -> Module:
-        if look is not None:
-            look(mod)
-        return mod
-
-    @tvm.transform.module_pass(opt_level=0)
     def run(mod: Module, _: Any) -> Module:
         return tvm.transform.Sequential([
             relax.backend.DispatchSampling(), relax.backend.DispatchSortScan(),
             passes.LegalizeOps(), passes.AnnotateTIROpPattern(), passes.FoldConstant(),
             passes.FuseOps(), passes.FuseTIR(), passes.DeadCodeElimination(),
-            looking, schedules, WorkspacesPlanned(), IndicesNarrowed(),
+            seeing(look), schedules, WorkspacesPlanned(), IndicesNarrowed(),
             passes.RewriteDataflowReshape(), passes.DeadCodeElimination(),
             passes.ToNonDataflow(), passes.RemovePurityChecking(), passes.CallTIRRewrite(),
             passes.StaticPlanBlockMemory(), _described(metadata), passes.LowerAllocTensor(),
             passes.KillAfterLastUse(), passes.LowerRuntimeBuiltin(), passes.VMShapeLower(),
             passes.AttachGlobalSymbol(),
         ])(_bounded(mod, bounds))  # fmt: skip
+
+    return run
+
+
+def seeing(look: Look | None) -> Pass:
+    """A pass that changes nothing."""
+
+    @tvm.transform.module_pass(opt_level=0)
+    def run(mod: Module, _: Any) -> Module:
+        if look is not None:
+            look(mod)
+        return mod
 
     return run
 

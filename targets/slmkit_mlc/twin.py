@@ -24,7 +24,7 @@ from slmkit_mlc.definition import Definition
 from slmkit_mlc.gpus import Gpu
 from slmkit_mlc.library import objects
 from slmkit_mlc.opencl import Device, Kernel
-from slmkit_mlc.pipeline import RULES, Look, for_gpu
+from slmkit_mlc.pipeline import RULES, Look, for_gpu, seeing
 
 GENERATOR = "target.build.opencl"
 SECTION = "// Function: "
@@ -39,15 +39,18 @@ class Twin:
     def __init__(
         self, definition: Definition, gpu: Gpu, library: Path | None,
         change: Callable[[Any], Any] | None = None, look: Look | None = None,
+        scheduled: Look | None = None,
     ) -> None:  # fmt: skip
+        """``look`` sees the kernels before they are scheduled, ``scheduled`` after."""
         mod = gpu_module(definition, gpu)
         mod = change(mod) if change else mod
         numbers = sum(matrix.rows * matrix.width for matrix in definition.table.matrices.values())
         self.device = Device(numbers >= OPTIMIZED_FROM)
         here = local(gpu)
         with _captured() as kernels:
+            schedules = tvm.transform.Sequential([for_gpu(here), seeing(scheduled)])
             self.executable = build(
-                mod, here.code_target, for_gpu(here), definition, {}, look=look, asserts=False
+                mod, here.code_target, schedules, definition, {}, look=look, asserts=False
             )
         self.kernels = kernels
         self.executed: set[str] = set()

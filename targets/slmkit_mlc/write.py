@@ -10,7 +10,7 @@ from typing import Any
 
 from slmkit.target import Artifact, Job, Mode, Tensor
 from slmkit.worker import call
-from slmkit_mlc.chat import write_chat_config
+from slmkit_mlc.chat import DIFFERS, EXACT, NO_SYSTEM, write_chat_config
 from slmkit_mlc.contract import CHAT_CONFIG, TENSOR_CACHE, contract, prefix_of
 from slmkit_mlc.definition import Definition, definition_for
 from slmkit_mlc.gpus import Gpu
@@ -25,6 +25,11 @@ TOGETHER = 2  # libraries compiled at a time
 SLOW = 2  # golden prompts that a GPU's kernels read on a CPU
 NO_OPENCL = "mlc: no OpenCL runtime is installed: no kernel was executed (the extra opencl has one)"
 NO_METAL = "mlc: no Metal GPU is here: its code was generated and never executed"
+TEMPLATE = {  # what MLC's form of the chat template cannot say
+    EXACT: [],
+    NO_SYSTEM: ["MLC's form of the chat template has no place for a system's words"],
+    DIFFERS: ["MLC has no form of this chat template: let the app render it, and send plain text"],
+}
 Progress = Callable[[int, int], None]
 
 
@@ -35,7 +40,7 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     quantization = quantization_of(job.codes.schemes, table, job.about["recipe"])
     steps = len(gpus) + 1
     write_params(definition, job, folder / PARAMS)
-    exact = write_chat_config(job, definition, quantization, folder / PARAMS / CHAT_CONFIG)
+    likeness = write_chat_config(job, definition, quantization, folder / PARAMS / CHAT_CONFIG)
     _copy_tokenizer(job, folder / PARAMS)
     definition.write(folder)
     progress(1, steps)
@@ -48,8 +53,8 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     facts = {
         "params": PARAMS, "libraries": libraries, "quantization": quantization,
         "layout": definition.layout, "prefill": definition.limits.prefill,
-        "context_length": job.context_length, "chat_template": "exact" if exact else "differs",
-        "report": _said(libraries, exact), "not_executed": _not_executed(gpus),
+        "context_length": job.context_length, "chat_template": likeness,
+        "report": _said(libraries, likeness), "not_executed": _not_executed(gpus),
     }  # fmt: skip
     inputs, outputs = _border(definition)
     form = "MLC model library (TVM system library) and parameters"
@@ -126,7 +131,7 @@ def _not_executed(gpus: Sequence[Gpu]) -> list[str]:
     return [*found, NO_METAL] if metal and not metal_present() else found
 
 
-def _said(libraries: Mapping[str, Mapping[str, Any]], exact: bool) -> list[str]:
+def _said(libraries: Mapping[str, Mapping[str, Any]], likeness: str) -> list[str]:
     """For the build's report."""
     lines = []
     for gpu, each in libraries.items():
@@ -135,10 +140,7 @@ def _said(libraries: Mapping[str, Mapping[str, Any]], exact: bool) -> list[str]:
             lines.append(f"{gpu}: at most {most:.1f} MB of working memory, by the static plan")
         if "kernels" in each:
             lines.append(f"{gpu}: {_executed(each['kernels'])}")
-    if not exact:
-        lines.append(
-            "the chat template is not of MLC's form: let the app render it and send plain text"
-        )
+    lines += TEMPLATE[likeness]
     return lines
 
 
