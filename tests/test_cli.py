@@ -10,8 +10,8 @@ import sys
 import pytest
 from click.testing import CliRunner
 
+from slmkit.backends import BUILT_IN
 from slmkit.cli import main
-from slmkit.target import BUILT_IN
 from tiny_models import STORIES
 
 HEAVY = (
@@ -102,12 +102,12 @@ def test_lists_are_tables_or_json():
 
 
 def test_doctor_gives_the_command_for_what_is_missing(monkeypatch):
-    monkeypatch.setattr("slmkit.target._version", lambda name: None)
+    monkeypatch.setattr("slmkit.backends._version", lambda name: None)
     assert 'pip install "slmkit[ort]"' in slmkit("doctor").stdout
 
 
 def test_a_missing_backend_is_one_sentence_with_the_command(tmp_path, monkeypatch):
-    monkeypatch.setattr("slmkit.target._version", lambda name: None)
+    monkeypatch.setattr("slmkit.backends._version", lambda name: None)
     failed = slmkit("build", "--target", "android", "--model", STORIES, "--out", tmp_path, expect=1)
     assert failed.stderr.splitlines() == [
         "Error: the artifact ort needs onnx, onnxruntime",

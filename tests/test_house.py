@@ -21,6 +21,7 @@ LAYERS = [  # a module may import from its own line and from those below it
     {"emit", "proof", "parity_run", "calibration"},
     {"job"},
     {"parity", "bundle", "memory", "generate", "golden"},
+    {"backends"},
     {"target", "cache", "manifest", "worker"},
     {"quant", "checkpoint"},
     {"reference", "record", "host", "parts"},

@@ -57,10 +57,14 @@ def test_help_and_recipes_are_in_the_wheel(installed, tmp_path):
 
 
 def test_a_small_build_works_from_the_wheel(installed, tmp_path):
-    words = ("build", "--target", "android", "--model", STORIES, "--soc", "sm8650", "--json")
+    words = ("build", "--target", "android", "--model", STORIES, "--soc", "sm8650",
+             "--artifacts", "ort,hexagon,litert", "--json")  # fmt: skip
     built = json.loads(run(installed, *words, cwd=tmp_path))
     assert built["passed"]
     assert {line["artifact"] for line in built["lines"]} == {"ort", "hexagon", "litert", "all"}
+    data = "from slmkit_mlc.gpus import known_gpus; from slmkit_mlc.contract import contract"
+    python = installed.with_name("python")
+    run(python, "-c", f"{data}; assert known_gpus() and contract()", cwd=tmp_path)
     assert "girl" in run(installed, "run", built["bundle"], "--prompt", "Once", cwd=tmp_path)
 
 

@@ -126,7 +126,7 @@ def check_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
     """In a process of its own: kernels in the library, executed, compared; the worst of them."""
     folder = Path(payload["folder"])
     definition, gpu = read_definition(folder), known_gpus()[payload["gpu"]]
-    library = folder / payload["library"] if gpu.target["kind"] == "opencl" else None
+    library = folder / payload["library"] if payload["library"] else None
     checker, twin, machine = watched_twin(definition, gpu, library, folder / payload["params"])
     drive(machine, definition)
     for name, expected, got in compared_logits(machine, definition, gpu.target["kind"] == "metal"):

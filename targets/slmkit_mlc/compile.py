@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from slmkit.job import job_of
 from slmkit_mlc.contract import FUNCTIONS, prefix_of
 from slmkit_mlc.definition import Definition, definition_for
 from slmkit_mlc.gpus import Gpu, gpu_from_json
+from slmkit_mlc.library import objects, write_objects
 from slmkit_mlc.logits import add_logit_functions
 from slmkit_mlc.pipeline import Look, Pass, for_gpu, lowering
 from slmkit_mlc.program import Writer
@@ -27,6 +28,7 @@ Module = Any
 
 def compile_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
     """In the process of its own: one GPU's library, and what is in it."""
+    signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # TVM's handler reads symbols for a minute
     definition = definition_for(job_of(payload))
     gpu, name = gpu_from_json(payload["gpu"]), payload["library"]
     mod = gpu_module(definition, gpu)
@@ -36,8 +38,9 @@ def compile_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
     executable = build(
         mod, gpu.code_target, for_gpu(gpu), definition, metadata, prefix=prefix_of(name)
     )
-    executable.export_library(payload["out"], fcompile=tar.tar)
-    sys.stderr.write(f"wrote {Path(payload['out']).name}\n")
+    out = Path(payload["out"])
+    executable.export_library(str(out), fcompile=tar.tar)
+    write_objects(out, objects(out))
     return {"functions": signatures, "memory": metadata["memory_usage"]}
 
 

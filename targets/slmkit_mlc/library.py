@@ -1,9 +1,11 @@
-"""Reading a library back: its objects, their format, what lies in them."""
+"""A library is a .tar of object files: reading it back, and writing the same one every time."""
 
 from __future__ import annotations
 
+import io
 import struct
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 ELF, MACH_O = b"\x7fELF", b"\xcf\xfa\xed\xfe"
@@ -18,6 +20,15 @@ def objects(path: Path) -> dict[str, bytes]:
             for member in archive.getmembers()
             if (stream := archive.extractfile(member)) is not None
         }
+
+
+def write_objects(path: Path, found: Mapping[str, bytes]) -> None:
+    """Object files in the order of their names, without times and owners."""
+    with tarfile.open(path, "w") as archive:
+        for name in sorted(found):
+            member = tarfile.TarInfo(name)
+            member.size = len(found[name])
+            archive.addfile(member, io.BytesIO(found[name]))
 
 
 def form_of(data: bytes) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import tvm
 from tvm import relax, tirx
 from tvm.s_tir import dlight
+from tvm.tirx.buffer import is_buffer_var
 
+from slmkit.worker import doing
 from slmkit_mlc.contract import METADATA
 from slmkit_mlc.gpus import Gpu
 from slmkit_mlc.workspace import WorkspacesPlanned
@@ -76,21 +77,35 @@ class IndicesNarrowed:
 
 
 def for_cpu() -> Pass:
-    """dlight's schedule for matrix-vector products; the rest runs as it is written."""
-    return dlight.ApplyDefaultSchedule(dlight.cpu.GEMV())
+    """dlight's schedule for products of codes and a vector; the rest runs as it is written. With
+    numbers instead of codes, it unrolls until LLVM takes minutes for a kernel."""
+
+    @tvm.transform.module_pass(opt_level=0)
+    def run(mod: Module, _: Any) -> Module:
+        rule = dlight.ApplyDefaultSchedule(dlight.cpu.GEMV())
+        for own, function in mod.functions_items():
+            if isinstance(function, tirx.PrimFunc) and _reads_codes(function):
+                mod[own] = rule(tvm.IRModule({own: function}))[own]
+        return mod
+
+    return run
+
+
+def _reads_codes(function: Any) -> bool:
+    return any(is_buffer_var(each) and str(each.dtype) == "uint32" for each in function.params)
 
 
 def for_gpu(gpu: Gpu) -> Pass:
-    """Every kernel for a GPU, one at a time, and its name on stderr before: a rule of dlight may
-    end the process, and then this line is its last word."""
+    """Every kernel for a GPU, one at a time: a rule of dlight may end the process, which then is
+    known to have died at this kernel."""
 
     @tvm.transform.module_pass(opt_level=0)
     def run(mod: Module, _: Any) -> Module:
         for own, function in sorted(mod.functions_items(), key=lambda each: each[0].name_hint):
             if isinstance(function, tirx.PrimFunc) and SCHEDULED not in function.attrs:
-                sys.stderr.write(f"scheduling {own.name_hint} for {gpu.name}\n")
-                sys.stderr.flush()
+                doing(f"scheduling {own.name_hint}")
                 mod = _scheduled(mod, own, function, gpu)
+        doing(f"generating code for {len(mod.functions)} functions")
         return mod
 
     return run

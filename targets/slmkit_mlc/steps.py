@@ -9,6 +9,7 @@ import tvm
 
 from slmkit_mlc.definition import Definition
 from slmkit_mlc.machine import Machine
+from slmkit_mlc.sizes import cache_layers
 
 SEED = 7
 TEMPERATURE = 0.7
@@ -38,7 +39,8 @@ def drive(machine: Machine, definition: Definition) -> None:
     machine.machine["softmax_with_temperature"](
         machine.tensor(logits), machine.tensor(np.full(1, TEMPERATURE, np.float32))
     )
-    _look(machine, definition)
+    if "mha_sliding" not in cache_layers(spec):  # TVM looks into no other cache
+        _look(machine, definition)
 
 
 def _fork(machine: Machine, source: int, copy: int) -> None:
@@ -49,7 +51,7 @@ def _fork(machine: Machine, source: int, copy: int) -> None:
 def _look(machine: Machine, definition: Definition) -> None:
     """Keys and values of the cache, as a debugger asks for them."""
     spec, length = definition.spec, max(1, definition.limits.prefill // 8)
-    shape = (len(spec.windows), length, spec.kv_heads, spec.head_width)
+    shape = (len(cache_layers(spec)), length, spec.kv_heads, spec.head_width)
     keys, values = (tvm.runtime.tensor(np.zeros(shape, np.float16)) for _ in range(2))
     _builtin("attention_kv_cache_debug_get_kv")(machine.cache, 0, 0, length, keys, values)
 

@@ -94,7 +94,8 @@ def _library(job: Job, gpu: Gpu, quantization: str, folder: Path) -> dict[str, A
     made = _compiled(job, gpu, name, quantization, folder / file)
     found = {"file": file, "model_lib": name, "prefix": prefix_of(name), **made}
     if runtime() and made["functions"]:
-        payload = {"folder": str(folder), "params": PARAMS, "gpu": gpu.name, "library": file}
+        own = file if gpu.target["kind"] == "opencl" else None  # Metal's language runs nowhere here
+        payload = {"folder": str(folder), "params": PARAMS, "gpu": gpu.name, "library": own}
         about = f"executes the kernels of {gpu.name}"
         found["kernels"] = call("slmkit_mlc.check:check_job", payload, _quiet, about)
     return found

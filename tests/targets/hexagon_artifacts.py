@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from slmkit.backends import find_backend
 from slmkit.cache import Cache
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.job import token_facts
@@ -17,7 +18,7 @@ from slmkit.progress import Silent
 from slmkit.recipe import Recipe, load_recipe
 from slmkit.record import listen
 from slmkit.reference import logits
-from slmkit.target import Artifact, Job, find_backend
+from slmkit.target import Artifact, Job
 from slmkit_onnx.hexagon.open import open_runner
 
 CONTEXT, CHUNK, TOKENS = 64, 16, 50
@@ -34,6 +35,15 @@ ALL_SCHEMES = {
     "lut6-g16": {"encoding": "palette", "bits": 6, "group_rows": 16},
     "lut4-g8": {"encoding": "palette", "bits": 4, "group_rows": 8},
 }
+
+
+def recipe_of(scheme: dict[str, Any] | None) -> Recipe:
+    """The recipe int4, or one scheme for every weight."""
+    recipe = load_recipe("int4")
+    if scheme is None:
+        return recipe
+    rules = [{"match": ["*"], "scheme": scheme}]
+    return Recipe.model_validate({**recipe.model_dump(), "weights": rules})
 
 
 def job_of(folder: Path, scratch: Path, recipe: Recipe | None = None, **options: Any) -> Job:

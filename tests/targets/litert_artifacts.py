@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hexagon_artifacts import ALL_SCHEMES, CHUNK, CONTEXT, STEPS, ids_for
+from hexagon_artifacts import ALL_SCHEMES, CHUNK, CONTEXT, STEPS, ids_for, recipe_of
 
+from slmkit.backends import find_backend
 from slmkit.cache import Cache
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.emit import payload_of
@@ -15,8 +16,7 @@ from slmkit.job import job_of
 from slmkit.memory import matrix_schemes
 from slmkit.plan import codes_of
 from slmkit.progress import Silent
-from slmkit.recipe import Recipe, load_recipe
-from slmkit.target import Artifact, Job, find_backend
+from slmkit.target import Artifact, Job
 
 SCHEMES: dict[str, dict[str, Any]] = {
     **{name: ALL_SCHEMES[name] for name in ("int4-g32", "int4-free-g32", "int4-per-channel")},
@@ -27,11 +27,7 @@ SCHEMES: dict[str, dict[str, Any]] = {
 
 def litert_job(folder: Path, scratch: Path, scheme: str = "", **more: Any) -> Job:
     """An emit job of the recipe int4, or of one scheme for every weight."""
-    recipe = load_recipe("int4")
-    if scheme:
-        values = recipe.model_dump()
-        values["weights"] = [{"match": ["*"], "scheme": SCHEMES[scheme]}]
-        recipe = Recipe.model_validate(values)
+    recipe = recipe_of(SCHEMES[scheme] if scheme else None)
     checkpoint = open_checkpoint(folder)
     schemes = matrix_schemes(checkpoint.spec, recipe)
     codes = codes_of(checkpoint, schemes, Cache(scratch / "c"), Silent())

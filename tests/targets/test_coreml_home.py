@@ -9,9 +9,9 @@ from hexagon_artifacts import ALL_SCHEMES, job_of, reference_of, snr_db
 from home_answers import SENTENCES, right_answers
 from test_coreml_lowering import FLOAT16_FLOOR, FLOAT32_FLOOR, emitted, run
 
+from slmkit.backends import find_backend
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.recipe import Recipe, load_recipe
-from slmkit.target import find_backend
 from slmkit_coreml.options import read, unit_sizes
 from slmkit_coreml.package import WEIGHTS
 

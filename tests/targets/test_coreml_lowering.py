@@ -11,9 +11,9 @@ import pytest
 from coremltools.proto import Model_pb2
 from hexagon_artifacts import ALL_SCHEMES, STEPS, ids_for, job_of, reference_of, snr_db
 
+from slmkit.backends import find_backend
 from slmkit.errors import BackendError
 from slmkit.recipe import Recipe, Scheme, load_recipe
-from slmkit.target import find_backend
 from slmkit_coreml import contract
 from slmkit_coreml.evaluator import Package
 from slmkit_coreml.kernels import MISSING

@@ -10,7 +10,7 @@ import pytest
 from hexagon_artifacts import ids_for, reference_of, snr_db
 from test_coreml_lowering import FLOAT16_FLOOR, blobs, coreml_job, emitted, run
 
-from slmkit.target import find_backend
+from slmkit.backends import find_backend
 from slmkit_coreml.device import compute_plan
 from slmkit_coreml.embedding import Embedding, write_embedding
 from slmkit_coreml.evaluator import Package, Store

@@ -10,13 +10,13 @@ from hexagon_artifacts import emitted, job_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slmkit.backends import find_backend
 from slmkit.build import build
 from slmkit.errors import BackendError, RecipeError, SlmkitError
 from slmkit.parts import plan_parts
 from slmkit.plan import Request, make_plan
 from slmkit.progress import Silent
 from slmkit.recipe import Recipe, Scheme, load_recipe
-from slmkit.target import find_backend
 from slmkit_onnx.hexagon.compile import compile_part
 from slmkit_onnx.hexagon.qnn import reason
 from slmkit_onnx.hexagon.socs import SOCS

@@ -7,9 +7,9 @@ import pytest
 from hexagon_artifacts import ids_for, reference_of
 from litert_artifacts import SCHEMES, emitted, litert_job, run, token_snr_db
 
+from slmkit.backends import find_backend
 from slmkit.errors import BackendError
 from slmkit.recipe import Scheme
-from slmkit.target import find_backend
 from slmkit_litert import binding
 from slmkit_litert.binding import read_model, weights_of
 from slmkit_litert.weights import dequantized, pack_signed

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from slmkit.backends import find_backend
 from slmkit.cache import Cache
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.job import token_facts
@@ -17,7 +18,7 @@ from slmkit.progress import Silent
 from slmkit.recipe import Recipe, load_recipe
 from slmkit.record import listen
 from slmkit.reference import logits
-from slmkit.target import Job, find_backend
+from slmkit.target import Job
 from tiny_models import TINY
 
 FLOAT32_FLOOR = 100  # dB: ARCHITECTURE's floor for float32 arithmetic

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from slmkit import __version__, manifest, parity
+from slmkit.backends import versions_of
 from slmkit.bundle import check_place, list_files, written
 from slmkit.cache import Cache
 from slmkit.checkpoint.folder import Checkpoint
@@ -20,7 +21,7 @@ from slmkit.plan import Encoding, Plan, Request, codes_of, make_plan
 from slmkit.progress import Progress
 from slmkit.proof import Proof, answers, float_outputs, price
 from slmkit.quant.codes import CodesFile
-from slmkit.target import Artifact, versions_of
+from slmkit.target import Artifact
 
 NO_DEVICE = "no phone was involved: every artifact ran on this computer's runtimes only"
 TOKENIZER = "tokenizer"

@@ -5,15 +5,20 @@ from __future__ import annotations
 import platform
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from slmkit import __version__
+from slmkit.backends import BUILT_IN, artifact_names, installed, pip_command
 from slmkit.cache import default_folder
-from slmkit.target import BUILT_IN, artifact_names, installed, pip_command
 
 EXTRAS = {  # beyond backends: what it is for, and its packages
     "genai": (
         "Microsoft's runtime, to run the ort artifact as an app would",
         ("onnxruntime-genai",),
+    ),
+    "opencl": (
+        "a processor's OpenCL runtime, to execute mlc's kernels",
+        ("pyopencl", "intel-opencl-rt"),
     ),
     "test": ("the test suite", ("pytest", "pytest-xdist", "hypothesis", "onnxruntime-genai")),
     "crosscheck": ("comparing with transformers", ("torch", "transformers")),
@@ -52,5 +57,6 @@ def surroundings() -> dict[str, str]:
         "Python": sys.version.split()[0],
         "machine": f"{platform.system()} {platform.machine()}",
         "cache": str(default_folder()),
+        "mlc_llm": "installed" if find_spec("mlc_llm") else "not installed (for compiler: mlc_llm)",
         "other backends": ", ".join(others) or "none",
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slmkit import __version__, worker
+from slmkit.backends import find_backend, versions_of
 from slmkit.cache import Cache, file_hash, key_of
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.checkpoint.model_card import license_of
@@ -18,7 +19,7 @@ from slmkit.job import job_of, tokenizer_files
 from slmkit.progress import Progress
 from slmkit.quant.codes import CodesFile
 from slmkit.recipe import Recipe
-from slmkit.target import Artifact, artifact_from_json, find_backend, versions_of
+from slmkit.target import Artifact, artifact_from_json
 
 Payload = dict[str, Any]
 FACTS = "artifact.json"  # beside the files in the cache

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from slmkit import reference
+from slmkit.backends import find_backend
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.errors import SlmkitError
@@ -15,7 +16,7 @@ from slmkit.golden import Ids
 from slmkit.manifest import MANIFEST, Manifest, read_manifest
 from slmkit.models.spec import Spec
 from slmkit.ops import Floats
-from slmkit.target import Artifact, Runner, artifact_from_json, find_backend
+from slmkit.target import Artifact, Runner, artifact_from_json
 
 
 @dataclass(frozen=True)

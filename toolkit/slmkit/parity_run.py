@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from slmkit.backends import find_backend
 from slmkit.golden import Ids, chunks
 from slmkit.ops import Floats
-from slmkit.target import Runner, artifact_from_json, find_backend
+from slmkit.target import Runner, artifact_from_json
 from slmkit.worker import Report
 
 

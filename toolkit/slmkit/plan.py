@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slmkit import memory
+from slmkit.backends import find_backend
 from slmkit.cache import Cache, key_of
 from slmkit.calibration import calibration_texts
 from slmkit.checkpoint.folder import Checkpoint, open_checkpoint
@@ -19,7 +20,6 @@ from slmkit.quant.apply import quantize
 from slmkit.quant.codes import CodesFile
 from slmkit.recipe import ArtifactOptions, Recipe, Scheme, load_recipe
 from slmkit.record import listen, record
-from slmkit.target import find_backend
 
 CHIPS = "hexagon"  # the artifact that --soc is for
 EVERY = "all"  # how a report names the artifacts, if they share one encoding

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from slmkit import reference, worker
+from slmkit.backends import find_backend
 from slmkit.cache import Cache
 from slmkit.emit import emit_anew, payload_of, read_facts
 from slmkit.golden import golden_prompts
@@ -17,7 +18,7 @@ from slmkit.parity import signal_to_noise
 from slmkit.plan import Plan, Request, codes_of, make_plan
 from slmkit.progress import Progress
 from slmkit.quant.codes import CodesFile
-from slmkit.target import artifact_from_json, find_backend
+from slmkit.target import artifact_from_json
 from slmkit.worker import Report
 
 

@@ -69,15 +69,18 @@ def _converse(
         raise ValueError("the worker needs pipes")
     process.stdin.write(job.encode() + b"\n")
     process.stdin.flush()
+    now = ""
     for line in process.stdout:
         kind, *content = json.loads(line)
         if kind == "progress":
             report(content[0], content[1])
+        elif kind == "doing":
+            now = content[0]
         elif kind == "error":
             raise SlmkitError(content[0], content[1])
         else:
             return content[0]
-    raise _died(process.wait(), about, errors)
+    raise _died(process.wait(), about, now, errors)
 
 
 def _end(process: subprocess.Popen[bytes], late: threading.Event) -> None:
@@ -93,10 +96,11 @@ def _too_slow(about: str, timeout: float | None) -> BackendError:
     )
 
 
-def _died(code: int, about: str, errors: IO[bytes]) -> BackendError:
+def _died(code: int, about: str, now: str, errors: IO[bytes]) -> BackendError:
     how = f"exit code {code}"
     if code < 0:
         how = signal.Signals(-code).name
+    about = f"{about}, while {now}," if now else about
     errors.seek(0)
     last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
     said = f"; its last words: {last[0]}" if last else ""
@@ -105,6 +109,15 @@ def _died(code: int, about: str, errors: IO[bytes]) -> BackendError:
         f"the process that {about} died ({how}){memory}{said}",
         "the other artifacts are not affected: choose them with --artifacts; please report this",
     )
+
+
+def doing(text: str) -> None:
+    """In a worker: what the work is at, for the case that it ends the process. Else nothing."""
+    if _say:
+        _say[0]("doing", text)
+
+
+_say: list[Callable[..., None]] = []  # how this process, if it is a worker, answers
 
 
 def main() -> None:
@@ -118,6 +131,7 @@ def main() -> None:
     def answer(*content: Any) -> None:
         answers.write(json.dumps(content) + "\n")
 
+    _say.append(answer)
     module, name = JOBS.get(job, job).split(":")
     try:
         work = getattr(import_module(module), name)

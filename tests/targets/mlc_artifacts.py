@@ -1,0 +1,83 @@
+"""Programs and artifacts of models for tests of mlc, run beside the reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hexagon_artifacts import ALL_SCHEMES, CHUNK, CONTEXT, STEPS, ids_for, recipe_of
+
+from slmkit.backends import find_backend
+from slmkit.cache import Cache
+from slmkit.checkpoint.folder import open_checkpoint
+from slmkit.emit import payload_of
+from slmkit.job import job_of
+from slmkit.memory import matrix_schemes
+from slmkit.plan import codes_of
+from slmkit.progress import Silent
+from slmkit.target import Artifact, Job
+from slmkit_mlc.contract import FUNCTIONS
+from slmkit_mlc.definition import Definition, definition_for
+from slmkit_mlc.machine import Machine, on_processor
+from slmkit_mlc.write import write_params
+
+SCHEMES: dict[str, dict[str, Any]] = {
+    **{name: each for name, each in ALL_SCHEMES.items() if not name.startswith("lut")},
+    "int4-uneven": {"encoding": "group-wise", "bits": 4, "group_size": 32, "symmetric": False},
+    "int8-g64": {"encoding": "group-wise", "bits": 8, "group_size": 64},
+}
+
+
+def mlc_job(
+    folder: Path, scratch: Path, scheme: str = "", target: str = "android", **more: Any
+) -> Job:
+    """An emit job of the recipe int4, or of one scheme for every weight."""
+    recipe = recipe_of(SCHEMES[scheme] if scheme else None)
+    checkpoint = open_checkpoint(folder)
+    schemes = matrix_schemes(checkpoint.spec, recipe)
+    codes = codes_of(checkpoint, schemes, Cache(scratch / "c"), Silent())
+    payload = payload_of("mlc", checkpoint, codes, recipe, CONTEXT, [], target)
+    return job_of({**payload, "prefill_chunk": CHUNK, **more})
+
+
+def emitted(job: Job, folder: Path) -> Artifact:
+    """Write the artifact into a new folder."""
+    folder.mkdir(parents=True)
+    return find_backend("mlc").emit(job, folder, lambda done, total: None)
+
+
+def machine_of(
+    job: Job, scratch: Path, dtype: str = "float32", functions: tuple[str, ...] = FUNCTIONS
+) -> tuple[Machine, Definition]:
+    """The program on this processor with the job's parameters; no library is compiled."""
+    definition = definition_for(job)
+    write_params(definition, job, scratch / "params")
+    executable, _ = on_processor(definition, dtype, functions)
+    return Machine(executable, definition, scratch / "params"), definition
+
+
+def run(machine: Machine, job: Job, steps: list[int] | None = None) -> np.ndarray:
+    """Logits of every token: chunks as long as the program takes, then one by one."""
+    most, found = machine.definition.limits.prefill, []
+    for chunk in np.split(ids_for(job), steps or STEPS):
+        for at in range(0, len(chunk), most):
+            part = chunk[at : at + most]
+            name = "decode" if len(part) == 1 else "batch_verify"
+            found.append(machine.call(name, part)[0][0])
+    return np.concatenate(found)
+
+
+def compile_and_crash(payload: dict[str, Any], report: Any) -> None:
+    """In a worker: compile with a matmul rule that reads where nothing is."""
+    import ctypes
+
+    from tvm.s_tir import dlight
+
+    from slmkit_mlc.compile import compile_job
+
+    def crash(*given: Any) -> None:
+        ctypes.string_at(1)
+
+    dlight.gpu.Matmul.apply = crash
+    compile_job(payload, report)
