@@ -26,7 +26,7 @@ from slmkit_mlc.logit_steps import compared_logits
 from slmkit_mlc.machine import Machine, processor
 from slmkit_mlc.pipeline import SCHEDULED
 from slmkit_mlc.program import Writer
-from slmkit_mlc.steps import drive
+from slmkit_mlc.steps import drive, room_for
 from slmkit_mlc.twin import Twin
 
 Array = NDArray[Any]
@@ -165,7 +165,7 @@ def watched_twin(
                 break
         kernel = module.get_function(symbol, query_imports=True)
         tvm.register_global_func(WATCHED + name, checker.watched(name, kernel), override=True)
-    machine = Machine(module, definition, params)
+    machine = Machine(module, definition, params, tokens=room_for(definition))
     machine.machine.set_instrument(checker.instrument)
     return checker, twin, machine
 

@@ -37,17 +37,19 @@ def on_processor(definition: Definition, dtype: str, functions: tuple[str, ...] 
 
 
 class Machine:
-    """Calls functions of an executable; sequence 0 is in the cache."""
+    """Calls functions of an executable; sequence 0 is in the cache, which has room for the
+    definition's context, or for ``tokens``."""
 
     def __init__(
-        self, executable: Any, definition: Definition, params: Path, device: Any = None
-    ) -> None:
+        self, executable: Any, definition: Definition, params: Path, device: Any = None,
+        tokens: int | None = None,
+    ) -> None:  # fmt: skip
         self.device = tvm.cpu() if device is None else device
         self.machine = relax.VirtualMachine(executable, self.device)
         self.definition = definition
         self.params = load_params(params, definition, self.device)
         limits = definition.limits
-        sizes = (limits.batch, limits.context, limits.prefill, PAGE, 0)
+        sizes = (limits.batch, tokens or limits.context, limits.prefill, PAGE, 0)
         self.cache = self.machine[CREATE_CACHE](*(tvm_ffi.Shape((size,)) for size in sizes))
         self.reset()
 

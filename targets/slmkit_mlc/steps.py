@@ -7,12 +7,18 @@ from typing import Any
 import numpy as np
 import tvm
 
+from slmkit_mlc.contract import PAGE
 from slmkit_mlc.definition import Definition
 from slmkit_mlc.machine import Machine
 from slmkit_mlc.sizes import cache_layers
 
 SEED = 7
 TEMPERATURE = 0.7
+
+
+def room_for(definition: Definition) -> int:
+    """Tokens that the cache must have room for: chunks, and a page of its own for each sequence."""
+    return 4 * definition.limits.prefill + 8 * PAGE
 
 
 def drive(machine: Machine, definition: Definition) -> None:
@@ -23,9 +29,8 @@ def drive(machine: Machine, definition: Definition) -> None:
     def ids(count: int) -> Any:
         return random.integers(0, spec.vocabulary, count)
 
-    ragged = min(chunk // 2 + 1, definition.limits.context - chunk - 4)
     machine.call("prefill", ids(chunk))
-    machine.call("prefill", ids(max(2, ragged)))
+    machine.call("prefill", ids(min(chunk, chunk // 2 + 1)))
     logits = machine.call("decode", ids(1))[0]
     _fork(machine, 0, 1)
     machine.call("batch_decode", ids(2), (1, 1))

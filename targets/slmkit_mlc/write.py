@@ -23,8 +23,8 @@ PARAMS = "params"
 SHARD_MB = 32  # of a file of parameters: what MLC's apps download at a time
 TOGETHER = 2  # libraries compiled at a time
 SLOW = 2  # golden prompts that a GPU's kernels read on a CPU
-NO_OPENCL = "mlc: no OpenCL runtime is installed: no kernel was executed (the extra opencl has one)"
-NO_METAL = "mlc: no Metal GPU is here: its code was generated and never executed"
+NO_OPENCL = "no OpenCL runtime is installed: no kernel was executed (the extra opencl has one)"
+NO_METAL = "no Metal GPU is here: its code was generated and never executed"
 TEMPLATE = {  # what MLC's form of the chat template cannot say
     EXACT: [],
     NO_SYSTEM: ["MLC's form of the chat template has no place for a system's words"],
@@ -54,7 +54,8 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
         "params": PARAMS, "libraries": libraries, "quantization": quantization,
         "layout": definition.layout, "prefill": definition.limits.prefill,
         "context_length": job.context_length, "chat_template": likeness,
-        "report": _said(libraries, likeness), "not_executed": _not_executed(gpus),
+        "report": [*_said(libraries, likeness), *_not_executed(gpus)],
+        "not_executed": [f"mlc: {why}" for why in _not_executed(gpus)],
     }  # fmt: skip
     inputs, outputs = _border(definition)
     form = "MLC model library (TVM system library) and parameters"
