@@ -11,7 +11,7 @@ demo: $(VENV)/.with-demo
 	$(BIN)/slmkit run $(OUT)/home-android-int4 --prompt "turn off the kitchen lights at 7 pm"
 
 test: $(VENV)/.with-test
-	$(BIN)/python -m pytest -n auto -m "not crosscheck"
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not crosscheck"
 
 $(VENV)/.with-%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -16,6 +16,7 @@ from slmkit.job import job_of
 from slmkit.memory import matrix_schemes
 from slmkit.plan import codes_of
 from slmkit.progress import Silent
+from slmkit.recipe import Recipe
 from slmkit.target import Artifact, Job
 from slmkit_mlc.contract import FUNCTIONS
 from slmkit_mlc.definition import Definition, definition_for
@@ -30,10 +31,19 @@ SCHEMES: dict[str, dict[str, Any]] = {
 
 
 def mlc_job(
-    folder: Path, scratch: Path, scheme: str = "", target: str = "android", **more: Any
-) -> Job:
-    """An emit job of the recipe int4, or of one scheme for every weight."""
-    recipe = recipe_of(SCHEMES[scheme] if scheme else None)
+    folder: Path, scratch: Path, scheme: str | dict[str, str] = "", target: str = "android",
+    **more: Any,
+) -> Job:  # fmt: skip
+    """An emit job of the recipe int4, or of one scheme for every weight, or of schemes by place
+    in ``model.layers.``."""
+    recipe = recipe_of(SCHEMES[scheme] if isinstance(scheme, str) and scheme else None)
+    if isinstance(scheme, dict):
+        rules = [
+            {"match": [f"model.layers.{place}"], "scheme": SCHEMES[name]}
+            for place, name in scheme.items()
+        ]
+        values = recipe.model_dump()
+        recipe = Recipe.model_validate({**values, "weights": [*values["weights"], *rules]})
     checkpoint = open_checkpoint(folder)
     schemes = matrix_schemes(checkpoint.spec, recipe)
     codes = codes_of(checkpoint, schemes, Cache(scratch / "c"), Silent())
