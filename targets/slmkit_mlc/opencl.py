@@ -15,7 +15,6 @@ import numpy as np
 
 from slmkit.errors import BackendError
 
-PACKAGES = ("pyopencl", "intel-opencl-rt")
 LIBRARY = "libintelocl.so"
 AXES = "xyz"
 

@@ -30,7 +30,6 @@ GENERATOR = "target.build.opencl"
 SECTION = "// Function: "
 # Above, an optimizing compiler saves more time than it takes.
 OPTIMIZED_FROM = 32_000_000  # parameters
-Launched = Callable[[str], None]
 
 
 class Twin:

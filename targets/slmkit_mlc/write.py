@@ -24,6 +24,7 @@ SHARD_MB = 32  # of a file of parameters: what MLC's apps download at a time
 TOGETHER = 2  # libraries compiled at a time
 SLOW = 2  # golden prompts that a GPU's kernels read on a CPU
 NO_OPENCL = "no OpenCL runtime is installed: no kernel was executed (the extra opencl has one)"
+NOT_OURS = "the libraries are mlc_llm's: none of their kernels was executed, only our program was"
 NO_METAL = "no Metal GPU is here: its code was generated and never executed"
 TEMPLATE = {  # what MLC's form of the chat template cannot say
     EXACT: [],
@@ -50,16 +51,20 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
         for at, (gpu, library) in enumerate(zip(gpus, made, strict=True)):
             libraries[gpu.name] = library
             progress(at + 2, steps)
-    facts = {
+    facts: dict[str, Any] = {
         "params": PARAMS, "libraries": libraries, "quantization": quantization,
         "layout": definition.layout, "prefill": definition.limits.prefill,
         "context_length": job.context_length, "chat_template": likeness,
         "report": [*_said(libraries, likeness), *_not_executed(gpus)],
         "not_executed": [f"mlc: {why}" for why in _not_executed(gpus)],
     }  # fmt: skip
+    handed_over = job.options.get("compiler") == COMPILER
+    if handed_over:
+        facts["not_executed"] = [*facts["not_executed"], f"mlc: {NOT_OURS}"]
     inputs, outputs = _border(definition)
+    modes = modes_of(() if handed_over else gpus)
     form = "MLC model library (TVM system library) and parameters"
-    return Artifact(job.artifact, version, form, modes_of(gpus), inputs, outputs, facts, "float16")
+    return Artifact(job.artifact, version, form, modes, inputs, outputs, facts, "float16")
 
 
 def write_params(definition: Definition, job: Job, folder: Path) -> None:

@@ -61,12 +61,14 @@ def test_mlc_llm_is_refused_where_it_is_not_or_cannot_take_the_weights(tiny, tmp
 
 
 @pytest.mark.usefixtures("mlc_llm")
-def test_mlc_llm_compiles_the_same_parameters(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(write, "runtime", lambda: None)
+def test_mlc_llm_compiles_the_same_parameters(tiny, tmp_path):
+    """Parity then runs our program on the parameters, and claims nothing of mlc_llm's kernels."""
     job = mlc_job(tiny("llama"), tmp_path, "int4-g32")
     job = replace(job, options={"compiler": "mlc_llm", "gpus": ["adreno"]})
     assert find_backend("mlc").problems(job.model, job.codes.schemes, job.options) == []
     artifact = emitted(job, tmp_path / "mlc")
+    assert [mode.name for mode in artifact.modes] == ["float32", "float16"]
+    assert any(write.NOT_OURS in why for why in artifact.facts["not_executed"])
     library = artifact.facts["libraries"]["adreno"]
     asked = (tmp_path / "mlc" / library["file"]).read_text()
     for word in ("mlc-chat-config.json", "android:adreno", "q4f16_0", library["prefix"]):
