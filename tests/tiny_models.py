@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from slmkit.checkpoint.safetensors import SafetensorsWriter
 from slmkit.models.config import Config
-from slmkit.models.registry import read_spec
+from slmkit.models.reading import plus_one, reading_of
+from slmkit.models.registry import read_spec, readings
 from slmkit.plan import Request
 from slmkit.record import record
 
@@ -41,6 +42,19 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+LONGROPE = {
+    "type": "longrope",
+    "short_factor": [1.0, 1.05, 1.1, 1.2, 1.3, 1.5],
+    "long_factor": [1.1, 1.5, 2.0, 3.0, 4.0, 4.5],
+}
+GEMMA = {
+    "head_dim": 32,
+    "num_key_value_heads": 1,
+    "hidden_act": "gelu_pytorch_tanh",
+    "hidden_activation": "gelu_pytorch_tanh",
+    "tie_word_embeddings": True,
+    "rms_norm_eps": 1e-6,
+}
 # One row per architecture, and per fact in which its checkpoints differ.
 TINY: dict[str, dict[str, Any]] = {
     "llama": {},
@@ -48,6 +62,41 @@ TINY: dict[str, dict[str, Any]] = {
     "llama-3.2": {"rope_scaling": LLAMA3, "rope_theta": 500000.0, "tie_word_embeddings": True},
     "llama-biases": {"attention_bias": True, "mlp_bias": True},
     "llama-narrow-heads": {"head_dim": 8, "intermediate_size": 100},
+    "gemma": {**GEMMA, "model_type": "gemma"},
+    "gemma2": {
+        **GEMMA,
+        "model_type": "gemma2",
+        "query_pre_attn_scalar": 24,
+        "sliding_window": 16,
+        "attn_logit_softcapping": 4.0,
+        "final_logit_softcapping": 3.0,
+    },
+    "gemma3": {
+        **GEMMA,
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 3,
+        "query_pre_attn_scalar": 24,
+        "sliding_window": 16,
+        "rope_local_base_freq": 1000.0,
+        "rope_theta": 100000.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+        "sliding_window_pattern": 2,
+    },
+    "granite": {
+        "model_type": "granite",
+        "embedding_multiplier": 6.0,
+        "attention_multiplier": 0.2,
+        "residual_multiplier": 0.4,
+        "logits_scaling": 4.0,
+    },
+    "phi3": {"model_type": "phi3", "sliding_window": 16, "pad_token_id": 0},
+    "phi3-long": {
+        "model_type": "phi3",
+        "pad_token_id": 0,
+        "original_max_position_embeddings": 64,
+        "rope_scaling": LONGROPE,
+        "partial_rotary_factor": 0.75,
+    },
     "mistral": {"model_type": "mistral", "head_dim": 32},
     "mistral-window": {"model_type": "mistral", "sliding_window": 16},
     "mistral-window-narrow": {"model_type": "mistral", "sliding_window": 16, "head_dim": 8},
@@ -75,14 +124,16 @@ def write_checkpoint(folder: Path, config: dict[str, Any], seed: int = 0) -> Pat
     """A checkpoint of random weights, large enough that every part moves the logits."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    weights = record(read_spec(Config(config, "config.json"))).weights
+    spec = read_spec(Config(config, "config.json"))
+    weights = record(spec).weights
     random = np.random.default_rng(seed)
     layout = {name: ("F32", weight.shape) for name, weight in weights.items()}
     with SafetensorsWriter(folder / "model.safetensors", layout) as writer:
         for name, weight in weights.items():
             values = random.standard_normal(weight.shape, dtype=np.float32)
             if weight.kind == "norm":
-                values = 1 + np.float32(0.2) * values
+                stored_less = reading_of(name, readings(spec)) is plus_one
+                values = (0 if stored_less else 1) + np.float32(0.2) * values
             elif weight.kind in ("table", "bias"):
                 values *= np.float32(0.1)  # small, so that a norm's eps counts
             else:

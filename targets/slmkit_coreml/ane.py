@@ -8,7 +8,7 @@ from coremltools.converters.mil import Builder as mb  # noqa: N813
 
 from slmkit.ops import Attention
 from slmkit_coreml.contract import head_parts
-from slmkit_coreml.ops import CoremlOps, Value, identifier, scale_factors, word
+from slmkit_coreml.ops import CoremlOps, Value, identifier, scale_factors, times, word
 
 
 class AneOps(CoremlOps):
@@ -35,7 +35,7 @@ class AneOps(CoremlOps):
     @word
     def attend(self, q: Value, k: Value, v: Value, layer: int, kind: Attention) -> Value:
         heads, kv_heads, width = *(each.shape[0] for each in (q, k)), q.shape[1]
-        for_q, for_k = scale_factors(kind.scale)
+        for_q, for_k = scale_factors(kind.scale / (kind.cap or 1))
         query = self._flat(mb.mul(x=q.whole, y=for_q), heads * width)
         new_k = self._flat(mb.mul(x=k.whole, y=for_k), kv_heads * width)
         new_v = self._flat(v.whole, kv_heads * width)
@@ -44,7 +44,7 @@ class AneOps(CoremlOps):
         by_group = _apart(keys, kv_heads, 3), _apart(values, kv_heads, 1)
         mask, share = self.mask(kind.window), heads // kv_heads
         mixed = [
-            _head(each, by_group[0][head // share], by_group[1][head // share], mask)
+            _head(each, by_group[0][head // share], by_group[1][head // share], mask, kind.cap)
             for head, each in enumerate(_apart(query, heads, 1))
         ]
         whole = mb.concat(values=mixed, axis=1) if len(mixed) > 1 else mixed[0]
@@ -67,9 +67,11 @@ class AneOps(CoremlOps):
         return mb.reshape(x=x, shape=[1, width, 1, self.border.window.tokens])
 
 
-def _head(query: Any, key: Any, value: Any, mask: Any) -> Any:
+def _head(query: Any, key: Any, value: Any, mask: Any, cap: float | None) -> Any:
     """[1, d, 1, T], [1, S, 1, d], [1, d, 1, S], [1, S, 1, T] -> [1, d, 1, T]"""
     scores = mb.einsum(values=(key, query), equation="nchw,nwhu->nchu")
+    if cap is not None:  # the scores are divided by it already
+        scores = times(mb.tanh(x=scores), cap)
     weights = mb.softmax(x=mb.add(x=scores, y=mask), axis=1)
     return mb.einsum(values=(value, weights), equation="nchw,nwhu->nchu")
 

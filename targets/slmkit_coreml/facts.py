@@ -102,10 +102,16 @@ def _inputs(job: Job, form: Form, chunk: Part, windows: Mapping[str, Window]) ->
     return tuple(
         Tensor(
             name, "int32" if name in INTEGERS else "float16", _symbolic(shape, decode[name]),
-            ABOUT["mask" if name.startswith("mask") else name],
+            _about(name),
         )
         for name, shape in prefill.items()
     )  # fmt: skip
+
+
+def _about(name: str) -> str:
+    """What an input is; masks and ropes may be several, with a number behind."""
+    stem = name.partition("_")[0]
+    return ABOUT[stem if stem in ("mask", "cos", "sin") else name]
 
 
 def _symbolic(prefill: tuple[int, ...], decode: tuple[int, ...]) -> tuple[int | str, ...]:

@@ -11,6 +11,7 @@ from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import types
 
 from slmkit.host import Window, rope_names
+from slmkit.ops import Rope
 from slmkit.parts import Part
 from slmkit.target import Spec
 from slmkit_coreml.contract import HIDDEN, mask_name
@@ -41,6 +42,12 @@ class Border:
         """The different sliding windows of its layers: a mask each."""
         return list(dict.fromkeys(self.spec.windows[layer] for layer in self.layers))
 
+    @property
+    def ropes(self) -> dict[int, Rope]:
+        """The different ropes of its layers, by their numbers in the whole model."""
+        used = {self.spec.rope_at(layer) for layer in self.layers}
+        return {at: rope for at, rope in enumerate(self.spec.ropes) if rope in used}
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Every input by name; states are those whose names end in _cache."""
         form, spec, tokens = self.form, self.spec, self.window.tokens
@@ -53,9 +60,12 @@ class Border:
             return first
         if form.self_contained:
             return {**first, "position": (1,), **self._caches()}
-        half, total = spec.head_width // 2, self.window.total
-        tables = dict.fromkeys(rope_names(0), form.layout.table.shape(tokens, half))
-        mask = form.layout.mask.shape(tokens, total)
+        tables = {
+            name: form.layout.table.shape(tokens, rope.width // 2)
+            for number, rope in self.ropes.items()
+            for name in rope_names(number)
+        }
+        mask = form.layout.mask.shape(tokens, self.window.total)
         masks = {mask_name(window): mask for window in self.windows}
         return {**first, **tables, **masks, **self._caches(), **self._places()}
 
@@ -88,13 +98,14 @@ def given(border: Border, inputs: Mapping[str, Any]) -> dict[str, Any]:
     if not border.form.self_contained or not border.layers:
         return known
     layout, window, position = border.form.layout, border.window, known["position"]
-    tables = border.spec.rope.table(np.arange(window.total))
-    for name, table in zip(rope_names(0), tables, strict=True):
-        begin = mb.concat(values=[position, np.zeros(1, np.int32)], axis=0)
-        size = [window.tokens, table.shape[1]]
-        whole = shared(mb.const(val=table), f"{name} table")
-        here = mb.slice_by_size(x=whole, begin=begin, size=size)
-        known[name] = arranged(mb.cast(x=here, dtype="fp16"), layout.table)
+    for number, rope in border.ropes.items():
+        tables = rope.table(np.arange(window.total))
+        for name, table in zip(rope_names(number), tables, strict=True):
+            begin = mb.concat(values=[position, np.zeros(1, np.int32)], axis=0)
+            size = [window.tokens, table.shape[1]]
+            whole = shared(mb.const(val=table), f"{name} table")
+            here = mb.slice_by_size(x=whole, begin=begin, size=size)
+            known[name] = arranged(mb.cast(x=here, dtype="fp16"), layout.table)
     queries = mb.add(x=position, y=np.arange(window.tokens, dtype=np.int32))
     keys = _keys(border, position, queries)
     distance = mb.sub(x=mb.expand_dims(x=queries, axes=[1]), y=mb.expand_dims(x=keys, axes=[0]))

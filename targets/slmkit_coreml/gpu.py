@@ -8,7 +8,7 @@ from typing import Any
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 
 from slmkit.ops import Attention
-from slmkit_coreml.ops import CoremlOps, Value, identifier, scale_factors, word
+from slmkit_coreml.ops import CoremlOps, Value, identifier, scale_factors, times, word
 
 
 class GpuOps(CoremlOps):
@@ -42,15 +42,17 @@ class GpuOps(CoremlOps):
         (heads, width), kv_heads = q.shape, k.shape[0]
         tokens, share = self.border.window.tokens, heads // kv_heads
         query, key = q.whole, k.whole
-        beside = kind.scale * math.sqrt(width)  # the fused op itself divides by sqrt(d)
+        # The fused op itself divides by sqrt(d).
+        beside = kind.scale / kind.cap if kind.cap else kind.scale * math.sqrt(width)
         if not math.isclose(beside, 1, rel_tol=1e-6):
             for_q, for_k = scale_factors(beside)
             query, key = mb.mul(x=query, y=for_q), mb.mul(x=key, y=for_k)
-        mixed = mb.scaled_dot_product_attention(
-            query=mb.reshape(x=query, shape=[1, kv_heads, share * tokens, width]),
-            key=self.cache.joined("key", layer, key),
-            value=self.cache.joined("value", layer, v.whole),
-            attn_mask=self._mask(kind.window, share),
+        mixed = _mixed(
+            mb.reshape(x=query, shape=[1, kv_heads, share * tokens, width]),
+            self.cache.joined("key", layer, key),
+            self.cache.joined("value", layer, v.whole),
+            self._mask(kind.window, share),
+            kind.cap,
         )
         apart = mb.reshape(x=mixed, shape=[1, heads, tokens, width])
         joined = mb.transpose(x=apart, perm=[0, 2, 1, 3])
@@ -62,3 +64,12 @@ class GpuOps(CoremlOps):
         if key not in self.given:
             self.given[key] = mb.concat(values=[self.mask(window)] * share, axis=2)
         return self.given[key]
+
+
+def _mixed(query: Any, key: Any, value: Any, mask: Any, cap: float | None) -> Any:
+    """Fused attention; with a soft cap, which the fused one has not, in steps."""
+    if cap is None:
+        return mb.scaled_dot_product_attention(query=query, key=key, value=value, attn_mask=mask)
+    scores = times(mb.tanh(x=mb.matmul(x=query, y=key, transpose_y=True)), cap)
+    weights = mb.softmax(x=mb.add(x=scores, y=mask), axis=-1)
+    return mb.matmul(x=weights, y=value)

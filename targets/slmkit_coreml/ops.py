@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -41,7 +41,7 @@ class Value:
 
 
 ELSEWHERE = ()
-Word = TypeVar("Word", bound=Callable[..., Value])
+Word = TypeVar("Word", bound=Callable[..., Any])
 
 
 def word(method: Word) -> Word:
@@ -49,7 +49,7 @@ def word(method: Word) -> Word:
     signature = inspect.signature(method)
 
     @functools.wraps(method)
-    def spoken(self: CoremlOps, *said: Any, **more: Any) -> Value:
+    def spoken(self: CoremlOps, *said: Any, **more: Any) -> Any:
         heard = signature.bind(self, *said, **more).arguments
         self.unit = _unit(method.__name__, heard, self)
         values = {key: each for key, each in heard.items() if isinstance(each, Value)}
@@ -57,7 +57,8 @@ def word(method: Word) -> Word:
             for value in values.values():
                 self.leave(value)
         if not self.border.chunk.first <= self.unit <= self.border.chunk.last:
-            return Value(ELSEWHERE, ())
+            nothing = Value(ELSEWHERE, ())
+            return (nothing,) * len(heard["widths"]) if "widths" in heard else nothing
         heard |= {key: self.enter(value) for key, value in values.items()}
         return method(**heard)
 
@@ -88,7 +89,6 @@ class CoremlOps(Ops[Value]):
         self.table = ""  # the embedding's name
         self.taps: list[Any] = []
         self.tapped: dict[str, str] = {}  # output -> what was tapped
-        self.ropes: list[Rope] = []
         self.entered: Value | None = None  # the value of the chunk before that this one reads
         self.hidden: Value | None = None  # the same, here
         self.left: Value | None = None  # what the next chunk reads
@@ -145,18 +145,19 @@ class CoremlOps(Ops[Value]):
     @word
     def rope(self, x: Value, rope: Rope) -> Value:
         """Rotate-half."""
-        if rope not in self.ropes:
-            self.ropes.append(rope)
-        cos, sin = (self.given[name] for name in rope_names(self.ropes.index(rope)))
-        axis, whole = self.channels(x.shape), x.whole
-        half = list(whole.shape)
-        half[axis] //= 2
-        middle = [half[axis] if at == axis else 0 for at in range(4)]
-        a = mb.slice_by_size(x=whole, begin=[0, 0, 0, 0], size=half)
-        b = mb.slice_by_size(x=whole, begin=middle, size=half)
+        number = self.border.spec.ropes.index(rope)
+        cos, sin = (self.given[name] for name in rope_names(number))
+        axis, half = self.channels(x.shape), rope.width // 2
+        widths = [half, half, x.shape[-1] - rope.width]
+        a, b, *still = _slices(x.whole, axis, [width for width in widths if width])
         low = mb.sub(x=mb.mul(x=a, y=cos), y=mb.mul(x=b, y=sin))
         high = mb.add(x=mb.mul(x=b, y=cos), y=mb.mul(x=a, y=sin))
-        return Value((mb.concat(values=[low, high], axis=axis),), x.shape)
+        return Value((mb.concat(values=[low, high, *still], axis=axis),), x.shape)
+
+    @word
+    def split(self, x: Value, widths: Sequence[int]) -> tuple[Value, ...]:
+        parts = _slices(x.whole, self.channels(x.shape), widths)
+        return tuple(Value((part,), (width,)) for part, width in zip(parts, widths, strict=True))
 
     @word
     def add(self, x: Value, y: Value) -> Value:
@@ -167,8 +168,20 @@ class CoremlOps(Ops[Value]):
         return Value((mb.mul(x=x.whole, y=y.whole),), x.shape)
 
     @word
+    def scale(self, x: Value, by: float) -> Value:
+        return Value((times(x.whole, by),), x.shape)
+
+    @word
     def sigmoid(self, x: Value) -> Value:
         return Value((mb.sigmoid(x=x.whole),), x.shape)
+
+    @word
+    def tanh(self, x: Value) -> Value:
+        return Value((mb.tanh(x=x.whole),), x.shape)
+
+    @word
+    def gelu_tanh(self, x: Value) -> Value:
+        return Value((mb.gelu(x=x.whole, mode="TANH_APPROXIMATION"),), x.shape)
 
     @word
     def tap(self, x: Value, name: str) -> Value:
@@ -186,6 +199,25 @@ class CoremlOps(Ops[Value]):
 def identifier(name: str) -> str:
     """A weight's name as Core ML wants names."""
     return name.replace(".", "_")
+
+
+def _slices(x: Any, axis: int, widths: Sequence[int]) -> list[Any]:
+    """Parts of these widths, one after the other along an axis."""
+    found, first = [], 0
+    for width in widths:
+        begin = [first if at == axis else 0 for at in range(x.rank)]
+        size = [width if at == axis else length for at, length in enumerate(x.shape)]
+        found.append(mb.slice_by_size(x=x, begin=begin, size=size))
+        first += width
+    return found
+
+
+def times(x: Any, by: float) -> Any:
+    """x * by, with more digits of ``by`` than float16 has."""
+    factors = [np.float16(by)] if float(np.float16(by)) == by else list(scale_factors(by))
+    for factor in factors:
+        x = mb.mul(x=x, y=factor)
+    return x
 
 
 def scale_factors(scale: float) -> tuple[np.float16, np.float16]:

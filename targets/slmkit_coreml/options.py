@@ -14,7 +14,8 @@ from slmkit_coreml.layout import LAYOUTS, Layout
 from slmkit_coreml.sizes import matrix_bytes, refused
 
 OPS = frozenset({
-    "embed", "linear", "rms_norm", "split_heads", "rope", "attend", "add", "mul", "sigmoid", "silu",
+    "embed", "linear", "rms_norm", "split", "split_heads", "rope", "attend", "add", "mul", "scale",
+    "sigmoid", "silu", "tanh", "gelu_tanh",
 })  # fmt: skip
 UNITS = ("cpu_and_ne", "cpu_and_gpu", "cpu_only", "all")  # coremltools' ComputeUnit, in small
 SLOTS = 24  # bytes per slot: at most three rows of int32 in each of two functions
@@ -102,4 +103,5 @@ def plan_chunks(
 def table_bytes(model: Model, context: int) -> int:
     """What each self-contained package holds beside its weights: cos and sin in float32, and the
     slots that its masks count."""
-    return context * (8 * len(model.spec.rope.frequencies) + SLOTS)
+    pairs = sum(rope.width // 2 for rope in model.spec.ropes)
+    return context * (8 * pairs + SLOTS)

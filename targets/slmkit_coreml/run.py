@@ -43,7 +43,9 @@ class CoremlRunner(StaticRunner):
         self.packages, self.runtime = self._open(folder, precision)
         whole = facts["self_contained"]
         self.embedding = None if whole else Embedding(folder, facts["embedding"])
-        self.rope = Rope(tuple(facts["rope"]["frequencies"]), facts["rope"]["magnitude"])
+        self.ropes = [
+            Rope(tuple(each["frequencies"]), each["magnitude"]) for each in facts["ropes"]
+        ]
         self.functions = {each["tokens"]: name for name, each in facts["functions"].items()}
         self.sizes = tuple(self.functions)
         self.taps: dict[str, Floats] = {}
@@ -93,9 +95,10 @@ class CoremlRunner(StaticRunner):
             return {"ids": filled[None].astype(np.int32), **position}
         layout = self.layout
         inputs = {"embeds": layout.rows.array(self.embedding.look_up(filled)), **position}
-        tables = self.rope.table(self.length + np.arange(window.tokens))
-        for name, table in zip(rope_names(0), tables, strict=True):
-            inputs[name] = layout.table.array(table)
+        positions = self.length + np.arange(window.tokens)
+        for number, rope in enumerate(self.ropes):
+            for name, table in zip(rope_names(number), rope.table(positions), strict=True):
+                inputs[name] = layout.table.array(table)
         queries, keys = slots(window, self.length, len(ids))
         if self.facts["kv_cache"] != "io":  # slot j of a state holds position j
             known = np.arange(window.total)

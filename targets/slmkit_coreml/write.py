@@ -119,9 +119,10 @@ def _facts(job: Job, form: Form, windows: Mapping[str, Window], written: Written
         "context_length": job.context_length, "layers": spec.layers, "kv_heads": spec.kv_heads,
         "head_width": spec.head_width, "vocabulary": spec.vocabulary,
         "logits": len(form.logits(spec.vocabulary)),
-        "rope": {
-            "frequencies": list(spec.rope.frequencies), "magnitude": spec.rope.magnitude,
-        },
+        "ropes": [
+            {"frequencies": list(rope.frequencies), "magnitude": rope.magnitude}
+            for rope in spec.ropes
+        ],
         "windows": list(dict.fromkeys(spec.windows)),
         "functions": {
             name: {"tokens": window.tokens, "past": window.past}

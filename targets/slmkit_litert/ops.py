@@ -6,7 +6,7 @@ an input of the function, so that the converter can neither fold nor copy it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,10 @@ class LitertOps(Ops[Value]):
         root = tf.math.rsqrt(mean + np.float32(eps))
         return Value(x.tensor * root * self.weights[f"{name}.weight"], x.shape)
 
+    def split(self, x: Value, widths: Sequence[int]) -> tuple[Value, ...]:
+        parts = tf.split(x.tensor, list(widths), -1)
+        return tuple(Value(part, (width,)) for part, width in zip(parts, widths, strict=True))
+
     def split_heads(self, x: Value, heads: int) -> Value:
         width = x.shape[0] // heads
         apart = tf.reshape(x.tensor, [self.tokens, heads, width])
@@ -67,9 +71,10 @@ class LitertOps(Ops[Value]):
 
     def rope(self, x: Value, rope: Rope) -> Value:
         cos, sin = self._table(rope)
-        half = x.shape[1] // 2
-        a, b = x.tensor[..., :half], x.tensor[..., half:]
-        return Value(tf.concat([a * cos - b * sin, b * cos + a * sin], -1), x.shape)
+        half = rope.width // 2
+        a, b = x.tensor[..., :half], x.tensor[..., half : 2 * half]
+        still = [x.tensor[..., 2 * half :]] if rope.width < x.shape[1] else []
+        return Value(tf.concat([a * cos - b * sin, b * cos + a * sin, *still], -1), x.shape)
 
     def attend(self, q: Value, k: Value, v: Value, layer: int, kind: Attention) -> Value:
         """The queries of one kv head lie one after the other, as more tokens: no key is copied."""
@@ -80,6 +85,8 @@ class LitertOps(Ops[Value]):
         scores = tf.reshape(
             tf.matmul(scaled, keys, transpose_b=True), [kv_heads, share, tokens, total]
         )
+        if kind.cap is not None:
+            scores = tf.tanh(scores * np.float32(1 / kind.cap)) * np.float32(kind.cap)
         weights = tf.nn.softmax(
             tf.reshape(scores + self._mask(kind.window), [1, kv_heads, share * tokens, total])
         )
@@ -93,8 +100,17 @@ class LitertOps(Ops[Value]):
     def mul(self, x: Value, y: Value) -> Value:
         return Value(x.tensor * y.tensor, x.shape)
 
+    def scale(self, x: Value, by: float) -> Value:
+        return Value(x.tensor * np.float32(by), x.shape)
+
     def sigmoid(self, x: Value) -> Value:
         return Value(tf.sigmoid(x.tensor), x.shape)
+
+    def tanh(self, x: Value) -> Value:
+        return Value(tf.tanh(x.tensor), x.shape)
+
+    def gelu_tanh(self, x: Value) -> Value:
+        return Value(tf.nn.gelu(x.tensor, approximate=True), x.shape)
 
     def tap(self, x: Value, name: str) -> Value:
         if self.debug:
@@ -124,7 +140,7 @@ class LitertOps(Ops[Value]):
         return self.masks[window]
 
     def _table(self, rope: Rope) -> tuple[Any, Any]:
-        """cos and sin at the positions, out of the table that every backend takes. [1, T, d/2]"""
+        """cos and sin at the positions, as every backend has them. [1, T, width / 2]"""
         if rope not in self.tables:
             tables = rope.table(np.arange(self.context))
             cos, sin = (tf.gather(table, self.given["input_pos"])[None] for table in tables)

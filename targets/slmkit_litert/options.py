@@ -9,7 +9,8 @@ from slmkit.quant.codes import Scheme, padded_width
 from slmkit.target import Model, one_of, option_problems
 
 OPS = frozenset({
-    "embed", "linear", "rms_norm", "split_heads", "rope", "attend", "add", "mul", "sigmoid", "silu",
+    "embed", "linear", "rms_norm", "split", "split_heads", "rope", "attend", "add", "mul", "scale",
+    "sigmoid", "silu", "tanh", "gelu_tanh",
 })  # fmt: skip
 OPTIONS = {
     "require": one_of("delegation"),

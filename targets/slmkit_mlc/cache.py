@@ -9,13 +9,20 @@ import numpy as np
 from tvm import relax, tirx
 from tvm.relax.frontend.nn.llm.kv_cache import RopeMode, TIRPagedKVCache
 
+from slmkit.ops import Rope
 from slmkit.target import Spec
 from slmkit_mlc.contract import CACHE_SIZES, CREATE_CACHE
 from slmkit_mlc.mended import merge_state, with_maximum_kept
 from slmkit_mlc.rope import split_rotary
 from slmkit_mlc.sizes import cache_layers, window_of
 
+STILL = Rope((0.0,))  # rotates nothing: cos 0 = 1, sin 0 = 0
 UNUSED = 1024  # a window that no layer has: TVM's default
+
+
+def cache_rope(spec: Spec) -> Rope:
+    """The rope that the cache itself applies: it knows one for all layers, or none."""
+    return spec.rope if len(spec.ropes) == 1 else STILL
 
 
 def add_cache(bb: relax.BlockBuilder, spec: Spec, dtype: str, target: Any) -> None:
@@ -25,7 +32,7 @@ def add_cache(bb: relax.BlockBuilder, spec: Spec, dtype: str, target: Any) -> No
         relax.Var(f"{name}_", relax.ShapeType([size]))
         for name, size in zip(CACHE_SIZES, sizes, strict=True)
     ]
-    kinds = cache_layers(spec)
+    kinds, rope = cache_layers(spec), cache_rope(spec)
     with bb.function(CREATE_CACHE, given):
         cache = TIRPagedKVCache(
             kinds, *sizes, layer_partition=relax.ShapeExpr([0, len(kinds)]),
@@ -33,12 +40,12 @@ def add_cache(bb: relax.BlockBuilder, spec: Spec, dtype: str, target: Any) -> No
             num_key_value_heads=spec.kv_heads, qk_head_dim=spec.head_width,
             v_head_dim=spec.head_width, mla_original_qk_head_dim=0, mla_original_v_head_dim=0,
             rope_mode=RopeMode.NORMAL, rope_scale=1, rope_theta=1, rope_scaling={},
-            rope_ext_factors=relax.const(np.asarray(spec.rope.frequencies, np.float32)),
-            rotary_dim=2 * len(spec.rope.frequencies), enable_disaggregation=False,
+            rope_ext_factors=relax.const(np.asarray(rope.frequencies, np.float32)),
+            rotary_dim=rope.width, enable_disaggregation=False,
             dtype=dtype, target=target, layer_sliding_window_size=window_of(spec) or UNUSED,
         )  # fmt: skip
         bb.emit_func_output(cache._expr)
-    _replace(bb, "tir_split_rotary", lambda _: split_rotary(spec, spec.rope, dtype))
+    _replace(bb, "tir_split_rotary", lambda _: split_rotary(spec, rope, dtype))
     _replace(bb, "tir_attention_merge_state", lambda _: merge_state(spec, dtype))
     _replace(bb, "tir_attention_prefill_cpu_sliding_window", with_maximum_kept)
 

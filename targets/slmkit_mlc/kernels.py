@@ -6,6 +6,7 @@ write is as large as a weight. Sums are accumulated in float32.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tvm import te, tirx
@@ -99,6 +100,43 @@ def sigmoid(x: Te) -> Te:
     return _each(x, lambda wide: tirx.const(1, "float32") / (1 + te.exp(-wide)), "sigmoid")
 
 
+def tanh(x: Te) -> Te:
+    """Hyperbolic tangent, computed in float32."""
+    return _each(x, te.tanh, "tanh")
+
+
+def gelu_tanh(x: Te) -> Te:
+    """x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))), computed in float32."""
+
+    def one(wide: Any) -> Any:
+        inner = (wide + _float(0.044715) * wide * wide * wide) * _float(math.sqrt(2 / math.pi))
+        return _float(0.5) * wide * (_float(1) + te.tanh(inner))
+
+    return _each(x, one, "gelu_tanh")
+
+
+def scaled(x: Te, by: float) -> Te:
+    """x * by, computed in float32."""
+    return _each(x, lambda wide: wide * _float(by), "scaled")
+
+
+def rotated(magnitude: float, x: Te, positions: Te, frequencies: Te) -> Te:
+    """Each head rotated by its token's position, in float32. [b, T, H, d], [b * T], [pairs]"""
+    half, tokens = int(frequencies.shape[0]), x.shape[1]
+
+    def one(b: Any, t: Any, head: Any, at: Any) -> Any:
+        position = positions[b * tokens + t].astype("float32")
+        angle = position * frequencies[at % half]
+        here = x[b, t, head, at].astype("float32")
+        other = tirx.if_then_else(
+            at < half, -x[b, t, head, at + half], x[b, t, head, at - half]
+        ).astype("float32")
+        turned = (te.cos(angle) * here + te.sin(angle) * other) * _float(magnitude)
+        return tirx.if_then_else(at < 2 * half, turned, here).astype(x.dtype)
+
+    return te.compute(x.shape, one, name="rotated")
+
+
 def part(x: Te, first: int, width: int) -> Te:
     """Some columns. [b, T, N] -> [b, T, width]"""
     shape = (x.shape[0], x.shape[1], width)
@@ -136,6 +174,10 @@ def _each(x: Te, function: Any, name: str) -> Te:
         return function(x(*at).astype("float32")).astype(x.dtype)
 
     return te.compute(x.shape, one, name=name)
+
+
+def _float(number: float) -> Any:
+    return tirx.const(number, "float32")
 
 
 def _at(matrix: Matrix, stored: Te, row: Any, at: Any) -> Any:

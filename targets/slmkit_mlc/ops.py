@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 from tvm import relax
 from tvm.relax.frontend.nn import Tensor
 from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
@@ -14,6 +15,7 @@ from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
 from slmkit.ops import Attention, Ops, Projection, Rope
 from slmkit.target import Spec
 from slmkit_mlc import kernels
+from slmkit_mlc.cache import cache_rope
 from slmkit_mlc.params import Matrix, Table
 
 Expr = Any  # a Relax expression
@@ -80,12 +82,7 @@ class MlcOps(Ops[Value]):
             return super().linears(x, projections)
         biases = self.table.vectors.get(f"{projections[0].name}.bias")
         whole = self._product(x, joined, self._weight(biases.name) if biases else None, "")
-        found, first = [], 0
-        for number, each in enumerate(projections):
-            part = self._te(kernels.part, whole.tensor, first, each.width)
-            found.append(Value(part, (each.width,), whole.tensor, number))
-            first += each.width
-        return tuple(found)
+        return self.split(whole, [each.width for each in projections])
 
     def rms_norm(self, x: Value, name: str, eps: float) -> Value:
         weight = self._weight(self.table.vectors[f"{name}.weight"].name)
@@ -98,16 +95,35 @@ class MlcOps(Ops[Value]):
         shape = heads, x.shape[0] // heads
         return Value(self._shaped(x.tensor, *shape), shape, x.whole, x.number)
 
-    def rope(self, x: Value, rope: Rope) -> Value:
-        raise NotImplementedError("the KV cache rotates: see rotary_attention")
+    def split(self, x: Value, widths: Sequence[int]) -> tuple[Value, ...]:
+        found, first = [], 0
+        for number, width in enumerate(widths):
+            part = self._te(kernels.part, x.tensor, first, width)
+            found.append(Value(part, (width,), x.tensor, number))
+            first += width
+        return tuple(found)
 
-    def attend(self, q: Value, k: Value, v: Value, layer: int, kind: Attention) -> Value:
-        raise NotImplementedError("the KV cache rotates: see rotary_attention")
+    def rope(self, x: Value, rope: Rope) -> Value:
+        """Of a model with several ropes; the only one of others is the KV cache's business."""
+        batch, tokens = x.tensor.ty.shape[0], x.tensor.ty.shape[1]
+        positions = self.cache.get_query_positions(batch * tokens)._expr
+        frequencies = relax.const(np.asarray(rope.frequencies, np.float32))
+        turned = partial(kernels.rotated, rope.magnitude)
+        rotated = self.bb.emit_te(
+            turned, x.tensor, positions, frequencies, primfunc_name_hint="rotated"
+        )
+        return Value(rotated, x.shape)
 
     def rotary_attention(
         self, q: Value, k: Value, v: Value, layer: int, rope: Rope, kind: Attention
     ) -> Value:
-        """The KV cache splits q, k and v apart, rotates, keeps and attends."""
+        """The KV cache rotates by the model's only rope; by one of several, the program does."""
+        if cache_rope(self.spec) is rope:
+            return self.attend(q, k, v, layer, kind)
+        return super().rotary_attention(q, k, v, layer, rope, kind)
+
+    def attend(self, q: Value, k: Value, v: Value, layer: int, kind: Attention) -> Value:
+        """The KV cache splits q, k and v apart, rotates if it must, keeps and attends."""
         heads, width = q.shape
         if _are_one(q, k, v):
             qkv = self._shaped(q.whole, heads + 2 * k.shape[0], width)
@@ -122,8 +138,17 @@ class MlcOps(Ops[Value]):
     def mul(self, x: Value, y: Value) -> Value:
         return Value(self.bb.emit(relax.op.multiply(x.tensor, y.tensor)), x.shape)
 
+    def scale(self, x: Value, by: float) -> Value:
+        return Value(self._te(kernels.scaled, x.tensor, by), x.shape)
+
     def sigmoid(self, x: Value) -> Value:
         return Value(self._te(kernels.sigmoid, x.tensor), x.shape)
+
+    def tanh(self, x: Value) -> Value:
+        return Value(self._te(kernels.tanh, x.tensor), x.shape)
+
+    def gelu_tanh(self, x: Value) -> Value:
+        return Value(self._te(kernels.gelu_tanh, x.tensor), x.shape)
 
     def silu(self, x: Value) -> Value:
         return Value(self._te(kernels.silu, x.tensor), x.shape)

@@ -13,7 +13,8 @@ from slmkit_mlc.gpus import Gpu, gpus_of, known_gpus
 from slmkit_mlc.params import K_MAJOR, Table
 
 OPS = frozenset({
-    "embed", "linear", "rms_norm", "split_heads", "rope", "attend", "add", "mul", "sigmoid", "silu",
+    "embed", "linear", "rms_norm", "split", "split_heads", "rope", "attend", "add", "mul", "scale",
+    "sigmoid", "silu", "tanh", "gelu_tanh",
 })  # fmt: skip
 COMPILER = "mlc_llm"
 WIDEST_HEAD = 256  # threads that join two attentions, one for each number of a head
@@ -43,6 +44,11 @@ def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, 
     windows = {each for each in model.spec.windows if each is not None}
     if len(windows) > 1:
         found.append(f"mlc's KV cache knows one sliding window, the model has {sorted(windows)}")
+    if model.spec.attention_cap is not None:
+        found.append(
+            "mlc's KV cache attends with TVM's kernels, which know no soft cap of scores "
+            f"({model.spec.attention_cap:g} here)"
+        )
     if model.spec.head_width > WIDEST_HEAD:
         found.append(f"mlc's kernels take heads up to {WIDEST_HEAD} wide")
     if options.get("compiler") == COMPILER:

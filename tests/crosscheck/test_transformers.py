@@ -60,7 +60,7 @@ def assert_close(ours, theirs):
 @pytest.mark.parametrize("architecture", TINY)
 def test_logits_agree_in_prefill_chunks_and_decode(tmp_path, architecture):
     model = make(tmp_path, architecture)
-    checkpoint = open_checkpoint(tmp_path)
+    checkpoint = open_checkpoint(tmp_path).at_context(TOKENS)
     ids = np.random.default_rng(0).integers(0, 320, TOKENS)
     theirs = their_logits(model, ids)
     assert_close(reference.logits(checkpoint.shards, checkpoint.spec, [ids])[0], theirs)
@@ -68,6 +68,15 @@ def test_logits_agree_in_prefill_chunks_and_decode(tmp_path, architecture):
     for chunk in np.split(ids, [50, 90, *range(100, TOKENS)]):
         parts += reference.logits(checkpoint.shards, checkpoint.spec, [chunk], [cache])
     assert_close(np.concatenate(parts), theirs)
+
+
+def test_a_short_context_of_a_longrope_model_has_its_short_rope(tmp_path):
+    model = make(tmp_path, "phi3-long")
+    checkpoint = open_checkpoint(tmp_path)
+    ids = np.arange(60)
+    assert checkpoint.at_context(64).spec == checkpoint.spec
+    ours = reference.logits(checkpoint.shards, checkpoint.at_context(64).spec, [ids])[0]
+    assert_close(ours, their_logits(model, ids))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

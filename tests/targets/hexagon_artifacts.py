@@ -22,6 +22,9 @@ from slmkit.target import Artifact, Job
 from slmkit_onnx.hexagon.open import open_runner
 
 CONTEXT, CHUNK, TOKENS = 64, 16, 50
+FLOAT32_FLOOR = 100  # dB: ARCHITECTURE's floor for float32 arithmetic
+ACTIVATIONS = 55  # dB: 16-bit activations between the weights; tiny models give 60 and more
+EMULATOR = 50  # dB: HTP rounds each op's result once more
 STEPS = [7, 16, *range(32, TOKENS)]  # chunks of 7, 9 and 16 tokens, then one by one
 
 ALL_SCHEMES = {
@@ -83,3 +86,15 @@ def run(folder: Path, artifact: Artifact, mode: str, job: Job, most: int = TOKEN
 def snr_db(expected: np.ndarray, got: np.ndarray) -> float:
     noise = np.square(expected - got, dtype=np.float64).sum()
     return float("inf") if noise == 0 else 10 * np.log10(np.square(expected).sum() / noise)
+
+
+def check_ladder(job: Job, folder: Path) -> None:
+    """Reference, float graph, QDQ on the CPU, QDQ on the emulator: each against the one before."""
+    artifact, expected = emitted(job, folder), reference_of(job)
+    exact = run(folder, artifact, "float", job)
+    assert snr_db(expected, exact) > FLOAT32_FLOOR
+    integers = run(folder, artifact, "qdq", job)
+    assert snr_db(exact, integers) > ACTIVATIONS
+    emulated = run(folder, artifact, "sm8650", job)
+    assert snr_db(integers, emulated) > EMULATOR
+    assert snr_db(expected, emulated) > EMULATOR

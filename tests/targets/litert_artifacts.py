@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hexagon_artifacts import ALL_SCHEMES, CHUNK, CONTEXT, STEPS, ids_for, recipe_of
+from hexagon_artifacts import ALL_SCHEMES, CHUNK, CONTEXT, STEPS, ids_for, recipe_of, reference_of
 
 from slmkit.backends import find_backend
 from slmkit.cache import Cache
@@ -18,6 +18,8 @@ from slmkit.plan import codes_of
 from slmkit.progress import Silent
 from slmkit.target import Artifact, Job
 
+FLOOR = 100  # dB, on every token: the float32 graph's
+LOOSE = 15  # dB, on every token: activations rounded to 8 bits inside the kernels
 SCHEMES: dict[str, dict[str, Any]] = {
     **{name: ALL_SCHEMES[name] for name in ("int4-g32", "int4-free-g32", "int4-per-channel")},
     **{name: ALL_SCHEMES[name] for name in ("int8-per-channel", "float16")},
@@ -53,3 +55,13 @@ def token_snr_db(expected: np.ndarray, got: np.ndarray) -> np.ndarray:
     noise = np.square(expected - got, dtype=np.float64).sum(axis=1)
     signal = np.square(expected, dtype=np.float64).sum(axis=1)
     return 10 * np.log10(signal / np.maximum(noise, 1e-300))
+
+
+def check_floors(job: Job, folder: Path) -> None:
+    """On every token, and every operation delegated."""
+    artifact, expected = emitted(job, folder), reference_of(job)
+    assert token_snr_db(expected, run(folder, artifact, "float32", job)).min() > FLOOR
+    assert token_snr_db(expected, run(folder, artifact, "shipped", job)).min() > LOOSE
+    for each in artifact.facts["delegation"].values():
+        assert each["share"] == 1
+        assert each["partitions"] >= 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from coreml_artifacts import FLOAT16_FLOOR, FLOAT32_FLOOR, emitted, run
 from hexagon_artifacts import ALL_SCHEMES, job_of, reference_of, snr_db
 from home_answers import SENTENCES, right_answers
-from test_coreml_lowering import FLOAT16_FLOOR, FLOAT32_FLOOR, emitted, run
 
 from slmkit.backends import find_backend
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint

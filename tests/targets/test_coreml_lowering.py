@@ -8,56 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from coreml_artifacts import FLOAT16_FLOOR, FLOAT32_FLOOR, check_floors, coreml_job, emitted, run
 from coremltools.proto import Model_pb2
-from hexagon_artifacts import ALL_SCHEMES, STEPS, ids_for, job_of, reference_of, snr_db
+from hexagon_artifacts import ALL_SCHEMES, ids_for, reference_of, snr_db
 
 from slmkit.backends import find_backend
 from slmkit.errors import BackendError
-from slmkit.recipe import Recipe, Scheme, load_recipe
+from slmkit.recipe import Scheme
 from slmkit_coreml import contract
 from slmkit_coreml.evaluator import Package
 from slmkit_coreml.kernels import MISSING
 from slmkit_coreml.ops import scale_factors
 from slmkit_coreml.options import read, table_bytes, unit_sizes
 from slmkit_coreml.package import MODEL, WEIGHTS
-from tiny_models import STORIES, TINY
-
-FLOAT32_FLOOR = 100  # dB: ARCHITECTURE's floor; every constant is exact in float16
-FLOAT16_FLOOR = 45  # dB: each of some hundred operations rounds to 11 bits
-
-
-def coreml_job(folder: Path, scratch: Path, scheme: str = "int4-g32"):
-    values = load_recipe("int4").model_dump()
-    values["weights"] = [{"match": ["*"], "scheme": ALL_SCHEMES[scheme]}]
-    job = job_of(folder, scratch, Recipe.model_validate(values))
-    return dataclasses.replace(job, artifact="coreml", options={})
-
-
-def emitted(job, folder: Path):
-    folder.mkdir(parents=True)
-    return find_backend("coreml").emit(job, folder, lambda done, total: None)
-
-
-def run(folder: Path, artifact, job, precision: str):
-    runner = find_backend("coreml").open_runner(folder, artifact, precision)
-    return np.concatenate([runner.feed(chunk) for chunk in np.split(ids_for(job), STEPS)])
-
-
-def check_floors(job, folder: Path) -> None:
-    artifact, expected = emitted(job, folder), reference_of(job)
-    assert snr_db(expected, run(folder, artifact, job, "float32")) > FLOAT32_FLOOR
-    assert snr_db(expected, run(folder, artifact, job, "float16")) > FLOAT16_FLOOR
-
-
-def scheme_of(architecture: str) -> str:
-    """Narrow heads have widths that no group divides, which Core ML's groups cannot take."""
-    return "int4-per-channel" if "narrow" in architecture else "int4-g32"
-
-
-@pytest.mark.parametrize("architecture", TINY)
-def test_every_architecture_keeps_the_floors(tiny, tmp_path, architecture):
-    job = coreml_job(tiny(architecture), tmp_path, scheme_of(architecture))
-    check_floors(job, tmp_path / "coreml")
+from tiny_models import STORIES
 
 
 @pytest.mark.parametrize("scheme", ALL_SCHEMES)
@@ -107,12 +71,6 @@ def test_every_form_gives_the_same_logits(tiny, tmp_path, architecture, options)
     assert ("new_keys" in outputs) == (options["kv_cache"] == "io")
     assert ("embedding" in artifact.facts) == (not options["self_contained"])
     assert bool(artifact.facts["residency"]) == (options["layout"] == "ane")
-
-
-@pytest.mark.parametrize("architecture", [name for name in TINY if "narrow" not in name])
-def test_the_gpu_layout_carries_every_architecture(tiny, tmp_path, architecture):
-    job = dataclasses.replace(coreml_job(tiny(architecture), tmp_path), options={"layout": "gpu"})
-    check_floors(job, tmp_path / "gpu")
 
 
 @pytest.mark.parametrize("scheme", ALL_SCHEMES)

@@ -7,8 +7,9 @@ import platform
 
 import numpy as np
 import pytest
+from coreml_artifacts import FLOAT16_FLOOR, coreml_job, emitted, run
 from hexagon_artifacts import ids_for, reference_of, snr_db
-from test_coreml_lowering import FLOAT16_FLOOR, blobs, coreml_job, emitted, run
+from test_coreml_lowering import blobs
 
 from slmkit.backends import find_backend
 from slmkit_coreml.device import compute_plan

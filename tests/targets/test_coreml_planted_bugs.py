@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from coreml_artifacts import FLOAT32_FLOOR, coreml_job, emitted, run
 from coremltools.proto import Model_pb2
 from hexagon_artifacts import reference_of, snr_db
-from test_coreml_lowering import FLOAT32_FLOOR, coreml_job, emitted, run
 
 from slmkit_coreml import run as host
 from slmkit_coreml import weights
@@ -57,7 +57,7 @@ class Planted:
 
 def wrong_rope_theta(planted: Planted) -> None:
     frequencies = (20000.0 ** (-np.arange(0, 16, 2) / 16)).tolist()
-    planted.facts["rope"] = {"frequencies": frequencies, "magnitude": 1.0}
+    planted.facts["ropes"] = [{"frequencies": frequencies, "magnitude": 1.0}]
 
 
 def mask_off_by_one(planted: Planted) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from coreml_artifacts import coreml_job, emitted
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import Function, Program, types
-from test_coreml_lowering import coreml_job, emitted
 
 from slmkit.errors import BackendError
 from slmkit_coreml.program import TARGET, write_package

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hexagon_artifacts import reference_of
-from litert_artifacts import emitted, litert_job, run, token_snr_db
-from test_litert_lowering import FLOOR
+from litert_artifacts import FLOOR, emitted, litert_job, run, token_snr_db
 
 from slmkit.ops import Rope
 from slmkit_litert import run as host

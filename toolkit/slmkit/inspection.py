@@ -34,6 +34,7 @@ class Inspection:
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
         values = asdict(self)
+        del values["spec"]["long_rope"], values["spec"]["local_rope"]
         values["spec"]["rope"] = {
             "pairs": len(self.spec.rope.frequencies), "magnitude": self.spec.rope.magnitude
         }  # fmt: skip

@@ -21,7 +21,8 @@ from slmkit.target import Forward, Job, TokenFacts
 
 def job_of(payload: Mapping[str, Any]) -> Job:
     """A job as ``emit.payload_of`` wrote it down."""
-    checkpoint = open_checkpoint(Path(payload["checkpoint"]))
+    opened = open_checkpoint(Path(payload["checkpoint"]))
+    checkpoint = opened.at_context(payload["context_length"])
     model, forward = definition(checkpoint.spec)
     return Job(
         artifact=payload["artifact"],

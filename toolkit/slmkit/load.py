@@ -34,7 +34,7 @@ class ReferenceRunner:
 
     def __init__(self, weights: reference.Weights, spec: Spec) -> None:
         self.runtime = f"NumPy {np.__version__}, float32 reference"
-        self.context_length = spec.trained_context
+        self.context_length = spec.rope_context
         self.taps: dict[str, Floats] = {}
         self.weights = weights
         self.spec = spec

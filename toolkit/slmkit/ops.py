@@ -27,15 +27,21 @@ Floats = NDArray[np.float32]
 class Rope:
     """Rotary position embedding, rotate-half form (GPT-NeoX order, as Hugging Face writes it).
 
-    ``frequencies``: one per pair of channels, so 2 * len(frequencies) = d, in radians per position.
+    ``frequencies``: one per pair of channels, in radians per position. Where 2 * len(frequencies)
+    is less than d, the first so many channels of a head rotate and the others stay.
     ``magnitude``: cos and sin are multiplied by it (1.0 unless a scaling kind asks for more).
     """
 
     frequencies: tuple[float, ...]
     magnitude: float = 1.0
 
+    @property
+    def width(self) -> int:
+        """How many channels of a head rotate."""
+        return 2 * len(self.frequencies)
+
     def table(self, positions: Sequence[int] | NDArray[np.int64]) -> tuple[Floats, Floats]:
-        """cos and sin, each (T, d/2) float32.
+        """cos and sin, each (T, width / 2) float32.
 
         Angles are rounded to float32 before cos and sin, as transformers does: every backend
         takes its table from here, so that all of them round alike.
@@ -52,10 +58,12 @@ class Attention:
 
     ``scale`` multiplies q.k before the softmax.
     ``window``: a token sees itself and the ``window - 1`` tokens before it; None: all before it.
+    ``cap``: scaled scores s become cap * tanh(s / cap), before the mask; None: they stay.
     """
 
     scale: float
     window: int | None = None
+    cap: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,10 @@ class Ops(ABC, Generic[V]):
         """x / sqrt(mean(x^2) + eps) * weight over the last axis; eps in the root. Same shape."""
 
     @abstractmethod
+    def split(self, x: V, widths: Sequence[int]) -> tuple[V, ...]:
+        """(T, D) in parts of these widths, one after the other, which fill D."""
+
+    @abstractmethod
     def split_heads(self, x: V, heads: int) -> V:
         """(T, heads * d) -> (T, heads, d)"""
 
@@ -112,8 +124,20 @@ class Ops(ABC, Generic[V]):
         """Element-wise product of equal shapes."""
 
     @abstractmethod
+    def scale(self, x: V, by: float) -> V:
+        """x * by. Same shape."""
+
+    @abstractmethod
     def sigmoid(self, x: V) -> V:
         """1 / (1 + exp(-x)). Same shape."""
+
+    @abstractmethod
+    def tanh(self, x: V) -> V:
+        """Hyperbolic tangent. Same shape."""
+
+    @abstractmethod
+    def gelu_tanh(self, x: V) -> V:
+        """x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))). Same shape."""
 
     # Composites: a body in terms of primitives; overridden where a runtime has the op natively.
 
@@ -129,6 +153,10 @@ class Ops(ABC, Generic[V]):
     def silu(self, x: V) -> V:
         """x * sigmoid(x). Same shape."""
         return self.mul(x, self.sigmoid(x))
+
+    def soft_cap(self, x: V, cap: float) -> V:
+        """cap * tanh(x / cap). Same shape."""
+        return self.scale(self.tanh(self.scale(x, 1 / cap)), cap)
 
     def rotary_attention(self, q: V, k: V, v: V, layer: int, rope: Rope, kind: Attention) -> V:
         """Rotate q and k, then attend. Shapes as ``attend``."""

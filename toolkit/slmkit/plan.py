@@ -99,8 +99,8 @@ def make_plan(request: Request) -> Plan:
     }
     texts = calibration_texts(checkpoint, request.calibration)
     return Plan(
-        checkpoint, platform, recipe, artifacts, encodings, context_length, plans,
-        listen(spec).parameters, texts, place,
+        checkpoint.at_context(context_length), platform, recipe, artifacts, encodings,
+        context_length, plans, listen(spec).parameters, texts, place,
     )  # fmt: skip
 
 
@@ -145,7 +145,8 @@ def codes_of(
     """The checkpoint's codes under a recipe: out of the cache, or quantized now."""
     weights = record(checkpoint.spec).weights
     facts = {name: scheme.model_dump() for name, scheme in schemes.items()}
-    key = key_of([checkpoint.shards.fingerprint, facts, QUANT_VERSION])
+    read_as = checkpoint.spec.model_type
+    key = key_of([checkpoint.shards.fingerprint, read_as, facts, QUANT_VERSION])
     numbers = sum(weight.size for weight in weights.values() if len(weight.shape) == 2)
     progress.stage("quantize", numbers)
     entry = cache.find("codes", key)

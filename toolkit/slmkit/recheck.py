@@ -77,6 +77,7 @@ def _anew(
             f"{model} is not the checkpoint that the bundle was built from",
             f"its weights' SHA-256 should be {manifest.model.checkpoint_sha256}",
         )
+    checkpoint = checkpoint.at_context(manifest.context_length)
     spec, recipe = checkpoint.spec, manifest.recipe
     sequences = next(iter(kept.values())).exact.sequences
     floats = float_outputs(checkpoint, sequences, progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from slmkit.models import registry
@@ -88,6 +88,12 @@ class Recorder(Ops[Heard]):
         self._weight(Weight(name, "norm", (x.shape[-1],)))
         return self._say("rms_norm", (x,), x.shape, f"{name} eps={eps:g}")
 
+    def split(self, x: Heard, widths: Sequence[int]) -> tuple[Heard, ...]:
+        return tuple(
+            self._say("split", (x,), (width,), f"part={number} of {len(widths)}")
+            for number, width in enumerate(widths)
+        )
+
     def split_heads(self, x: Heard, heads: int) -> Heard:
         return self._say("split_heads", (x,), (heads, x.shape[-1] // heads))
 
@@ -104,8 +110,17 @@ class Recorder(Ops[Heard]):
     def mul(self, x: Heard, y: Heard) -> Heard:
         return self._say("mul", (x, y), x.shape)
 
+    def scale(self, x: Heard, by: float) -> Heard:
+        return self._say("scale", (x,), x.shape, f"by={by:.6g}")
+
     def sigmoid(self, x: Heard) -> Heard:
         return self._say("sigmoid", (x,), x.shape)
+
+    def tanh(self, x: Heard) -> Heard:
+        return self._say("tanh", (x,), x.shape)
+
+    def gelu_tanh(self, x: Heard) -> Heard:
+        return self._say("gelu_tanh", (x,), x.shape)
 
     def silu(self, x: Heard) -> Heard:
         return self._say("silu", (x,), x.shape)
@@ -162,4 +177,5 @@ def _rope_text(rope: Rope) -> str:
 
 def _attention_text(kind: Attention) -> str:
     window = "" if kind.window is None else f" window={kind.window}"
-    return f"scale={kind.scale:.6g}{window}"
+    cap = "" if kind.cap is None else f" cap={kind.cap:g}"
+    return f"scale={kind.scale:.6g}{window}{cap}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -93,13 +94,16 @@ class Reference(Ops[Floats]):
         normed: Floats = x * root * self.weights.vector(f"{name}.weight")
         return normed
 
+    def split(self, x: Floats, widths: Sequence[int]) -> tuple[Floats, ...]:
+        return tuple(np.split(x, np.cumsum(widths)[:-1], axis=-1))
+
     def split_heads(self, x: Floats, heads: int) -> Floats:
         return x.reshape(len(x), heads, -1)
 
     def rope(self, x: Floats, rope: Rope) -> Floats:
-        cos, sin = (table[:, None, :] for table in rope.table(self.positions))  # (T, 1, d/2)
-        a, b = np.split(x, 2, axis=-1)
-        return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+        cos, sin = (table[:, None, :] for table in rope.table(self.positions))  # (T, 1, width/2)
+        a, b, rest = np.split(x, [rope.width // 2, rope.width], axis=-1)
+        return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
 
     def attend(self, q: Floats, k: Floats, v: Floats, layer: int, kind: Attention) -> Floats:
         parts = []
@@ -114,6 +118,9 @@ class Reference(Ops[Floats]):
     def mul(self, x: Floats, y: Floats) -> Floats:
         return x * y
 
+    def scale(self, x: Floats, by: float) -> Floats:
+        return x * np.float32(by)
+
     def tap(self, x: Floats, name: str) -> Floats:
         if self.debug:
             self.taps[name] = x
@@ -122,6 +129,14 @@ class Reference(Ops[Floats]):
     def sigmoid(self, x: Floats) -> Floats:
         with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, 0
             return np.float32(1) / (np.float32(1) + np.exp(-x))
+
+    def tanh(self, x: Floats) -> Floats:
+        bent: Floats = np.tanh(x)
+        return bent
+
+    def gelu_tanh(self, x: Floats) -> Floats:
+        inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
+        return self.mul(np.float32(0.5) * x, np.float32(1) + self.tanh(inner))
 
 
 class Rounded(Reference):
@@ -158,6 +173,8 @@ def attention(q: Floats, keys: Floats, values: Floats, kind: Attention) -> Float
     total, kv_heads, _ = keys.shape
     grouped = q.reshape(tokens, kv_heads, heads // kv_heads, width).transpose(1, 2, 0, 3)
     scores = grouped @ keys.transpose(1, 2, 0)[:, None] * np.float32(kind.scale)  # (G, H/G, T, S)
+    if kind.cap is not None:
+        scores = np.tanh(scores / np.float32(kind.cap)) * np.float32(kind.cap)
     scores = np.where(visible(tokens, total, kind.window), scores, np.float32(-np.inf))
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)

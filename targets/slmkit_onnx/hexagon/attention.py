@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,7 @@ from slmkit_onnx.hexagon.encodings import Encoding, asymmetric, symmetric
 from slmkit_onnx.hexagon.graphs import StaticGraphs, Value
 
 UNIT = asymmetric((0.0, 1.0))  # what softmax and sigmoid give
+BOTH_WAYS = asymmetric((-1.0, 1.0))  # what tanh gives
 
 
 @dataclass
@@ -39,6 +41,7 @@ class AttentionWriter:
         scale = graphs.constant(f"{at}.scale", np.array([kind.scale], np.float32))
         scaled = graphs.op("Mul", [self.reshaped(q, flat), scale], f"{at}.scaled", flat)
         scores = graphs.op("MatMul", [scaled, keys], f"{at}.scores", (*flat[:3], heads[3]))
+        scores = self._capped(scores, kind.cap, at)
         masked = self._masked(self.reshaped(scores, heads), kind.window, f"{at}.masked")
         chances = graphs.op("Softmax", [masked], f"{at}.softmax", heads, fixed=UNIT, axis=-1)
         grouped = self.reshaped(chances, (*flat[:3], heads[3]))
@@ -49,18 +52,38 @@ class AttentionWriter:
 
     def rotated(self, x: Value, rope: Rope, at: str) -> Value:
         """Rotate-half rope. Both halves get the range of the whole: joining rounds nothing."""
-        graphs, half = self.graphs, (*x.shape[:-1], x.shape[-1] // 2)
+        graphs, half = self.graphs, (*x.shape[:-1], rope.width // 2)
         cos, sin = self._tables(rope)
-        a, b = graphs.ops(
-            "Split", [x], [f"{at}.a", f"{at}.b"], half, like=x, axis=-1, num_outputs=2
-        )
+        widths = [half[-1], half[-1], x.shape[-1] - rope.width]
+        a, b, *still = self.apart(x, [width for width in widths if width], at)
         terms = (("ac", a, cos), ("bs", b, sin), ("bc", b, cos), ("as", a, sin))
         ac, bs, bc, as_ = (
             graphs.op("Mul", [part, table], f"{at}.{name}", half) for name, part, table in terms
         )
         low = graphs.op("Sub", [ac, bs], f"{at}.low", half, key=at)
         high = graphs.op("Add", [bc, as_], f"{at}.high", half, key=at)
-        return graphs.op("Concat", [low, high], at, x.shape, axis=-1)
+        return graphs.op("Concat", [low, high, *still], at, x.shape, axis=-1)
+
+    def apart(self, x: Value, widths: Sequence[int], at: str) -> list[Value]:
+        """Parts of the last axis; the same integers."""
+        label = ".".join(map(str, widths))
+        sizes = self.graphs.graph.constant(f"widths.{label}", list(widths))
+        names = [f"{at}.part.{number}" for number in range(len(widths))]
+        shapes = [(*x.shape[:-1], width) for width in widths]
+        return self.graphs.ops("Split", [x, sizes], names, x.shape, x, shapes=shapes, axis=-1)
+
+    def _capped(self, scores: Value, cap: float | None, at: str) -> Value:
+        """cap * tanh(scores / cap); the calibrated range of the scores ends as ``.scores`` do."""
+        if cap is None:
+            return scores
+        graphs, shape = self.graphs, scores.shape
+        less, more = (
+            graphs.constant(f"{at}.{name}", np.array([by], np.float32))
+            for name, by in (("less", 1 / cap), ("more", cap))
+        )
+        share = graphs.op("Mul", [scores, less], f"{at}.share", shape)
+        bent = graphs.op("Tanh", [share], f"{at}.tanh", shape, fixed=BOTH_WAYS)
+        return graphs.op("Mul", [bent, more], f"{at}.capped.scores", shape)
 
     def reshaped(self, x: Value, shape: tuple[int, ...]) -> Value:
         """The same integers under another shape."""

@@ -81,22 +81,23 @@ class StaticGraphs:
 
     def ops(
         self, op: str, inputs: Sequence[Value | str], names: list[str], shape: tuple[int, ...],
-        like: Value | None = None, fixed: Encoding | None = None, key: str = "", **facts: Any,
+        like: Value | None = None, fixed: Encoding | None = None, key: str = "",
+        shapes: Sequence[tuple[int, ...]] = (), **facts: Any,
     ) -> list[Value]:  # fmt: skip
-        """One op with several outputs of one shape."""
+        """One op with several outputs, of one shape or of ``shapes``."""
         read = [self.read(each) if isinstance(each, Value) else each for each in inputs]
         self.graph.nodes_out(op, read, names, **facts)
         values = []
-        for name in names:
+        for name, each in zip(names, shapes or [shape] * len(names), strict=True):
             ranged = like.key if like else key or name
             encoding = like.encoding if like else self._encoding(ranged, fixed)
-            value = Value(name, shape, ranged, self.current, encoding, f"{name}.q")
+            value = Value(name, each, ranged, self.current, encoding, f"{name}.q")
             self._quantize(value)
             self._dequantize(value)
             values.append(value)
             if self.exposed is not None and ranged == name and fixed is None:
                 self.exposed.append(name)
-                self.graph.output(name, shape)
+                self.graph.output(name, each)
         return values
 
     def read(self, value: Value) -> str:

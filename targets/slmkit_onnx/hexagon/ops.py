@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
 from slmkit.ops import Attention, Ops, Rope
 from slmkit.parts import unit_of
-from slmkit_onnx.hexagon.attention import UNIT, AttentionWriter
+from slmkit_onnx.hexagon.attention import BOTH_WAYS, UNIT, AttentionWriter
 from slmkit_onnx.hexagon.encodings import asymmetric
 from slmkit_onnx.hexagon.graphs import StaticGraphs, Value
 from slmkit_onnx.hexagon.weights import WeightWriter
@@ -71,6 +72,9 @@ class HexagonOps(Ops[Value]):
         )
         return self.attention.reshaped(normed, x.shape)
 
+    def split(self, x: Value, widths: Sequence[int]) -> tuple[Value, ...]:
+        return tuple(self.attention.apart(x, widths, self._new("split")))
+
     def split_heads(self, x: Value, heads: int) -> Value:
         """[1, T, H * d] -> [1, H, T, d]"""
         apart = (1, self.attention.window.tokens, heads, x.shape[-1] // heads)
@@ -88,8 +92,19 @@ class HexagonOps(Ops[Value]):
     def mul(self, x: Value, y: Value) -> Value:
         return self.graphs.op("Mul", [x, y], self._new("mul"), x.shape)
 
+    def scale(self, x: Value, by: float) -> Value:
+        at = self._new("scale")
+        factor = self.graphs.constant(f"{at}.by", np.array([by], np.float32))
+        return self.graphs.op("Mul", [x, factor], at, x.shape)
+
     def sigmoid(self, x: Value) -> Value:
         return self.graphs.op("Sigmoid", [x], self._new("sigmoid"), x.shape, fixed=UNIT)
+
+    def tanh(self, x: Value) -> Value:
+        return self.graphs.op("Tanh", [x], self._new("tanh"), x.shape, fixed=BOTH_WAYS)
+
+    def gelu_tanh(self, x: Value) -> Value:
+        return self.graphs.op("Gelu", [x], self._new("gelu"), x.shape, approximate="tanh")
 
     def tap(self, x: Value, name: str) -> Value:
         if self.debug and self.graphs.ranges is None:

@@ -21,13 +21,17 @@ OPS = frozenset(
         "embed",
         "linear",
         "rms_norm",
+        "split",
         "split_heads",
         "rope",
         "attend",
         "add",
         "mul",
+        "scale",
         "sigmoid",
         "silu",
+        "tanh",
+        "gelu_tanh",
     }
 )  # fmt: skip - words of the vocabulary that were run on HTP's emulator
 

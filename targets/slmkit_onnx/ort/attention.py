@@ -12,13 +12,15 @@ from slmkit.target import Spec
 from slmkit_onnx.graph import MICROSOFT, Graph
 from slmkit_onnx.ort.value import Value
 
-FUSED_MULTIPLE = 16  # ONNX Runtime's CPU kernel: "head_size shall be a multiple of 16"
+# ONNX Runtime's CPU kernel: "head_size shall be a multiple of 16", and so shall what rotates of it.
+FUSED_MULTIPLE = 16
 HIDDEN = float(np.finfo(np.float32).min) / 2  # a mask that stays finite when scores are added
 
 
 def fused(spec: Spec) -> bool:
-    """Whether GroupQueryAttention's CPU kernel takes this head width."""
-    return spec.head_width % FUSED_MULTIPLE == 0
+    """Whether GroupQueryAttention's CPU kernel takes these heads."""
+    widths = [spec.head_width, *(rope.width for rope in spec.ropes)]
+    return all(width % FUSED_MULTIPLE == 0 for width in widths)
 
 
 def cache_names(layer: int) -> tuple[list[str], list[str]]:
@@ -36,11 +38,13 @@ class AttentionWriter:
         self.spec = spec
         self.context_length = context_length
         self.shared: dict[str, str] = {}
+        self.ropes: list[Rope] = []
 
     def rope_tables(self, rope: Rope) -> tuple[str, str]:
-        """cos and sin for every position of the context, [S, d/2]."""
+        """cos and sin for every position of the context, [S, width / 2]."""
         cos, sin = rope.table(range(self.context_length))
-        return self.graph.floats("rope.cos", cos), self.graph.floats("rope.sin", sin)
+        at = self._rope_name(rope)
+        return self.graph.floats(f"{at}.cos", cos), self.graph.floats(f"{at}.sin", sin)
 
     def grouped(self, q: Value, k: Value, v: Value, layer: int, rope: Rope, kind: Attention) -> str:
         """GroupQueryAttention with its own rotary embedding; q, k, v [batch, T, heads * d]."""
@@ -54,6 +58,7 @@ class AttentionWriter:
             MICROSOFT,
             num_heads=self.spec.heads, kv_num_heads=self.spec.kv_heads, scale=kind.scale,
             do_rotary=1, rotary_interleaved=0, local_window_size=kind.window or -1,
+            softcap=kind.cap or 0.0,
         )  # fmt: skip
         return output
 
@@ -74,6 +79,7 @@ class AttentionWriter:
         v5 = graph.node("Unsqueeze", [present_v, axis], f"{at}.v5")
         scale = graph.constant(f"scale.{kind.scale:.9g}", kind.scale, np.float32)
         scores = graph.node("MatMul", [graph.node("Mul", [q5, scale], f"{at}.qs"), k5], f"{at}.qk")
+        scores = self._capped(scores, kind.cap, f"{at}.capped")
         masked = graph.node("Add", [scores, self._mask(kind.window)], f"{at}.masked")
         weights = graph.node("Softmax", [masked], f"{at}.weights", axis=-1)
         mixed = graph.node("MatMul", [weights, v5], f"{at}.mixed")
@@ -86,7 +92,11 @@ class AttentionWriter:
         graph = self.graph
         cos, sin = self._at_positions(rope)
         a, b = f"{output}.a", f"{output}.b"
-        graph.nodes_out("Split", [x.name], [a, b], axis=-1, num_outputs=2)
+        still = x.shape[-1] - rope.width
+        sizes = [rope.width // 2, rope.width // 2, *([still] if still else [])]
+        parts = [a, b, *([f"{output}.still"] if still else [])]
+        widths = graph.constant(f"widths.{'.'.join(map(str, sizes))}", sizes)
+        graph.nodes_out("Split", [x.name, widths], parts, axis=-1)
         product = {}
         for name, (half, table) in {
             "ac": (a, cos), "bs": (b, sin), "bc": (b, cos), "as": (a, sin)
@@ -94,7 +104,7 @@ class AttentionWriter:
             product[name] = graph.node("Mul", [half, table], f"{output}.{name}")
         low = graph.node("Sub", [product["ac"], product["bs"]], f"{output}.low")
         high = graph.node("Add", [product["bc"], product["as"]], f"{output}.high")
-        return graph.node("Concat", [low, high], output, axis=-1)
+        return graph.node("Concat", [low, high, *parts[2:]], output, axis=-1)
 
     def _packed(self, q: Value, k: Value, v: Value) -> list[str]:
         """The three inputs: one tensor that holds q, k and v side by side, if there is one."""
@@ -135,15 +145,29 @@ class AttentionWriter:
         return "positions.now", "positions.all"
 
     def _at_positions(self, rope: Rope) -> tuple[str, str]:
-        """cos and sin of these tokens, [T, 1, d/2]."""
-        if "tables" not in self.shared:
+        """cos and sin of these tokens, [T, 1, width / 2]."""
+        at = self._rope_name(rope)
+        if at not in self.shared:
             graph, (now, _) = self.graph, self._positions()
             axis = graph.constant("one", [1])
             for part, table in zip(("cos", "sin"), self.rope_tables(rope), strict=True):
-                rows = graph.node("Gather", [table, now], f"rope.{part}.rows", axis=0)
-                graph.node("Unsqueeze", [rows, axis], f"rope.{part}.now")
-            self.shared["tables"] = "rope.cos.now"
-        return "rope.cos.now", "rope.sin.now"
+                rows = graph.node("Gather", [table, now], f"{at}.{part}.rows", axis=0)
+                graph.node("Unsqueeze", [rows, axis], f"{at}.{part}.now")
+            self.shared[at] = f"{at}.cos.now"
+        return f"{at}.cos.now", f"{at}.sin.now"
+
+    def _rope_name(self, rope: Rope) -> str:
+        """A name for what is made of a rope; the first one's is short."""
+        if rope not in self.ropes:
+            self.ropes.append(rope)
+        return f"rope{self.ropes.index(rope) or ''}"
+
+    def _capped(self, scores: str, cap: float | None, name: str) -> str:
+        if cap is None:
+            return scores
+        graph, limit = self.graph, self.graph.constant(f"cap.{cap:.9g}", cap, np.float32)
+        share = graph.node("Div", [scores, limit], f"{name}.share")
+        return graph.node("Mul", [graph.node("Tanh", [share], f"{name}.tanh"), limit], name)
 
     def _mask(self, window: int | None) -> str:
         """0 where a token may look, a very small number elsewhere, [T, S]."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from slmkit.ops import Attention, Ops, Projection, Rope
 from slmkit_onnx.graph import MICROSOFT, Graph
 from slmkit_onnx.ort.attention import AttentionWriter, fused
@@ -38,13 +40,10 @@ class OnnxOps(Ops[Value]):
             return super().linears(x, projections)
         whole = self.weights.linear(x, names, self._new(f"{label(names)}.linear"), biases.pop())
         widths = [each.width for each in projections]
-        sizes = self.graph.constant(f"widths.{'.'.join(map(str, widths))}", widths)
-        outputs = [self._new(f"{name}.linear") for name in names]
-        self.graph.nodes_out("Split", [whole, sizes], outputs, axis=-1)
-        return tuple(
-            Value(output, (width,), part=(whole, number))
-            for number, (output, width) in enumerate(zip(outputs, widths, strict=True))
-        )
+        return self._parts(whole, widths, [self._new(f"{name}.linear") for name in names])
+
+    def split(self, x: Value, widths: Sequence[int]) -> tuple[Value, ...]:
+        return self._parts(x.name, widths, [self._new(f"split.{at}") for at in range(len(widths))])
 
     def rms_norm(self, x: Value, name: str, eps: float) -> Value:
         inputs = [x.name, self.weights.vector(f"{name}.weight")]
@@ -92,14 +91,33 @@ class OnnxOps(Ops[Value]):
     def mul(self, x: Value, y: Value) -> Value:
         return Value(self.graph.node("Mul", [x.name, y.name], self._new("mul")), x.shape)
 
+    def scale(self, x: Value, by: float) -> Value:
+        factor = self.graph.constant(f"scale.{by:.9g}", by, np.float32)
+        return Value(self.graph.node("Mul", [x.name, factor], self._new("scale")), x.shape)
+
     def sigmoid(self, x: Value) -> Value:
         return Value(self.graph.node("Sigmoid", [x.name], self._new("sigmoid")), x.shape)
+
+    def tanh(self, x: Value) -> Value:
+        return Value(self.graph.node("Tanh", [x.name], self._new("tanh")), x.shape)
+
+    def gelu_tanh(self, x: Value) -> Value:
+        output = self.graph.node("Gelu", [x.name], self._new("gelu"), approximate="tanh")
+        return Value(output, x.shape)
 
     def tap(self, x: Value, name: str) -> Value:
         if self.debug:
             self.graph.node("Identity", [x.name], TAP + name)
             self.graph.output(TAP + name, ("batch", "tokens", *x.shape))
         return x
+
+    def _parts(self, whole: str, widths: Sequence[int], outputs: list[str]) -> tuple[Value, ...]:
+        sizes = self.graph.constant(f"widths.{'.'.join(map(str, widths))}", list(widths))
+        self.graph.nodes_out("Split", [whole, sizes], outputs, axis=-1)
+        return tuple(
+            Value(output, (width,), part=(whole, number))
+            for number, (output, width) in enumerate(zip(outputs, widths, strict=True))
+        )
 
     def _new(self, stem: str) -> str:
         """A fresh name; the count of nodes makes it unique."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slmkit.checkpoint.shards import Shards
 from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.errors import CheckpointError
 from slmkit.models.config import Config, read_config
-from slmkit.models.registry import read_spec
+from slmkit.models.registry import read_spec, readings
 from slmkit.models.spec import Spec
 from slmkit.record import record
 
@@ -33,6 +33,10 @@ class Checkpoint:
         folder = self.folder.resolve()
         return SAMPLE_NAME if folder == SAMPLE_MODEL else folder.name
 
+    def at_context(self, context: int) -> Checkpoint:
+        """The same, with the facts that hold in a context of this many tokens."""
+        return replace(self, spec=self.spec.at_context(context))
+
 
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Read and check a folder. Raises CheckpointError with what is wrong and what to do."""
@@ -43,7 +47,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     config = read_config(folder / "config.json")
     _refuse_quantized(config)
     spec = read_spec(config)
-    shards = Shards(folder)
+    shards = Shards(folder, readings(spec))
     shards.check(record(spec).weights, spec.tied)
     tokenizer = Tokenizer(folder)
     if tokenizer.size > spec.vocabulary:

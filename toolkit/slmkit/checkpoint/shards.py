@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from slmkit.checkpoint.safetensors import FLOATS, SafetensorsFile, row_blocks
 from slmkit.errors import CheckpointError
 from slmkit.models.config import read_json
+from slmkit.models.reading import Readings, reading_of
 from slmkit.ops import Floats
 from slmkit.record import Weight
 
@@ -28,8 +29,8 @@ IGNORED = re.compile(r"\.rotary_emb\.inv_freq$|\.masked_bias$")
 class Shards:
     """Tensors by name through memory maps. Reads check that every number is finite."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, readings: Readings | None = None) -> None:
+        self.folder, self.readings = folder, readings or {}
         self.files = [SafetensorsFile(path) for path in _paths(folder)]
         self.where: dict[str, SafetensorsFile] = {}
         for file in self.files:
@@ -77,8 +78,10 @@ class Shards:
             )
 
     def vector(self, tensor: str) -> Floats:
-        """A norm's weight or a bias, float32."""
-        return self._finite(tensor, self.where[tensor].floats(tensor))
+        """A norm's weight or a bias, float32, as the vocabulary means it."""
+        stored = self._finite(tensor, self.where[tensor].floats(tensor))
+        reading = reading_of(tensor, self.readings)
+        return reading(stored) if reading else stored
 
     def rows(self, tensor: str, rows: NDArray[np.int64] | slice) -> Floats:
         """Some rows of a matrix, float32."""

@@ -58,6 +58,16 @@ class Config:
             raise self._wrong(key, value, "a list of strings")
         return value
 
+    def numbers(self, key: str) -> list[float]:
+        """A list of positive numbers."""
+        value = self._get(key, MISSING)
+        if not isinstance(value, list) or not all(
+            isinstance(each, int | float) and not isinstance(each, bool) and 0 < each < 1e30
+            for each in value
+        ):
+            raise self._wrong(key, value, "a list of positive numbers")
+        return [float(each) for each in value]
+
     def section(self, key: str) -> Config | None:
         """A nested object, or None if it is absent, null or empty."""
         value = self.values.get(key)
@@ -66,6 +76,14 @@ class Config:
         if not isinstance(value, dict):
             raise self._wrong(key, value, "an object")
         return Config(value, f"{self.where}: {key}")
+
+    def required(self, key: str) -> Config:
+        """A nested object that must be there."""
+        self._get(key, MISSING)
+        section = self.section(key)
+        if section is None:
+            raise self._wrong(key, self.values[key], "an object with entries")
+        return section
 
     def expect(self, key: str, expected: Any, default: Any) -> None:
         """Refuse a model whose ``key`` says something that this architecture does not compute."""

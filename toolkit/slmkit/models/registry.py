@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from slmkit.errors import CheckpointError
-from slmkit.models import llama
+from slmkit.models import gemma, granite, llama, phi3
 from slmkit.models.config import Config
+from slmkit.models.reading import Readings
 from slmkit.models.spec import Spec
 from slmkit.ops import Ops, V
 
@@ -23,15 +24,22 @@ class Forward(Protocol):
 
 @dataclass(frozen=True)
 class Architecture:
-    """How config.json becomes a spec, and the arithmetic over that spec."""
+    """How config.json becomes a spec, the arithmetic over that spec, and which tensors of the
+    checkpoint must be read otherwise than they are stored."""
 
     read: Callable[[Config], Spec]
     forward: Forward
+    readings: Readings = field(default_factory=dict)
 
 
 MODELS = {
+    "gemma": Architecture(gemma.read_gemma, llama.forward, gemma.READINGS),
+    "gemma2": Architecture(gemma.read_gemma2, gemma.forward, gemma.READINGS),
+    "gemma3_text": Architecture(gemma.read_gemma3, gemma.forward, gemma.READINGS),
+    "granite": Architecture(granite.read_granite, llama.forward),
     "llama": Architecture(llama.read_llama, llama.forward),
     "mistral": Architecture(llama.read_mistral, llama.forward),
+    "phi3": Architecture(phi3.read_phi3, llama.forward),
     "qwen2": Architecture(llama.read_qwen2, llama.forward),
     "qwen3": Architecture(llama.read_qwen3, llama.forward),
 }
@@ -51,3 +59,8 @@ def read_spec(config: Config) -> Spec:
 def run(o: Ops[V], spec: Spec) -> V:
     """Speak the architecture of ``spec`` to an interpreter. -> logits (T, V)"""
     return MODELS[spec.model_type].forward(o, spec)
+
+
+def readings(spec: Spec) -> Readings:
+    """The tensors of a checkpoint of ``spec`` that are read otherwise than they are stored."""
+    return MODELS[spec.model_type].readings

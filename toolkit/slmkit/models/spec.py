@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from slmkit.models.rope import LongRope
 from slmkit.ops import Attention, Rope
 
 
@@ -28,10 +29,46 @@ class Spec:
     qk_norm: bool  # RMS norm over each head of q and k, before rope
     windows: tuple[int | None, ...]  # one per layer: sliding window in tokens, or None
     trained_context: int  # most positions the model was made for
+    activation: str = "silu"  # of the feed-forward's gate: silu or gelu_tanh
+    joined: bool = False  # q, k and v are stored as one matrix, gate and up as another
+    local_rope: Rope | None = None  # of layers with a window; None: as the others
+    long_rope: LongRope | None = None  # in place of ``rope`` for long contexts
+    attention_scale: float | None = None  # None: 1 / sqrt(d)
+    attention_cap: float | None = None  # soft cap of attention scores
+    logits_cap: float | None = None  # soft cap of logits
+    embedding_scale: float = 1.0  # embeddings are multiplied by it
+    residual_scale: float = 1.0  # so is what a block adds
+    logits_scale: float = 1.0  # and so are the logits
 
     def attention(self, layer: int) -> Attention:
-        """The attention of one layer; scale 1 / sqrt(d)."""
-        return Attention(scale=self.head_width**-0.5, window=self.windows[layer])
+        """The attention of one layer."""
+        scale = self.attention_scale or self.head_width**-0.5
+        return Attention(scale, self.windows[layer], self.attention_cap)
+
+    def rope_at(self, layer: int) -> Rope:
+        """The rope of one layer."""
+        return self.local_rope if self.local_rope and self.windows[layer] else self.rope
+
+    @property
+    def ropes(self) -> tuple[Rope, ...]:
+        """The different ropes of the layers, in order of their first use."""
+        return tuple(dict.fromkeys(self.rope_at(layer) for layer in range(self.layers)))
+
+    def at_context(self, context: int) -> Spec:
+        """The facts that hold in a context of this many tokens: one rope for all of its positions.
+
+        A longrope model has two: keys that were rotated by one can't be compared with queries
+        rotated by the other, so the context decides, not the sequence.
+        """
+        if self.long_rope is None or context <= self.long_rope.beyond:
+            return self
+        return replace(self, rope=self.long_rope.rope)
+
+    @property
+    def rope_context(self) -> int:
+        """Most positions that ``rope`` is for."""
+        other = self.long_rope is not None and self.rope != self.long_rope.rope
+        return self.long_rope.beyond if self.long_rope and other else self.trained_context
 
     def kv_values(self, tokens: int) -> int:
         """How many numbers the KV cache holds for this many tokens: 2 * L * G * d * tokens."""

@@ -1,0 +1,41 @@
+"""Emits coreml artifacts of models for tests, and runs them in the evaluator."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hexagon_artifacts import ALL_SCHEMES, STEPS, ids_for, job_of, recipe_of, reference_of, snr_db
+
+from slmkit.backends import find_backend
+from slmkit.target import Artifact, Job
+
+FLOAT32_FLOOR = 100  # dB: ARCHITECTURE's floor; every constant is exact in float16
+FLOAT16_FLOOR = 45  # dB: each of some hundred operations rounds to 11 bits
+
+
+def coreml_job(folder: Path, scratch: Path, scheme: str = "int4-g32", **options: Any) -> Job:
+    """An emit job of one scheme for every weight."""
+    job = job_of(folder, scratch, recipe_of(ALL_SCHEMES[scheme]))
+    return dataclasses.replace(job, artifact="coreml", options=options)
+
+
+def emitted(job: Job, folder: Path) -> Artifact:
+    """Write the artifact into a new folder."""
+    folder.mkdir(parents=True)
+    return find_backend("coreml").emit(job, folder, lambda done, total: None)
+
+
+def run(folder: Path, artifact: Artifact, job: Job, precision: str) -> np.ndarray:
+    """Logits of every token: chunks, then one by one."""
+    runner = find_backend("coreml").open_runner(folder, artifact, precision)
+    return np.concatenate([runner.feed(chunk) for chunk in np.split(ids_for(job), STEPS)])
+
+
+def check_floors(job: Job, folder: Path) -> None:
+    """The graph's arithmetic, and the device's as the evaluator estimates it."""
+    artifact, expected = emitted(job, folder), reference_of(job)
+    assert snr_db(expected, run(folder, artifact, job, "float32")) > FLOAT32_FLOOR
+    assert snr_db(expected, run(folder, artifact, job, "float16")) > FLOAT16_FLOOR
