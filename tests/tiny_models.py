@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from slmkit.checkpoint.safetensors import SafetensorsWriter
 from slmkit.models.config import Config
 from slmkit.models.reading import plus_one, reading_of
-from slmkit.models.registry import read_spec, readings
+from slmkit.models.registry import architecture, read_spec
 from slmkit.plan import Request
 from slmkit.record import record
 
@@ -46,6 +47,12 @@ LONGROPE = {
     "type": "longrope",
     "short_factor": [1.0, 1.05, 1.1, 1.2, 1.3, 1.5],
     "long_factor": [1.1, 1.5, 2.0, 3.0, 4.0, 4.5],
+}
+EXPERTS = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "norm_topk_prob": False,
 }
 GEMMA = {
     "head_dim": 32,
@@ -89,6 +96,31 @@ TINY: dict[str, dict[str, Any]] = {
         "residual_multiplier": 0.4,
         "logits_scaling": 4.0,
     },
+    "olmoe": {
+        "model_type": "olmoe",
+        "num_key_value_heads": 4,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "norm_topk_prob": False,
+    },
+    "qwen2-moe": {**EXPERTS, "model_type": "qwen2_moe", "shared_expert_intermediate_size": 64},
+    "qwen3-moe": {
+        **EXPERTS,
+        "model_type": "qwen3_moe",
+        "head_dim": 32,
+        "norm_topk_prob": True,
+        "mlp_only_layers": [0],
+    },
+    "granite-moe": {
+        "model_type": "granitemoe",
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "embedding_multiplier": 6.0,
+        "attention_multiplier": 0.2,
+        "residual_multiplier": 0.4,
+        "logits_scaling": 4.0,
+        "tie_word_embeddings": True,
+    },
     "phi3": {"model_type": "phi3", "sliding_window": 16, "pad_token_id": 0},
     "phi3-long": {
         "model_type": "phi3",
@@ -127,20 +159,34 @@ def write_checkpoint(folder: Path, config: dict[str, Any], seed: int = 0) -> Pat
     spec = read_spec(Config(config, "config.json"))
     weights = record(spec).weights
     random = np.random.default_rng(seed)
-    layout = {name: ("F32", weight.shape) for name, weight in weights.items()}
+    places = {name: _place(name, architecture(spec).stacked) for name in weights}
+    layout: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, weight in weights.items():
+        tensor, number = places[name]
+        several = () if number is None else (number + 1,)  # the last one's number decides
+        layout[tensor] = ("F32", (*several, *weight.shape))
     with SafetensorsWriter(folder / "model.safetensors", layout) as writer:
         for name, weight in weights.items():
             values = random.standard_normal(weight.shape, dtype=np.float32)
             if weight.kind == "norm":
-                stored_less = reading_of(name, readings(spec)) is plus_one
+                stored_less = reading_of(name, architecture(spec).readings) is plus_one
                 values = (0 if stored_less else 1) + np.float32(0.2) * values
             elif weight.kind in ("table", "bias"):
                 values *= np.float32(0.1)  # small, so that a norm's eps counts
             else:
                 values *= np.float32(1.5 / np.sqrt(weight.shape[-1]))
-            writer.put(name, values)
+            tensor, number = places[name]
+            writer.put(tensor, values if number is None else values[None], number or 0)
     write_tokenizer(folder)
     return folder
+
+
+def _place(name: str, stacked: tuple[str, ...]) -> tuple[str, int | None]:
+    """The stored tensor of a weight, and its number in it, where a tensor holds several."""
+    found = re.fullmatch(r"(.+)\.(\d+)\.weight", name)
+    if found and f"{found[1]}.weight".endswith(stacked):
+        return f"{found[1]}.weight", int(found[2])
+    return name, None
 
 
 def write_tokenizer(folder: Path) -> None:

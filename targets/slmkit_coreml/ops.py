@@ -14,11 +14,12 @@ import numpy as np
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 
 from slmkit.host import rope_names
-from slmkit.ops import Ops, Rope
+from slmkit.ops import Ops, Rope, Routing
 from slmkit.parts import unit_of
 from slmkit_coreml.cache import CacheWriter
 from slmkit_coreml.contract import mask_name
 from slmkit_coreml.given import Border, arranged
+from slmkit_coreml.routing import routed
 from slmkit_coreml.weights import WeightWriter
 
 TAP = "tap_"  # prefix of the outputs of a debug build; Core ML wants identifiers
@@ -182,6 +183,18 @@ class CoremlOps(Ops[Value]):
     @word
     def gelu_tanh(self, x: Value) -> Value:
         return Value((mb.gelu(x=x.whole, mode="TANH_APPROXIMATION"),), x.shape)
+
+    @word
+    def route(self, scores: Value, routing: Routing) -> Value:
+        return Value((routed(scores.whole, self.channels(scores.shape), routing),), scores.shape)
+
+    @word
+    def weigh(self, x: Value, weights: Value, number: int) -> Value:
+        axis, whole = self.channels(weights.shape), weights.whole
+        begin = [number if at == axis else 0 for at in range(whole.rank)]
+        size = [1 if at == axis else length for at, length in enumerate(whole.shape)]
+        column = mb.slice_by_size(x=whole, begin=begin, size=size)
+        return Value((mb.mul(x=x.whole, y=column),), x.shape)
 
     @word
     def tap(self, x: Value, name: str) -> Value:

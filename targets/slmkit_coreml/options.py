@@ -15,7 +15,7 @@ from slmkit_coreml.sizes import matrix_bytes, refused
 
 OPS = frozenset({
     "embed", "linear", "rms_norm", "split", "split_heads", "rope", "attend", "add", "mul", "scale",
-    "sigmoid", "silu", "tanh", "gelu_tanh",
+    "sigmoid", "silu", "tanh", "gelu_tanh", "route", "weigh",
 })  # fmt: skip
 UNITS = ("cpu_and_ne", "cpu_and_gpu", "cpu_only", "all")  # coremltools' ComputeUnit, in small
 SLOTS = 24  # bytes per slot: at most three rows of int32 in each of two functions

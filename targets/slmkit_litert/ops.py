@@ -14,9 +14,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
-from slmkit.ops import Attention, Ops, Rope
+from slmkit.ops import Attention, Ops, Rope, Routing
 from slmkit.target import Spec
 from slmkit_litert.contract import HIDDEN, cache_names
+
+MUCH = 1e30  # times the least difference of two scores, it is more than 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +114,22 @@ class LitertOps(Ops[Value]):
     def gelu_tanh(self, x: Value) -> Value:
         return Value(tf.nn.gelu(x.tensor, approximate=True), x.shape)
 
+    def route(self, scores: Value, routing: Routing) -> Value:
+        """An expert is chosen if fewer than ``chosen`` score higher: E * E differences, whose
+        signs are 0 or 1 when multiplied by very much. XNNPACK has no comparison and no top-k."""
+        chances = tf.nn.softmax(scores.tensor)
+        difference = scores.tensor[:, None, :] - scores.tensor[:, :, None]
+        higher = _step(difference)
+        count = np.float32(scores.shape[0])
+        ranks = tf.reduce_mean(higher, -1) * count
+        kept = chances * _step(np.float32(routing.chosen - 0.5) - ranks)
+        if routing.normalized:
+            kept = kept / (tf.reduce_mean(kept, -1, keepdims=True) * count)
+        return Value(kept, scores.shape)
+
+    def weigh(self, x: Value, weights: Value, number: int) -> Value:
+        return Value(x.tensor * weights.tensor[:, number : number + 1], x.shape)
+
     def tap(self, x: Value, name: str) -> Value:
         if self.debug:
             self.taps[name] = tf.identity(x.tensor)
@@ -146,3 +164,8 @@ class LitertOps(Ops[Value]):
             cos, sin = (tf.gather(table, self.given["input_pos"])[None] for table in tables)
             self.tables[rope] = cos, sin
         return self.tables[rope]
+
+
+def _step(x: Any) -> Any:
+    """1 where x is more than 0, 0 elsewhere."""
+    return tf.minimum(tf.maximum(x * np.float32(MUCH), np.float32(0)), np.float32(1))

@@ -137,6 +137,36 @@ def rotated(magnitude: float, x: Te, positions: Te, frequencies: Te) -> Te:
     return te.compute(x.shape, one, name="rotated")
 
 
+def best_kept(chances: Te, chosen: int) -> Te:
+    """The best of the last axis, 0 for the others; of equals, the first. [b, T, E]"""
+    count = chances.shape[2]
+    other = te.reduce_axis((0, count), name="other")
+
+    def before(b: Any, t: Any, at: Any) -> Any:
+        here, there = chances[b, t, at], chances[b, t, other]
+        first = tirx.any(there > here, tirx.all(there == here, other < at))
+        return te.sum(tirx.if_then_else(first, _float(1), _float(0)), axis=other)
+
+    ranks = te.compute(chances.shape, before, name="ranks")
+    return te.compute(
+        chances.shape,
+        lambda b, t, at: tirx.if_then_else(
+            ranks[b, t, at] < _float(chosen), chances[b, t, at], _float(0)
+        ),
+        name="kept",
+    )
+
+
+def weighed(x: Te, weights: Te, number: int) -> Te:
+    """x times a column of weights, in float32. [b, T, D], [b, T, E]"""
+
+    def one(b: Any, t: Any, at: Any) -> Any:
+        wide = x[b, t, at].astype("float32") * weights[b, t, number].astype("float32")
+        return wide.astype(x.dtype)
+
+    return te.compute(x.shape, one, name="weighed")
+
+
 def part(x: Te, first: int, width: int) -> Te:
     """Some columns. [b, T, N] -> [b, T, width]"""
     shape = (x.shape[0], x.shape[1], width)

@@ -12,7 +12,7 @@ from tvm import relax
 from tvm.relax.frontend.nn import Tensor
 from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
 
-from slmkit.ops import Attention, Ops, Projection, Rope
+from slmkit.ops import Attention, Ops, Projection, Rope, Routing
 from slmkit.target import Spec
 from slmkit_mlc import kernels
 from slmkit_mlc.cache import cache_rope
@@ -152,6 +152,16 @@ class MlcOps(Ops[Value]):
 
     def silu(self, x: Value) -> Value:
         return Value(self._te(kernels.silu, x.tensor), x.shape)
+
+    def route(self, scores: Value, routing: Routing) -> Value:
+        chances = self.bb.emit(relax.op.nn.softmax(relax.op.astype(scores.tensor, "float32")))
+        kept = self._te(kernels.best_kept, chances, routing.chosen)
+        if routing.normalized:
+            kept = self.bb.emit(relax.op.divide(kept, relax.op.sum(kept, -1, keepdims=True)))
+        return Value(kept, scores.shape)
+
+    def weigh(self, x: Value, weights: Value, number: int) -> Value:
+        return Value(self._te(kernels.weighed, x.tensor, weights.tensor, number), x.shape)
 
     def tap(self, x: Value, name: str) -> Value:
         if self.debug:

@@ -14,7 +14,7 @@ from slmkit_mlc.params import K_MAJOR, Table
 
 OPS = frozenset({
     "embed", "linear", "rms_norm", "split", "split_heads", "rope", "attend", "add", "mul", "scale",
-    "sigmoid", "silu", "tanh", "gelu_tanh",
+    "sigmoid", "silu", "tanh", "gelu_tanh", "route", "weigh",
 })  # fmt: skip
 COMPILER = "mlc_llm"
 WIDEST_HEAD = 256  # threads that join two attentions, one for each number of a head

@@ -20,6 +20,8 @@ PARAMETERS = {
     "smollm2-135m": 134_515_008,
     "qwen2.5-0.5b-instruct": 494_032_768,
     "qwen3-0.6b": 596_049_920,
+    "olmoe-1b-7b-0924": 6_919_161_856,
+    "qwen1.5-moe-a2.7b-chat": 14_315_784_192,
     "gemma-2b": 2_506_172_416,
     "gemma-2-2b-it": 2_614_341_888,
     "gemma-3-1b-it": 999_885_952,
@@ -29,7 +31,11 @@ PARAMETERS = {
 
 
 # Files of which only some facts are public, and the fact that is asked for.
-PARTIAL = {"granite-3.3-2b-instruct-class": "max_position_embeddings"}
+PARTIAL = {
+    "granite-3.3-2b-instruct-class": "max_position_embeddings",
+    "granite-3.0-1b-a400m-instruct": "embedding_multiplier",
+    "granite-3.1-3b-a800m-instruct": "embedding_multiplier",
+}
 
 
 def spec_of(architecture, **changes):
@@ -47,7 +53,7 @@ def test_real_configs_are_read_or_refused_by_type(path):
     else:
         with pytest.raises(CheckpointError, match="is not supported") as caught:
             read_spec(config)
-        assert "llama, mistral, phi3, qwen2, qwen3" in caught.value.hint
+        assert "llama, mistral, olmoe, phi3, qwen2, qwen2_moe" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

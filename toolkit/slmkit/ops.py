@@ -2,7 +2,7 @@
 
 Shape key, used everywhere
     T tokens        D width            V vocabulary     F feed-forward width
-    H query heads   G kv heads         d head width     L layers
+    H query heads   G kv heads         d head width     L layers         E experts
 
 A model names its weights (the checkpoint's own names, without ``.weight``) and never sees one.
 Token ids, positions, masks and the KV cache belong to the interpreter.
@@ -75,6 +75,28 @@ class Projection:
     bias: bool = False
 
 
+@dataclass(frozen=True)
+class Expert:
+    """One of E gated mlps, by its weights' names: down(silu(gate(x)) * up(x)).
+
+    ``gate_up``: gate and up, F rows each, or one weight that holds both, gate first, 2F rows.
+    """
+
+    gate_up: tuple[str, ...]
+    down: str
+    feed_forward: int  # F
+    width: int  # D
+
+
+@dataclass(frozen=True)
+class Routing:
+    """How scores of E experts become weights: softmax over all, of which the best ``chosen`` are
+    kept and the others are 0; ``normalized``: the kept ones are divided by their sum."""
+
+    chosen: int
+    normalized: bool
+
+
 class Ops(ABC, Generic[V]):
     """One definition, many interpreters: NumPy, ONNX, ... each gives these words a body."""
 
@@ -139,6 +161,14 @@ class Ops(ABC, Generic[V]):
     def gelu_tanh(self, x: V) -> V:
         """x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))). Same shape."""
 
+    @abstractmethod
+    def route(self, scores: V, routing: Routing) -> V:
+        """Weights of E experts out of their scores, in float32. (T, E) -> (T, E)"""
+
+    @abstractmethod
+    def weigh(self, x: V, weights: V, number: int) -> V:
+        """x times one column of weights. (T, D), (T, E) -> (T, D)"""
+
     # Composites: a body in terms of primitives; overridden where a runtime has the op natively.
 
     def linears(self, x: V, projections: Sequence[Projection]) -> tuple[V, ...]:
@@ -165,3 +195,26 @@ class Ops(ABC, Generic[V]):
     def tap(self, x: V, name: str) -> V:
         """Mark an intermediate by name: nothing in a normal build, an output in a debug build."""
         return x
+
+    def experts(self, x: V, scores: V, routing: Routing, experts: Sequence[Expert]) -> V:
+        """Each token through its chosen experts: the sum of what they give, times their weights.
+
+        (T, D), (T, E) -> (T, D). This body computes all of them, for graphs that cannot branch.
+        """
+        weights = self.route(scores, routing)
+        given = [
+            self.weigh(self.expert(x, each), weights, number) for number, each in enumerate(experts)
+        ]
+        total = given[0]
+        for each in given[1:]:
+            total = self.add(total, each)
+        return total
+
+    def expert(self, x: V, expert: Expert) -> V:
+        """One of them. (T, D) -> (T, D)"""
+        wide = expert.feed_forward
+        if len(expert.gate_up) == 1:
+            gate, up = self.split(self.linear(x, expert.gate_up[0], 2 * wide), (wide, wide))
+        else:
+            gate, up = self.linears(x, [Projection(name, wide) for name in expert.gate_up])
+        return self.linear(self.mul(self.silu(gate), up), expert.down, expert.width)

@@ -82,6 +82,8 @@ def make_plan(request: Request) -> Plan:
     recipe = with_socs(load_recipe(request.recipe), request.socs)
     checkpoint = open_checkpoint(request.model)
     spec = checkpoint.spec
+    if spec.mixture:
+        recipe = recipe.model_copy(update={"parity": recipe.parity.by_median()})
     place = request.out / f"{checkpoint.name}-{platform.name}-{recipe.name}"
     artifacts = _chosen(platform, request.artifacts)
     if request.socs and CHIPS not in artifacts:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from slmkit.models import registry
 from slmkit.models.spec import Spec
-from slmkit.ops import Attention, Ops, Rope
+from slmkit.ops import Attention, Ops, Rope, Routing
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,13 @@ class Recorder(Ops[Heard]):
 
     def silu(self, x: Heard) -> Heard:
         return self._say("silu", (x,), x.shape)
+
+    def route(self, scores: Heard, routing: Routing) -> Heard:
+        kind = "normalized" if routing.normalized else "as they are"
+        return self._say("route", (scores,), scores.shape, f"chosen={routing.chosen} {kind}")
+
+    def weigh(self, x: Heard, weights: Heard, number: int) -> Heard:
+        return self._say("weigh", (x, weights), x.shape, f"column={number}")
 
     def tap(self, x: Heard, name: str) -> Heard:
         self.lines.append(f"tap {x} {name}")

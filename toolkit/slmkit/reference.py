@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from slmkit.models import registry
 from slmkit.models.spec import Spec
-from slmkit.ops import Attention, Floats, Ops, Rope
+from slmkit.ops import Attention, Expert, Floats, Ops, Rope, Routing
 
 Ids = NDArray[np.int64]
 
@@ -121,6 +121,31 @@ class Reference(Ops[Floats]):
     def scale(self, x: Floats, by: float) -> Floats:
         return x * np.float32(by)
 
+    def route(self, scores: Floats, routing: Routing) -> Floats:
+        chances = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        chances /= chances.sum(axis=-1, keepdims=True)
+        best = np.argsort(-chances, axis=-1, kind="stable")[:, : routing.chosen]
+        weights: Floats = np.zeros_like(chances)
+        np.put_along_axis(weights, best, np.take_along_axis(chances, best, axis=-1), axis=-1)
+        if routing.normalized:
+            weights /= weights.sum(axis=-1, keepdims=True)
+        return weights
+
+    def weigh(self, x: Floats, weights: Floats, number: int) -> Floats:
+        return x * weights[:, number : number + 1]
+
+    def experts(
+        self, x: Floats, scores: Floats, routing: Routing, experts: Sequence[Expert]
+    ) -> Floats:
+        """Only the weights of experts that some token chose are read."""
+        weights, total = self.route(scores, routing), np.zeros_like(x)
+        for number, each in enumerate(experts):
+            tokens = np.flatnonzero(weights[:, number])
+            if len(tokens):
+                given = self.expert(x[tokens], each)
+                total[tokens] += self.weigh(given, weights[tokens], number)
+        return total
+
     def tap(self, x: Floats, name: str) -> Floats:
         if self.debug:
             self.taps[name] = x
@@ -128,7 +153,8 @@ class Reference(Ops[Floats]):
 
     def sigmoid(self, x: Floats) -> Floats:
         with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, 0
-            return np.float32(1) / (np.float32(1) + np.exp(-x))
+            chances: Floats = np.float32(1) / (np.float32(1) + np.exp(-x))
+            return chances
 
     def tanh(self, x: Floats) -> Floats:
         bent: Floats = np.tanh(x)

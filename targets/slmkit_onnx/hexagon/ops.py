@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from slmkit.ops import Attention, Ops, Rope
+from slmkit.ops import Attention, Ops, Rope, Routing
 from slmkit.parts import unit_of
 from slmkit_onnx.hexagon.attention import BOTH_WAYS, UNIT, AttentionWriter
 from slmkit_onnx.hexagon.encodings import asymmetric
 from slmkit_onnx.hexagon.graphs import StaticGraphs, Value
+from slmkit_onnx.hexagon.routing import routed
 from slmkit_onnx.hexagon.weights import WeightWriter
 
 TAP = "tap."  # prefix of the outputs of a debug build
@@ -105,6 +106,16 @@ class HexagonOps(Ops[Value]):
 
     def gelu_tanh(self, x: Value) -> Value:
         return self.graphs.op("Gelu", [x], self._new("gelu"), x.shape, approximate="tanh")
+
+    def route(self, scores: Value, routing: Routing) -> Value:
+        return routed(self.graphs, scores, routing, self._new("route"))
+
+    def weigh(self, x: Value, weights: Value, number: int) -> Value:
+        at, graph, shape = self._new("weighed"), self.graphs.graph, (*weights.shape[:-1], 1)
+        ends = (("start", number), ("end", number + 1), ("axis", len(shape) - 1))
+        bounds = [graph.constant(f"cut.{name}.{value}", [value]) for name, value in ends]
+        one = self.graphs.op("Slice", [weights, *bounds], f"{at}.weight", shape, like=weights)
+        return self.graphs.op("Mul", [x, one], at, x.shape)
 
     def tap(self, x: Value, name: str) -> Value:
         if self.debug and self.graphs.ranges is None:

@@ -32,6 +32,8 @@ OPS = frozenset(
         "silu",
         "tanh",
         "gelu_tanh",
+        "route",
+        "weigh",
     }
 )  # fmt: skip - words of the vocabulary that were run on HTP's emulator
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from slmkit.ops import Attention, Ops, Projection, Rope
+from slmkit.ops import Attention, Expert, Ops, Projection, Rope, Routing
 from slmkit_onnx.graph import MICROSOFT, Graph
 from slmkit_onnx.ort.attention import AttentionWriter, fused
+from slmkit_onnx.ort.experts import ExpertWriter
 from slmkit_onnx.ort.value import Value
 from slmkit_onnx.ort.weights import WeightWriter, label
 
@@ -104,6 +105,37 @@ class OnnxOps(Ops[Value]):
     def gelu_tanh(self, x: Value) -> Value:
         output = self.graph.node("Gelu", [x.name], self._new("gelu"), approximate="tanh")
         return Value(output, x.shape)
+
+    def route(self, scores: Value, routing: Routing) -> Value:
+        graph, at = self.graph, self._new("route")
+        chances = graph.node("Softmax", [scores.name], f"{at}.chances", axis=-1)
+        count = graph.constant(f"chosen.{routing.chosen}", [routing.chosen])
+        best, which = f"{at}.best", f"{at}.which"
+        graph.nodes_out("TopK", [chances, count], [best, which], axis=-1)
+        if routing.normalized:
+            axis = graph.constant("axis.last", [-1])
+            total = graph.node("ReduceSum", [best, axis], f"{at}.total", keepdims=1)
+            best = graph.node("Div", [best, total], f"{at}.share")
+        nothing = graph.constant("float.0", 0.0, np.float32)
+        empty = graph.node("Mul", [chances, nothing], f"{at}.empty")
+        graph.node("ScatterElements", [empty, which, best], at, axis=-1)
+        return Value(at, scores.shape)
+
+    def weigh(self, x: Value, weights: Value, number: int) -> Value:
+        column = self.graph.constant(f"column.{number}", [number])
+        one = self.graph.node("Gather", [weights.name, column], self._new("weight"), axis=-1)
+        return Value(self.graph.node("Mul", [x.name, one], self._new("weighed")), x.shape)
+
+    def experts(
+        self, x: Value, scores: Value, routing: Routing, experts: Sequence[Expert]
+    ) -> Value:
+        writer = ExpertWriter(self.graph, self.weights.codes, self.weights.accuracy_level)
+        if not writer.takes(experts):
+            return super().experts(x, scores, routing, experts)
+        weights = self.route(scores, routing)
+        return Value(
+            writer.write(x.name, weights.name, routing, experts, self._new("experts")), x.shape
+        )
 
     def tap(self, x: Value, name: str) -> Value:
         if self.debug:

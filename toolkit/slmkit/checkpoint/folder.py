@@ -9,7 +9,7 @@ from slmkit.checkpoint.shards import Shards
 from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.errors import CheckpointError
 from slmkit.models.config import Config, read_config
-from slmkit.models.registry import read_spec, readings
+from slmkit.models.registry import architecture, read_spec
 from slmkit.models.spec import Spec
 from slmkit.record import record
 
@@ -47,7 +47,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     config = read_config(folder / "config.json")
     _refuse_quantized(config)
     spec = read_spec(config)
-    shards = Shards(folder, readings(spec))
+    how = architecture(spec)
+    shards = Shards(folder, how.readings, how.stacked)
     shards.check(record(spec).weights, spec.tied)
     tokenizer = Tokenizer(folder)
     if tokenizer.size > spec.vocabulary:

@@ -44,6 +44,17 @@ class Entry:
     stop: int
 
 
+def apart(name: str, entry: Entry) -> dict[str, Entry]:
+    """Matrices out of a tensor (E, N, K): NAME.weight becomes NAME.0.weight and so on."""
+    count, *shape = entry.shape
+    size, stem = (entry.stop - entry.start) // max(1, count), name.removesuffix("weight")
+    starts = [entry.start + number * size for number in range(count)]
+    return {
+        f"{stem}{number}.weight": Entry(entry.dtype, tuple(shape), start, start + size)
+        for number, start in enumerate(starts)
+    }
+
+
 class SafetensorsFile:
     """One file, memory-mapped; the header is checked whole before any tensor is handed out."""
 

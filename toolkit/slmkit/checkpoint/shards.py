@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from slmkit.checkpoint.safetensors import FLOATS, SafetensorsFile, row_blocks
+from slmkit.checkpoint.safetensors import FLOATS, Entry, SafetensorsFile, apart, row_blocks
 from slmkit.errors import CheckpointError
 from slmkit.models.config import read_json
 from slmkit.models.reading import Readings, reading_of
@@ -29,9 +29,14 @@ IGNORED = re.compile(r"\.rotary_emb\.inv_freq$|\.masked_bias$")
 class Shards:
     """Tensors by name through memory maps. Reads check that every number is finite."""
 
-    def __init__(self, folder: Path, readings: Readings | None = None) -> None:
+    def __init__(
+        self, folder: Path, readings: Readings | None = None, stacked: tuple[str, ...] = ()
+    ) -> None:
+        """``stacked``: endings of tensors that hold several matrices, which get a name each."""
         self.folder, self.readings = folder, readings or {}
         self.files = [SafetensorsFile(path) for path in _paths(folder)]
+        for file in self.files:
+            file.entries = _named_apart(file.entries, stacked)
         self.where: dict[str, SafetensorsFile] = {}
         for file in self.files:
             for name in file.entries:
@@ -111,6 +116,14 @@ class Shards:
                 "the training diverged or the file is damaged: no artifact of it would work",
             )
         return values
+
+
+def _named_apart(entries: Mapping[str, Entry], stacked: tuple[str, ...]) -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
+    for name, entry in entries.items():
+        several = name.endswith(stacked) and len(entry.shape) == 3
+        found |= apart(name, entry) if several else {name: entry}
+    return found
 
 
 def _paths(folder: Path) -> list[Path]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from slmkit.models.spec import Spec
-from slmkit.ops import Ops, Projection, V
+from slmkit.models.spec import Mixture, Spec
+from slmkit.ops import Expert, Ops, Projection, V
 
 EMBEDDING, NORM = "model.embed_tokens", "model.norm"
 
@@ -31,6 +31,9 @@ def attention(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
     """Grouped-query attention with rope, optional biases and q/k norm. (T, D) -> (T, D)"""
     at = f"model.layers.{layer}.self_attn"
     q, k, v = _projected(o, spec, x, at)
+    if spec.whole_norm:
+        q = o.rms_norm(q, f"{at}.q_norm", spec.eps)
+        k = o.rms_norm(k, f"{at}.k_norm", spec.eps)
     q, k, v = o.split_heads(q, spec.heads), *(o.split_heads(y, spec.kv_heads) for y in (k, v))
     if spec.qk_norm:
         q = o.rms_norm(q, f"{at}.q_norm", spec.eps)
@@ -39,14 +42,43 @@ def attention(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
     return o.tap(o.linear(mixed, f"{at}.o_proj", spec.width, spec.output_bias), at)
 
 
-def gated_mlp(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
+def feed_forward(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
+    """The second half of a layer: one gated mlp, or experts. (T, D) -> (T, D)"""
+    if spec.mixture and spec.mixture.layers[layer]:
+        return mixture(o, spec, spec.mixture, x, layer)
+    return gated_mlp(o, spec, x, f"model.layers.{layer}.mlp", spec.feed_forward)
+
+
+def gated_mlp(o: Ops[V], spec: Spec, x: V, at: str, width: int) -> V:
     """Gated feed-forward: down(activation(gate(x)) * up(x)). (T, D) -> (T, D)"""
-    at = f"model.layers.{layer}.mlp"
-    widths = dict.fromkeys(("gate_proj", "up_proj"), spec.feed_forward)
+    widths = dict.fromkeys(("gate_proj", "up_proj"), width)
     gate, up = _products(o, spec, x, at, "gate_up_proj", widths, spec.mlp_bias)
     active = {"silu": o.silu, "gelu_tanh": o.gelu_tanh}[spec.activation](gate)
     down = o.linear(o.mul(active, up), f"{at}.down_proj", spec.width, spec.mlp_bias)
     return o.tap(down, at)
+
+
+def mixture(o: Ops[V], spec: Spec, kind: Mixture, x: V, layer: int) -> V:
+    """A router, the experts that it chooses, and one that every token goes through, if any."""
+    at = f"model.layers.{layer}.{'block_sparse_moe' if kind.stacked else 'mlp'}"
+    router = f"{at}.{'router.layer' if kind.stacked else 'gate'}"
+    experts = [_expert(spec, kind, at, number) for number in range(kind.experts)]
+    total = o.experts(x, o.linear(x, router, kind.experts), kind.routing, experts)
+    if kind.shared:
+        each = gated_mlp(o, spec, x, f"{at}.shared_expert", kind.shared)
+        gate = o.sigmoid(o.linear(x, f"{at}.shared_expert_gate", 1))
+        total = o.add(total, o.weigh(each, gate, 0))
+    return o.tap(total, at)
+
+
+def _expert(spec: Spec, kind: Mixture, at: str, number: int) -> Expert:
+    if kind.stacked:
+        gate_up: tuple[str, ...] = (f"{at}.input_linear.{number}",)
+        down = f"{at}.output_linear.{number}"
+    else:
+        inside = f"{at}.experts.{number}"
+        gate_up, down = (f"{inside}.gate_proj", f"{inside}.up_proj"), f"{inside}.down_proj"
+    return Expert(gate_up, down, kind.feed_forward, spec.width)
 
 
 def _projected(o: Ops[V], spec: Spec, x: V, at: str) -> tuple[V, ...]:

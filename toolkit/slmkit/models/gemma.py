@@ -34,7 +34,7 @@ def forward(o: Ops[V], spec: Spec) -> V:
         mixed = blocks.attention(o, spec, normed, layer)
         mixed = o.rms_norm(mixed, f"{at}.post_attention_layernorm", spec.eps)
         x, normed = o.add_norm(x, mixed, f"{at}.pre_feedforward_layernorm", spec.eps)
-        fed = blocks.gated_mlp(o, spec, normed, layer)
+        fed = blocks.feed_forward(o, spec, normed, layer)
         fed = o.rms_norm(fed, f"{at}.post_feedforward_layernorm", spec.eps)
         x, normed = o.add_norm(x, fed, after, spec.eps)
         o.tap(x, at)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from slmkit.models import blocks
 from slmkit.models.config import Config
 from slmkit.models.spec import Spec
@@ -19,7 +21,7 @@ def forward(o: Ops[V], spec: Spec) -> V:
         after = blocks.NORM if last else f"model.layers.{layer + 1}.input_layernorm"
         mixed = blocks.scaled(o, blocks.attention(o, spec, normed, layer), spec.residual_scale)
         x, normed = o.add_norm(x, mixed, middle, spec.eps)
-        fed = blocks.scaled(o, blocks.gated_mlp(o, spec, normed, layer), spec.residual_scale)
+        fed = blocks.scaled(o, blocks.feed_forward(o, spec, normed, layer), spec.residual_scale)
         x, normed = o.add_norm(x, fed, after, spec.eps)
         o.tap(x, f"model.layers.{layer}")
     return blocks.head(o, spec, normed)
@@ -38,16 +40,16 @@ def read_mistral(config: Config) -> Spec:
     return read_transformer(config, lambda layer: window)
 
 
-def read_qwen2(config: Config) -> Spec:
+def read_qwen2(config: Config, **more: Any) -> Spec:
     """Qwen2ForCausalLM: q, k and v have biases."""
-    return read_transformer(config, _qwen_window(config), qkv_bias=True)
+    return read_transformer(config, _qwen_window(config), qkv_bias=True, **more)
 
 
-def read_qwen3(config: Config) -> Spec:
+def read_qwen3(config: Config, **more: Any) -> Spec:
     """Qwen3ForCausalLM: RMS norm on each head of q and k."""
     bias = config.boolean("attention_bias", False)
     return read_transformer(
-        config, _qwen_window(config), qkv_bias=bias, output_bias=bias, qk_norm=True
+        config, _qwen_window(config), qkv_bias=bias, output_bias=bias, qk_norm=True, **more
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from slmkit.errors import CheckpointError
-from slmkit.models import gemma, granite, llama, phi3
+from slmkit.models import gemma, granite, llama, mixture, phi3
 from slmkit.models.config import Config
 from slmkit.models.reading import Readings
 from slmkit.models.spec import Spec
@@ -24,12 +24,13 @@ class Forward(Protocol):
 
 @dataclass(frozen=True)
 class Architecture:
-    """How config.json becomes a spec, the arithmetic over that spec, and which tensors of the
-    checkpoint must be read otherwise than they are stored."""
+    """How config.json becomes a spec, the arithmetic over that spec, which tensors of the
+    checkpoint are read otherwise than they are stored, and which hold several matrices."""
 
     read: Callable[[Config], Spec]
     forward: Forward
     readings: Readings = field(default_factory=dict)
+    stacked: tuple[str, ...] = ()
 
 
 MODELS = {
@@ -37,11 +38,15 @@ MODELS = {
     "gemma2": Architecture(gemma.read_gemma2, gemma.forward, gemma.READINGS),
     "gemma3_text": Architecture(gemma.read_gemma3, gemma.forward, gemma.READINGS),
     "granite": Architecture(granite.read_granite, llama.forward),
+    "granitemoe": Architecture(mixture.read_granitemoe, llama.forward, stacked=mixture.STACKED),
     "llama": Architecture(llama.read_llama, llama.forward),
     "mistral": Architecture(llama.read_mistral, llama.forward),
+    "olmoe": Architecture(mixture.read_olmoe, llama.forward),
     "phi3": Architecture(phi3.read_phi3, llama.forward),
     "qwen2": Architecture(llama.read_qwen2, llama.forward),
+    "qwen2_moe": Architecture(mixture.read_qwen2_moe, llama.forward),
     "qwen3": Architecture(llama.read_qwen3, llama.forward),
+    "qwen3_moe": Architecture(mixture.read_qwen3_moe, llama.forward),
 }
 
 
@@ -61,6 +66,6 @@ def run(o: Ops[V], spec: Spec) -> V:
     return MODELS[spec.model_type].forward(o, spec)
 
 
-def readings(spec: Spec) -> Readings:
-    """The tensors of a checkpoint of ``spec`` that are read otherwise than they are stored."""
-    return MODELS[spec.model_type].readings
+def architecture(spec: Spec) -> Architecture:
+    """What computes ``spec``."""
+    return MODELS[spec.model_type]

@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from slmkit.models.rope import LongRope
-from slmkit.ops import Attention, Rope
+from slmkit.ops import Attention, Rope, Routing
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The experts of a layer's feed-forward."""
+
+    experts: int  # E
+    routing: Routing
+    feed_forward: int  # F of each
+    layers: tuple[bool, ...]  # which layers have them
+    shared: int = 0  # F of the expert that every token goes through; 0: none
+    stacked: bool = False  # the checkpoint has all experts' weights in one tensor
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,8 @@ class Spec:
     joined: bool = False  # q, k and v are stored as one matrix, gate and up as another
     local_rope: Rope | None = None  # of layers with a window; None: as the others
     long_rope: LongRope | None = None  # in place of ``rope`` for long contexts
+    whole_norm: bool = False  # RMS norm over all of q and all of k, before heads are split
+    mixture: Mixture | None = None  # experts in place of the feed-forward
     attention_scale: float | None = None  # None: 1 / sqrt(d)
     attention_cap: float | None = None  # soft cap of attention scores
     logits_cap: float | None = None  # soft cap of logits
