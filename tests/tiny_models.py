@@ -54,6 +54,14 @@ EXPERTS = {
     "moe_intermediate_size": 32,
     "norm_topk_prob": False,
 }
+MAMBA = {
+    "conv_kernel": 4,
+    "expand": 2,
+    "layer_norm_epsilon": 1e-5,
+    "use_bias": False,
+    "use_conv_bias": True,
+    "tie_word_embeddings": True,
+}
 GEMMA = {
     "head_dim": 32,
     "num_key_value_heads": 1,
@@ -121,6 +129,22 @@ TINY: dict[str, dict[str, Any]] = {
         "logits_scaling": 4.0,
         "tie_word_embeddings": True,
     },
+    "mamba": {
+        **MAMBA,
+        "model_type": "mamba",
+        "intermediate_size": 128,
+        "time_step_rank": 6,
+        "state_size": 8,
+    },
+    "mamba2": {
+        **MAMBA,
+        "model_type": "mamba2",
+        "num_heads": 8,
+        "head_dim": 16,
+        "n_groups": 1,
+        "state_size": 8,
+        "chunk_size": 16,
+    },
     "phi3": {"model_type": "phi3", "sliding_window": 16, "pad_token_id": 0},
     "phi3-long": {
         "model_type": "phi3",
@@ -164,11 +188,15 @@ def write_checkpoint(folder: Path, config: dict[str, Any], seed: int = 0) -> Pat
     for name, weight in weights.items():
         tensor, number = places[name]
         several = () if number is None else (number + 1,)  # the last one's number decides
-        layout[tensor] = ("F32", (*several, *weight.shape))
+        layout[tensor] = ("F32", (*several, *(weight.stored or weight.shape)))
     with SafetensorsWriter(folder / "model.safetensors", layout) as writer:
         for name, weight in weights.items():
             values = random.standard_normal(weight.shape, dtype=np.float32)
-            if weight.kind == "norm":
+            if weight.name.endswith("_log"):  # decays from slow to fast
+                values = np.log(1 + 3 * np.abs(values))
+            elif weight.kind == "conv":
+                values *= np.float32(0.7)
+            elif weight.kind == "norm":
                 stored_less = reading_of(name, architecture(spec).readings) is plus_one
                 values = (0 if stored_less else 1) + np.float32(0.2) * values
             elif weight.kind in ("table", "bias"):
@@ -176,6 +204,7 @@ def write_checkpoint(folder: Path, config: dict[str, Any], seed: int = 0) -> Pat
             else:
                 values *= np.float32(1.5 / np.sqrt(weight.shape[-1]))
             tensor, number = places[name]
+            values = values.reshape(weight.stored or weight.shape)
             writer.put(tensor, values if number is None else values[None], number or 0)
     write_tokenizer(folder)
     return folder

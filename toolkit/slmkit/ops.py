@@ -3,6 +3,7 @@
 Shape key, used everywhere
     T tokens        D width            V vocabulary     F feed-forward width
     H query heads   G kv heads         d head width     L layers         E experts
+    N state         P channels of a scan's head         K kernel of a convolution
 
 A model names its weights (the checkpoint's own names, without ``.weight``) and never sees one.
 Token ids, positions, masks and the KV cache belong to the interpreter.
@@ -97,6 +98,19 @@ class Routing:
     normalized: bool
 
 
+@dataclass(frozen=True)
+class Scan:
+    """A selective scan: ``at`` names its tensors, ``at.A_log`` (read as A) and ``at.D``, (H,).
+
+    ``by_number``: A is (H, N), a decay for each number of a head's state; else (H,).
+    """
+
+    at: str
+    heads: int  # H
+    state: int  # N
+    by_number: bool
+
+
 class Ops(ABC, Generic[V]):
     """One definition, many interpreters: NumPy, ONNX, ... each gives these words a body."""
 
@@ -168,6 +182,33 @@ class Ops(ABC, Generic[V]):
     @abstractmethod
     def weigh(self, x: V, weights: V, number: int) -> V:
         """x times one column of weights. (T, D), (T, E) -> (T, D)"""
+
+    # Of layers that scan: an interpreter without them refuses such a model by its list of ops.
+
+    def shift(self, x: V, name: str) -> V:
+        """x + the vector ``name`` (no ending). Same shape."""
+        raise NotImplementedError("shift")
+
+    def softplus(self, x: V) -> V:
+        """log(1 + exp(x)), in float32. Same shape."""
+        raise NotImplementedError("softplus")
+
+    def conv(self, x: V, name: str, kernel: int, layer: int, bias: bool) -> V:
+        """Causal depthwise convolution over the tokens before and these: out[t, d] is the sum of
+        weight[d, j] * x[t - K + 1 + j, d] over j, plus bias[d]. (T, D) -> (T, D)
+
+        The weight is stored (D, 1, K). The layer's state is the last K - 1 tokens' x.
+        """
+        raise NotImplementedError("conv")
+
+    def scan(self, x: V, step: V, b: V, c: V, layer: int, kind: Scan) -> V:
+        """Over the layer's state s (H, N, P), token by token, in float32:
+        s[h, n] = exp(step[h] * A[h, n]) * s[h, n] + step[h] * b[n] * x[h]
+        y[h] = sum over n of c[n] * s[h, n] + D[h] * x[h]
+
+        (T, H * P), (T, H), (T, N), (T, N) -> (T, H * P). Source: Gu and Dao 2023, equations 2, 4.
+        """
+        raise NotImplementedError("scan")
 
     # Composites: a body in terms of primitives; overridden where a runtime has the op natively.
 

@@ -14,6 +14,7 @@ from slmkit.checkpoint.folder import Checkpoint
 from slmkit.golden import Golden, Ids, Outputs, Prompt, outputs_of
 from slmkit.models.spec import Spec
 from slmkit.ops import Floats
+from slmkit.parts import unit_of
 from slmkit.progress import Progress
 from slmkit.recipe import Bounds
 from slmkit.target import Artifact, Mode
@@ -146,20 +147,22 @@ def _reference(
     progress: Progress, kind: type[reference.Reference] = reference.Reference,
 ) -> list[Floats]:  # fmt: skip
     progress.stage(label, spec.layers)
-    return reference.logits(_Counted(weights, progress), spec, sequences, kind=kind)
+    return reference.logits(_Counted(weights, progress, spec.layers), spec, sequences, kind=kind)
 
 
 class _Counted:
-    """Weights that tell the progress at each layer's first norm."""
+    """Weights that tell the progress at each layer's first vector."""
 
-    def __init__(self, weights: reference.Weights, progress: Progress) -> None:
+    def __init__(self, weights: reference.Weights, progress: Progress, layers: int) -> None:
         self.rows, self.blocks = weights.rows, weights.blocks
         self.schemes = getattr(weights, "schemes", {})
         self._vector = weights.vector
-        self._progress = progress
+        self._progress, self._layers, self._unit = progress, layers, layers
 
     def vector(self, tensor: str) -> Floats:
         """A norm's weight or a bias, (width,)."""
-        if tensor.endswith(".input_layernorm.weight"):
+        unit = unit_of(tensor, self._layers)
+        if unit != self._unit and unit < self._layers:
             self._progress.advance(1)
+        self._unit = unit
         return self._vector(tensor)

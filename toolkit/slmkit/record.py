@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from slmkit.models import registry
 from slmkit.models.spec import Spec
-from slmkit.ops import Attention, Ops, Rope, Routing
+from slmkit.ops import Attention, Ops, Rope, Routing, Scan
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,15 @@ class Weight:
     """One tensor that the architecture names."""
 
     name: str  # without ".weight" or ".bias"
-    kind: str  # table, linear, norm or bias
+    kind: str  # table, linear, norm, bias, conv or plain (a vector whose name has no ending)
     shape: tuple[int, ...]
+    stored: tuple[int, ...] = ()  # its shape in the checkpoint, if that is another
 
     @property
     def tensor(self) -> str:
         """The tensor's name in the checkpoint."""
+        if self.kind == "plain":
+            return self.name
         return f"{self.name}.bias" if self.kind == "bias" else f"{self.name}.weight"
 
     @property
@@ -46,6 +49,15 @@ class Weight:
 
 
 @dataclass(frozen=True)
+class State:
+    """What a layer keeps from token to token, of one size whatever the sequence's length."""
+
+    layer: int
+    kind: str  # conv: (D, K - 1), the last tokens' values; scan: (H, N, P)
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Model:
     """An architecture's words and weights, for whoever must say whether it can carry them."""
 
@@ -54,6 +66,8 @@ class Model:
     shapes: Mapping[str, tuple[int, ...]]  # matrices by name, vectors by tensor
     multiplied: frozenset[str]  # matrices of a linear
     looked_up: frozenset[str]  # tables of an embed; a tied one is both
+    attended: tuple[int, ...] = ()  # layers with a KV cache
+    states: tuple[State, ...] = ()  # of the other layers
 
     @property
     def parameters(self) -> int:
@@ -70,6 +84,8 @@ class Recorder(Ops[Heard]):
     weights: dict[str, Weight] = field(default_factory=dict)
     multiplied: set[str] = field(default_factory=set)  # matrices that a linear reads
     looked_up: set[str] = field(default_factory=set)  # tables that an embed reads
+    attended: list[int] = field(default_factory=list)  # layers with a KV cache
+    states: list[State] = field(default_factory=list)
     widest: int = 0  # most numbers per token that one op reads and writes
 
     def embed(self, name: str, rows: int, width: int) -> Heard:
@@ -101,6 +117,7 @@ class Recorder(Ops[Heard]):
         return self._say("rope", (x,), x.shape, _rope_text(rope))
 
     def attend(self, q: Heard, k: Heard, v: Heard, layer: int, kind: Attention) -> Heard:
+        self.attended.append(layer)
         shape = (q.shape[0] * q.shape[1],)
         return self._say("attend", (q, k, v), shape, f"layer={layer} {_attention_text(kind)}")
 
@@ -131,6 +148,30 @@ class Recorder(Ops[Heard]):
 
     def weigh(self, x: Heard, weights: Heard, number: int) -> Heard:
         return self._say("weigh", (x, weights), x.shape, f"column={number}")
+
+    def shift(self, x: Heard, name: str) -> Heard:
+        self._weight(Weight(name, "plain", x.shape))
+        return self._say("shift", (x,), x.shape, name)
+
+    def softplus(self, x: Heard) -> Heard:
+        return self._say("softplus", (x,), x.shape)
+
+    def conv(self, x: Heard, name: str, kernel: int, layer: int, bias: bool) -> Heard:
+        channels = x.shape[-1]
+        self._weight(Weight(name, "conv", (channels * kernel,), (channels, 1, kernel)))
+        if bias:
+            self._weight(Weight(name, "bias", (channels,)))
+        self.states.append(State(layer, "conv", (channels, kernel - 1)))
+        note = f"{name} kernel={kernel} layer={layer}{' +bias' if bias else ''}"
+        return self._say("conv", (x,), x.shape, note)
+
+    def scan(self, x: Heard, step: Heard, b: Heard, c: Heard, layer: int, kind: Scan) -> Heard:
+        stored = (kind.heads, kind.state) if kind.by_number else (kind.heads,)
+        self._weight(Weight(f"{kind.at}.A_log", "plain", (math.prod(stored),), stored))
+        self._weight(Weight(f"{kind.at}.D", "plain", (kind.heads,)))
+        size = (kind.heads, kind.state, x.shape[-1] // kind.heads)
+        self.states.append(State(layer, "scan", size))
+        return self._say("scan", (x, step, b, c), x.shape, f"{kind.at} layer={layer} state={size}")
 
     def tap(self, x: Heard, name: str) -> Heard:
         self.lines.append(f"tap {x} {name}")
@@ -167,7 +208,8 @@ def listen(spec: Spec) -> Model:
         for weight in heard.weights.values()
     }
     names = frozenset(heard.multiplied), frozenset(heard.looked_up)
-    return Model(spec, dict(heard.inventory), shapes, *names)
+    kept = tuple(heard.attended), tuple(heard.states)
+    return Model(spec, dict(heard.inventory), shapes, *names, *kept)
 
 
 def _size(heard: Heard) -> int:

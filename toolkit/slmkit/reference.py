@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from slmkit.models import registry
 from slmkit.models.spec import Spec
-from slmkit.ops import Attention, Expert, Floats, Ops, Rope, Routing
+from slmkit.ops import Attention, Expert, Floats, Ops, Rope, Routing, Scan
 
 Ids = NDArray[np.int64]
 
@@ -39,6 +39,8 @@ class Cache:
 
     keys: dict[int, Floats] = field(default_factory=dict)
     values: dict[int, Floats] = field(default_factory=dict)
+    convolved: dict[int, Floats] = field(default_factory=dict)  # per layer (K - 1, D)
+    scanned: dict[int, Floats] = field(default_factory=dict)  # per layer (H, N, P)
     length: int = 0
 
     def extend(self, layer: int, k: Floats, v: Floats) -> tuple[Floats, Floats]:
@@ -146,6 +148,35 @@ class Reference(Ops[Floats]):
                 total[tokens] += self.weigh(given, weights[tokens], number)
         return total
 
+    def shift(self, x: Floats, name: str) -> Floats:
+        return x + self.weights.vector(name)
+
+    def softplus(self, x: Floats) -> Floats:
+        positive: Floats = np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+        return positive
+
+    def conv(self, x: Floats, name: str, kernel: int, layer: int, bias: bool) -> Floats:
+        weight = self.weights.vector(f"{name}.weight").reshape(-1, kernel)
+        parts = [
+            convolution(x[span], weight, cache.convolved, layer)
+            for span, cache in zip(self.spans, self.caches, strict=True)
+        ]
+        whole = np.concatenate(parts)
+        return whole + self.weights.vector(f"{name}.bias") if bias else whole
+
+    def scan(self, x: Floats, step: Floats, b: Floats, c: Floats, layer: int, kind: Scan) -> Floats:
+        decay = self.weights.vector(f"{kind.at}.A_log").reshape(kind.heads, -1, 1)
+        skip = self.weights.vector(f"{kind.at}.D")[:, None]
+        parts = []
+        for span, cache in zip(self.spans, self.caches, strict=True):
+            heads = x[span].reshape(-1, kind.heads, x.shape[1] // kind.heads)
+            given, state = selective_scan(
+                heads, step[span], b[span], c[span], decay, cache.scanned.get(layer)
+            )
+            cache.scanned[layer] = state
+            parts.append((given + skip * heads).reshape(len(given), -1))
+        return np.concatenate(parts)
+
     def tap(self, x: Floats, name: str) -> Floats:
         if self.debug:
             self.taps[name] = x
@@ -207,6 +238,32 @@ def attention(q: Floats, keys: Floats, values: Floats, kind: Attention) -> Float
     mixed = weights @ values.transpose(1, 0, 2)[:, None]  # (G, H/G, T, d)
     joined: Floats = mixed.transpose(2, 0, 1, 3).reshape(tokens, heads * width)
     return joined
+
+
+def convolution(x: Floats, weight: Floats, states: dict[int, Floats], layer: int) -> Floats:
+    """Causal, each channel by itself; the state moves on. (T, D), (D, K) -> (T, D)"""
+    kernel = weight.shape[1]
+    before = states.get(layer, np.zeros((kernel - 1, x.shape[1]), np.float32))
+    line = np.concatenate([before, x])
+    states[layer] = line[len(line) - kernel + 1 :]
+    total = np.zeros_like(x)
+    for at in range(kernel):
+        total += line[at : at + len(x)] * weight[:, at]
+    return total
+
+
+def selective_scan(
+    x: Floats, step: Floats, b: Floats, c: Floats, decay: Floats, state: Floats | None
+) -> tuple[Floats, Floats]:
+    """(T, H, P), (T, H), (T, N), (T, N), (H, N or 1, 1) -> (T, H, P), and the state (H, N, P)"""
+    if state is None:
+        state = np.zeros((x.shape[1], b.shape[1], x.shape[2]), np.float32)
+    given = np.empty_like(x)
+    for token in range(len(x)):
+        faded = np.exp(step[token][:, None, None] * decay) * state
+        state = faded + b[token][:, None] * (step[token][:, None] * x[token])[:, None]
+        given[token] = np.einsum("n,hnp->hp", c[token], state)
+    return given, state
 
 
 def visible(tokens: int, total: int, window: int | None) -> NDArray[np.bool_]:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from slmkit.ops import Attention, Expert, Ops, Projection, Rope, Routing
+from slmkit.ops import Attention, Expert, Ops, Projection, Rope, Routing, Scan
 from slmkit_onnx.graph import MICROSOFT, Graph
 from slmkit_onnx.ort.attention import AttentionWriter, fused
 from slmkit_onnx.ort.experts import ExpertWriter
+from slmkit_onnx.ort.scan import ScanWriter
 from slmkit_onnx.ort.value import Value
 from slmkit_onnx.ort.weights import WeightWriter, label
 
@@ -26,6 +27,7 @@ class OnnxOps(Ops[Value]):
         self.graph = graph
         self.weights = weights
         self.attention = attention
+        self.scans = ScanWriter(graph, weights)
 
     def embed(self, name: str, rows: int, width: int) -> Value:
         return Value(self.weights.gather("input_ids", name, self._new("embed")), (width,))
@@ -125,6 +127,19 @@ class OnnxOps(Ops[Value]):
         column = self.graph.constant(f"column.{number}", [number])
         one = self.graph.node("Gather", [weights.name, column], self._new("weight"), axis=-1)
         return Value(self.graph.node("Mul", [x.name, one], self._new("weighed")), x.shape)
+
+    def shift(self, x: Value, name: str) -> Value:
+        inputs = [x.name, self.weights.vector(name)]
+        return Value(self.graph.node("Add", inputs, self._new("shift")), x.shape)
+
+    def softplus(self, x: Value) -> Value:
+        return Value(self.graph.node("Softplus", [x.name], self._new("softplus")), x.shape)
+
+    def conv(self, x: Value, name: str, kernel: int, layer: int, bias: bool) -> Value:
+        return Value(self.scans.convolved(x, name, kernel, layer, bias), x.shape)
+
+    def scan(self, x: Value, step: Value, b: Value, c: Value, layer: int, kind: Scan) -> Value:
+        return Value(self.scans.scanned(x, step, b, c, layer, kind), x.shape)
 
     def experts(
         self, x: Value, scores: Value, routing: Routing, experts: Sequence[Expert]

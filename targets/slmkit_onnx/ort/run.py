@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from slmkit.ops import Floats
 from slmkit.target import Artifact
 from slmkit_onnx.ort.attention import cache_names
 from slmkit_onnx.ort.ops import TAP
+from slmkit_onnx.ort.scan import state_names
 from slmkit_onnx.sessions import RUNTIME, cpu_session
 
 
@@ -27,11 +29,7 @@ class OrtRunner:
         self.context_length: int = self.facts["context_length"]
         model = folder / self.facts["model"]
         self.session = cpu_session(_at_level_0(model) if exact else model, folder)
-        self.cache = {
-            past: present
-            for layer in range(self.facts["layers"])
-            for past, present in zip(*cache_names(layer), strict=True)
-        }
+        self.cache = dict(self._names())
         self.length = 0
         self.past: dict[str, Any] = {}
         self.taps: dict[str, Floats] = {}
@@ -40,8 +38,22 @@ class OrtRunner:
     def reset(self) -> None:
         """Forget the sequence."""
         self.length = 0
-        empty = np.zeros((1, self.facts["kv_heads"], 0, self.facts["head_width"]), np.float32)
-        self.past = {past: onnxruntime.OrtValue.ortvalue_from_numpy(empty) for past in self.cache}
+        empty = (self.facts["kv_heads"], 0, self.facts["head_width"])
+        shapes = dict.fromkeys(self.cache, empty) | {
+            state_names(each["kind"], each["layer"])[0]: each["shape"]
+            for each in self.facts["states"]
+        }
+        self.past = {
+            past: onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((1, *shape), np.float32))
+            for past, shape in shapes.items()
+        }
+
+    def _names(self) -> Iterator[tuple[str, str]]:
+        """What goes in, and under which name it comes out for the next tokens."""
+        for layer in self.facts["attended"]:
+            yield from zip(*cache_names(layer), strict=True)
+        for each in self.facts["states"]:
+            yield state_names(each["kind"], each["layer"])
 
     def feed(self, ids: NDArray[np.int64]) -> Floats:
         """Append tokens; their logits, (T, V). Raises BackendError beyond the context."""
@@ -49,7 +61,8 @@ class OrtRunner:
         check_context(self.length, self.context_length)
         binding = self.session.io_binding()
         binding.bind_cpu_input("input_ids", np.asarray(ids, dtype=np.int64)[None])
-        binding.bind_cpu_input("attention_mask", np.ones((1, self.length), dtype=np.int64))
+        if self.facts["attended"]:
+            binding.bind_cpu_input("attention_mask", np.ones((1, self.length), dtype=np.int64))
         for name, value in self.past.items():
             binding.bind_ortvalue_input(name, value)
         for output in self.session.get_outputs():

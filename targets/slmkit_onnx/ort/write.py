@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
-from slmkit.target import Artifact, Job, Mode, Spec, Tensor
+from slmkit.target import Artifact, Job, Mode, Model, Spec, Tensor
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.graph import Graph
 from slmkit_onnx.ort.attention import AttentionWriter, cache_names, fused
 from slmkit_onnx.ort.genai import write_genai
 from slmkit_onnx.ort.ops import OnnxOps
+from slmkit_onnx.ort.scan import state_names
 from slmkit_onnx.ort.weights import WeightWriter
 
+STATES = {"conv": "the last tokens' values", "scan": "what the scan has gathered"}
 MODEL, DATA = "model.onnx", "model.onnx.data"
 EXACT = Mode("exact", "accuracy_level 0: codes dequantized to float32", {"reference": "lowering"})
 SHIPPED = Mode(
@@ -24,7 +27,7 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
     """Emit the graph, stream the weights beside it, add the runtime's own files."""
     level = job.options.get("accuracy_level", 0)
     graph = Graph(DataFile(DATA))
-    inputs, outputs = tensors(job.spec)
+    inputs, outputs = tensors(job.model)
     for tensor in inputs:
         graph.input(tensor.name, tensor.dtype, tensor.shape)
     for tensor in outputs:
@@ -39,7 +42,8 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
     model = graph.model(job.spec.model_type)
     (folder / MODEL).write_bytes(model.SerializeToString(deterministic=True))
     graph.data.write(folder / DATA, progress)
-    write_genai(job, folder, MODEL)
+    if not job.model.states:  # onnxruntime-genai knows no such model
+        write_genai(job, folder, MODEL)
     quantized = any(scheme.bits for scheme in job.codes.schemes.values())
     modes = (EXACT, SHIPPED) if level > 1 and quantized else (EXACT,)
     facts = {
@@ -47,7 +51,8 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
         "accuracy_level": level,
         "attention": "GroupQueryAttention" if fused(job.spec) else "decomposed",
         "context_length": job.context_length,
-        "layers": job.spec.layers,
+        "attended": list(job.model.attended),
+        "states": [asdict(state) for state in job.model.states],
         "kv_heads": job.spec.kv_heads,
         "head_width": job.spec.head_width,
         "vocabulary": job.spec.vocabulary,
@@ -55,19 +60,24 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
     return Artifact(job.artifact, version, "ONNX", modes, inputs, outputs, facts)
 
 
-def tensors(spec: Spec) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def tensors(model: Model) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The graph's inputs and outputs: onnxruntime-genai's names for a decoder."""
-    past, present = [], []
-    for layer in range(spec.layers):
+    spec, past, present = model.spec, [], []
+    for layer in model.attended:
         names = cache_names(layer)
         for part, old, new in zip(("keys", "values"), *names, strict=True):
             about = f"{part} of layer {layer}"
             past.append(_cache(old, spec, "past", f"cached {about}"))
             present.append(_cache(new, spec, "total", f"cached {about}, these tokens included"))
+    for state in model.states:
+        about = f"state of layer {state.layer}: {STATES[state.kind]}"
+        for line, name in zip((past, present), state_names(state.kind, state.layer), strict=True):
+            line.append(Tensor(name, "float32", ("batch", *state.shape), about))
     ids = Tensor("input_ids", "int64", ("batch", "tokens"), "token ids")
     mask = Tensor("attention_mask", "int64", ("batch", "total"), "1 for each token so far")
     logits = Tensor("logits", "float32", ("batch", "tokens", spec.vocabulary), "next-token scores")
-    return (ids, mask, *past), (logits, *present)
+    inputs = (ids, mask, *past) if model.attended else (ids, *past)
+    return inputs, (logits, *present)
 
 
 def _cache(name: str, spec: Spec, length: str, about: str) -> Tensor:

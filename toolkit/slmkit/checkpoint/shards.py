@@ -71,9 +71,10 @@ class Shards:
                 "(for a tied lm_head: tie_word_embeddings)",
             )
         entry = self.where[name].entries[name]
-        if entry.shape != weight.shape:
+        shape = weight.stored or weight.shape
+        if entry.shape != shape:
             raise CheckpointError(
-                f"tensor {name} has the shape {entry.shape}, config.json says {weight.shape}",
+                f"tensor {name} has the shape {entry.shape}, config.json says {shape}",
                 "config.json and the weights are of different models",
             )
         if entry.dtype not in FLOATS:
@@ -83,8 +84,8 @@ class Shards:
             )
 
     def vector(self, tensor: str) -> Floats:
-        """A norm's weight or a bias, float32, as the vocabulary means it."""
-        stored = self._finite(tensor, self.where[tensor].floats(tensor))
+        """Numbers that are no matrix, float32, as the vocabulary means them."""
+        stored = self._finite(tensor, self.where[tensor].floats(tensor).reshape(-1))
         reading = reading_of(tensor, self.readings)
         return reading(stored) if reading else stored
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from slmkit.ops import Floats
 
 Reading = Callable[[Floats], Floats]
@@ -13,6 +15,11 @@ Readings = Mapping[str, Reading]  # by the ending of a tensor's name
 def plus_one(stored: Floats) -> Floats:
     """A gain that is stored less one."""
     return stored + 1
+
+
+def minus_exp(stored: Floats) -> Floats:
+    """A decay that is stored as log(-decay)."""
+    return -np.exp(stored)
 
 
 def reading_of(tensor: str, readings: Readings) -> Reading | None:

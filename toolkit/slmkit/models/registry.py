@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from slmkit.errors import CheckpointError
-from slmkit.models import gemma, granite, llama, mixture, phi3
+from slmkit.models import gemma, granite, llama, mamba, mixture, phi3
 from slmkit.models.config import Config
 from slmkit.models.reading import Readings
 from slmkit.models.spec import Spec
@@ -40,6 +40,8 @@ MODELS = {
     "granite": Architecture(granite.read_granite, llama.forward),
     "granitemoe": Architecture(mixture.read_granitemoe, llama.forward, stacked=mixture.STACKED),
     "llama": Architecture(llama.read_llama, llama.forward),
+    "mamba": Architecture(mamba.read_mamba, mamba.forward, mamba.READINGS),
+    "mamba2": Architecture(mamba.read_mamba2, mamba.forward, mamba.READINGS),
     "mistral": Architecture(llama.read_mistral, llama.forward),
     "olmoe": Architecture(mixture.read_olmoe, llama.forward),
     "phi3": Architecture(phi3.read_phi3, llama.forward),

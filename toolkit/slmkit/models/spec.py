@@ -21,6 +21,19 @@ class Mixture:
 
 
 @dataclass(frozen=True)
+class StateSpace:
+    """The layers that scan in place of attention."""
+
+    inner: int  # channels, H * P
+    heads: int  # H, each with a step; in Mamba every channel is one
+    state: int  # N
+    kernel: int  # K of the convolution
+    rank: int  # of the step's projection; 0: the step comes out of the first projection (Mamba-2)
+    conv_bias: bool
+    bias: bool  # of both outer projections
+
+
+@dataclass(frozen=True)
 class Spec:
     """What an architecture needs to know; the letters are the shape key of ``slmkit.ops``."""
 
@@ -47,6 +60,7 @@ class Spec:
     long_rope: LongRope | None = None  # in place of ``rope`` for long contexts
     whole_norm: bool = False  # RMS norm over all of q and all of k, before heads are split
     mixture: Mixture | None = None  # experts in place of the feed-forward
+    state: StateSpace | None = None  # a scan in place of attention
     attention_scale: float | None = None  # None: 1 / sqrt(d)
     attention_cap: float | None = None  # soft cap of attention scores
     logits_cap: float | None = None  # soft cap of logits
@@ -62,6 +76,15 @@ class Spec:
     def rope_at(self, layer: int) -> Rope:
         """The rope of one layer."""
         return self.local_rope if self.local_rope and self.windows[layer] else self.rope
+
+    @property
+    def state_values(self) -> int:
+        """How many numbers the states of all layers hold, whatever the sequence's length."""
+        kind = self.state
+        if kind is None:
+            return 0
+        convolved = kind.inner + (0 if kind.rank else 2 * kind.state)
+        return self.layers * (convolved * (kind.kernel - 1) + kind.inner * kind.state)
 
     @property
     def ropes(self) -> tuple[Rope, ...]:
@@ -85,5 +108,5 @@ class Spec:
         return self.long_rope.beyond if self.long_rope and other else self.trained_context
 
     def kv_values(self, tokens: int) -> int:
-        """How many numbers the KV cache holds for this many tokens: 2 * L * G * d * tokens."""
-        return 2 * self.layers * self.kv_heads * self.head_width * tokens
+        """How many numbers the KV cache and the states hold for this many tokens."""
+        return 2 * self.layers * self.kv_heads * self.head_width * tokens + self.state_values

@@ -1,0 +1,101 @@
+"""Mamba and Mamba-2: a causal convolution and a selective scan in place of attention."""
+
+from __future__ import annotations
+
+from slmkit.models.config import Config
+from slmkit.models.reading import minus_exp
+from slmkit.models.spec import Spec, StateSpace
+from slmkit.ops import Ops, Rope, Scan, V
+
+EMBEDDING, NORM = "backbone.embeddings", "backbone.norm_f"
+READINGS = {".A_log": minus_exp}
+# A step without limits, as it is written before transformers 5 and since.
+UNLIMITED = (None, [0.0, float("inf")], [0.0, {"__float__": "Infinity"}])
+BOUNDLESS = 1 << 20  # no positions: any sequence may go on; the authors trained on 2048 tokens
+
+
+def forward(o: Ops[V], spec: Spec) -> V:
+    """Token ids to logits. -> (T, V)"""
+    x = o.tap(o.embed(EMBEDDING, spec.vocabulary, spec.width), EMBEDDING)
+    normed = o.rms_norm(x, "backbone.layers.0.norm", spec.eps)
+    for layer in range(spec.layers):
+        last = layer + 1 == spec.layers
+        after = NORM if last else f"backbone.layers.{layer + 1}.norm"
+        x, normed = o.add_norm(x, _mixed(o, spec, normed, layer), after, spec.eps)
+        o.tap(x, f"backbone.layers.{layer}")
+    head = EMBEDDING if spec.tied else "lm_head"
+    return o.linear(o.tap(normed, NORM), head, spec.vocabulary)
+
+
+def read_mamba(config: Config) -> Spec:
+    """MambaForCausalLM: each channel has a step and a decay per number of state."""
+    inner = config.integer("intermediate_size")
+    state = StateSpace(
+        inner=inner, heads=inner, state=config.integer("state_size"),
+        kernel=config.integer("conv_kernel", least=2), rank=config.integer("time_step_rank"),
+        conv_bias=config.boolean("use_conv_bias"), bias=config.boolean("use_bias"),
+    )  # fmt: skip
+    return _spec(config, state)
+
+
+def read_mamba2(config: Config) -> Spec:
+    """Mamba2ForCausalLM: heads of several channels share a step and a decay."""
+    config.expect("n_groups", 1, default=8)  # the format's own default
+    if config.values.get("time_step_limit") not in UNLIMITED:
+        config.expect("time_step_limit", None, default=None)
+    heads = config.integer("num_heads")
+    state = StateSpace(
+        inner=heads * config.integer("head_dim"), heads=heads, state=config.integer("state_size"),
+        kernel=config.integer("conv_kernel", least=2), rank=0,
+        conv_bias=config.boolean("use_conv_bias"), bias=config.boolean("use_bias"),
+    )  # fmt: skip
+    return _spec(config, state)
+
+
+def _spec(config: Config, state: StateSpace) -> Spec:
+    config.expect("hidden_act", "silu", default="silu")
+    return Spec(
+        model_type=config.string("model_type"),
+        layers=config.integer("num_hidden_layers"), width=config.integer("hidden_size"),
+        heads=0, kv_heads=0, head_width=0, feed_forward=0,
+        vocabulary=config.integer("vocab_size"), eps=config.number("layer_norm_epsilon"),
+        rope=Rope(()), tied=config.boolean("tie_word_embeddings"),
+        qkv_bias=False, output_bias=False, mlp_bias=False, qk_norm=False, windows=(),
+        trained_context=BOUNDLESS, state=state,
+    )  # fmt: skip
+
+
+def _mixed(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
+    at, kind = _mixer(layer), spec.state
+    if kind is None:
+        raise ValueError(f"{spec.model_type} has no state space")
+    mixed = (_first if kind.rank else _second)(o, spec, kind, x, layer)
+    return o.tap(o.linear(mixed, f"{at}.out_proj", spec.width, kind.bias), at)
+
+
+def _mixer(layer: int) -> str:
+    return f"backbone.layers.{layer}.mixer"
+
+
+def _first(o: Ops[V], spec: Spec, kind: StateSpace, x: V, layer: int) -> V:
+    """Mamba: step, B and C come from the convolved channels."""
+    inner, size, at = kind.inner, kind.state, _mixer(layer)
+    x, gate = o.split(o.linear(x, f"{at}.in_proj", 2 * inner, kind.bias), (inner, inner))
+    x = o.silu(o.conv(x, f"{at}.conv1d", kind.kernel, layer, kind.conv_bias))
+    widths = (kind.rank, size, size)
+    step, b, c = o.split(o.linear(x, f"{at}.x_proj", sum(widths)), widths)
+    step = o.softplus(o.linear(step, f"{at}.dt_proj", inner, bias=True))
+    given = o.scan(x, step, b, c, layer, Scan(at, kind.heads, size, by_number=True))
+    return o.mul(given, o.silu(gate))
+
+
+def _second(o: Ops[V], spec: Spec, kind: StateSpace, x: V, layer: int) -> V:
+    """Mamba-2: everything comes from one projection; a norm after the gate."""
+    inner, size, at = kind.inner, kind.state, _mixer(layer)
+    widths = (inner, inner + 2 * size, kind.heads)
+    gate, mixed, step = o.split(o.linear(x, f"{at}.in_proj", sum(widths), kind.bias), widths)
+    mixed = o.silu(o.conv(mixed, f"{at}.conv1d", kind.kernel, layer, kind.conv_bias))
+    x, b, c = o.split(mixed, (inner, size, size))
+    step = o.softplus(o.shift(step, f"{at}.dt_bias"))
+    given = o.scan(x, step, b, c, layer, Scan(at, kind.heads, size, by_number=False))
+    return o.rms_norm(o.mul(given, o.silu(gate)), f"{at}.norm", spec.eps)
