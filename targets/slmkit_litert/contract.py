@@ -30,6 +30,11 @@ def cache_names(layer: int) -> tuple[str, str]:
     return f"kv_cache_k_{layer}", f"kv_cache_v_{layer}"
 
 
+def state_name(kind: str, layer: int) -> str:
+    """The state of a layer that scans, as input and as output; LiteRT-LM knows none."""
+    return f"state_{kind}_{layer}"
+
+
 def weight_input(number: int) -> str:
     """A weight of the skeleton, in the order in which the architecture names them."""
     return f"w_{number}"

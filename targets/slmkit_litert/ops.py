@@ -14,9 +14,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
-from slmkit.ops import Attention, Ops, Rope, Routing
+from slmkit.ops import Attention, Ops, Rope, Routing, Scan
 from slmkit.target import Spec
-from slmkit_litert.contract import HIDDEN, cache_names
+from slmkit_litert.contract import HIDDEN, cache_names, state_name
+from slmkit_litert.scan import convolved, scanned_by_head, scanned_by_number
 
 MUCH = 1e30  # times the least difference of two scores, it is more than 1
 
@@ -130,10 +131,45 @@ class LitertOps(Ops[Value]):
     def weigh(self, x: Value, weights: Value, number: int) -> Value:
         return Value(x.tensor * weights.tensor[:, number : number + 1], x.shape)
 
+    def shift(self, x: Value, name: str) -> Value:
+        return Value(x.tensor + self.weights[name], x.shape)
+
+    def softplus(self, x: Value) -> Value:
+        """log(1 + exp(x)) without overflow."""
+        rest = tf.math.log(np.float32(1) + tf.exp(-tf.abs(x.tensor)))
+        return Value(tf.maximum(x.tensor, np.float32(0)) + rest, x.shape)
+
+    def conv(self, x: Value, name: str, kernel: int, layer: int, bias: bool) -> Value:
+        weight = tf.reshape(self.weights[f"{name}.weight"], [-1, kernel])
+        before = tf.transpose(self._state("conv", layer))
+        given, kept = convolved(x.tensor, weight, before)
+        self._keep("conv", layer, tf.transpose(kept))
+        return Value(given + self.weights[f"{name}.bias"] if bias else given, x.shape)
+
+    def scan(self, x: Value, step: Value, b: Value, c: Value, layer: int, kind: Scan) -> Value:
+        decay, skip = self.weights[f"{kind.at}.A_log"], self.weights[f"{kind.at}.D"]
+        state, given = self._state("scan", layer), (step.tensor, b.tensor, c.tensor)
+        if kind.by_number:
+            decay = tf.reshape(decay, [kind.heads, kind.state])
+            scanned, kept = scanned_by_number(x.tensor, *given, decay, state[..., 0])
+            self._keep("scan", layer, kept[..., None])
+            return Value(scanned + x.tensor * skip, x.shape)
+        heads = tf.reshape(x.tensor, [self.tokens, kind.heads, -1])
+        scanned, kept = scanned_by_head(heads, *given, decay, state)
+        self._keep("scan", layer, kept)
+        whole = scanned + heads * skip[None, :, None]
+        return Value(tf.reshape(whole, [self.tokens, -1]), x.shape)
+
     def tap(self, x: Value, name: str) -> Value:
         if self.debug:
             self.taps[name] = tf.identity(x.tensor)
         return x
+
+    def _state(self, kind: str, layer: int) -> Any:
+        return self.given[state_name(kind, layer)][0]
+
+    def _keep(self, kind: str, layer: int, state: Any) -> None:
+        self.caches[state_name(kind, layer)] = state[None]
 
     def _cached(self, layer: int, k: Any, v: Any) -> tuple[Any, Any]:
         """The caches with the new tokens in their slots. [1, G, S, d], [1, G, d, S]"""

@@ -10,7 +10,7 @@ from slmkit.target import Model, one_of, option_problems
 
 OPS = frozenset({
     "embed", "linear", "rms_norm", "split", "split_heads", "rope", "attend", "add", "mul", "scale",
-    "sigmoid", "silu", "tanh", "gelu_tanh", "route", "weigh",
+    "sigmoid", "silu", "tanh", "gelu_tanh", "route", "weigh", "shift", "softplus", "conv", "scan",
 })  # fmt: skip
 OPTIONS = {
     "require": one_of("delegation"),

@@ -15,7 +15,7 @@ from slmkit.host import StaticRunner, Window
 from slmkit.ops import Floats
 from slmkit.target import Artifact
 from slmkit_litert.binding import Array, widen
-from slmkit_litert.contract import DECODE, HIDDEN, cache_names, prefill_name
+from slmkit_litert.contract import DECODE, HIDDEN, cache_names, prefill_name, state_name
 from slmkit_litert.weights import dequantized
 
 THREADS = 2
@@ -33,7 +33,7 @@ class LitertRunner(StaticRunner):
         self.context_length = facts["context_length"]
         self.runtime = f"ai-edge-litert {version('ai-edge-litert')}, XNNPACK, {mode} weights"
         self.interpreter = _opened(folder / facts["model"], mode)
-        self.sizes = (facts["prefill"], 1)
+        self.sizes, self.whole_chunks = (facts["prefill"], 1), bool(facts["states"])
         self.signatures = {
             tokens: self.interpreter.get_signature_runner(name)
             for tokens, name in ((facts["prefill"], prefill_name(facts["prefill"])), (1, DECODE))
@@ -47,9 +47,12 @@ class LitertRunner(StaticRunner):
         keys = (1, facts["kv_heads"], self.context_length, facts["head_width"])
         values = (1, facts["kv_heads"], facts["head_width"], self.context_length)
         self.caches: dict[str, Array] = {}
-        for layer in range(facts["layers"]):
+        for layer in facts["attended"]:
             for name, shape in zip(cache_names(layer), (keys, values), strict=True):
                 self.caches[name] = np.zeros(shape, np.float32)
+        for each in facts["states"]:
+            name = state_name(each["kind"], each["layer"])
+            self.caches[name] = np.zeros((1, *each["shape"]), np.float32)
         self.length = 0
 
     def step(self, ids: NDArray[np.int64], window: Window) -> Floats:
@@ -72,9 +75,10 @@ class LitertRunner(StaticRunner):
         filled[0, : len(ids)] = ids
         positions = position + np.arange(tokens, dtype=np.int32)
         mask = mask_of(positions, self.context_length)
-        found: dict[str, Any] = self.signatures[tokens](
-            tokens=filled, input_pos=positions, mask=mask, **caches
-        )
+        known = {"tokens": filled, "input_pos": positions, "mask": mask, **caches}
+        signature = self.signatures[tokens]
+        asked = signature.get_input_details()  # a model without attention asks for no mask
+        found: dict[str, Any] = signature(**{name: known[name] for name in asked})
         return found
 
     def _kept(self, found: dict[str, Any]) -> dict[str, Array]:

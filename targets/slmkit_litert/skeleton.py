@@ -19,9 +19,9 @@ from slmkit.cache import Cache, key_of
 from slmkit.job import job_of
 from slmkit.target import Job, Model
 from slmkit.worker import call
-from slmkit_litert.contract import DECODE, cache_names, prefill_name, weight_input
+from slmkit_litert.contract import DECODE, cache_names, prefill_name, state_name, weight_input
 
-VERSION = 1
+VERSION = 2
 FILE, NAMES = "skeleton.tflite", "skeleton.json"
 Report = Callable[[int, int], None]
 
@@ -92,10 +92,12 @@ def _traced(
         "input_pos": ((tokens,), tf.int32),
         "mask": ((1, 1, tokens, context), tf.float32),
     }
-    for layer in range(spec.layers):
+    for layer in job.model.attended:
         keys, values = cache_names(layer)
         shapes[keys] = ((1, spec.kv_heads, context, spec.head_width), tf.float32)
         shapes[values] = ((1, spec.kv_heads, spec.head_width, context), tf.float32)
+    for state in job.model.states:
+        shapes[state_name(state.kind, state.layer)] = ((1, *state.shape), tf.float32)
     for number, shape in enumerate(tensors.values()):
         shapes[weight_input(number)] = (shape, tf.float32)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from slmkit.target import Artifact, Job, Mode, Tensor
 from slmkit.worker import call
 from slmkit_litert.binding import LABEL, Binder, read_model, weights_of
 from slmkit_litert.bundle import pack
-from slmkit_litert.contract import cache_names
+from slmkit_litert.contract import cache_names, state_name
 from slmkit_litert.delegation import not_delegated, said
 from slmkit_litert.options import filled_widths
 from slmkit_litert.skeleton import FILE, NAMES, skeleton, tensors_of
@@ -44,7 +45,8 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
     )  # fmt: skip
     _require(job, report)
     progress(3, 4)
-    bundles = pack(job, folder / MODEL, folder)
+    # LiteRT-LM knows no such model.
+    bundles = [] if job.model.states else pack(job, folder / MODEL, folder)
     facts = {**_facts(job, prefill, report), "taps": names["taps"], "bundles": bundles}
     inputs, outputs = _border(job)
     form = "LiteRT .tflite and .litertlm"
@@ -101,7 +103,8 @@ def _require(job: Job, report: Mapping[str, Any]) -> None:
 def _facts(job: Job, prefill: int, report: Mapping[str, Any]) -> dict[str, Any]:
     spec = job.spec
     return {
-        "model": MODEL, "prefill": prefill, "layers": spec.layers,
+        "model": MODEL, "prefill": prefill, "attended": list(job.model.attended),
+        "states": [asdict(state) for state in job.model.states],
         "kv_heads": spec.kv_heads, "head_width": spec.head_width,
         "context_length": job.context_length, "delegation": dict(report),
         "report": said(dict(report)),
@@ -111,7 +114,7 @@ def _facts(job: Job, prefill: int, report: Mapping[str, Any]) -> dict[str, Any]:
 def _border(job: Job) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     spec, total = job.spec, job.context_length
     caches = []
-    for layer in range(spec.layers):
+    for layer in job.model.attended:
         keys, values = cache_names(layer)
         shapes = (
             (1, spec.kv_heads, total, spec.head_width),
@@ -121,6 +124,9 @@ def _border(job: Job) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
             Tensor(keys, "float32", shapes[0], "keys of a layer, slot j for position j"),
             Tensor(values, "float32", shapes[1], "values of a layer, turned"),
         ]
+    for state in job.model.states:
+        name, about = state_name(state.kind, state.layer), f"state of layer {state.layer}"
+        caches.append(Tensor(name, "float32", (1, *state.shape), about))
     inputs = (
         Tensor("tokens", "int32", (1, "tokens"), "token ids"),
         Tensor("input_pos", "int32", ("tokens",), "their positions"),

@@ -22,9 +22,15 @@ from slmkit_mlc.program import PROOF
 from tiny_models import TINY
 
 REFUSED = {
-    ("gemma2", "mlc"): "mlc's KV cache attends with TVM's kernels, which know no soft cap of "
-    "scores (4 here)",
+    ("gemma2", "mlc"): [
+        "mlc's KV cache attends with TVM's kernels, which know no soft cap of scores (4 here)"
+    ],
 }
+for row in ("mamba", "mamba2"):  # not yet there
+    more = ["shift"] if row == "mamba2" else []
+    words = sorted(["conv", "scan", "softplus", *more])
+    for artifact, who in (("hexagon", "HTP"), ("coreml", "coreml"), ("mlc", "mlc")):
+        REFUSED[row, artifact] = [f"{who} has no form of the op {word}" for word in words]
 # Facts that do not reach a backend's own code: one artifact carries them.
 ONCE = {"llama-tied", "llama-biases", "mistral"}
 LAYOUTS = {"android": "K-major", "ios": "N-major"}
@@ -76,9 +82,9 @@ PAIRS = [
 @pytest.mark.parametrize(("row", "artifact"), PAIRS)
 def test_a_family_keeps_an_artifacts_floors_or_is_refused(tiny, tmp_path, row, artifact):
     folder = tiny(row)
-    refusal = REFUSED.get((row, artifact))
-    assert problems(folder, artifact) == ([refusal] if refusal else [])
-    if refusal is None:
+    refusal = REFUSED.get((row, artifact), [])
+    assert problems(folder, artifact) == refusal
+    if not refusal:
         THROUGH[artifact](folder, tmp_path, row)
 
 

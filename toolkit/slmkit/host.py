@@ -73,6 +73,7 @@ class StaticRunner(ABC):
 
     context_length: int
     sizes: tuple[int, ...]  # token counts of the graphs: T and 1
+    whole_chunks = False  # a state has no place for tokens that only fill a chunk up
     length = 0  # tokens of the sequence so far
 
     @abstractmethod
@@ -93,4 +94,6 @@ class StaticRunner(ABC):
     def _fitting(self, tokens: int) -> int:
         """The graph to use: prefill for several tokens while its past holds what is known."""
         most = max(self.sizes)
+        if self.whole_chunks and tokens < most:
+            return 1
         return most if tokens > 1 and self.length + most <= self.context_length else 1
