@@ -17,6 +17,12 @@ class AneOps(CoremlOps):
     def channels(self, shape: tuple[int, ...]) -> int:
         return len(shape)
 
+    def upright(self, x: Value) -> Any:
+        return x.whole
+
+    def lying(self, x: Any) -> Any:
+        return x
+
     def table_label(self, name: str) -> str:
         return f"{identifier(name)}_table"  # a tied head has convolutions' weights of its own
 

@@ -35,6 +35,11 @@ HEAD_ROWS = 16384  # no dimension of the Neural Engine is longer
 CHUNK_LIMIT = 950_000_000  # bytes of weights in one package: 1 GB fails to load on iPhones (ANEMLL)
 
 
+def state_name(kind: str, layer: int) -> str:
+    """A state of a layer that scans, after ``past_`` as an input and ``new_`` as an output."""
+    return f"{kind}_{layer}"
+
+
 def mask_name(window: int | None) -> str:
     """The mask input of layers with this sliding window."""
     return "mask" if window is None else f"mask_{window}"

@@ -9,7 +9,8 @@ from typing import Any
 from slmkit.host import Window
 from slmkit.parts import Part
 from slmkit.target import Job, Tensor
-from slmkit_coreml.given import INTEGERS, Border
+from slmkit_coreml.contract import state_name
+from slmkit_coreml.given import INTEGERS, Border, state_shape
 from slmkit_coreml.options import Form
 from slmkit_coreml.package import Description
 
@@ -97,7 +98,8 @@ def host_duties(inputs: Sequence[Tensor], chunks: int) -> list[str]:
 
 def _inputs(job: Job, form: Form, chunk: Part, windows: Mapping[str, Window]) -> tuple[Tensor, ...]:
     prefill, decode = (
-        Border(job.spec, form, chunk, windows[name]).shapes() for name in ("prefill", "decode")
+        Border(job.spec, form, chunk, windows[name], job.model.states).shapes()
+        for name in ("prefill", "decode")
     )
     return tuple(
         Tensor(
@@ -111,6 +113,8 @@ def _inputs(job: Job, form: Form, chunk: Part, windows: Mapping[str, Window]) ->
 def _about(name: str) -> str:
     """What an input is; masks and ropes may be several, with a number behind."""
     stem = name.partition("_")[0]
+    if name.startswith(("past_conv", "past_scan")):
+        return "state of a layer as the tokens before left it, 0 at first"
     return ABOUT[stem if stem in ("mask", "cos", "sin") else name]
 
 
@@ -133,7 +137,12 @@ def _outputs(job: Job, form: Form, chunk: Part) -> tuple[Tensor, ...]:
             shape = tuple(rows.named("tokens", end - first))
             found.append(Tensor(f"logits_{at}", "float16", shape, about))
     layers = chunk.layers(spec.layers)
-    if form.cache == "io" and layers:
+    for state in job.model.states:
+        if state.layer in layers:
+            name = f"new_{state_name(state.kind, state.layer)}"
+            about = f"state of layer {state.layer}, for the next tokens"
+            found.append(Tensor(name, "float16", state_shape(state), about))
+    if form.cache == "io" and layers and spec.heads:
         row: list[Any] = list(form.layout.cache(spec.kv_heads, spec.head_width, 0))
         row[form.layout.token_axis - 1] = "tokens"
         for name in ("new_keys", "new_values"):

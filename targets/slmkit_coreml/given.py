@@ -13,8 +13,8 @@ from coremltools.converters.mil.mil import types
 from slmkit.host import Window, rope_names
 from slmkit.ops import Rope
 from slmkit.parts import Part
-from slmkit.target import Spec
-from slmkit_coreml.contract import HIDDEN, mask_name
+from slmkit.target import Spec, State
+from slmkit_coreml.contract import HIDDEN, mask_name, state_name
 from slmkit_coreml.layout import Arrangement
 from slmkit_coreml.options import Form
 from slmkit_coreml.weights import shared
@@ -31,6 +31,7 @@ class Border:
     form: Form
     chunk: Part
     window: Window
+    states: tuple[State, ...] = ()  # of the model's layers that scan
 
     @property
     def layers(self) -> range:
@@ -58,6 +59,8 @@ class Border:
             first = {"ids": (1, tokens)} if form.self_contained else {"embeds": rows}
         if not self.layers:
             return first
+        if self.spec.state:
+            return {**first, **self._states()}
         if form.self_contained:
             return {**first, "position": (1,), **self._caches()}
         tables = {
@@ -68,6 +71,13 @@ class Border:
         mask = form.layout.mask.shape(tokens, self.window.total)
         masks = {mask_name(window): mask for window in self.windows}
         return {**first, **tables, **masks, **self._caches(), **self._places()}
+
+    def _states(self) -> dict[str, tuple[int, ...]]:
+        return {
+            f"past_{state_name(each.kind, each.layer)}": state_shape(each)
+            for each in self.states
+            if each.layer in self.layers
+        }
 
     def _caches(self) -> dict[str, tuple[int, ...]]:
         io = self.form.cache == "io"
@@ -83,6 +93,12 @@ class Border:
         if self.form.cache == "state-blend":
             return {"keep": layout.keep.shape(total), "place": layout.place.shape(tokens, total)}
         return {}
+
+
+def state_shape(state: State) -> tuple[int, ...]:
+    """conv [1, D, 1, K - 1]; scan [1, H, N, P]."""
+    first, *rest = state.shape
+    return (1, first, 1, *rest) if state.kind == "conv" else (1, first, *rest)
 
 
 def placeholder(name: str, shape: tuple[int, ...]) -> Any:

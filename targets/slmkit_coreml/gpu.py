@@ -17,6 +17,12 @@ class GpuOps(CoremlOps):
     def channels(self, shape: tuple[int, ...]) -> int:
         return len(shape) + 1
 
+    def upright(self, x: Value) -> Any:
+        return mb.expand_dims(x=mb.transpose(x=x.whole, perm=[0, 2, 1]), axes=[2])
+
+    def lying(self, x: Any) -> Any:
+        return mb.transpose(x=mb.squeeze(x=x, axes=[2]), perm=[0, 2, 1])
+
     def table_label(self, name: str) -> str:
         return f"{identifier(name)}_weight"  # a tied head reads the same constant
 

@@ -14,12 +14,13 @@ import numpy as np
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 
 from slmkit.host import rope_names
-from slmkit.ops import Ops, Rope, Routing
+from slmkit.ops import Ops, Rope, Routing, Scan
 from slmkit.parts import unit_of
 from slmkit_coreml.cache import CacheWriter
-from slmkit_coreml.contract import mask_name
+from slmkit_coreml.contract import mask_name, state_name
 from slmkit_coreml.given import Border, arranged
 from slmkit_coreml.routing import routed
+from slmkit_coreml.scan import convolved, scanned_by_head, scanned_by_number, skipped
 from slmkit_coreml.weights import WeightWriter
 
 TAP = "tap_"  # prefix of the outputs of a debug build; Core ML wants identifiers
@@ -89,6 +90,7 @@ class CoremlOps(Ops[Value]):
         self.unit = 0
         self.table = ""  # the embedding's name
         self.taps: list[Any] = []
+        self.kept: list[Any] = []  # states of layers that scan
         self.tapped: dict[str, str] = {}  # output -> what was tapped
         self.entered: Value | None = None  # the value of the chunk before that this one reads
         self.hidden: Value | None = None  # the same, here
@@ -115,6 +117,14 @@ class CoremlOps(Ops[Value]):
     @abstractmethod
     def channels(self, shape: tuple[int, ...]) -> int:
         """The axis of the last number of a value's shape."""
+
+    @abstractmethod
+    def upright(self, x: Value) -> Any:
+        """(D,) as [1, D, 1, T]."""
+
+    @abstractmethod
+    def lying(self, x: Any) -> Any:
+        """[1, D, 1, T] as the layout has it."""
 
     @abstractmethod
     def table_label(self, name: str) -> str:
@@ -195,6 +205,43 @@ class CoremlOps(Ops[Value]):
         size = [1 if at == axis else length for at, length in enumerate(whole.shape)]
         column = mb.slice_by_size(x=whole, begin=begin, size=size)
         return Value((mb.mul(x=x.whole, y=column),), x.shape)
+
+    @word
+    def shift(self, x: Value, name: str) -> Value:
+        axis, whole = self.channels(x.shape), x.whole
+        term = self.weights.vector(name, slice(0, None), whole.rank - 1 - axis)
+        return Value((mb.add(x=whole, y=term),), x.shape)
+
+    @word
+    def softplus(self, x: Value) -> Value:
+        return Value((mb.softplus(x=x.whole),), x.shape)
+
+    @word
+    def conv(self, x: Value, name: str, kernel: int, layer: int, bias: bool) -> Value:
+        weight = self.weights.codes.vector(f"{name}.weight").reshape(-1, kernel)
+        before = self.given[f"past_{state_name('conv', layer)}"]
+        found, kept = convolved(self.upright(x), weight, before, f"{name}.weight")
+        self.keep("conv", layer, kept)
+        given = Value((self.lying(found),), x.shape)
+        return self.shift(given, f"{name}.bias") if bias else given
+
+    @word
+    def scan(self, x: Value, step: Value, b: Value, c: Value, layer: int, kind: Scan) -> Value:
+        decay, skip = (self.weights.codes.vector(f"{kind.at}.{name}") for name in ("A_log", "D"))
+        x_up, step_up, b_up, c_up = (self.upright(each) for each in (x, step, b, c))
+        state, label = self.given[f"past_{state_name('scan', layer)}"], f"{kind.at}.A_log"
+        if kind.by_number:
+            decay = decay.reshape(kind.heads, kind.state)
+            found, kept = scanned_by_number(x_up, step_up, b_up, c_up, decay, state, label)
+        else:
+            found, kept = scanned_by_head(x_up, step_up, b_up, c_up, decay, state, label)
+        self.keep("scan", layer, kept)
+        whole = np.repeat(skip, x.shape[0] // kind.heads)
+        return Value((self.lying(skipped(x_up, found, whole, f"{kind.at}.D")),), x.shape)
+
+    def keep(self, kind: str, layer: int, state: Any) -> None:
+        """Give the host a layer's new state."""
+        self.kept.append(mb.identity(x=state, name=f"new_{state_name(kind, layer)}"))
 
     @word
     def tap(self, x: Value, name: str) -> Value:

@@ -15,7 +15,7 @@ from slmkit_coreml.sizes import matrix_bytes, refused
 
 OPS = frozenset({
     "embed", "linear", "rms_norm", "split", "split_heads", "rope", "attend", "add", "mul", "scale",
-    "sigmoid", "silu", "tanh", "gelu_tanh", "route", "weigh",
+    "sigmoid", "silu", "tanh", "gelu_tanh", "route", "weigh", "shift", "softplus", "conv", "scan",
 })  # fmt: skip
 UNITS = ("cpu_and_ne", "cpu_and_gpu", "cpu_only", "all")  # coremltools' ComputeUnit, in small
 SLOTS = 24  # bytes per slot: at most three rows of int32 in each of two functions
@@ -80,6 +80,11 @@ def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, 
     form = read(options)
     if form.require_ane and form.layout.name != "ane":
         found.append("artifacts.coreml.require: ane needs layout: ane")
+    if model.states and (form.cache != "io" or form.self_contained):
+        found.append(
+            "coreml: a model that scans keeps its states on the host: kv_cache: io, "
+            "self_contained: false"
+        )
     return found + too_large(unit_sizes(model, schemes, form), form.chunk_limit, "coreml")
 
 

@@ -34,7 +34,7 @@ def build_program(
     program = Program()
     arrays: dict[str, tuple[Array, ...]] = {}
     for name, window in windows.items():
-        border = Border(job.spec, form, chunk, window)
+        border = Border(job.spec, form, chunk, window, job.model.states)
         function, ops = _function(job, border, WeightWriter(job.codes, arrays))
         program.add_function(name, function)
     program.default_function_name = "decode"
@@ -73,7 +73,7 @@ def _function(job: Job, border: Border, weights: WeightWriter) -> tuple[Function
             outputs = [mb.identity(x=ops.left.whole, name="hidden_out")]
         else:
             outputs = [_named(part, f"logits_{at}") for at, part in enumerate(logits.parts)]
-        function.set_outputs([*outputs, *ops.cache.outputs(), *ops.taps])
+        function.set_outputs([*outputs, *ops.cache.outputs(), *ops.kept, *ops.taps])
     return function, ops
 
 

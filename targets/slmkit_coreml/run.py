@@ -47,7 +47,7 @@ class CoremlRunner(StaticRunner):
             Rope(tuple(each["frequencies"]), each["magnitude"]) for each in facts["ropes"]
         ]
         self.functions = {each["tokens"]: name for name, each in facts["functions"].items()}
-        self.sizes = tuple(self.functions)
+        self.sizes, self.whole_chunks = tuple(self.functions), bool(facts["states"])
         self.taps: dict[str, Floats] = {}
         self.reset()
 
@@ -59,17 +59,22 @@ class CoremlRunner(StaticRunner):
         for package in self.packages:
             package.reset()
         self.past = {name: np.zeros(shape, np.float32) for name in ("keys", "values")}
+        self.states = {
+            each["name"]: np.zeros(each["shape"], np.float32) for each in facts["states"]
+        }
         self.length = 0
 
     def step(self, ids: NDArray[np.int64], window: Window) -> Floats:
         """The host's part in; the packages one after the other; logits out, the cache extended."""
         count, function = len(ids), self.functions[window.tokens]
         known = self._inputs(ids, window)
+        known |= {f"past_{name}": state for name, state in self.states.items()}
         found: dict[str, Array] = {}
         for chunk, package in zip(self.chunks, self.packages, strict=True):
             found |= package.run(function, {**known, **self._cache(chunk, window)})
             known["hidden"] = found.get("hidden_out", known.get("hidden"))
             self._append(chunk, found, count)
+        self.states = {name: found[f"new_{name}"] for name in self.states}
         self.taps = {
             name: self._back(found[output], count) for output, name in self.facts["taps"].items()
         }
@@ -125,7 +130,7 @@ class CoremlRunner(StaticRunner):
         return {f"past_{name}": line[layers][past] for name, line in self.past.items()}
 
     def _append(self, chunk: Mapping[str, Any], found: Mapping[str, Array], count: int) -> None:
-        if self.facts["kv_cache"] != "io" or not chunk["layers"]:
+        if self.facts["kv_cache"] != "io" or "new_keys" not in found:
             return
         here = self._slots(slice(self.length, self.length + count))
         for name, line in self.past.items():

@@ -11,10 +11,11 @@ from slmkit.errors import BackendError
 from slmkit.host import Window
 from slmkit.parts import Part
 from slmkit.target import Artifact, Job, Mode
-from slmkit_coreml.contract import ALIGNMENT
+from slmkit_coreml.contract import ALIGNMENT, state_name
 from slmkit_coreml.device import compute_plan, on_macos
 from slmkit_coreml.embedding import write_embedding
 from slmkit_coreml.facts import borders, describe, host_duties, package_name, whole_border
+from slmkit_coreml.given import state_shape
 from slmkit_coreml.options import Form, plan_chunks, read
 from slmkit_coreml.program import build_program, write_package
 from slmkit_coreml.residency import inspect, violations
@@ -124,6 +125,10 @@ def _facts(job: Job, form: Form, windows: Mapping[str, Window], written: Written
             for rope in spec.ropes
         ],
         "windows": list(dict.fromkeys(spec.windows)),
+        "states": [
+            {"name": state_name(each.kind, each.layer), "shape": list(state_shape(each))}
+            for each in job.model.states
+        ],
         "functions": {
             name: {"tokens": window.tokens, "past": window.past}
             for name, window in windows.items()

@@ -26,10 +26,11 @@ REFUSED = {
         "mlc's KV cache attends with TVM's kernels, which know no soft cap of scores (4 here)"
     ],
 }
-for row in ("mamba", "mamba2"):  # not yet there
+SCANNING = ("mamba", "mamba2")
+for row in SCANNING:  # not yet there
     more = ["shift"] if row == "mamba2" else []
     words = sorted(["conv", "scan", "softplus", *more])
-    for artifact, who in (("hexagon", "HTP"), ("coreml", "coreml"), ("mlc", "mlc")):
+    for artifact, who in (("hexagon", "HTP"), ("mlc", "mlc")):
         REFUSED[row, artifact] = [f"{who} has no form of the op {word}" for word in words]
 # Facts that do not reach a backend's own code: one artifact carries them.
 ONCE = {"llama-tied", "llama-biases", "mistral"}
@@ -50,7 +51,8 @@ def through_coreml(folder: Path, scratch: Path, row: str) -> None:
     """Both layouts; narrow heads have widths that no group divides, which Core ML cannot take."""
     scheme = "int4-per-channel" if "narrow" in row else "int4-g32"
     for layout in ("ane", "gpu"):
-        job = coreml_artifacts.coreml_job(folder, scratch, scheme, layout=layout)
+        more = {"kv_cache": "io"} if row in SCANNING else {}
+        job = coreml_artifacts.coreml_job(folder, scratch, scheme, layout=layout, **more)
         coreml_artifacts.check_floors(job, scratch / layout)
 
 

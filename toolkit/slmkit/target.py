@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from slmkit.models.spec import Spec
 from slmkit.ops import Floats, Ops, V
 from slmkit.quant.codes import CodesFile, Scheme
-from slmkit.record import Model
+from slmkit.record import Model, State
 
 __all__ = [
     "Artifact", "Backend", "Chat", "Forward", "Job", "Mode", "Model", "Option", "Runner", "Spec",
-    "Tensor", "TokenFacts", "artifact_from_json", "one_of", "option_problems",
+    "State", "Tensor", "TokenFacts", "artifact_from_json", "one_of", "option_problems",
 ]  # fmt: skip
 
 

@@ -89,7 +89,8 @@ class Spec:
     @property
     def ropes(self) -> tuple[Rope, ...]:
         """The different ropes of the layers, in order of their first use."""
-        return tuple(dict.fromkeys(self.rope_at(layer) for layer in range(self.layers)))
+        layers = range(self.layers if self.heads else 0)
+        return tuple(dict.fromkeys(self.rope_at(layer) for layer in layers))
 
     def at_context(self, context: int) -> Spec:
         """The facts that hold in a context of this many tokens: one rope for all of its positions.
