@@ -102,7 +102,7 @@ def sigmoid(x: Te) -> Te:
 
 def tanh(x: Te) -> Te:
     """Hyperbolic tangent, computed in float32."""
-    return _each(x, te.tanh, "tanh")
+    return _each(x, _tanh, "tanh")
 
 
 def gelu_tanh(x: Te) -> Te:
@@ -110,7 +110,7 @@ def gelu_tanh(x: Te) -> Te:
 
     def one(wide: Any) -> Any:
         inner = (wide + _float(0.044715) * wide * wide * wide) * _float(math.sqrt(2 / math.pi))
-        return _float(0.5) * wide * (_float(1) + te.tanh(inner))
+        return _float(0.5) * wide * (_float(1) + _tanh(inner))
 
     return _each(x, one, "gelu_tanh")
 
@@ -139,22 +139,16 @@ def rotated(magnitude: float, x: Te, positions: Te, frequencies: Te) -> Te:
 
 def best_kept(chances: Te, chosen: int) -> Te:
     """The best of the last axis, 0 for the others; of equals, the first. [b, T, E]"""
-    count = chances.shape[2]
-    other = te.reduce_axis((0, count), name="other")
 
-    def before(b: Any, t: Any, at: Any) -> Any:
-        here, there = chances[b, t, at], chances[b, t, other]
-        first = tirx.any(there > here, tirx.all(there == here, other < at))
-        return te.sum(tirx.if_then_else(first, _float(1), _float(0)), axis=other)
+    def kept(b: Any, t: Any, at: Any) -> Any:
+        here, rank = chances[b, t, at], _float(0)
+        for other in range(int(chances.shape[2])):  # dlight has no rule for it as a reduction
+            there = chances[b, t, other]
+            first = tirx.any(there > here, tirx.all(there == here, tirx.const(other) < at))
+            rank += tirx.if_then_else(first, _float(1), _float(0))
+        return tirx.if_then_else(rank < _float(chosen), here, _float(0))
 
-    ranks = te.compute(chances.shape, before, name="ranks")
-    return te.compute(
-        chances.shape,
-        lambda b, t, at: tirx.if_then_else(
-            ranks[b, t, at] < _float(chosen), chances[b, t, at], _float(0)
-        ),
-        name="kept",
-    )
+    return te.compute(chances.shape, kept, name="kept")
 
 
 def weighed(x: Te, weights: Te, number: int) -> Te:
@@ -204,6 +198,12 @@ def _each(x: Te, function: Any, name: str) -> Te:
         return function(x(*at).astype("float32")).astype(x.dtype)
 
     return te.compute(x.shape, one, name=name)
+
+
+def _tanh(x: Any) -> Any:
+    """1 - 2 / (exp(2 x) + 1): TVM's own makes code for Metal that its passes stumble over
+    (0.27.0.post1: a variable is used before its definition)."""
+    return _float(1) - _float(2) / (te.exp(_float(2) * x) + _float(1))
 
 
 def _float(number: float) -> Any:

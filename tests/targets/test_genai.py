@@ -45,7 +45,7 @@ def our_tokens(folder: Path, ids: list[int], count: int, mode: str | None = None
     return tokens
 
 
-@pytest.mark.parametrize("architecture", TINY)
+@pytest.mark.parametrize("architecture", [row for row in TINY if "mamba" not in row])
 def test_genai_our_runner_and_the_reference_give_the_same_tokens(tiny, tmp_path, architecture):
     recipe = yaml.safe_load((SHIPPED / "int4.yaml").read_text(encoding="utf-8"))
     recipe |= {"name": "exact", "artifacts": {"ort": {"accuracy_level": 0}}}
@@ -61,16 +61,17 @@ def test_genai_our_runner_and_the_reference_give_the_same_tokens(tiny, tmp_path,
     stop = [at for at, token in enumerate(ours) if token in loaded.tokenizer.stop_ids]
     expected = ours[: stop[0] + 1] if stop else ours  # genai ends there
     assert genai_tokens(folder, ids, TOKENS) == expected
-    assert ours == reference_tokens(tmp_path / "cache", request, ids, ours)
+    context = loaded.runner.context_length
+    assert ours == reference_tokens(tmp_path / "cache", request, context, ids, ours)
 
 
-def reference_tokens(cache, request, ids, followed):
+def reference_tokens(cache, request, context, ids, followed):
     """The reference's choice after each prefix of ``followed``, in one pass, on the codes."""
     from slmkit.checkpoint.folder import open_checkpoint
     from slmkit.quant.codes import CodesFile
 
     codes = CodesFile(next(cache.glob("codes-*")) / "codes.safetensors")
-    spec = open_checkpoint(request.model).spec
+    spec = open_checkpoint(request.model).at_context(context).spec
     answers = logits(codes, spec, [np.array([*ids, *followed])])[0]
     return answers[len(ids) - 1 : -1].argmax(axis=1).tolist()
 

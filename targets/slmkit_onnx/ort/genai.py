@@ -9,6 +9,12 @@ from slmkit.target import Job, Spec
 from slmkit_onnx.genai import token_ids, write_config, write_tokenizer
 from slmkit_onnx.ort.attention import fused
 
+# Types of decoders that onnxruntime-genai 0.18 knows; it treats them all alike, and refuses others.
+KNOWN = frozenset({
+    "gemma", "gemma2", "gemma3_text", "granite", "llama", "mistral", "phi3", "qwen2", "qwen3",
+})  # fmt: skip
+ANY = "llama"
+
 
 def write_genai(job: Job, folder: Path, model: str) -> None:
     """genai_config.json and copies of the tokenizer's files."""
@@ -21,7 +27,7 @@ def genai_config(job: Job, model: str) -> dict[str, Any]:
     return {
         "model": {
             **token_ids(job),
-            "type": job.spec.model_type,
+            "type": job.spec.model_type if job.spec.model_type in KNOWN else ANY,
             "vocab_size": job.spec.vocabulary,
             "context_length": job.context_length,
             "decoder": _decoder(job.spec, model),
