@@ -97,6 +97,15 @@ TINY: dict[str, dict[str, Any]] = {
         "rope_scaling": {"rope_type": "linear", "factor": 2.0},
         "sliding_window_pattern": 2,
     },
+    "gemma3-wide": {
+        **GEMMA,
+        "model_type": "gemma3_text",
+        "head_dim": 64,
+        "query_pre_attn_scalar": 64,
+        "sliding_window": 16,
+        "rope_local_base_freq": 1000.0,
+        "sliding_window_pattern": 2,
+    },
     "granite": {
         "model_type": "granite",
         "embedding_multiplier": 6.0,

@@ -33,7 +33,7 @@ for row in SCANNING:  # not yet there
     for artifact, who in (("hexagon", "HTP"), ("mlc", "mlc")):
         REFUSED[row, artifact] = [f"{who} has no form of the op {word}" for word in words]
 # Facts that do not reach a backend's own code: one artifact carries them.
-ONCE = {"llama-tied", "llama-biases", "mistral"}
+ONCE = {"llama-tied", "llama-biases", "mistral", "gemma3-wide"}
 LAYOUTS = {"android": "K-major", "ios": "N-major"}
 FLOOR = 100  # dB: on every token, in float32
 

@@ -47,9 +47,9 @@ def prepared(folder, architecture: str, target: str):
 @pytest.mark.parametrize(
     ("architecture", "gpu", "idle"),
     [
-        ("llama", "adreno", IDLE | SLIDING),
+        ("granite-moe", "apple", IDLE | SLIDING),
         ("mistral-window", "mali", IDLE | PLAIN),
-        ("qwen3", "apple", IDLE | SLIDING),
+        ("gemma3-wide", "adreno", IDLE | {LOOK}),  # TVM fails at first: see compile.MISPLACED
     ],
 )
 def test_every_kernel_that_a_prompt_uses_agrees_with_its_function(
