@@ -69,7 +69,7 @@ def test_matrices_of_one_tensor_lie_one_after_the_other(count, rows, width, star
     assert all(one.stop == other.start for one, other in pairwise(parts))
 
 
-SCORES = arrays.arrays(np.float32, (3, 7), elements=st.floats(-50, 50, width=32))
+SCORES = arrays.arrays(np.float32, (3, 7), elements=st.integers(-9, 9))  # and so, ties
 
 
 @given(SCORES, st.integers(1, 7), st.booleans())
