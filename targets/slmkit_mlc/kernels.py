@@ -109,15 +109,15 @@ def gelu_tanh(x: Te) -> Te:
     """x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))), computed in float32."""
 
     def one(wide: Any) -> Any:
-        inner = (wide + _float(0.044715) * wide * wide * wide) * _float(math.sqrt(2 / math.pi))
-        return _float(0.5) * wide * (_float(1) + _tanh(inner))
+        inner = (wide + constant(0.044715) * wide * wide * wide) * constant(math.sqrt(2 / math.pi))
+        return constant(0.5) * wide * (constant(1) + _tanh(inner))
 
     return _each(x, one, "gelu_tanh")
 
 
 def scaled(x: Te, by: float) -> Te:
     """x * by, computed in float32."""
-    return _each(x, lambda wide: wide * _float(by), "scaled")
+    return _each(x, lambda wide: wide * constant(by), "scaled")
 
 
 def rotated(magnitude: float, x: Te, positions: Te, frequencies: Te) -> Te:
@@ -131,24 +131,10 @@ def rotated(magnitude: float, x: Te, positions: Te, frequencies: Te) -> Te:
         other = tirx.if_then_else(
             at < half, -x[b, t, head, at + half], x[b, t, head, at - half]
         ).astype("float32")
-        turned = (te.cos(angle) * here + te.sin(angle) * other) * _float(magnitude)
+        turned = (te.cos(angle) * here + te.sin(angle) * other) * constant(magnitude)
         return tirx.if_then_else(at < 2 * half, turned, here).astype(x.dtype)
 
     return te.compute(x.shape, one, name="rotated")
-
-
-def best_kept(chances: Te, chosen: int) -> Te:
-    """The best of the last axis, 0 for the others; of equals, the first. [b, T, E]"""
-
-    def kept(b: Any, t: Any, at: Any) -> Any:
-        here, rank = chances[b, t, at], _float(0)
-        for other in range(int(chances.shape[2])):  # dlight has no rule for it as a reduction
-            there = chances[b, t, other]
-            first = tirx.any(there > here, tirx.all(there == here, tirx.const(other) < at))
-            rank += tirx.if_then_else(first, _float(1), _float(0))
-        return tirx.if_then_else(rank < _float(chosen), here, _float(0))
-
-    return te.compute(chances.shape, kept, name="kept")
 
 
 def weighed(x: Te, weights: Te, number: int) -> Te:
@@ -203,10 +189,11 @@ def _each(x: Te, function: Any, name: str) -> Te:
 def _tanh(x: Any) -> Any:
     """1 - 2 / (exp(2 x) + 1): TVM's own makes code for Metal that its passes stumble over
     (0.27.0.post1: a variable is used before its definition)."""
-    return _float(1) - _float(2) / (te.exp(_float(2) * x) + _float(1))
+    return constant(1) - constant(2) / (te.exp(constant(2) * x) + constant(1))
 
 
-def _float(number: float) -> Any:
+def constant(number: float) -> Any:
+    """A number as float32."""
     return tirx.const(number, "float32")
 
 

@@ -12,8 +12,9 @@ from tvm import relax
 from tvm.relax.frontend.nn import Tensor
 from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
 
-from slmkit.ops import Attention, Ops, Projection, Rope, Routing
+from slmkit.ops import Attention, Expert, Ops, Projection, Rope, Routing
 from slmkit.target import Spec
+from slmkit_mlc import experts as chosen
 from slmkit_mlc import kernels
 from slmkit_mlc.cache import cache_rope
 from slmkit_mlc.params import Matrix, Table
@@ -154,11 +155,23 @@ class MlcOps(Ops[Value]):
         return Value(self._te(kernels.silu, x.tensor), x.shape)
 
     def route(self, scores: Value, routing: Routing) -> Value:
-        chances = self.bb.emit(relax.op.nn.softmax(relax.op.astype(scores.tensor, "float32")))
-        kept = self._te(kernels.best_kept, chances, routing.chosen)
-        if routing.normalized:
-            kept = self.bb.emit(relax.op.divide(kept, relax.op.sum(kept, -1, keepdims=True)))
-        return Value(kept, scores.shape)
+        return Value(self._routed(scores, routing)[0], scores.shape)
+
+    def experts(
+        self, x: Value, scores: Value, routing: Routing, experts: Sequence[Expert]
+    ) -> Value:
+        """The chosen experts' rows alone are read, where all experts are stored as one matrix."""
+        up = self.table.joined(tuple(name for each in experts for name in each.gate_up))
+        down = self.table.joined(tuple(each.down for each in experts))
+        if up is None or down is None:
+            return super().experts(x, scores, routing, experts)
+        weights, ranks = self._routed(scores, routing)
+        named = self._te(partial(chosen.best_named, routing.chosen), ranks)
+        wide, width = experts[0].feed_forward, experts[0].width
+        both = self._te(partial(chosen.grown, up, wide), x.tensor, named, self._stored(up))
+        inner = self._te(partial(chosen.gated, self.dtype), both)
+        given = self._te(partial(chosen.shrunk, down, width), inner, named, self._stored(down))
+        return Value(self._te(partial(chosen.joined, self.dtype), given, named, weights), x.shape)
 
     def weigh(self, x: Value, weights: Value, number: int) -> Value:
         return Value(self._te(kernels.weighed, x.tensor, weights.tensor, number), x.shape)
@@ -168,12 +181,24 @@ class MlcOps(Ops[Value]):
             self.taps[name] = x.tensor
         return x
 
+    def _routed(self, scores: Value, routing: Routing) -> tuple[Expr, Expr]:
+        """Weights of the experts, and their ranks."""
+        chances = self.bb.emit(relax.op.nn.softmax(relax.op.astype(scores.tensor, "float32")))
+        ranks = self._te(chosen.ranked, chances)
+        kept = self._te(partial(chosen.best_kept, routing.chosen), chances, ranks)
+        if routing.normalized:
+            kept = self.bb.emit(relax.op.divide(kept, relax.op.sum(kept, -1, keepdims=True)))
+        return kept, ranks
+
+    def _stored(self, matrix: Matrix) -> list[Expr]:
+        return [self._weight(param.name) for param in matrix.params]
+
     def _product(self, x: Value, matrix: Matrix, bias: Expr | None, name: str) -> Value:
         head = name == self.table.head
         tensor = x.tensor
         if head and self.step.select is not None:
             tensor = self.step.select(tensor)
-        stored = [self._weight(param.name) for param in matrix.params]
+        stored = self._stored(matrix)
         out = "float32" if head else self.dtype
         given = [tensor, stored] if bias is None else [tensor, stored, bias]
         multiplied = partial(kernels.product, matrix, out)
@@ -185,7 +210,8 @@ class MlcOps(Ops[Value]):
         return self.bb.emit(relax.op.reshape(tensor, (batch, tokens, *shape)))
 
     def _te(self, expression: Callable[..., Any], *given: Any) -> Expr:
-        return self.bb.emit_te(expression, *given, primfunc_name_hint=expression.__name__)
+        name = (expression.func if isinstance(expression, partial) else expression).__name__
+        return self.bb.emit_te(expression, *given, primfunc_name_hint=name)
 
     def _weight(self, name: str) -> Expr:
         return self.step.weights(name)

@@ -8,6 +8,7 @@ and float16 holds eleven. The file format refuses a scale that float16 cannot ho
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -170,10 +171,13 @@ def table_of(model: Model, schemes: Mapping[str, Scheme], layout: str) -> Table:
     matrices: dict[str, Matrix] = {}
     vectors: dict[str, Vector] = {}
     taken: set[str] = set()
+    mixed = {group[0]: group for group in _mixtures(model, schemes)}
     for name, shape in model.shapes.items():
         if name in taken:
             continue
         group, title = _group(model, schemes, name)
+        if name in mixed:
+            group, title = mixed[name], _without_number(name)
         taken |= set(group)
         if len(shape) == 1:
             width = sum(model.shapes[each][0] for each in group)
@@ -185,6 +189,21 @@ def table_of(model: Model, schemes: Mapping[str, Scheme], layout: str) -> Table:
     (embedding,) = model.looked_up
     (head,) = (name for name in model.multiplied if ".layers." not in name)
     return Table(matrices, vectors, embedding, head)
+
+
+def _mixtures(model: Model, schemes: Mapping[str, Scheme]) -> Iterator[tuple[str, ...]]:
+    """The experts' matrices of a layer, gate and up after each other, and downs, if all of them
+    are coded alike."""
+    for experts in model.mixtures:
+        names = [name for each in experts for name in (*each.gate_up, each.down)]
+        if len({schemes[name] for name in names}) == 1:
+            yield tuple(name for each in experts for name in each.gate_up)
+            yield tuple(each.down for each in experts)
+
+
+def _without_number(name: str) -> str:
+    """``mlp.experts.0.gate_proj`` -> ``mlp.experts.gate_proj``, the name for all of them."""
+    return re.sub(r"\.0(?=\.[a-z]\w*$|$)", "", name)
 
 
 def _group(model: Model, schemes: Mapping[str, Scheme], tensor: str) -> tuple[tuple[str, ...], str]:

@@ -116,12 +116,20 @@ def _scheduled(mod: Module, own: Any, function: Any, gpu: Gpu) -> Module:
     for rule in RULES:
         target = gpu.schedule_target(rule)
         with target:
-            found = getattr(dlight.gpu, rule)().apply(function, target, False)
+            found = _applied(rule, function, target)
         if found is not None:
             one = found[0] if isinstance(found, list) else found
             mod[own] = one.mod["main"].with_attr(SCHEDULED, True) if hasattr(one, "mod") else one
             return mod
     raise ValueError(f"no schedule for {own.name_hint}")
+
+
+def _applied(rule: str, function: Any, target: Any) -> Any:
+    """What a rule of dlight makes of a function; None if it does not fit, or trips over it."""
+    try:
+        return getattr(dlight.gpu, rule)().apply(function, target, False)
+    except (AssertionError, tvm.s_tir.schedule.ScheduleError):
+        return None
 
 
 def _bounded(mod: Module, bounds: Mapping[str, int]) -> Module:

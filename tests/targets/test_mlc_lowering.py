@@ -9,7 +9,9 @@ from litert_artifacts import token_snr_db
 from mlc_artifacts import SCHEMES, machine_of, mlc_job, run
 
 from slmkit_mlc.contract import ALSO
-from slmkit_mlc.program import PROOF
+from slmkit_mlc.definition import definition_for
+from slmkit_mlc.machine import processor
+from slmkit_mlc.program import PROOF, Writer
 from tiny_models import STORIES
 
 FLOAT32, FLOAT16 = 100, 50  # dB: on every token; over all
@@ -113,3 +115,27 @@ def test_taps_of_a_debug_build_are_the_reference_s(tiny, tmp_path):
     assert set(runner.taps) == set(expected) - {"logits"}
     for name, value in runner.taps.items():
         assert snr_db(expected[name], value) > FLOAT32, name
+
+
+def kernels_of(job) -> set[str]:
+    """Names of everything in a decode step."""
+    program = definition_for(job).program("float32")
+    mod = Writer(program).module(processor(), ("decode",), [])
+    return {own.name_hint for own in mod.get_global_vars()}
+
+
+def test_experts_of_one_scheme_are_read_by_choice(tiny, tmp_path):
+    """One kernel for the gates and ups of all, one for the downs."""
+    names = kernels_of(mlc_job(tiny("granite-moe"), tmp_path))
+    assert {"grown", "shrunk"} <= names
+    assert not any(name.startswith("weighed") for name in names)
+
+
+def test_experts_of_several_schemes_are_all_computed(tiny, tmp_path):
+    mixed = {f"{at}.block_sparse_moe.input_linear.1": "int8-per-channel" for at in (0, 1)}
+    job = mlc_job(tiny("granite-moe"), tmp_path, mixed)
+    names = kernels_of(job)
+    assert not {"grown", "shrunk"} & names
+    assert "weighed" in names
+    machine, _ = machine_of(job, tmp_path, functions=PROOF)
+    assert token_snr_db(reference_of(job), run(machine, job)).min() > FLOAT32

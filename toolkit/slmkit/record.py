@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from slmkit.models import registry
 from slmkit.models.spec import Spec
-from slmkit.ops import Attention, Ops, Rope, Routing, Scan
+from slmkit.ops import Attention, Expert, Ops, Rope, Routing, Scan
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ class Model:
     looked_up: frozenset[str]  # tables of an embed; a tied one is both
     attended: tuple[int, ...] = ()  # layers with a KV cache
     states: tuple[State, ...] = ()  # of the other layers
+    mixtures: tuple[tuple[Expert, ...], ...] = ()  # the experts of each layer that has some
 
     @property
     def parameters(self) -> int:
@@ -86,6 +87,7 @@ class Recorder(Ops[Heard]):
     looked_up: set[str] = field(default_factory=set)  # tables that an embed reads
     attended: list[int] = field(default_factory=list)  # layers with a KV cache
     states: list[State] = field(default_factory=list)
+    mixtures: list[tuple[Expert, ...]] = field(default_factory=list)
     widest: int = 0  # most numbers per token that one op reads and writes
 
     def embed(self, name: str, rows: int, width: int) -> Heard:
@@ -149,6 +151,12 @@ class Recorder(Ops[Heard]):
     def weigh(self, x: Heard, weights: Heard, number: int) -> Heard:
         return self._say("weigh", (x, weights), x.shape, f"column={number}")
 
+    def experts(
+        self, x: Heard, scores: Heard, routing: Routing, experts: Sequence[Expert]
+    ) -> Heard:
+        self.mixtures.append(tuple(experts))
+        return super().experts(x, scores, routing, experts)
+
     def shift(self, x: Heard, name: str) -> Heard:
         self._weight(Weight(name, "plain", x.shape))
         return self._say("shift", (x,), x.shape, name)
@@ -208,8 +216,11 @@ def listen(spec: Spec) -> Model:
         for weight in heard.weights.values()
     }
     names = frozenset(heard.multiplied), frozenset(heard.looked_up)
-    kept = tuple(heard.attended), tuple(heard.states)
-    return Model(spec, dict(heard.inventory), shapes, *names, *kept)
+    return Model(
+        spec, dict(heard.inventory), shapes, *names,
+        attended=tuple(heard.attended), states=tuple(heard.states),
+        mixtures=tuple(heard.mixtures),
+    )  # fmt: skip
 
 
 def _size(heard: Heard) -> int:
