@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from slmkit.checkpoint.safetensors import SafetensorsWriter
 from slmkit.models.config import Config
 from slmkit.models.reading import plus_one, reading_of
 from slmkit.models.registry import architecture, read_spec
+from slmkit.models.spec import Spec
 from slmkit.plan import Request
-from slmkit.record import record
+from slmkit.record import Weight, record
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 STORIES = SHARED / "checkpoints" / "stories260K"
@@ -185,6 +187,9 @@ def tiny_config(architecture: str, **changes: Any) -> dict[str, Any]:
     return {**BASE, **TINY[architecture], **changes}
 
 
+Place = tuple[str, int | None]  # a stored tensor, and a weight's number in it if it holds several
+
+
 def write_checkpoint(folder: Path, config: dict[str, Any], seed: int = 0) -> Path:
     """A checkpoint of random weights, large enough that every part moves the logits."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -192,34 +197,45 @@ def write_checkpoint(folder: Path, config: dict[str, Any], seed: int = 0) -> Pat
     spec = read_spec(Config(config, "config.json"))
     weights = record(spec).weights
     random = np.random.default_rng(seed)
-    places = {name: _place(name, architecture(spec).stacked) for name in weights}
-    layout: dict[str, tuple[str, tuple[int, ...]]] = {}
-    for name, weight in weights.items():
-        tensor, number = places[name]
-        several = () if number is None else (number + 1,)  # the last one's number decides
-        layout[tensor] = ("F32", (*several, *(weight.stored or weight.shape)))
+    layout, places = stored_layout(spec, weights, "F32")
     with SafetensorsWriter(folder / "model.safetensors", layout) as writer:
         for name, weight in weights.items():
             values = random.standard_normal(weight.shape, dtype=np.float32)
-            if weight.name.endswith("_log"):  # decays from slow to fast
-                values = np.log(1 + 3 * np.abs(values))
-            elif weight.kind == "conv":
-                values *= np.float32(0.7)
-            elif weight.kind == "norm":
-                stored_less = reading_of(name, architecture(spec).readings) is plus_one
-                values = (0 if stored_less else 1) + np.float32(0.2) * values
-            elif weight.kind in ("table", "bias"):
-                values *= np.float32(0.1)  # small, so that a norm's eps counts
-            else:
-                values *= np.float32(1.5 / np.sqrt(weight.shape[-1]))
+            values = filled(spec, weight, values).reshape(weight.stored or weight.shape)
             tensor, number = places[name]
-            values = values.reshape(weight.stored or weight.shape)
             writer.put(tensor, values if number is None else values[None], number or 0)
     write_tokenizer(folder)
     return folder
 
 
-def _place(name: str, stacked: tuple[str, ...]) -> tuple[str, int | None]:
+def stored_layout(
+    spec: Spec, weights: Mapping[str, Weight], dtype: str
+) -> tuple[dict[str, tuple[str, tuple[int, ...]]], dict[str, Place]]:
+    """The tensors of a checkpoint, and where in them each weight lies."""
+    places = {name: _place(name, architecture(spec).stacked) for name in weights}
+    layout: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, weight in weights.items():
+        tensor, number = places[name]
+        several = () if number is None else (number + 1,)  # the last one's number decides
+        layout[tensor] = (dtype, (*several, *(weight.stored or weight.shape)))
+    return layout, places
+
+
+def filled(spec: Spec, weight: Weight, values: np.ndarray) -> np.ndarray:
+    """Normal numbers turned to what a weight of this kind may hold."""
+    if weight.name.endswith("_log"):  # decays from slow to fast
+        return np.log(1 + 3 * np.abs(values))
+    if weight.kind == "norm":
+        less = reading_of(weight.tensor, architecture(spec).readings) is plus_one
+        return (0 if less else 1) + np.float32(0.2) * values
+    if weight.kind == "conv":
+        return values * np.float32(0.7)
+    if weight.kind in ("table", "bias"):  # small, so that a norm's eps counts
+        return values * np.float32(0.1)
+    return values * np.float32(1.5 / np.sqrt(weight.shape[-1]))
+
+
+def _place(name: str, stacked: tuple[str, ...]) -> Place:
     """The stored tensor of a weight, and its number in it, where a tensor holds several."""
     found = re.fullmatch(r"(.+)\.(\d+)\.weight", name)
     if found and f"{found[1]}.weight".endswith(stacked):

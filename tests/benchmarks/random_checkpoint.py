@@ -6,6 +6,7 @@ python tests/benchmarks/random_checkpoint.py CONFIG FOLDER
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import numpy as np
 from slmkit.checkpoint.safetensors import SafetensorsWriter, row_blocks
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
-from slmkit.record import record
-from tiny_models import write_tokenizer
+from slmkit.models.spec import Spec
+from slmkit.record import Weight, record
+from tiny_models import filled, stored_layout, write_tokenizer
 
 BLOCK = 1 << 22  # numbers made at a time
 
@@ -26,18 +28,34 @@ def make(config: Path, folder: Path) -> None:
     values = json.loads(config.read_text(encoding="utf-8"))
     values |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}  # of the tiny tokenizer
     (folder / "config.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
-    weights = record(read_spec(Config(values, config.name))).weights
+    spec = read_spec(Config(values, config.name))
+    weights = record(spec).weights
     random = np.random.default_rng(0)
-    layout = {name: ("BF16", weight.shape) for name, weight in weights.items()}
+    layout, places = stored_layout(spec, weights, "BF16")
     with SafetensorsWriter(folder / "model.safetensors", layout, {"format": "pt"}) as writer:
         for name, weight in weights.items():
-            shape = weight.shape if len(weight.shape) == 2 else (*weight.shape, 1)
-            for rows in row_blocks(*shape, BLOCK):
-                block = random.standard_normal((rows.stop - rows.start, *shape[1:]), np.float32)
-                block = 1 + block / 10 if weight.kind == "norm" else block * np.float32(0.02)
-                halves = (block.astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
-                writer.put(name, halves.reshape(-1, *weight.shape[1:]), rows.start)
+            (tensor, number), shape = places[name], weight.stored or weight.shape
+            if number is not None:
+                block = _halves(_initial(spec, weight, random, (1, *shape)))
+                writer.put(tensor, block, number)
+                continue
+            for rows in row_blocks(shape[0], math.prod(shape[1:]), BLOCK):
+                part = (rows.stop - rows.start, *shape[1:])
+                writer.put(tensor, _halves(_initial(spec, weight, random, part)), rows.start)
     write_tokenizer(folder)
+
+
+def _initial(
+    spec: Spec, weight: Weight, random: np.random.Generator, shape: tuple[int, ...]
+) -> np.ndarray:
+    values = random.standard_normal(shape, np.float32)
+    if len(weight.shape) == 2 or weight.kind == "bias":
+        return values * np.float32(0.02)
+    return filled(spec, weight, values).astype(np.float32)
+
+
+def _halves(values: np.ndarray) -> np.ndarray:
+    return (values.view(np.uint32) >> 16).astype(np.uint16)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,95 @@
+"""Family by artifact, on tiny models: lowering error in dB, megabytes, seconds to emit.
+
+python tests/benchmarks/families.py [--rows llama,gemma,...] [--artifacts ort,litert,...]
+
+The limit beside it: 100 dB, of the mode whose error is "lowering". For mlc, seconds include the
+compilation for the GPUs of android and the execution of their kernels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent)]
+
+from slmkit.backends import find_backend  # noqa: E402
+from slmkit.cache import Cache  # noqa: E402
+from slmkit.checkpoint.folder import open_checkpoint  # noqa: E402
+from slmkit.emit import payload_of  # noqa: E402
+from slmkit.job import job_of  # noqa: E402
+from slmkit.memory import matrix_schemes  # noqa: E402
+from slmkit.parity import signal_to_noise  # noqa: E402
+from slmkit.plan import codes_of, with_socs  # noqa: E402
+from slmkit.progress import Silent  # noqa: E402
+from slmkit.recipe import load_recipe  # noqa: E402
+from slmkit.reference import logits  # noqa: E402
+from slmkit.target import Artifact, Job  # noqa: E402
+from tiny_models import TINY, tiny_config, write_checkpoint  # noqa: E402
+
+ARTIFACTS = ("ort", "hexagon", "coreml", "litert", "mlc")
+CONTEXT, CHUNK, TOKENS = 64, 16, 50
+STEPS = [16, 32, *range(33, TOKENS)]  # chunks, then one by one
+
+
+def job_for(row: str, artifact: str, scratch: Path) -> Job | list[str]:
+    """The job of a build with the recipe int4; or why the backend refuses it."""
+    checkpoint = open_checkpoint(write_checkpoint(scratch / row, tiny_config(row)))
+    recipe = with_socs(load_recipe("int4"), ("sm8650",))
+    schemes = matrix_schemes(checkpoint.spec, recipe, artifact)
+    codes = codes_of(checkpoint, schemes, Cache(scratch / "cache"), Silent())
+    texts = np.random.default_rng(3).integers(0, checkpoint.spec.vocabulary, (64, CONTEXT))
+    payload = payload_of(artifact, checkpoint, codes, recipe, CONTEXT, texts.tolist(), "android")
+    job = job_of({**payload, "prefill_chunk": CHUNK})
+    return find_backend(artifact).problems(job.model, schemes, job.options) or job
+
+
+def measured(job: Job, folder: Path) -> dict[str, Any]:
+    """Emit, and run the mode that is held to the lowering bound."""
+    folder.mkdir()
+    begun = time.monotonic()
+    artifact = find_backend(job.artifact).emit(job, folder, lambda done, total: None)
+    seconds = time.monotonic() - begun
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return {"snr_db": round(lowering(job, folder, artifact), 1),
+            "mb": round(size / 1e6, 2), "seconds": round(seconds, 1)}  # fmt: skip
+
+
+def lowering(job: Job, folder: Path, artifact: Artifact) -> float:
+    """Signal to noise against the reference on the same codes."""
+    mode = next(each.name for each in artifact.modes if "lowering" in each.bounds.values())
+    runner = find_backend(artifact.name).open_runner(folder, artifact, mode)
+    ids = np.random.default_rng(5).integers(0, job.spec.vocabulary, TOKENS)
+    got = np.concatenate([runner.feed(chunk) for chunk in np.split(ids, STEPS)])
+    return signal_to_noise(logits(job.codes, job.spec, [ids])[0], got)
+
+
+def main() -> None:
+    """A line for each pair, as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", default=",".join(TINY))
+    parser.add_argument("--artifacts", default=",".join(ARTIFACTS))
+    asked = parser.parse_args()
+    for row in asked.rows.split(","):
+        for artifact in asked.artifacts.split(","):
+            with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
+                job = job_for(row, artifact, Path(scratch))
+                found = (
+                    measured(job, Path(scratch) / "out")
+                    if isinstance(job, Job) else {"refused": job}
+                )  # fmt: skip
+            line = json.dumps({"family": row, "artifact": artifact, **found})
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
