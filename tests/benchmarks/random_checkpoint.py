@@ -49,13 +49,25 @@ def _initial(
     spec: Spec, weight: Weight, random: np.random.Generator, shape: tuple[int, ...]
 ) -> np.ndarray:
     values = random.standard_normal(shape, np.float32)
+    if weight.name.endswith((".A_log", ".D", ".dt_bias", ".dt_proj")) and len(weight.shape) == 1:
+        return _of_mamba(weight, random, shape)
     if len(weight.shape) == 2 or weight.kind == "bias":
         return values * np.float32(0.02)
     return filled(spec, weight, values).astype(np.float32)
 
 
+def _of_mamba(weight: Weight, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """As transformers' MambaMixer.init_mamba_weights has it: decays 1 to N, steps 0.001 to 0.1."""
+    if weight.name.endswith(".D"):
+        return np.ones(shape, np.float32)
+    if weight.name.endswith(".A_log"):
+        return np.broadcast_to(np.log(1 + np.arange(shape[-1])), shape).astype(np.float32)
+    step = np.exp(random.uniform(np.log(0.001), np.log(0.1), shape))
+    return (step + np.log(-np.expm1(-step))).astype(np.float32)  # the inverse of softplus
+
+
 def _halves(values: np.ndarray) -> np.ndarray:
-    return (values.view(np.uint32) >> 16).astype(np.uint16)
+    return (np.ascontiguousarray(values).view(np.uint32) >> 16).astype(np.uint16)
 
 
 if __name__ == "__main__":
