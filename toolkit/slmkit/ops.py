@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -78,10 +79,8 @@ class Projection:
 
 @dataclass(frozen=True)
 class Expert:
-    """One of E gated mlps, by its weights' names: down(silu(gate(x)) * up(x)).
-
-    ``gate_up``: gate and up, F rows each, or one weight that holds both, gate first, 2F rows.
-    """
+    """One of E gated mlps, by its weights' names: down(silu(gate(x)) * up(x)). ``gate_up``: gate
+    and up, F rows each, or one weight of 2F rows that holds both, gate first."""
 
     gate_up: tuple[str, ...]
     down: str
@@ -91,8 +90,7 @@ class Expert:
 
 @dataclass(frozen=True)
 class Routing:
-    """How scores of E experts become weights: softmax over all, of which the best ``chosen`` are
-    kept and the others are 0; ``normalized``: the kept ones are divided by their sum."""
+    """The best ``chosen`` of a softmax over scores; ``normalized``: divided by their sum."""
 
     chosen: int
     normalized: bool
@@ -100,10 +98,8 @@ class Routing:
 
 @dataclass(frozen=True)
 class Scan:
-    """A selective scan: ``at`` names its tensors, ``at.A_log`` (read as A) and ``at.D``, (H,).
-
-    ``by_number``: A is (H, N), a decay for each number of a head's state; else (H,).
-    """
+    """A selective scan of the tensors ``at.A_log`` (A: (H, N) if ``by_number``, else (H,)) and
+    ``at.D`` (H,)."""
 
     at: str
     heads: int  # H
@@ -196,7 +192,6 @@ class Ops(ABC, Generic[V]):
     def conv(self, x: V, name: str, kernel: int, layer: int, bias: bool) -> V:
         """Causal depthwise convolution over the tokens before and these: out[t, d] is the sum of
         weight[d, j] * x[t - K + 1 + j, d] over j, plus bias[d]. (T, D) -> (T, D)
-
         The weight is stored (D, 1, K). The layer's state is the last K - 1 tokens' x.
         """
         raise NotImplementedError("conv")
@@ -243,13 +238,8 @@ class Ops(ABC, Generic[V]):
         (T, D), (T, E) -> (T, D). This body computes all of them, for graphs that cannot branch.
         """
         weights = self.route(scores, routing)
-        given = [
-            self.weigh(self.expert(x, each), weights, number) for number, each in enumerate(experts)
-        ]
-        total = given[0]
-        for each in given[1:]:
-            total = self.add(total, each)
-        return total
+        given = [self.weigh(self.expert(x, each), weights, at) for at, each in enumerate(experts)]
+        return reduce(self.add, given)
 
     def expert(self, x: V, expert: Expert) -> V:
         """One of them. (T, D) -> (T, D)"""
