@@ -180,7 +180,6 @@ class Ops(ABC, Generic[V]):
         """x times one column of weights. (T, D), (T, E) -> (T, D)"""
 
     # Of layers that scan: an interpreter without them refuses such a model by its list of ops.
-
     def shift(self, x: V, name: str) -> V:
         """x + the vector ``name`` (no ending). Same shape."""
         raise NotImplementedError("shift")
