@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from slmkit.build import build
 from slmkit.cli import main
@@ -14,7 +15,7 @@ from slmkit.models.registry import MODELS
 from slmkit.plan import Request
 from slmkit.platforms import PLATFORMS
 from slmkit.progress import Silent
-from slmkit.recipe import shipped_names
+from slmkit.recipe import SHIPPED, shipped_names
 from tiny_models import STORIES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,14 +70,25 @@ def test_the_readme_names_every_command_model_type_target_and_recipe():
         assert f"`{name}`" in recipes, name
 
 
+def one_gpu(folder) -> str:
+    """The recipe int4 with one GPU library instead of two."""
+    recipe = yaml.safe_load((SHIPPED / "int4.yaml").read_text(encoding="utf-8"))
+    recipe["artifacts"]["mlc"] = {"gpus": ["adreno"]}
+    path = folder / "int4.yaml"
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return str(path)
+
+
 def test_the_tree_of_a_bundle_is_a_real_one(tmp_path):
     tree = next(block for block in blocks(README) if "manifest.json" in block)
     lines = (line.strip().split("  ")[0] for line in tree.strip().splitlines()[1:])
     shown = {line.rstrip("/").replace("home-", f"{STORIES.name}-") for line in lines}
-    request = Request(STORIES, "android", "int4", tmp_path, socs=("sm8550",))
+    request = Request(STORIES, "android", one_gpu(tmp_path), tmp_path, socs=("sm8550",))
     folder = build(request, Silent()).folder
     real = {path.name for path in folder.rglob("*")}
     optional = {"chat_template.jinja", "tokenizer/", "special_tokens_map.json"}
+    optional |= {name for name in shown if name.endswith("mali.tar")}
+    assert len(shown & optional) >= 1
     assert shown - optional <= real | {"tokenizer"}
     assert {path.name for path in folder.iterdir()} <= shown
 

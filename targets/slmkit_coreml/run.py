@@ -130,7 +130,8 @@ class CoremlRunner(StaticRunner):
         return {f"past_{name}": line[layers][past] for name, line in self.past.items()}
 
     def _append(self, chunk: Mapping[str, Any], found: Mapping[str, Array], count: int) -> None:
-        if self.facts["kv_cache"] != "io" or "new_keys" not in found:
+        kept = chunk["layers"] and "new_keys" in found  # a model that scans has no cache
+        if self.facts["kv_cache"] != "io" or not kept:
             return
         here = self._slots(slice(self.length, self.length + count))
         for name, line in self.past.items():
