@@ -82,6 +82,20 @@ def test_a_failed_parity_is_exit_code_1_with_its_table(tmp_path, monkeypatch):
     assert failed.stderr.splitlines()[-2].startswith("Error: parity failed: ort exact: it is wrong")
 
 
+@pytest.mark.parametrize(
+    ("family", "words"),
+    [
+        ("qwen2-moe", "2 of 4 experts of feed-forward 32, and one of 64 for every token"),
+        ("mamba2", "128 channels in 8 heads, state 8, convolution over 4 tokens"),
+        ("gemma3", "4 query, 1 kv, width 32"),
+    ],
+)
+def test_inspect_tells_what_a_family_is_made_of(tiny, family, words):
+    folder = tiny(family)
+    assert words in slmkit("inspect", folder).stdout
+    assert json.loads(slmkit("inspect", folder, "--json").stdout)["spec"]["layers"] >= 2
+
+
 def test_inspect_tells_a_checkpoint_s_numbers():
     found = json.loads(slmkit("inspect", STORIES, "--json").stdout)
     assert found["parameters"] == 260_032
