@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from slmkit import reference
 from slmkit.checkpoint.folder import open_checkpoint
+from slmkit.checkpoint.tokenizer import Tokenizer
+from slmkit.errors import CheckpointError
 from tiny_models import SHARED, STORIES, TINY, tiny_config, write_tokenizer
 
 torch = pytest.importorskip("torch", reason="needs the extra crosscheck")
@@ -109,6 +112,25 @@ def test_a_real_trained_model_agrees():
     assert_close(ours, their_logits(model, ids))
 
 
+# Forms that the families' own templates have, in words of ours: chatml (Qwen, SmolLM2: tools as JSON,
+# calls), llama-3 (a default for tools, an indented schema), gemma (turns, another name for the
+# assistant), mistral (a state over the loop), granite (a macro, text cut at a mark).
+TEMPLATES = {
+    path.stem: path.read_text(encoding="utf-8")
+    for path in sorted((Path(__file__).parent / "templates").glob("*.jinja"))
+}
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "set_lights",
+            "description": "Lights of a room: <on> & 'off'",
+            "parameters": {"type": "object", "properties": {"room": {"type": "string"}}},
+        },
+    }
+]
+CALL = {"function": {"name": "set_lights", "arguments": {"room": "küche"}}}
+SYSTEM = {"role": "system", "content": "You are brief."}
 CONVERSATIONS = [
     [{"role": "user", "content": "What's 2 + 2? ünïcödé"}],
     [
@@ -119,11 +141,39 @@ CONVERSATIONS = [
 ]
 
 
+TALKS = {
+    "one": CONVERSATIONS[0],
+    "turns": CONVERSATIONS[1],
+    "system": [SYSTEM, *CONVERSATIONS[1]],
+    "call": [
+        *CONVERSATIONS[0],
+        {"role": "assistant", "content": "", "tool_calls": [CALL]},
+        {"role": "tool", "content": "done"},
+    ],
+}
+
+
+@pytest.mark.parametrize("tools", [None, TOOLS], ids=["plain", "tools"])
+@pytest.mark.parametrize("talk", TALKS)
+@pytest.mark.parametrize("form", TEMPLATES)
+def test_every_form_of_template_renders_alike_or_is_refused_alike(tmp_path, form, talk, tools):
+    write_tokenizer(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(TEMPLATES[form], encoding="utf-8")
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    try:
+        expected = theirs.apply_chat_template(
+            TALKS[talk], tools=tools, tokenize=False, add_generation_prompt=True
+        )
+    except Exception as error:  # the template's own refusal
+        with pytest.raises(CheckpointError, match=str(error)):
+            Tokenizer(tmp_path).chat(TALKS[talk], tools=tools)
+        return
+    assert Tokenizer(tmp_path).chat(TALKS[talk], tools=tools) == expected
+
+
 @pytest.mark.parametrize("messages", CONVERSATIONS, ids=["one", "three"])
 @pytest.mark.parametrize("prompt", [True, False])
 def test_chat_templates_render_alike(messages, prompt):
-    from slmkit.checkpoint.tokenizer import Tokenizer
-
     folder = SHARED / "tokenizers" / "phi3"
     theirs = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     ours = Tokenizer(folder)

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 from slmkit.errors import CheckpointError
 from slmkit.models.config import read_json
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
 FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "chat_template.jinja", "generation_config.json", "tokenizer.model",
@@ -69,8 +69,12 @@ class Tokenizer:
         found: int | None = self.library.token_to_id(token) if token else None
         return found
 
-    def chat(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
-        """The chat template over ``messages`` ({"role", "content"}), as text."""
+    def chat(
+        self, messages: Sequence[Message], add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:  # fmt: skip
+        """The chat template over ``messages`` ({"role", "content"}, or what else the template
+        reads: tool calls) and ``tools`` (JSON schemas of functions), as text."""
         if self.template is None:
             raise CheckpointError(
                 "the checkpoint has no chat template",
@@ -82,6 +86,8 @@ class Tokenizer:
                 .from_string(self.template)
                 .render(
                     messages=list(messages),
+                    tools=tools,  # None is told apart from undefined by some templates
+                    documents=None,
                     add_generation_prompt=add_generation_prompt,
                     **self.special,
                 )
