@@ -112,9 +112,9 @@ def test_a_real_trained_model_agrees():
     assert_close(ours, their_logits(model, ids))
 
 
-# Forms that the families' own templates have, in words of ours: chatml (Qwen, SmolLM2: tools as JSON,
-# calls), llama-3 (a default for tools, an indented schema), gemma (turns, another name for the
-# assistant), mistral (a state over the loop), granite (a macro, text cut at a mark).
+# Forms that the families' own templates have, in words of ours: chatml (Qwen, SmolLM2: tools as
+# JSON, calls), llama-3 (a default for tools, an indented schema), gemma (turns, another name for
+# the assistant), mistral (a state over the loop), granite (a macro, text cut at a mark).
 TEMPLATES = {
     path.stem: path.read_text(encoding="utf-8")
     for path in sorted((Path(__file__).parent / "templates").glob("*.jinja"))
