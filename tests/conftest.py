@@ -46,3 +46,23 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--write-golden renews the recorder's texts."""
     parser.addoption("--write-golden", action="store_true", help="renew tests/golden")
+
+
+# Files whose tests share what is slow to make: one process runs all of a file.
+TOGETHER = {"test_mlc_arm64", "test_mlc_library", "test_mlc_lowering", "test_mlc_planted_bugs"}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """``--dist loadgroup`` by files: pytest 9.2 no longer takes the names that pytest-xdist 3.8
+    gives to marked tests, so that its own groups have no effect."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        """Each test by itself, but for those of some files."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if Path(file).stem in TOGETHER else nodeid
+
+    return Together(config, log) if config.getvalue("dist") == "loadgroup" else None

@@ -12,6 +12,7 @@ from hexagon_artifacts import ids_for, reference_of, snr_db
 from test_coreml_lowering import blobs
 
 from slmkit.backends import find_backend
+from slmkit_coreml.backend import VERSION
 from slmkit_coreml.device import compute_plan
 from slmkit_coreml.embedding import Embedding, write_embedding
 from slmkit_coreml.evaluator import Package, Store
@@ -42,7 +43,7 @@ def test_the_package_says_who_made_it_of_what(tiny, tmp_path):
     job = coreml_job(tiny("llama"), tmp_path, "lut4-g16")
     found = described(job, tmp_path / "out", author="Ada").metadata
     assert (found.author, found.license) == ("Ada", "apache-2.0")
-    assert found.versionString == "slmkit_coreml 2"
+    assert found.versionString == f"slmkit_coreml {VERSION}"
     facts = dict(found.userDefined)
     assert facts["slmkit.version"] == "1.2.3"
     assert facts["slmkit.recipe"] == "mine"

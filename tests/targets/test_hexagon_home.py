@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from hexagon_artifacts import emitted, job_of
-from home_answers import right_answers
+from home_answers import SENTENCES, right_answers
 
 from slmkit.build import build
 from slmkit.calibration import calibration_texts
@@ -15,7 +15,6 @@ from slmkit.progress import Silent
 from slmkit_onnx.hexagon.open import open_runner
 from tiny_models import ort_request
 
-SENTENCES = 50  # the emulator takes a second for each
 CONTEXT, CHUNK = 128, 64
 
 
@@ -28,6 +27,6 @@ def test_int4_on_the_emulator_is_within_a_point_of_int8_on_the_cpu(tmp_path):
     artifact = emitted(job, tmp_path / "hexagon")
     emulated = open_runner(tmp_path / "hexagon", artifact, "sm8650")
     on_cpu = load(build(ort_request(SAMPLE_MODEL, "int8", tmp_path / "out"), Silent()).folder)
-    expected = right_answers(on_cpu.runner, checkpoint.tokenizer, SENTENCES)
+    expected = right_answers(on_cpu.runner, checkpoint.tokenizer)
     assert expected >= 0.95 * SENTENCES
-    assert right_answers(emulated, checkpoint.tokenizer, SENTENCES) >= expected - 0.01 * SENTENCES
+    assert right_answers(emulated, checkpoint.tokenizer) >= expected - 0.01 * SENTENCES

@@ -18,7 +18,7 @@ from slmkit_mlc.library import objects
 from slmkit_mlc.pipeline import for_cpu
 from slmkit_mlc.program import PROOF, Writer
 
-pytestmark = [pytest.mark.arm64, pytest.mark.xdist_group("arm64")]
+pytestmark = pytest.mark.arm64
 HOME = Path(__file__).resolve().parents[2] / "toolkit" / "slmkit" / "sample_model"
 STEPS = [8, 9, 10, 11]  # a chunk, then tokens
 RUNTIME = {  # what TVM's runtime gives to a library

@@ -20,7 +20,6 @@ from slmkit_mlc.library import form_of, objects
 from slmkit_mlc.signatures import expected_signatures
 from tiny_models import tiny_config, write_checkpoint
 
-pytestmark = pytest.mark.xdist_group("mlc library")  # one process makes the fixture
 GPUS = {"adreno": "android", "mali": "android", "apple": "ios"}
 
 

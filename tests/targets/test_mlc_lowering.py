@@ -60,7 +60,6 @@ def close(expected: np.ndarray, got: np.ndarray) -> bool:
     return snr_db(expected, got) > FLOAT32
 
 
-@pytest.mark.xdist_group("mlc whole")
 def test_prefill_gives_the_last_token_s_logits_and_so_does_extend(whole):
     machine, job, expected = whole
     machine.reset()
@@ -69,7 +68,6 @@ def test_prefill_gives_the_last_token_s_logits_and_so_does_extend(whole):
     assert set(ALSO) == {"extend", "batch_extend"}
 
 
-@pytest.mark.xdist_group("mlc whole")
 def test_sequences_of_a_batch_do_not_see_each_other(whole):
     """Sequence 0 is the reference's; sequence 1 begins in its middle, and disturbs nothing."""
     import tvm
@@ -90,7 +88,6 @@ def test_sequences_of_a_batch_do_not_see_each_other(whole):
     assert close(alone[5], second[1, 0])
 
 
-@pytest.mark.xdist_group("mlc whole")
 def test_a_machine_forgets(whole):
     machine, job, _ = whole
     machine.reset()

@@ -17,7 +17,6 @@ from slmkit_mlc.machine import Machine
 from slmkit_mlc.program import PROOF
 from tiny_models import tiny_config, write_checkpoint
 
-pytestmark = pytest.mark.xdist_group("mlc planted bugs")  # one process makes the fixture
 LAYER = "model.layers.0"
 FLIPS, CAUGHT = 30, 27  # of an embedding's rows, a prompt reads a few
 Arrays = dict[str, np.ndarray]
