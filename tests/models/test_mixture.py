@@ -45,6 +45,12 @@ def test_more_chosen_than_there_are_is_refused(architecture):
         spec_of(architecture, num_experts_per_tok=5)
 
 
+@pytest.mark.parametrize("architecture", ["olmoe", "qwen2-moe", "qwen3-moe", "granite-moe"])
+def test_experts_of_another_activation_are_refused(architecture):
+    with pytest.raises(CheckpointError, match="hidden_act is 'gelu_pytorch_tanh'"):
+        spec_of(architecture, hidden_act="gelu_pytorch_tanh")
+
+
 def test_olmoe_that_clips_is_refused():
     with pytest.raises(CheckpointError, match="clip_qkv"):
         spec_of("olmoe", clip_qkv=8.0)

@@ -20,6 +20,7 @@ from slmkit.reference import Rounded, logits
 from slmkit.target import Artifact, Job
 
 FLOOR = 100  # dB, on every token: the float32 graph's
+LOOSE = 15  # dB, on every token: activations rounded to 8 bits inside the kernels
 KERNELS = 80  # dB, on the median token: the reference rounds activations to 8 bits as kernels do
 SCHEMES: dict[str, dict[str, Any]] = {
     **{name: ALL_SCHEMES[name] for name in ("int4-g32", "int4-free-g32", "int4-per-channel")},
@@ -62,8 +63,11 @@ def check_floors(job: Job, folder: Path) -> None:
     """On every token, and every operation delegated."""
     artifact, expected = emitted(job, folder), reference_of(job)
     assert token_snr_db(expected, run(folder, artifact, "float32", job)).min() > FLOOR
+    shipped = run(folder, artifact, "shipped", job)
+    if not (job.spec.mixture or job.model.states):  # both amplify what rounding to 8 bits does
+        assert token_snr_db(expected, shipped).min() > LOOSE
     alike = logits(job.codes, job.spec, [ids_for(job)], kind=Rounded)[0]
-    assert np.median(token_snr_db(alike, run(folder, artifact, "shipped", job))) > KERNELS
+    assert np.median(token_snr_db(alike, shipped)) > KERNELS
     for each in artifact.facts["delegation"].values():
         assert each["share"] == 1
         assert each["partitions"] >= 1

@@ -22,6 +22,11 @@ def head(o: Ops[V], spec: Spec, normed: V) -> V:
     return o.soft_cap(logits, spec.logits_cap) if spec.logits_cap else logits
 
 
+def next_norm(spec: Spec, layer: int) -> str:
+    """The norm after a layer: the first of the next one, or the last of all."""
+    return NORM if layer + 1 == spec.layers else f"model.layers.{layer + 1}.input_layernorm"
+
+
 def scaled(o: Ops[V], x: V, by: float) -> V:
     """x * by, where that is not x. Same shape."""
     return x if by == 1.0 else o.scale(x, by)

@@ -29,14 +29,12 @@ def forward(o: Ops[V], spec: Spec) -> V:
     normed = o.rms_norm(x, "model.layers.0.input_layernorm", spec.eps)
     for layer in range(spec.layers):
         at = f"model.layers.{layer}"
-        last = layer + 1 == spec.layers
-        after = blocks.NORM if last else f"model.layers.{layer + 1}.input_layernorm"
         mixed = blocks.attention(o, spec, normed, layer)
         mixed = o.rms_norm(mixed, f"{at}.post_attention_layernorm", spec.eps)
         x, normed = o.add_norm(x, mixed, f"{at}.pre_feedforward_layernorm", spec.eps)
         fed = blocks.feed_forward(o, spec, normed, layer)
         fed = o.rms_norm(fed, f"{at}.post_feedforward_layernorm", spec.eps)
-        x, normed = o.add_norm(x, fed, after, spec.eps)
+        x, normed = o.add_norm(x, fed, blocks.next_norm(spec, layer), spec.eps)
         o.tap(x, at)
     return blocks.head(o, spec, normed)
 

@@ -17,12 +17,10 @@ def forward(o: Ops[V], spec: Spec) -> V:
     normed = o.rms_norm(x, "model.layers.0.input_layernorm", spec.eps)
     for layer in range(spec.layers):
         middle = f"model.layers.{layer}.post_attention_layernorm"
-        last = layer + 1 == spec.layers
-        after = blocks.NORM if last else f"model.layers.{layer + 1}.input_layernorm"
         mixed = blocks.scaled(o, blocks.attention(o, spec, normed, layer), spec.residual_scale)
         x, normed = o.add_norm(x, mixed, middle, spec.eps)
         fed = blocks.scaled(o, blocks.feed_forward(o, spec, normed, layer), spec.residual_scale)
-        x, normed = o.add_norm(x, fed, after, spec.eps)
+        x, normed = o.add_norm(x, fed, blocks.next_norm(spec, layer), spec.eps)
         o.tap(x, f"model.layers.{layer}")
     return blocks.head(o, spec, normed)
 

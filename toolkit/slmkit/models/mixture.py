@@ -61,6 +61,7 @@ def _mixture(
     config: Config, key: str, width: int, normalized: bool, layers: tuple[bool, ...] = (),
     shared: int = 0, stacked: bool = False,
 ) -> Mixture:  # fmt: skip
+    config.expect("hidden_act", "silu", default="silu")  # an expert's activation
     experts, chosen = config.integer(key), config.integer("num_experts_per_tok")
     if chosen > experts:
         raise CheckpointError(
