@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,13 +11,15 @@ from tvm import relax, tirx
 from tvm.relax.frontend.nn.llm.kv_cache import RopeMode, TIRPagedKVCache
 
 from slmkit.ops import Rope
-from slmkit.target import Spec
-from slmkit_mlc.contract import CACHE_SIZES, CREATE_CACHE
+from slmkit.target import Model, Spec
+from slmkit_mlc.contract import CACHE_SIZES, CREATE, KV
 from slmkit_mlc.mended import merge_state, with_maximum_kept
 from slmkit_mlc.rope import split_rotary
 from slmkit_mlc.sizes import cache_layers, window_of
+from slmkit_mlc.soft_cap import with_soft_cap
 
 STILL = Rope((0.0,))  # rotates nothing: cos 0 = 1, sin 0 = 0
+SCORING = "tir_attention_(prefill|decode).*"  # kernels that compare queries with keys
 UNUSED = 1024  # a window that no layer has: TVM's default
 
 
@@ -25,15 +28,16 @@ def cache_rope(spec: Spec) -> Rope:
     return spec.rope if len(spec.ropes) == 1 else STILL
 
 
-def add_cache(bb: relax.BlockBuilder, spec: Spec, dtype: str, target: Any) -> None:
+def add_cache(bb: relax.BlockBuilder, model: Model, dtype: str, target: Any) -> None:
     """Write the function that makes the cache: five sizes in, the cache out."""
     sizes = [tirx.Var(name, "int64") for name in CACHE_SIZES]
     given = [
         relax.Var(f"{name}_", relax.ShapeType([size]))
         for name, size in zip(CACHE_SIZES, sizes, strict=True)
     ]
-    kinds, rope = cache_layers(spec), cache_rope(spec)
-    with bb.function(CREATE_CACHE, given):
+    spec, kinds = model.spec, cache_layers(model)
+    rope = cache_rope(spec)
+    with bb.function(CREATE[KV], given):
         cache = TIRPagedKVCache(
             kinds, *sizes, layer_partition=relax.ShapeExpr([0, len(kinds)]),
             num_hidden_layers=len(kinds), num_attention_heads=spec.heads,
@@ -48,11 +52,14 @@ def add_cache(bb: relax.BlockBuilder, spec: Spec, dtype: str, target: Any) -> No
     _replace(bb, "tir_split_rotary", lambda _: split_rotary(spec, rope, dtype))
     _replace(bb, "tir_attention_merge_state", lambda _: merge_state(spec, dtype))
     _replace(bb, "tir_attention_prefill_cpu_sliding_window", with_maximum_kept)
+    cap = spec.attention_cap
+    if cap is not None:
+        _replace(bb, SCORING, lambda kernel: with_soft_cap(kernel, cap))
 
 
-def _replace(bb: relax.BlockBuilder, name: str, change: Callable[[Any], Any]) -> None:
-    """Another body for one of the cache's kernels, if this target has it."""
+def _replace(bb: relax.BlockBuilder, pattern: str, change: Callable[[Any], Any]) -> None:
+    """Other bodies for those of the cache's kernels whose names match, if this target has any."""
     mod = bb.get()
     for own in mod.get_global_vars():
-        if own.name_hint == name:
+        if re.fullmatch(pattern, own.name_hint):
             bb.update_func(own, change(mod[own]))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tvm import relax, tirx
 
 from slmkit.errors import BackendError
-from slmkit_mlc.contract import CREATE_CACHE
+from slmkit_mlc.contract import CREATE
 from slmkit_mlc.definition import Definition, read_definition
 from slmkit_mlc.gpus import Gpu, known_gpus
 from slmkit_mlc.logit_steps import compared_logits
@@ -177,10 +177,11 @@ class _Watch:
         self.symbols: dict[str, str] = {}  # of the cache's kernels by name
 
     def change(self, mod: Any) -> Any:
-        """The module, its cache made of functions outside; the kernels stay, by name."""
-        own = mod.get_global_var(CREATE_CACHE)
+        """The module, caches and states made of functions outside; the kernels stay, by name."""
         outside = _Outside(mod)
-        mod[own] = outside.visit_expr(mod[own])
+        for own in mod.get_global_vars():
+            if own.name_hint in CREATE.values():
+                mod[own] = outside.visit_expr(mod[own])
         self.symbols = {name: str(mod[name].attrs["global_symbol"]) for name in outside.names}
         return mod
 

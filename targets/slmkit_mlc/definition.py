@@ -13,9 +13,9 @@ from typing import Any
 
 from slmkit.job import definition, read_spec, written_spec
 from slmkit.quant.codes import Scheme
-from slmkit.target import Job, Spec
+from slmkit.target import Job, Model, Spec
 from slmkit_mlc.params import Table, table_of
-from slmkit_mlc.sizes import BATCH, Limits, cache_layers, prefill_of
+from slmkit_mlc.sizes import BATCH, Limits, cache_layers, kept_by, prefill_of
 
 FILE = "program.json"
 
@@ -31,28 +31,35 @@ class Definition:
     debug: bool = False
 
     @property
+    def model(self) -> Model:
+        """What the architecture says."""
+        return definition(self.spec)[0]
+
+    @property
     def table(self) -> Table:
         """The parameters."""
-        return table_of(definition(self.spec)[0], self.schemes, self.layout)
+        return table_of(self.model, self.schemes, self.layout)
 
     def program(self, dtype: str) -> Any:
         """What the functions are written of, in a type of activations."""
         from slmkit_mlc.program import Program
 
-        _, forward = definition(self.spec)
-        return Program(self.spec, forward, self.table, dtype, self.limits, self.debug)
+        model, forward = definition(self.spec)
+        return Program(model, forward, self.table, dtype, self.limits, self.debug)
 
     def metadata(self, quantization: str) -> dict[str, Any]:
         """What the library says of itself, but for the memory, which compiling adds."""
-        spec, limits = self.spec, self.limits
+        spec, model, limits = self.spec, self.model, self.limits
+        kept = kept_by(model)
         return {
             "model_type": spec.model_type, "quantization": quantization,
             "context_window_size": limits.context, "prefill_chunk_size": limits.prefill,
             "max_batch_size": limits.batch, "sliding_window_size": -1, "attention_sink_size": -1,
             "tensor_parallel_shards": 1, "pipeline_parallel_stages": 1, "disaggregation": False,
-            "kv_state_kind": "kv_cache", "active_vocab_size": None, "model_task": "chat",
+            "kv_state_kind": kept[0] if len(kept) == 1 else "hybrid",
+            "active_vocab_size": None, "model_task": "chat",
             "kv_cache": {
-                "num_hidden_layers": len(cache_layers(spec)), "num_attention_heads": spec.heads,
+                "num_hidden_layers": len(cache_layers(model)), "num_attention_heads": spec.heads,
                 "num_key_value_heads": spec.kv_heads, "head_dim": spec.head_width,
             },
             "params": [

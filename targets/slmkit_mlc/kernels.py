@@ -115,6 +115,33 @@ def gelu_tanh(x: Te) -> Te:
     return _each(x, one, "gelu_tanh")
 
 
+def softplus(x: Te) -> Te:
+    """log(1 + exp(x)), computed and given in float32: steps of a scan go into exponents."""
+
+    def one(*at: Any) -> Any:
+        wide = x(*at).astype("float32")
+        above = tirx.if_then_else(wide > 0, wide, constant(0))
+        return above + te.log(constant(1) + te.exp(-te.abs(wide)))
+
+    return te.compute(x.shape, one, name="softplus")
+
+
+def shifted(x: Te, vector: Te) -> Te:
+    """x plus a vector, computed in float32. [b, T, D], [D]"""
+
+    def one(b: Any, t: Any, at: Any) -> Any:
+        return (x[b, t, at].astype("float32") + vector[at].astype("float32")).astype(x.dtype)
+
+    return te.compute(x.shape, one, name="shifted")
+
+
+def row_ends(x: Te) -> Te:
+    """The last token of each row, counted over all rows. [b, T, D] -> [b] int32"""
+    tokens = x.shape[1]
+    shape = (x.shape[0],)
+    return te.compute(shape, lambda b: ((b + 1) * tokens - 1).astype("int32"), name="row_ends")
+
+
 def scaled(x: Te, by: float) -> Te:
     """x * by, computed in float32."""
     return _each(x, lambda wide: wide * constant(by), "scaled")

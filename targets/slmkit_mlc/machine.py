@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from slmkit.ops import Floats
-from slmkit_mlc.contract import CREATE_CACHE, PAGE
+from slmkit_mlc.contract import CREATE, KV, PAGE, RECURRENT
 from slmkit_mlc.definition import Definition
 from slmkit_mlc.pipeline import for_cpu
 from slmkit_mlc.program import PROOF, Writer
+from slmkit_mlc.sizes import kept_by
 
 Tensor = Any
+STEPS_BACK = 1  # of the states that are held: the last
 
 
 def processor() -> Any:
@@ -49,14 +51,25 @@ class Machine:
         self.definition = definition
         self.params = load_params(params, definition, self.device)
         limits = definition.limits
-        sizes = (limits.batch, tokens or limits.context, limits.prefill, PAGE, 0)
-        self.cache = self.machine[CREATE_CACHE](*(tvm_ffi.Shape((size,)) for size in sizes))
+        sizes = {
+            KV: (limits.batch, tokens or limits.context, limits.prefill, PAGE, 0),
+            RECURRENT: (limits.batch, STEPS_BACK),
+        }
+        self.kept = {
+            kind: self.machine[CREATE[kind]](*(tvm_ffi.Shape((size,)) for size in sizes[kind]))
+            for kind in kept_by(definition.model)
+        }
         self.reset()
 
     def reset(self) -> None:
         """Forget every sequence; begin number 0."""
-        _builtin("kv_state_clear")(self.cache)
-        _builtin("kv_state_add_sequence")(self.cache, 0)
+        self.tell("clear")
+        self.tell("add_sequence", 0)
+
+    def tell(self, what: str, *given: Any) -> None:
+        """Let everything that sequences keep begin, forget or copy one: TVM's kv_state_*."""
+        for each in self.kept.values():
+            _builtin(f"kv_state_{what}")(each, *given)
 
     def tensor(self, numbers: NDArray[Any]) -> Tensor:
         """Numbers on the device."""
@@ -81,10 +94,10 @@ class Machine:
         shape = (len(lengths), 1) if function == "batch_decode" else (1, len(ids))
         embeddings = self.embed(ids, shape)
         sequences = tvm_ffi.Shape(tuple(range(len(lengths))))
-        _builtin("kv_state_begin_forward")(self.cache, sequences, tvm_ffi.Shape(lengths))
-        found = self.machine[function](embeddings, *more, self.cache, self.params)
-        _builtin("kv_state_end_forward")(self.cache)
-        return [each.numpy() for at, each in enumerate(found) if at != 1]
+        self.tell("begin_forward", sequences, tvm_ffi.Shape(lengths))
+        found = self.machine[function](embeddings, *more, *self.kept.values(), self.params)
+        self.tell("end_forward")
+        return [found[0].numpy(), *(each.numpy() for each in found[1 + len(self.kept) :])]
 
 
 def load_params(folder: Path, definition: Definition, device: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,12 +12,14 @@ from tvm import relax
 from tvm.relax.frontend.nn import Tensor
 from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
 
-from slmkit.ops import Attention, Expert, Ops, Projection, Rope, Routing
-from slmkit.target import Spec
+from slmkit.ops import Attention, Expert, Ops, Projection, Rope, Routing, Scan
+from slmkit.target import Model
 from slmkit_mlc import experts as chosen
-from slmkit_mlc import kernels
+from slmkit_mlc import kernels, scan
 from slmkit_mlc.cache import cache_rope
+from slmkit_mlc.contract import KV, RECURRENT
 from slmkit_mlc.params import Matrix, Table
+from slmkit_mlc.states import States
 
 Expr = Any  # a Relax expression
 Weights = Callable[[str], Expr]  # a parameter by name
@@ -36,6 +38,11 @@ class Value:
     whole: Expr | None = None
     number: int = 0
 
+    @property
+    def dtype(self) -> str:
+        """The type of its numbers."""
+        return str(self.tensor.ty.dtype)
+
 
 def _are_one(*parts: Value) -> bool:
     """Whether these are all parts of one joined matrix's output, in their order."""
@@ -50,20 +57,22 @@ class Step:
     """One function of the library, as the interpreter sees it."""
 
     embeddings: Expr  # [b, T, D]
-    cache: Expr
+    kept: Mapping[str, Expr]  # the KV cache and the recurrent states, as far as there are any
     weights: Weights
     select: Select | None = None  # None: every token's logits
+    ends: Expr | None = None  # the last token of each sequence; None: each row is a sequence
 
 
 class MlcOps(Ops[Value]):
     """Writes one function into the block builder's open dataflow block."""
 
     def __init__(
-        self, bb: relax.BlockBuilder, spec: Spec, table: Table, dtype: str, step: Step,
+        self, bb: relax.BlockBuilder, model: Model, table: Table, dtype: str, step: Step,
         debug: bool = False,
     ) -> None:  # fmt: skip
-        self.bb, self.spec, self.table, self.dtype, self.step = bb, spec, table, dtype, step
-        self.cache = PagedKVCache(_expr=step.cache, _name="cache")
+        self.bb, self.model, self.table, self.dtype, self.step = bb, model, table, dtype, step
+        self.cache = PagedKVCache(_expr=step.kept.get(KV), _name="cache")
+        self.states = States(bb, model, step.kept.get(RECURRENT))
         self.taps: dict[str, Expr] = {}
         self.debug = debug
 
@@ -119,7 +128,7 @@ class MlcOps(Ops[Value]):
         self, q: Value, k: Value, v: Value, layer: int, rope: Rope, kind: Attention
     ) -> Value:
         """The KV cache rotates by the model's only rope; by one of several, the program does."""
-        if cache_rope(self.spec) is rope:
+        if cache_rope(self.model.spec) is rope:
             return self.attend(q, k, v, layer, kind)
         return super().rotary_attention(q, k, v, layer, rope, kind)
 
@@ -130,7 +139,8 @@ class MlcOps(Ops[Value]):
             qkv = self._shaped(q.whole, heads + 2 * k.shape[0], width)
         else:
             qkv = self._te(kernels.heads_joined, q.tensor, k.tensor, v.tensor)
-        mixed = self.cache.attention_with_fused_qkv(layer, Tensor(_expr=qkv), heads, kind.scale)
+        place, joined = self.model.attended.index(layer), Tensor(_expr=qkv)
+        mixed = self.cache.attention_with_fused_qkv(place, joined, heads, kind.scale)
         return Value(self._shaped(mixed._expr, heads * width), (heads * width,))
 
     def add(self, x: Value, y: Value) -> Value:
@@ -176,6 +186,28 @@ class MlcOps(Ops[Value]):
     def weigh(self, x: Value, weights: Value, number: int) -> Value:
         return Value(self._te(kernels.weighed, x.tensor, weights.tensor, number), x.shape)
 
+    def shift(self, x: Value, name: str) -> Value:
+        return Value(self._te(kernels.shifted, x.tensor, self._weight(name)), x.shape)
+
+    def softplus(self, x: Value) -> Value:
+        return Value(self._te(kernels.softplus, x.tensor), x.shape)
+
+    def conv(self, x: Value, name: str, kernel: int, layer: int, bias: bool) -> Value:
+        convolution = scan.convolution(x.shape[0], kernel, x.dtype)
+        mixed = self._through(convolution, layer, "conv", [x], [self._weight(f"{name}.weight")])
+        return self.shift(mixed, f"{name}.bias") if bias else mixed
+
+    def scan(self, x: Value, step: Value, b: Value, c: Value, layer: int, kind: Scan) -> Value:
+        vectors = [self._weight(f"{kind.at}.A_log"), self._weight(f"{kind.at}.D")]
+        selective = scan.selective_scan(kind, x.shape[0], x.dtype, b.dtype)
+        return self._through(selective, layer, "scan", [x, step, b, c], vectors)
+
+    @property
+    def kept(self) -> list[Expr]:
+        """The cache and the states after this step."""
+        after = {KV: self.cache._expr, RECURRENT: self.states.expr}
+        return [after[kind] for kind in self.step.kept]
+
     def tap(self, x: Value, name: str) -> Value:
         if self.debug:
             self.taps[name] = x.tensor
@@ -204,6 +236,21 @@ class MlcOps(Ops[Value]):
         multiplied = partial(kernels.product, matrix, out)
         output = self.bb.emit_te(multiplied, *given, primfunc_name_hint="dequantize_matmul")
         return Value(output, (matrix.rows,))
+
+    def _through(
+        self, kernel: Any, layer: int, kind: str, tokens: list[Value], vectors: list[Expr]
+    ) -> Value:
+        """A kernel that follows each sequence through its tokens, and moves a state on."""
+        x, shape = tokens[0], tokens[0].tensor.ty.shape
+        batch, length, ends = shape[0], shape[1], self.step.ends
+        flat = [
+            self.bb.emit(relax.op.reshape(each.tensor, (batch * length, *each.shape)))
+            for each in tokens
+        ]
+        ends = self._te(kernels.row_ends, x.tensor) if ends is None else ends
+        given, output = [*flat, *vectors, ends], flat[0].ty
+        mixed = self.states.through(layer, kind, kernel, given, output, ends.ty.shape[0])
+        return Value(self.bb.emit(relax.op.reshape(mixed, (batch, length, *x.shape))), x.shape)
 
     def _shaped(self, tensor: Expr, *shape: int) -> Expr:
         batch, tokens = tensor.ty.shape[0], tensor.ty.shape[1]

@@ -11,10 +11,11 @@ from slmkit.quant.codes import Scheme, padded_width
 from slmkit.target import Job, Model, Option, one_of, option_problems
 from slmkit_mlc.gpus import Gpu, gpus_of, known_gpus
 from slmkit_mlc.params import K_MAJOR, Table
+from slmkit_mlc.sizes import unequal_layers
 
 OPS = frozenset({
     "embed", "linear", "rms_norm", "split", "split_heads", "rope", "attend", "add", "mul", "scale",
-    "sigmoid", "silu", "tanh", "gelu_tanh", "route", "weigh",
+    "sigmoid", "silu", "tanh", "gelu_tanh", "route", "weigh", "shift", "softplus", "conv", "scan",
 })  # fmt: skip
 COMPILER = "mlc_llm"
 WIDEST_HEAD = 256  # threads that join two attentions, one for each number of a head
@@ -44,13 +45,10 @@ def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, 
     windows = {each for each in model.spec.windows if each is not None}
     if len(windows) > 1:
         found.append(f"mlc's KV cache knows one sliding window, the model has {sorted(windows)}")
-    if model.spec.attention_cap is not None:
-        found.append(
-            "mlc's KV cache attends with TVM's kernels, which know no soft cap of scores "
-            f"({model.spec.attention_cap:g} here)"
-        )
     if model.spec.head_width > WIDEST_HEAD:
         found.append(f"mlc's kernels take heads up to {WIDEST_HEAD} wide")
+    if unequal_layers(model):
+        found.append("mlc's recurrent state has the same sizes in every layer that has one")
     if options.get("compiler") == COMPILER:
         found += _handed_over(schemes)
     return found

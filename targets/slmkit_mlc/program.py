@@ -9,13 +9,14 @@ from typing import Any
 
 from tvm import relax, tirx
 
-from slmkit.target import Forward, Spec
+from slmkit.target import Forward, Model, Spec
 from slmkit_mlc import kernels
 from slmkit_mlc.cache import add_cache
-from slmkit_mlc.contract import ALSO, PARAMS
+from slmkit_mlc.contract import ALSO, KV, PARAMS, RECURRENT, VARIABLE
 from slmkit_mlc.ops import MlcOps, Step
 from slmkit_mlc.params import Table
-from slmkit_mlc.sizes import Limits
+from slmkit_mlc.sizes import Limits, kept_by
+from slmkit_mlc.states import add_states
 
 Expr = Any
 PROOF = ("batch_verify", "decode")  # what parity runs: every token's logits
@@ -25,12 +26,17 @@ PROOF = ("batch_verify", "decode")  # what parity runs: every token's logits
 class Program:
     """What the functions are written of."""
 
-    spec: Spec
+    model: Model
     forward: Forward
     table: Table
     dtype: str
     limits: Limits
     debug: bool = False
+
+    @property
+    def spec(self) -> Spec:
+        """Facts of the architecture."""
+        return self.model.spec
 
 
 class Writer:
@@ -48,7 +54,7 @@ class Writer:
             self.embed()
             for name in functions:
                 getattr(self, name)()
-            add_cache(self.bb, self.program.spec, self.program.dtype, target)
+            self.makers(target)
             for each in more:
                 each(self.bb, self.program)
         mod = self.bb.get()
@@ -57,6 +63,15 @@ class Writer:
                 copy = relax.utils.copy_with_new_vars(mod[like])
                 mod[name] = copy.with_attr("global_symbol", name)
         return mod
+
+    def makers(self, target: Any) -> None:
+        """What makes the things that a sequence keeps."""
+        model, dtype = self.program.model, self.program.dtype
+        kept = kept_by(model)
+        if KV in kept:
+            add_cache(self.bb, model, dtype, target)
+        if RECURRENT in kept:
+            add_states(self.bb, model)
 
     def embed(self) -> None:
         """Token ids [T] to rows [T, D]."""
@@ -105,16 +120,16 @@ class Writer:
         program = self.program
         kind = relax.TensorType((*sizes, program.spec.width), program.dtype)
         embeddings = relax.Var("input_embed", kind)
-        cache = relax.Var("paged_kv_cache", relax.AnyType())
+        kept = {each: relax.Var(VARIABLE[each], relax.AnyType()) for each in kept_by(program.model)}
 
         def written(weights: Any, bb: relax.BlockBuilder) -> Expr:
-            step = Step(embeddings, cache, weights, select)
-            ops = MlcOps(bb, program.spec, program.table, program.dtype, step, program.debug)
+            step = Step(embeddings, kept, weights, select, *more)
+            ops = MlcOps(bb, program.model, program.table, program.dtype, step, program.debug)
             logits = program.forward(ops).tensor
             self.taps = list(ops.taps)
-            return relax.Tuple([logits, cache, *ops.taps.values()])
+            return relax.Tuple([logits, *ops.kept, *ops.taps.values()])
 
-        self._function(name, [embeddings, *more, cache], written)
+        self._function(name, [embeddings, *more, *kept.values()], written)
 
     def _function(self, name: str, given: list[Expr], written: Callable[..., Expr]) -> None:
         """A function of some inputs and all parameters."""

@@ -10,7 +10,9 @@ from slmkit.errors import BackendError
 from slmkit_mlc.contract import contract
 from slmkit_mlc.definition import Definition
 from slmkit_mlc.gpus import Gpu
+from slmkit_mlc.sizes import kept_by
 
+KEPT = "kept"  # in the contract: a KV cache, recurrent states, or both
 Signature = dict[str, list[str]]
 
 
@@ -34,10 +36,14 @@ def expected_signatures(definition: Definition, gpu: Gpu) -> dict[str, Signature
         "D": spec.width, "V": spec.vocabulary, "W": -(-spec.vocabulary // 32),
         "C": definition.limits.prefill,
     }  # fmt: skip
+    kept = kept_by(definition.model)
     return {
-        name: {side: [_sized(each, sizes) for each in row[side]] for side in ("inputs", "outputs")}
+        name: {
+            side: [_sized(each, sizes) for each in _kept(row[side], len(kept))]
+            for side in ("inputs", "outputs")
+        }
         for name, row in contract()["functions"].items()
-        if row["devices"] in ("every", gpu.target["kind"])
+        if row["devices"] in ("every", gpu.target["kind"]) and row.get("makes", kept[0]) in kept
     }
 
 
@@ -56,6 +62,11 @@ def signatures(mod: Any) -> dict[str, Signature]:
             inputs, outputs = [_tensor(each.shape, each.dtype) for each in function.params], []
         found[own.name_hint] = {"inputs": inputs, "outputs": outputs}
     return found
+
+
+def _kept(border: list[str], count: int) -> list[str]:
+    """A function's inputs or outputs, with as many objects as a sequence keeps."""
+    return [each for one in border for each in (["object"] * count if one == KEPT else [one])]
 
 
 def _typed(kind: Any) -> str:

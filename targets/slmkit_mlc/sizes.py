@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from slmkit.target import Job, Spec
+from slmkit.target import Job, Model, Spec
+from slmkit_mlc.contract import KV, RECURRENT
 
 BATCH = 4  # sequences that MLC's engine may hold at once
 RANKS = 6  # likeliest tokens that the engine asks for, of each sequence
@@ -40,8 +41,29 @@ def prefill_of(job: Job) -> int:
     return most if window is None else max(1, min(most, window - 1))
 
 
-def cache_layers(spec: Spec) -> list[str]:
-    """The cache's layers by kind. Where all of them slide, one more that no layer uses: TVM's
-    cache fails without any that sees everything (0.27.0.post1)."""
-    kinds = ["mha" if window is None else "mha_sliding" for window in spec.windows]
+def kept_by(model: Model) -> tuple[str, ...]:
+    """What a sequence keeps from token to token: a KV cache, recurrent states, or both."""
+    present = {KV: model.attended, RECURRENT: model.states}
+    return tuple(kind for kind, there in present.items() if there)
+
+
+def cache_layers(model: Model) -> list[str]:
+    """The cache's layers by kind: those that attend. Where all of them slide, one more that no
+    layer uses: TVM's cache fails without any that sees everything (0.27.0.post1)."""
+    windows = [model.spec.windows[layer] for layer in model.attended]
+    kinds = ["mha" if window is None else "mha_sliding" for window in windows]
     return kinds if "mha" in kinds else [*kinds, "mha"]
+
+
+def state_layers(model: Model) -> list[int]:
+    """Layers with states; TVM counts only these."""
+    return list(dict.fromkeys(state.layer for state in model.states))
+
+
+def unequal_layers(model: Model) -> bool:
+    """Whether layers differ in what they keep."""
+    kept = {
+        tuple((state.kind, state.shape) for state in model.states if state.layer == layer)
+        for layer in state_layers(model)
+    }
+    return len(kept) > 1

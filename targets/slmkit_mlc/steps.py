@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tvm
 
-from slmkit_mlc.contract import PAGE
+from slmkit_mlc.contract import KV, PAGE
 from slmkit_mlc.definition import Definition
 from slmkit_mlc.machine import Machine
 from slmkit_mlc.sizes import cache_layers
@@ -32,10 +32,10 @@ def drive(machine: Machine, definition: Definition) -> None:
     machine.call("prefill", ids(chunk))
     machine.call("prefill", ids(min(chunk, chunk // 2 + 1)))
     logits = machine.call("decode", ids(1))[0]
-    _fork(machine, 0, 1)
+    machine.tell("fork_sequence", 0, 1, -1)  # begins like the first, and goes on by itself
     machine.call("batch_decode", ids(2), (1, 1))
     machine.reset()
-    _builtin("kv_state_add_sequence")(machine.cache, 1)
+    machine.tell("add_sequence", 1)
     both = (max(1, chunk // 2), max(1, chunk // 4))
     ends = machine.tensor(np.cumsum(both).astype(np.int32) - 1)
     machine.call("batch_prefill", ids(sum(both)), both, ends)
@@ -44,22 +44,14 @@ def drive(machine: Machine, definition: Definition) -> None:
     machine.machine["softmax_with_temperature"](
         machine.tensor(logits), machine.tensor(np.full(1, TEMPERATURE, np.float32))
     )
-    if "mha_sliding" not in cache_layers(spec):  # TVM looks into no other cache
-        _look(machine, definition)
-
-
-def _fork(machine: Machine, source: int, copy: int) -> None:
-    """A second sequence that begins like the first, and has the last page to itself."""
-    _builtin("kv_state_fork_sequence")(machine.cache, source, copy, -1)
+    if KV in machine.kept and "mha_sliding" not in cache_layers(definition.model):
+        _look(machine, definition)  # TVM looks into no cache that slides
 
 
 def _look(machine: Machine, definition: Definition) -> None:
     """Keys and values of the cache, as a debugger asks for them."""
     spec, length = definition.spec, max(1, definition.limits.prefill // 8)
-    shape = (len(cache_layers(spec)), length, spec.kv_heads, spec.head_width)
+    shape = (len(cache_layers(definition.model)), length, spec.kv_heads, spec.head_width)
     keys, values = (tvm.runtime.tensor(np.zeros(shape, np.float16)) for _ in range(2))
-    _builtin("attention_kv_cache_debug_get_kv")(machine.cache, 0, 0, length, keys, values)
-
-
-def _builtin(name: str) -> Any:
-    return tvm.get_global_func(f"vm.builtin.{name}")
+    look = tvm.get_global_func("vm.builtin.attention_kv_cache_debug_get_kv")
+    look(machine.kept[KV], 0, 0, length, keys, values)

@@ -11,13 +11,14 @@ from typing import Any
 from slmkit.target import Artifact, Job, Mode, Tensor
 from slmkit.worker import call
 from slmkit_mlc.chat import DIFFERS, EXACT, NO_SYSTEM, write_chat_config
-from slmkit_mlc.contract import CHAT_CONFIG, TENSOR_CACHE, contract, prefix_of
+from slmkit_mlc.contract import CHAT_CONFIG, CREATE, TENSOR_CACHE, VARIABLE, contract, prefix_of
 from slmkit_mlc.definition import Definition, definition_for
 from slmkit_mlc.gpus import Gpu
 from slmkit_mlc.handover import compile_with_mlc_llm
 from slmkit_mlc.metal import metal_present
 from slmkit_mlc.opencl import runtime
 from slmkit_mlc.options import COMPILER, chosen_gpus, library_name, quantization_of
+from slmkit_mlc.sizes import kept_by
 
 PARAMS = "params"
 SHARD_MB = 32  # of a file of parameters: what MLC's apps download at a time
@@ -165,7 +166,10 @@ def _border(definition: Definition) -> tuple[tuple[Tensor, ...], tuple[Tensor, .
     """What ``decode`` takes and gives; ``functions`` in the facts have the others."""
     spec = definition.spec
     row = Tensor("input_embed", "float16", (1, 1, spec.width), "a row that the function embed gave")
-    cache = Tensor("paged_kv_cache", "object", (), "made by create_tir_paged_kv_cache")
+    kept = tuple(
+        Tensor(VARIABLE[each], "object", (), f"made by {CREATE[each]}")
+        for each in kept_by(definition.model)
+    )
     params = Tensor("packed_params", "tuple", (), f"the parameters of {TENSOR_CACHE}, in order")
     logits = Tensor("logits", "float32", (1, 1, spec.vocabulary), "next-token scores")
-    return (row, cache, params), (logits, cache)
+    return (row, *kept, params), (logits, *kept)

@@ -21,17 +21,12 @@ from slmkit.record import listen
 from slmkit_mlc.program import PROOF
 from tiny_models import TINY
 
-REFUSED = {
-    ("gemma2", "mlc"): [
-        "mlc's KV cache attends with TVM's kernels, which know no soft cap of scores (4 here)"
-    ],
-}
+REFUSED = {}
 SCANNING = ("mamba", "mamba2")
 for row in SCANNING:  # not yet there
     more = ["shift"] if row == "mamba2" else []
     words = sorted(["conv", "scan", "softplus", *more])
-    for artifact, who in (("hexagon", "HTP"), ("mlc", "mlc")):
-        REFUSED[row, artifact] = [f"{who} has no form of the op {word}" for word in words]
+    REFUSED[row, "hexagon"] = [f"HTP has no form of the op {word}" for word in words]
 # Facts that do not reach a backend's own code: one artifact carries them.
 ONCE = {"llama-tied", "llama-biases", "mistral", "gemma3-wide"}
 # Facts that other rows have too: the artifacts that take longest leave them to the others.

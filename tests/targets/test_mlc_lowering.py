@@ -46,13 +46,13 @@ def test_a_trained_model_with_a_width_that_no_group_divides(tmp_path):
         assert snr_db(expected, run(machine, job)) > floor
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A machine with every function of the contract."""
+@pytest.fixture(scope="module", params=["qwen2", "mamba"])
+def whole(tmp_path_factory, request):
+    """A machine with every function of the contract: of a KV cache, and of recurrent states."""
     from tiny_models import tiny_config, write_checkpoint
 
     folder = tmp_path_factory.mktemp("whole")
-    job = mlc_job(write_checkpoint(folder / "model", tiny_config("qwen2")), folder)
+    job = mlc_job(write_checkpoint(folder / "model", tiny_config(request.param)), folder)
     return machine_of(job, folder)[0], job, reference_of(job)
 
 
@@ -70,11 +70,9 @@ def test_prefill_gives_the_last_token_s_logits_and_so_does_extend(whole):
 
 def test_sequences_of_a_batch_do_not_see_each_other(whole):
     """Sequence 0 is the reference's; sequence 1 begins in its middle, and disturbs nothing."""
-    import tvm
-
     machine, job, expected = whole
     machine.reset()
-    tvm.get_global_func("vm.builtin.kv_state_add_sequence")(machine.cache, 1)
+    machine.tell("add_sequence", 1)
     ids, other = ids_for(job), ids_for(job)[20:]
     positions = machine.tensor(np.array([7, 12], np.int32))
     both = np.concatenate([ids[:8], other[:5]])
