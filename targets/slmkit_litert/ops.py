@@ -64,7 +64,8 @@ class LitertOps(Ops[Value]):
         return Value(x.tensor * root * self.weights[f"{name}.weight"], x.shape)
 
     def split(self, x: Value, widths: Sequence[int]) -> tuple[Value, ...]:
-        parts = tf.split(x.tensor, list(widths), -1)
+        alike = len(set(widths)) == 1  # XNNPACK splits into equal parts only
+        parts = tf.split(x.tensor, len(widths) if alike else list(widths), -1)
         return tuple(Value(part, (width,)) for part, width in zip(parts, widths, strict=True))
 
     def split_heads(self, x: Value, heads: int) -> Value:

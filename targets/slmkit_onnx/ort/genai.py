@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from slmkit.target import Job, Spec
+from slmkit.target import Job, Model
 from slmkit_onnx.genai import token_ids, write_config, write_tokenizer
 from slmkit_onnx.ort.attention import fused
 
@@ -14,6 +14,12 @@ KNOWN = frozenset({
     "gemma", "gemma2", "gemma3_text", "granite", "llama", "mistral", "phi3", "qwen2", "qwen3",
 })  # fmt: skip
 ANY = "llama"
+HYBRID = "lfm2"  # its decoder whose layers attend or convolve
+
+
+def known(model: Model) -> bool:
+    """Whether onnxruntime-genai can keep what the layers keep: caches, and convolutions' states."""
+    return all(state.kind == "conv" for state in model.states)
 
 
 def write_genai(job: Job, folder: Path, model: str) -> None:
@@ -27,10 +33,10 @@ def genai_config(job: Job, model: str) -> dict[str, Any]:
     return {
         "model": {
             **token_ids(job),
-            "type": job.spec.model_type if job.spec.model_type in KNOWN else ANY,
+            "type": _type(job.model),
             "vocab_size": job.spec.vocabulary,
             "context_length": job.context_length,
-            "decoder": _decoder(job.spec, model),
+            "decoder": _decoder(job.model, model),
         },
         "search": {
             "do_sample": False,
@@ -41,10 +47,17 @@ def genai_config(job: Job, model: str) -> dict[str, Any]:
     }
 
 
-def _decoder(spec: Spec, model: str) -> dict[str, Any]:
+def _type(model: Model) -> str:
+    if model.states:
+        return HYBRID
+    return model.spec.model_type if model.spec.model_type in KNOWN else ANY
+
+
+def _decoder(model: Model, file: str) -> dict[str, Any]:
+    spec, states = model.spec, _states(model)
     return {
         "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
-        "filename": model,
+        "filename": file,
         "head_size": spec.head_width,
         "hidden_size": spec.width,
         "num_attention_heads": spec.heads,
@@ -55,10 +68,22 @@ def _decoder(spec: Spec, model: str) -> dict[str, Any]:
             "attention_mask": "attention_mask",
             "past_key_names": "past_key_values.%d.key",
             "past_value_names": "past_key_values.%d.value",
+            **({"past_conv_names": "past_conv.%d"} if states else {}),
         },
         "outputs": {
             "logits": "logits",
             "present_key_names": "present.%d.key",
             "present_value_names": "present.%d.value",
+            **({"present_conv_names": "present_conv.%d"} if states else {}),
         },
+        **states,
     }
+
+
+def _states(model: Model) -> dict[str, Any]:
+    """Which layers attend, and how many tokens the others keep."""
+    if not model.states:
+        return {}
+    convolved = {state.layer: state.shape[1] for state in model.states}
+    kinds = ["conv" if at in convolved else "full_attention" for at in range(model.spec.layers)]
+    return {"layer_types": kinds, "conv_cache_size": max(convolved.values())}

@@ -61,6 +61,7 @@ def _spec(config: Config, state: StateSpace) -> Spec:
         vocabulary=config.integer("vocab_size"), eps=config.number("layer_norm_epsilon"),
         rope=Rope(()), tied=config.boolean("tie_word_embeddings"),
         qkv_bias=False, output_bias=False, mlp_bias=False, qk_norm=False, windows=(),
+        kinds=("scan",) * config.integer("num_hidden_layers"),
         trained_context=BOUNDLESS, state=state,
     )  # fmt: skip
 
