@@ -64,6 +64,31 @@ MAMBA = {
     "use_conv_bias": True,
     "tie_word_embeddings": True,
 }
+GRANITE = {
+    "embedding_multiplier": 6.0,
+    "attention_multiplier": 0.2,
+    "residual_multiplier": 0.4,
+    "logits_scaling": 4.0,
+}
+GRANITE_4 = {
+    **GRANITE,
+    "model_type": "granitemoehybrid",
+    "num_hidden_layers": 3,
+    "layer_types": ["mamba", "attention", "mamba"],
+    "shared_intermediate_size": 96,
+    "num_local_experts": 0,
+    "position_embedding_type": "nope",
+    "mamba_n_heads": 8,
+    "mamba_d_head": 16,
+    "mamba_n_groups": 1,
+    "mamba_d_state": 8,
+    "mamba_d_conv": 4,
+    "mamba_expand": 2,
+    "mamba_chunk_size": 16,
+    "mamba_conv_bias": True,
+    "mamba_proj_bias": False,
+    "tie_word_embeddings": True,
+}
 GEMMA = {
     "head_dim": 32,
     "num_key_value_heads": 1,
@@ -108,12 +133,24 @@ TINY: dict[str, dict[str, Any]] = {
         "rope_local_base_freq": 1000.0,
         "sliding_window_pattern": 2,
     },
-    "granite": {
-        "model_type": "granite",
-        "embedding_multiplier": 6.0,
-        "attention_multiplier": 0.2,
-        "residual_multiplier": 0.4,
-        "logits_scaling": 4.0,
+    "granite": {**GRANITE, "model_type": "granite"},
+    "granite-hybrid": GRANITE_4,
+    "granite-hybrid-moe": {
+        **GRANITE_4,
+        "layer_types": ["attention", "mamba", "mamba"],
+        "position_embedding_type": "rope",
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "intermediate_size": 32,
+        "mamba_d_head": "auto",
+        "mamba_proj_bias": True,
+        "attention_bias": True,
+    },
+    "granite-hybrid-attention": {
+        **GRANITE_4,
+        "layer_types": ["attention", "attention", "attention"],
+        "position_embedding_type": "rope",
+        "tie_word_embeddings": False,
     },
     "olmoe": {
         "model_type": "olmoe",
@@ -131,13 +168,10 @@ TINY: dict[str, dict[str, Any]] = {
         "mlp_only_layers": [0],
     },
     "granite-moe": {
+        **GRANITE,
         "model_type": "granitemoe",
         "num_local_experts": 4,
         "num_experts_per_tok": 2,
-        "embedding_multiplier": 6.0,
-        "attention_multiplier": 0.2,
-        "residual_multiplier": 0.4,
-        "logits_scaling": 4.0,
         "tie_word_embeddings": True,
     },
     "lfm2": {

@@ -31,6 +31,13 @@ PUBLISHED = {
 }
 LARGER = {"block_ff_dim": 10240, "hidden_size": 1536, "num_attention_heads": 24}
 LARGEST = {"block_ff_dim": 12288, "hidden_size": 2048, "num_attention_heads": 32}
+DEEPEST = {
+    **LARGEST,
+    "block_auto_adjust_ff_dim": False,
+    "block_ff_dim": 10752,
+    "full_attn_idxs": [2, 5, 9, 13, 17, 21, 24, 27],
+    "num_hidden_layers": 30,
+}
 
 
 def spec_of(**changes):
@@ -39,8 +46,13 @@ def spec_of(**changes):
 
 @pytest.mark.parametrize(
     ("changes", "parameters"),
-    [({}, 354_483_968), (LARGER, 742_489_344), (LARGEST, 1_170_340_608)],
-    ids=["350M", "700M", "1.2B"],
+    [
+        ({}, 354_483_968),
+        (LARGER, 742_489_344),
+        (LARGEST, 1_170_340_608),
+        (DEEPEST, 2_569_272_320),
+    ],
+    ids=["350M", "700M", "1.2B", "2.6B"],
 )
 def test_published_models_have_their_parameters(changes, parameters):
     assert listen(spec_of(**changes)).parameters == parameters

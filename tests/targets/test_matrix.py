@@ -29,7 +29,7 @@ REFUSED = {
 STATEFUL = {"conv", "scan", "shift", "softplus"}  # words of layers that keep a state
 WITHOUT_STATES = {"hexagon": "HTP", "mlc": "mlc"}  # not yet there
 # Facts that do not reach a backend's own code: one artifact carries them.
-ONCE = {"llama-tied", "llama-biases", "mistral", "gemma3-wide"}
+ONCE = {"granite-hybrid-attention", "llama-tied", "llama-biases", "mistral", "gemma3-wide"}
 # Facts that other rows have too: the artifacts that take longest leave them to the others.
 ALSO_ELSEWHERE = {"lfm2-biases", "llama-3.2", "qwen2-window", "mistral-window-narrow"}
 SLOW = ("litert", "mlc")

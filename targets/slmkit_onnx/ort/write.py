@@ -10,7 +10,7 @@ from slmkit.target import Artifact, Job, Mode, Model, Spec, Tensor
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.graph import Graph
 from slmkit_onnx.ort.attention import AttentionWriter, cache_names, fused
-from slmkit_onnx.ort.genai import known, write_genai
+from slmkit_onnx.ort.genai import write_genai
 from slmkit_onnx.ort.ops import OnnxOps
 from slmkit_onnx.ort.scan import state_names
 from slmkit_onnx.ort.weights import WeightWriter
@@ -42,8 +42,7 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
     model = graph.model(job.spec.model_type)
     (folder / MODEL).write_bytes(model.SerializeToString(deterministic=True))
     graph.data.write(folder / DATA, progress)
-    if known(job.model):
-        write_genai(job, folder, MODEL)
+    write_genai(job, folder, MODEL)
     quantized = any(scheme.bits for scheme in job.codes.schemes.values())
     modes = (EXACT, SHIPPED) if level > 1 and quantized else (EXACT,)
     facts = {

@@ -55,7 +55,7 @@ def scaled(o: Ops[V], x: V, by: float) -> V:
 
 
 def attention(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
-    """Grouped-query attention with rope, optional biases and q/k norm. (T, D) -> (T, D)"""
+    """Grouped-query attention, mostly with rope; optional biases, q/k norm. (T, D) -> (T, D)"""
     at = f"model.layers.{layer}.self_attn"
     rope, kind = spec.rope_at(layer), spec.attention(layer)
     q, k, v = _projected(o, spec, x, at)
@@ -93,10 +93,13 @@ def mixture(o: Ops[V], spec: Spec, kind: Mixture, x: V, layer: int) -> V:
     router = f"{at}.{'router.layer' if kind.stacked else 'gate'}"
     experts = [_expert(spec, kind, at, number) for number in range(kind.experts)]
     total = o.experts(x, o.linear(x, router, kind.experts), kind.routing, experts)
-    if kind.shared:
+    if kind.shared and kind.shared_weighed:
         each = gated_mlp(o, spec, x, f"{at}.shared_expert", kind.shared)
         gate = o.sigmoid(o.linear(x, f"{at}.shared_expert_gate", 1))
         total = o.add(total, o.weigh(each, gate, 0))
+    elif kind.shared:
+        beside = f"model.layers.{layer}.{spec.names.mlp}"
+        total = o.add(total, gated_mlp(o, spec, x, beside, kind.shared))
     return o.tap(total, at)
 
 

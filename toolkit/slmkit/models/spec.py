@@ -36,6 +36,7 @@ class Mixture:
     feed_forward: int  # F of each
     layers: tuple[bool, ...]  # which layers have them
     shared: int = 0  # F of the expert that every token goes through; 0: none
+    shared_weighed: bool = True  # and what it gives is weighed by a gate of its own
     stacked: bool = False  # the checkpoint has all experts' weights in one tensor
 
 
