@@ -15,6 +15,7 @@ LAYERS = [  # a module may import from its own line and from those below it
     {"cli"},
     {"listing"},
     {"options", "show", "console"},
+    {"wording"},
     {"recheck", "trace", "evaluate", "inspection", "doctor"},
     {"build", "load"},
     {"plan"},

@@ -11,7 +11,7 @@ from slmkit_coreml.sizes import matrix_bytes as weight_bytes
 
 __all__ = ["CALIBRATED", "KV_BYTES", "VERSION", "emit", "open_runner", "problems", "weight_bytes"]
 
-VERSION = 3
+VERSION = 4
 KV_BYTES = 2  # float16
 CALIBRATED = False
 

@@ -16,20 +16,20 @@ from slmkit_coreml.layout import Layout
 
 @dataclass
 class CacheWriter:
-    """Joins new keys and values with those of the past. Layers are numbered within the chunk."""
+    """Joins new keys and values with those of the past."""
 
     spec: Spec
     layout: Layout
     window: Window
     form: str
     given: dict[str, Any]  # inputs of the function, and what is computed of them, by name
-    first: int = 0  # layer of the chunk
+    layers: Sequence[int]  # of the chunk, those with a cache: how they lie in it
     new: dict[str, list[Any]] = field(default_factory=lambda: {"key": [], "value": []})
     states: dict[str, Any] = field(default_factory=dict)  # what each state holds by now
 
     def joined(self, part: str, layer: int, new: Any) -> Any:
         """``part`` (key or value) of all S slots of a layer, as ``Layout.cache`` has it."""
-        at = layer - self.first
+        at = self.layers.index(layer)
         if self.form == "io":
             self.new[part].append(new)
             old = self._row(self.given[f"past_{part}s"], at, self.window.past)

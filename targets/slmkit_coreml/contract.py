@@ -36,7 +36,7 @@ CHUNK_LIMIT = 950_000_000  # bytes of weights in one package: 1 GB fails to load
 
 
 def state_name(kind: str, layer: int) -> str:
-    """A state of a layer that scans, after ``past_`` as an input and ``new_`` as an output."""
+    """A state, after ``past_`` as an input and ``new_`` as an output."""
     return f"{kind}_{layer}"
 
 

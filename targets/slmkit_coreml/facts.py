@@ -22,10 +22,10 @@ ABOUT = {
     "cos": "cosine of each token's position times the rope's frequencies, times its magnitude",
     "sin": "sine of the same",
     "mask": "0 where a token may look, -40000 elsewhere",
-    "past_keys": "cached keys of these layers, oldest first",
-    "past_values": "cached values of these layers, oldest first",
-    "key_cache": "a state: keys of these layers, slot j for position j",
-    "value_cache": "a state: values of these layers, slot j for position j",
+    "past_keys": "cached keys of the layers that attend, oldest first",
+    "past_values": "cached values of the layers that attend, oldest first",
+    "key_cache": "a state: keys of the layers that attend, slot j for position j",
+    "value_cache": "a state: values of the layers that attend, slot j for position j",
     "position": "how many tokens are before these",
     "keep": "0 in the slots of these tokens, 1 elsewhere",
     "place": "1 where a token goes to a slot",
@@ -37,6 +37,8 @@ HOST = {
     "cos": "computes cos and sin of the rope",
     "mask": "computes the mask, one per sliding window",
     "past_keys": "keeps the cache and appends new keys and values",
+    "past_states": "keeps the states of layers without attention as each run leaves them, and "
+    "feeds the rest of a prompt that fills no chunk token by token",
     "position": "counts the tokens",
     "keep": "says where the cache is written",
     "ids": "fills the last tokens of a prompt up to the function's length",
@@ -92,14 +94,14 @@ def describe(
 
 def host_duties(inputs: Sequence[Tensor], chunks: int) -> list[str]:
     """What an app computes around the packages."""
-    names = {tensor.name for tensor in inputs} | ({"hidden"} if chunks > 1 else set())
+    names = {"past_states" if _is_state(each.name) else each.name for each in inputs}
+    names |= {"hidden"} if chunks > 1 else set()
     return [duty for name, duty in HOST.items() if name in names]
 
 
 def _inputs(job: Job, form: Form, chunk: Part, windows: Mapping[str, Window]) -> tuple[Tensor, ...]:
     prefill, decode = (
-        Border(job.spec, form, chunk, windows[name], job.model.states).shapes()
-        for name in ("prefill", "decode")
+        Border(job.model, form, chunk, windows[name]).shapes() for name in ("prefill", "decode")
     )
     return tuple(
         Tensor(
@@ -110,10 +112,14 @@ def _inputs(job: Job, form: Form, chunk: Part, windows: Mapping[str, Window]) ->
     )  # fmt: skip
 
 
+def _is_state(name: str) -> bool:
+    return name.startswith(("past_conv", "past_scan"))
+
+
 def _about(name: str) -> str:
     """What an input is; masks and ropes may be several, with a number behind."""
     stem = name.partition("_")[0]
-    if name.startswith(("past_conv", "past_scan")):
+    if _is_state(name):
         return "state of a layer as the tokens before left it, 0 at first"
     return ABOUT[stem if stem in ("mask", "cos", "sin") else name]
 
@@ -142,9 +148,10 @@ def _outputs(job: Job, form: Form, chunk: Part) -> tuple[Tensor, ...]:
             name = f"new_{state_name(state.kind, state.layer)}"
             about = f"state of layer {state.layer}, for the next tokens"
             found.append(Tensor(name, "float16", state_shape(state), about))
-    if form.cache == "io" and layers and spec.heads:
+    attended = [layer for layer in job.model.attended if layer in layers]
+    if form.cache == "io" and attended:
         row: list[Any] = list(form.layout.cache(spec.kv_heads, spec.head_width, 0))
         row[form.layout.token_axis - 1] = "tokens"
         for name in ("new_keys", "new_values"):
-            found.append(Tensor(name, "float16", (len(layers), *row), ABOUT[name]))
+            found.append(Tensor(name, "float16", (len(attended), *row), ABOUT[name]))
     return tuple(found)

@@ -13,7 +13,7 @@ from coremltools.converters.mil.mil import types
 from slmkit.host import Window, rope_names
 from slmkit.ops import Rope
 from slmkit.parts import Part
-from slmkit.target import Spec, State
+from slmkit.target import Model, Spec, State
 from slmkit_coreml.contract import HIDDEN, mask_name, state_name
 from slmkit_coreml.layout import Arrangement
 from slmkit_coreml.options import Form
@@ -27,11 +27,15 @@ NOWHERE = 2**30  # the position of an empty slot: after every token, so that non
 class Border:
     """One function of one chunk, seen from outside."""
 
-    spec: Spec
+    model: Model
     form: Form
     chunk: Part
     window: Window
-    states: tuple[State, ...] = ()  # of the model's layers that scan
+
+    @property
+    def spec(self) -> Spec:
+        """The model's facts."""
+        return self.model.spec
 
     @property
     def layers(self) -> range:
@@ -39,14 +43,19 @@ class Border:
         return self.chunk.layers(self.spec.layers)
 
     @property
+    def attended(self) -> list[int]:
+        """Those with a KV cache."""
+        return [layer for layer in self.model.attended if layer in self.layers]
+
+    @property
     def windows(self) -> list[int | None]:
         """The different sliding windows of its layers: a mask each."""
-        return list(dict.fromkeys(self.spec.windows[layer] for layer in self.layers))
+        return list(dict.fromkeys(self.spec.windows[layer] for layer in self.attended))
 
     @property
     def ropes(self) -> dict[int, Rope]:
         """The different ropes of its layers, by their numbers in the whole model."""
-        used = {self.spec.rope_at(layer) for layer in self.layers}
+        used = {self.spec.rope_at(layer) for layer in self.attended}
         return {at: rope for at, rope in enumerate(self.spec.ropes) if rope in used}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -57,9 +66,7 @@ class Border:
             first = {"hidden": rows}
         else:
             first = {"ids": (1, tokens)} if form.self_contained else {"embeds": rows}
-        if not self.layers:
-            return first
-        if self.spec.state:
+        if not self.attended:
             return {**first, **self._states()}
         if form.self_contained:
             return {**first, "position": (1,), **self._caches()}
@@ -70,12 +77,13 @@ class Border:
         }
         mask = form.layout.mask.shape(tokens, self.window.total)
         masks = {mask_name(window): mask for window in self.windows}
-        return {**first, **tables, **masks, **self._caches(), **self._places()}
+        caches = {**self._caches(), **self._states()}
+        return {**first, **tables, **masks, **caches, **self._places()}
 
     def _states(self) -> dict[str, tuple[int, ...]]:
         return {
             f"past_{state_name(each.kind, each.layer)}": state_shape(each)
-            for each in self.states
+            for each in self.model.states
             if each.layer in self.layers
         }
 
@@ -84,7 +92,7 @@ class Border:
         tokens = self.window.past if io else self.window.total
         names = ("past_keys", "past_values") if io else ("key_cache", "value_cache")
         row = self.form.layout.cache(self.spec.kv_heads, self.spec.head_width, tokens)
-        return dict.fromkeys(names, (len(self.layers), *row))
+        return dict.fromkeys(names, (len(self.attended), *row))
 
     def _places(self) -> dict[str, tuple[int, ...]]:
         layout, tokens, total = self.form.layout, self.window.tokens, self.window.total
@@ -111,7 +119,7 @@ def placeholder(name: str, shape: tuple[int, ...]) -> Any:
 def given(border: Border, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs, with cos, sin, masks and places where the package computes them."""
     known = dict(inputs)
-    if not border.form.self_contained or not border.layers:
+    if not border.form.self_contained or not border.attended:
         return known
     layout, window, position = border.form.layout, border.window, known["position"]
     for number, rope in border.ropes.items():

@@ -85,12 +85,12 @@ class CoremlOps(Ops[Value]):
         form = border.form
         self.weights, self.border, self.given, self.debug = weights, border, given, debug
         self.cache = CacheWriter(
-            border.spec, form.layout, border.window, form.cache, given, border.chunk.first
+            border.spec, form.layout, border.window, form.cache, given, border.attended
         )
         self.unit = 0
         self.table = ""  # the embedding's name
         self.taps: list[Any] = []
-        self.kept: list[Any] = []  # states of layers that scan
+        self.kept: list[Any] = []  # states of layers without attention
         self.tapped: dict[str, str] = {}  # output -> what was tapped
         self.entered: Value | None = None  # the value of the chunk before that this one reads
         self.hidden: Value | None = None  # the same, here

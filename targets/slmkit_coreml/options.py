@@ -82,7 +82,7 @@ def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, 
         found.append("artifacts.coreml.require: ane needs layout: ane")
     if model.states and (form.cache != "io" or form.self_contained):
         found.append(
-            "coreml: a model that scans keeps its states on the host: kv_cache: io, "
+            "coreml: the host keeps the states of layers without attention: kv_cache: io, "
             "self_contained: false"
         )
     return found + too_large(unit_sizes(model, schemes, form), form.chunk_limit, "coreml")

@@ -34,7 +34,7 @@ def build_program(
     program = Program()
     arrays: dict[str, tuple[Array, ...]] = {}
     for name, window in windows.items():
-        border = Border(job.spec, form, chunk, window, job.model.states)
+        border = Border(job.model, form, chunk, window)
         function, ops = _function(job, border, WeightWriter(job.codes, arrays))
         program.add_function(name, function)
     program.default_function_name = "decode"

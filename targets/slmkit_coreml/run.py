@@ -55,7 +55,7 @@ class CoremlRunner(StaticRunner):
         """Forget the sequence."""
         facts = self.facts
         row = self.layout.cache(facts["kv_heads"], facts["head_width"], self.context_length)
-        shape = (facts["layers"], *row)
+        shape = (len(facts["attended"]), *row)
         for package in self.packages:
             package.reset()
         self.past = {name: np.zeros(shape, np.float32) for name in ("keys", "values")}
@@ -125,17 +125,21 @@ class CoremlRunner(StaticRunner):
         """The past of a chunk's layers, where the host keeps it."""
         if self.facts["kv_cache"] != "io":
             return {}
-        layers = _layers(chunk)
+        layers = self._layers(chunk)
         past = self._slots(slice(0, window.past))
         return {f"past_{name}": line[layers][past] for name, line in self.past.items()}
 
     def _append(self, chunk: Mapping[str, Any], found: Mapping[str, Array], count: int) -> None:
-        kept = chunk["layers"] and "new_keys" in found  # a model that scans has no cache
-        if self.facts["kv_cache"] != "io" or not kept:
+        if self.facts["kv_cache"] != "io" or not chunk["attended"]:
             return
         here = self._slots(slice(self.length, self.length + count))
         for name, line in self.past.items():
-            line[_layers(chunk)][here] = found[f"new_{name}"][self._slots(slice(0, count))]
+            line[self._layers(chunk)][here] = found[f"new_{name}"][self._slots(slice(0, count))]
+
+    def _layers(self, chunk: Mapping[str, Any]) -> slice:
+        """Where the cache has a chunk's layers, among all that attend."""
+        first = sum(layer < chunk["first_layer"] for layer in self.facts["attended"])
+        return slice(first, first + len(chunk["attended"]))
 
     def _slots(self, tokens: slice) -> tuple[slice, ...]:
         """Some slots of a cache [layers, ...]."""
@@ -146,10 +150,6 @@ class CoremlRunner(StaticRunner):
         """The rows of the first tokens, float32."""
         rows: Floats = self.layout.rows.back(value)[:count].astype(np.float32)
         return rows
-
-
-def _layers(chunk: Mapping[str, Any]) -> slice:
-    return slice(chunk["first_layer"], chunk["first_layer"] + chunk["layers"])
 
 
 def _mask(queries: Positions, keys: Positions, window: int | None) -> Floats:

@@ -90,6 +90,7 @@ def _note(
     layers = chunk.layers(job.spec.layers)
     written.packages.append(
         {"package": path.name, "first_layer": chunk.first, "layers": len(layers),
+         "attended": [layer for layer in job.model.attended if layer in layers],
          "outputs": list(outputs),
          "weights": (path / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size}
     )  # fmt: skip
@@ -117,8 +118,8 @@ def _facts(job: Job, form: Form, windows: Mapping[str, Window], written: Written
     return {
         "packages": written.packages, "layout": form.layout.name, "kv_cache": form.cache,
         "self_contained": form.self_contained, "compute_units": form.compute_units,
-        "context_length": job.context_length, "layers": spec.layers, "kv_heads": spec.kv_heads,
-        "head_width": spec.head_width, "vocabulary": spec.vocabulary,
+        "context_length": job.context_length, "attended": list(job.model.attended),
+        "kv_heads": spec.kv_heads, "head_width": spec.head_width, "vocabulary": spec.vocabulary,
         "logits": len(form.logits(spec.vocabulary)),
         "ropes": [
             {"frequencies": list(rope.frequencies), "magnitude": rope.magnitude}

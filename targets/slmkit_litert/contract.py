@@ -31,7 +31,7 @@ def cache_names(layer: int) -> tuple[str, str]:
 
 
 def state_name(kind: str, layer: int) -> str:
-    """The state of a layer that scans, as input and as output; LiteRT-LM knows none."""
+    """A state of a layer, as input and as output; LiteRT-LM knows none."""
     return f"state_{kind}_{layer}"
 
 

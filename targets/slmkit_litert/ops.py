@@ -64,8 +64,12 @@ class LitertOps(Ops[Value]):
         return Value(x.tensor * root * self.weights[f"{name}.weight"], x.shape)
 
     def split(self, x: Value, widths: Sequence[int]) -> tuple[Value, ...]:
-        parts = tf.split(x.tensor, list(widths), -1)
-        return tuple(Value(part, (width,)) for part, width in zip(parts, widths, strict=True))
+        """By slices: XNNPACK splits into equal parts only."""
+        starts = np.cumsum([0, *widths])
+        return tuple(
+            Value(tf.slice(x.tensor, [0, start], [self.tokens, width]), (width,))
+            for start, width in zip(starts[:-1], widths, strict=True)
+        )
 
     def split_heads(self, x: Value, heads: int) -> Value:
         width = x.shape[0] // heads
@@ -151,7 +155,7 @@ class LitertOps(Ops[Value]):
         state, given = self._state("scan", layer), (step.tensor, b.tensor, c.tensor)
         if kind.by_number:
             decay = tf.reshape(decay, [kind.heads, kind.state])
-            scanned, kept = scanned_by_number(x.tensor, *given, decay, state[..., 0])
+            scanned, kept = scanned_by_number(x.tensor, *given, decay, tf.squeeze(state, -1))
             self._keep("scan", layer, kept[..., None])
             return Value(scanned + x.tensor * skip, x.shape)
         heads = tf.reshape(x.tensor, [self.tokens, kind.heads, -1])
@@ -166,7 +170,7 @@ class LitertOps(Ops[Value]):
         return x
 
     def _state(self, kind: str, layer: int) -> Any:
-        return self.given[state_name(kind, layer)][0]
+        return tf.squeeze(self.given[state_name(kind, layer)], 0)
 
     def _keep(self, kind: str, layer: int, state: Any) -> None:
         self.caches[state_name(kind, layer)] = state[None]

@@ -15,10 +15,11 @@ def convolved(x: Any, weight: Any, before: Any) -> tuple[Any, Any]:
     """Causal, each channel by itself, and the new state. [T, D], [D, K], [K - 1, D]"""
     tokens, kernel = x.shape[0], weight.shape[1]
     line = tf.concat([before, x], 0)
-    total = line[:tokens] * weight[:, 0]
+    width = weight.shape[0]
+    total = tf.slice(line, [0, 0], [tokens, width]) * weight[:, 0]
     for at in range(1, kernel):
-        total += line[at : at + tokens] * weight[:, at]
-    return total, line[tokens:]
+        total += tf.slice(line, [at, 0], [tokens, width]) * weight[:, at]
+    return total, tf.slice(line, [tokens, 0], [kernel - 1, width])
 
 
 def scanned_by_number(x: Any, step: Any, b: Any, c: Any, decay: Any, state: Any) -> tuple[Any, Any]:

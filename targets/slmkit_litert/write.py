@@ -23,6 +23,7 @@ from slmkit_litert.skeleton import FILE, NAMES, skeleton, tensors_of
 from slmkit_litert.weights import bound
 
 MODEL = "model.tflite"
+NO_BUNDLE = "no .litertlm: LiteRT-LM keeps caches, and no states of layers without attention"
 # Above, every token meets, in some layer, a number on the border of two of its 256 steps, which
 # falls either way: the rounding reference is no nearer than the exact one (0.5B: 27.8, 27.0 dB).
 ROUNDING_LIMIT = 32_000_000  # parameters
@@ -45,11 +46,12 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
     )  # fmt: skip
     _require(job, report)
     progress(3, 4)
-    # LiteRT-LM knows no such model.
     bundles = [] if job.model.states else pack(job, folder / MODEL, folder)
     facts = {**_facts(job, prefill, report), "taps": names["taps"], "bundles": bundles}
+    if not bundles:
+        facts["report"].append(NO_BUNDLE)
     inputs, outputs = _border(job)
-    form = "LiteRT .tflite and .litertlm"
+    form = "LiteRT .tflite and .litertlm" if bundles else "LiteRT .tflite"
     return Artifact(job.artifact, version, form, modes_of(job), inputs, outputs, facts)
 
 

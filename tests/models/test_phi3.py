@@ -41,7 +41,7 @@ def test_phi_3_5_has_48_pairs_and_no_window_shorter_than_its_context():
     spec = read_spec(Config(json.loads(path.read_text(encoding="utf-8")), path.name))
     assert spec.rope.width == spec.head_width == 96
     assert spec.windows == (None,) * 32
-    assert spec.joined
+    assert spec.names.qkv == ("qkv_proj",)
 
 
 @pytest.mark.parametrize(

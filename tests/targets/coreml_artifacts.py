@@ -50,5 +50,5 @@ def check_floors(job: Job, folder: Path) -> None:
     """The graph's arithmetic, and the device's as the evaluator estimates it."""
     artifact, expected = emitted(job, folder), reference_of(job)
     assert snr_db(expected, run(folder, artifact, job, "float32")) > FLOAT32_FLOOR
-    floor = SCAN_FLOOR if job.model.states else FLOAT16_FLOOR
+    floor = SCAN_FLOOR if "scan" in job.model.ops else FLOAT16_FLOOR
     assert floor_db(job, expected, run(folder, artifact, job, "float16")) > floor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,9 +81,25 @@ def test_the_gpu_layout_carries_every_scheme(tiny, tmp_path, scheme):
     check_floors(dataclasses.replace(job, options=options), tmp_path / "gpu")
 
 
-@pytest.mark.parametrize("options", [{}, {"self_contained": True}, {"layout": "gpu"}], ids=str)
-def test_chunks_of_whole_layers_give_the_same_logits(tiny, tmp_path, options):
-    folder = tiny("llama", num_hidden_layers=5)
+FIVE_LAYERS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "lfm2": {"layer_types": ["conv", "conv", "full_attention", "conv", "full_attention"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("llama", {}),
+        ("llama", {"self_contained": True}),
+        ("llama", {"layout": "gpu"}),
+        ("lfm2", {}),  # the first chunk attends nowhere
+        ("lfm2", {"layout": "gpu", "kv_cache": "io"}),
+    ],
+    ids=str,
+)
+def test_chunks_of_whole_layers_give_the_same_logits(tiny, tmp_path, architecture, options):
+    folder = tiny(architecture, num_hidden_layers=5, **FIVE_LAYERS[architecture])
     job = coreml_job(folder, tmp_path, "lut4-g16")
     sizes = unit_sizes(job.model, job.codes.schemes, read(options))
     limit = max(sizes) * 2 + table_bytes(job.model, job.context_length)
@@ -91,6 +108,8 @@ def test_chunks_of_whole_layers_give_the_same_logits(tiny, tmp_path, options):
     packages = artifact.facts["packages"]
     assert [each["layers"] for each in packages][-1] == 0  # the head
     assert sum(each["layers"] for each in packages) == 5
+    attended = [layer for each in packages for layer in each["attended"]]
+    assert attended == artifact.facts["attended"] == list(job.model.attended)
     assert len(packages) >= 3
     for each in packages:
         weights = tmp_path / "chunks" / each["package"] / WEIGHTS / "weight.bin"

@@ -37,6 +37,13 @@ def test_weights_of_one_block_may_have_different_schemes(tiny, tmp_path, monkeyp
     assert snr_db(expected, got) > FLOAT32_FLOOR
 
 
+@pytest.mark.parametrize("head_width", [8, 16], ids=["plain", "fused"])
+def test_attention_without_positions_is_exact(tiny, tmp_path, head_width):
+    folder = tiny("granite-hybrid", head_dim=head_width)
+    expected, got = run_both(folder, tmp_path, "int4", "exact")
+    assert snr_db(expected, got) > FLOAT32_FLOOR
+
+
 @pytest.mark.parametrize("width", [40, 72, 100, 172])
 def test_widths_that_no_group_divides_are_exact(tiny, tmp_path, width):
     folder = tiny("llama-tied", hidden_size=width, head_dim=16, intermediate_size=width + 4)

@@ -34,7 +34,8 @@ class Inspection:
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
         values = asdict(self)
-        del values["spec"]["long_rope"], values["spec"]["local_rope"]
+        for key in ("long_rope", "local_rope", "names"):
+            del values["spec"][key]
         values["spec"]["rope"] = {
             "pairs": len(self.spec.rope.frequencies), "magnitude": self.spec.rope.magnitude
         }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -47,9 +48,14 @@ def plan(spec: Spec, recipe: Recipe, context_length: int, costs: Costs | None = 
     return MemoryPlan(
         context_length,
         _weights(heard, recipe, spec, costs),
-        spec.kv_values(context_length) * (costs.kv_bytes if costs else FLOAT),
+        kept_values(heard, context_length) * (costs.kv_bytes if costs else FLOAT),
         (heard.widest + spec.vocabulary) * chunk * FLOAT,
     )
+
+
+def kept_values(heard: Recorder, tokens: int) -> int:
+    """How many numbers the KV cache of so many tokens and all states hold."""
+    return heard.cached * tokens + sum(math.prod(state.shape) for state in heard.states)
 
 
 def default_context(spec: Spec, recipe: Recipe, asked: int | None) -> int:

@@ -88,6 +88,7 @@ class Recorder(Ops[Heard]):
     attended: list[int] = field(default_factory=list)  # layers with a KV cache
     states: list[State] = field(default_factory=list)
     mixtures: list[tuple[Expert, ...]] = field(default_factory=list)
+    cached: int = 0  # numbers per token that the KV cache of all layers holds
     widest: int = 0  # most numbers per token that one op reads and writes
 
     def embed(self, name: str, rows: int, width: int) -> Heard:
@@ -120,6 +121,7 @@ class Recorder(Ops[Heard]):
 
     def attend(self, q: Heard, k: Heard, v: Heard, layer: int, kind: Attention) -> Heard:
         self.attended.append(layer)
+        self.cached += _size(k) + _size(v)
         shape = (q.shape[0] * q.shape[1],)
         return self._say("attend", (q, k, v), shape, f"layer={layer} {_attention_text(kind)}")
 

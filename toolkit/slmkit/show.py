@@ -13,11 +13,11 @@ from slmkit.evaluate import Score
 from slmkit.inspection import CONTEXTS, Inspection
 from slmkit.manifest import Manifest
 from slmkit.memory import gigabytes
-from slmkit.models.spec import Spec
 from slmkit.parity import EXACT_DB, FLOAT_WEIGHTS, REFERENCE, ROUNDED, Line, Metrics
 from slmkit.platforms import PLATFORMS
 from slmkit.recipe import Recipe
 from slmkit.trace import Tap
+from slmkit.wording import context, feed_forward, mixing
 
 
 def parity_table(lines: Iterable[Line], recorded: Iterable[Line] = ()) -> Table:
@@ -184,25 +184,6 @@ def _context_table(manifest: Manifest) -> Table:
     return table
 
 
-def _feed_forward(spec: Spec) -> str:
-    """The second half of a layer, in words."""
-    kind = spec.mixture
-    if kind is None:
-        return f", feed-forward {spec.feed_forward}" if spec.feed_forward else ""
-    shared = f", and one of {kind.shared} for every token" if kind.shared else ""
-    chosen = f"{kind.routing.chosen} of {kind.experts} experts"
-    return f", {chosen} of feed-forward {kind.feed_forward}{shared}"
-
-
-def _mixing(spec: Spec) -> dict[str, str]:
-    """What carries tokens to tokens: heads of attention, or a scan's states."""
-    kind = spec.state
-    if kind is None:
-        return {"heads": f"{spec.heads} query, {spec.kv_heads} kv, width {spec.head_width}"}
-    about = f"{kind.inner} channels in {kind.heads} heads, state {kind.state}"
-    return {"scan": f"{about}, convolution over {kind.kernel} tokens"}
-
-
 def checkpoint_table(found: Inspection) -> Group:
     """A checkpoint at a glance: facts, then memory by recipe and context length."""
     spec = found.spec
@@ -213,11 +194,11 @@ def checkpoint_table(found: Inspection) -> Group:
             "parameters": f"{found.parameters:,}",
             "stored": f"{gigabytes(found.stored_bytes)} in {found.tensors} tensors "
             f"({', '.join(found.dtypes)})",
-            "layers": f"{spec.layers} of width {spec.width}{_feed_forward(spec)}",
-            **_mixing(spec),
+            "layers": f"{spec.layers} of width {spec.width}{feed_forward(spec)}",
+            **mixing(spec),
             "vocabulary": f"{spec.vocabulary} ({found.tokenizer_size} in the tokenizer), "
             f"{'tied' if spec.tied else 'untied'}",
-            "trained context": "any: no positions" if spec.state else str(spec.trained_context),
+            "trained context": context(spec),
             "chat template": "yes" if found.has_chat_template else "no",
         },
     )

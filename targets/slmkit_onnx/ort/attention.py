@@ -23,7 +23,7 @@ def fused(spec: Spec) -> bool:
     return all(width % FUSED_MULTIPLE == 0 for width in widths)
 
 
-def cache_names(layer: int) -> tuple[list[str], list[str]]:
+def cache_names(layer: int | str) -> tuple[list[str], list[str]]:
     """Past and present names of a layer, key before value: onnxruntime-genai's convention."""
     parts = ("key", "value")
     past = [f"past_key_values.{layer}.{part}" for part in parts]
@@ -46,19 +46,21 @@ class AttentionWriter:
         at = self._rope_name(rope)
         return self.graph.floats(f"{at}.cos", cos), self.graph.floats(f"{at}.sin", sin)
 
-    def grouped(self, q: Value, k: Value, v: Value, layer: int, rope: Rope, kind: Attention) -> str:
+    def grouped(
+        self, q: Value, k: Value, v: Value, layer: int, rope: Rope | None, kind: Attention
+    ) -> str:
         """GroupQueryAttention with its own rotary embedding; q, k, v [batch, T, heads * d]."""
         past, present = cache_names(layer)
         output = f"layer.{layer}.attention"
         self.graph.nodes_out(
             "GroupQueryAttention",
             [*self._packed(q, k, v), *past, *self._lengths(),
-             *self.rope_tables(rope)],
+             *(self.rope_tables(rope) if rope else ())],
             [output, *present],
             MICROSOFT,
             num_heads=self.spec.heads, kv_num_heads=self.spec.kv_heads, scale=kind.scale,
-            do_rotary=1, rotary_interleaved=0, local_window_size=kind.window or -1,
-            softcap=kind.cap or 0.0,
+            do_rotary=int(rope is not None), rotary_interleaved=0,
+            local_window_size=kind.window or -1, softcap=kind.cap or 0.0,
         )  # fmt: skip
         return output
 

@@ -9,7 +9,7 @@ from typing import Any
 from slmkit.quant.codes import Scheme
 from slmkit.target import Artifact, Job, Model, Runner, one_of, option_problems
 
-VERSION = 3
+VERSION = 4
 KV_BYTES = 4  # float32
 CALIBRATED = False
 PER_CHANNEL_BLOCK = 128  # the kernels know blocks of 16 to 256 inputs: a row's scale is repeated

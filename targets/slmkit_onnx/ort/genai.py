@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from slmkit.target import Job, Spec
+from slmkit.target import Job, Model
 from slmkit_onnx.genai import token_ids, write_config, write_tokenizer
-from slmkit_onnx.ort.attention import fused
+from slmkit_onnx.ort.attention import cache_names, fused
+from slmkit_onnx.ort.scan import state_names
 
 # Types of decoders that onnxruntime-genai 0.18 knows; it treats them all alike, and refuses others.
 KNOWN = frozenset({
-    "gemma", "gemma2", "gemma3_text", "granite", "llama", "mistral", "phi3", "qwen2", "qwen3",
+    "gemma", "gemma2", "gemma3_text", "granite", "granitemoehybrid", "lfm2", "llama", "mistral",
+    "phi3", "qwen2", "qwen3",
 })  # fmt: skip
 ANY = "llama"
+RECURRENT = {"conv": "conv", "scan": "recurrent"}  # its names for states
 
 
 def write_genai(job: Job, folder: Path, model: str) -> None:
@@ -23,14 +26,14 @@ def write_genai(job: Job, folder: Path, model: str) -> None:
 
 
 def genai_config(job: Job, model: str) -> dict[str, Any]:
-    """The config of onnxruntime-genai 0.18 for a decoder with its own KV cache."""
+    """The config of onnxruntime-genai 0.18 for a decoder with its own KV cache and states."""
     return {
         "model": {
             **token_ids(job),
             "type": job.spec.model_type if job.spec.model_type in KNOWN else ANY,
             "vocab_size": job.spec.vocabulary,
             "context_length": job.context_length,
-            "decoder": _decoder(job.spec, model),
+            "decoder": _decoder(job.model, model),
         },
         "search": {
             "do_sample": False,
@@ -41,24 +44,38 @@ def genai_config(job: Job, model: str) -> dict[str, Any]:
     }
 
 
-def _decoder(spec: Spec, model: str) -> dict[str, Any]:
+def _decoder(model: Model, file: str) -> dict[str, Any]:
+    spec, (past, present) = model.spec, _names(model)
     return {
         "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
-        "filename": model,
+        "filename": file,
         "head_size": spec.head_width,
         "hidden_size": spec.width,
         "num_attention_heads": spec.heads,
         "num_key_value_heads": spec.kv_heads,
         "num_hidden_layers": spec.layers,
-        "inputs": {
-            "input_ids": "input_ids",
-            "attention_mask": "attention_mask",
-            "past_key_names": "past_key_values.%d.key",
-            "past_value_names": "past_key_values.%d.value",
-        },
-        "outputs": {
-            "logits": "logits",
-            "present_key_names": "present.%d.key",
-            "present_value_names": "present.%d.value",
-        },
+        "inputs": {"input_ids": "input_ids", **past},
+        "outputs": {"logits": "logits", **present},
+        **_layers(model),
     }
+
+
+def _names(model: Model) -> tuple[dict[str, str], dict[str, str]]:
+    """What goes in for every layer, and what comes out."""
+    kinds = sorted({state.kind for state in model.states})
+    kept = {RECURRENT[kind]: state_names(kind, "%d") for kind in kinds}
+    if model.attended:
+        kept |= zip(("key", "value"), zip(*cache_names("%d"), strict=True), strict=True)
+    mask = {"attention_mask": "attention_mask"} if model.attended else {}
+    past = {f"past_{what}_names": name for what, (name, _) in kept.items()}
+    present = {f"present_{what}_names": name for what, (_, name) in kept.items()}
+    return {**mask, **past}, present
+
+
+def _layers(model: Model) -> dict[str, Any]:
+    """Where some layers keep states: what each layer is, and of how many tokens before."""
+    if not model.states:
+        return {}
+    words = {"attention": "full_attention", "conv": "conv", "scan": "linear_attention"}
+    kept = {state.shape[1] for state in model.states if state.kind == "conv"}
+    return {"layer_types": [words[kind] for kind in model.spec.kinds], "conv_cache_size": max(kept)}

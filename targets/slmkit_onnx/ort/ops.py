@@ -78,7 +78,11 @@ class OnnxOps(Ops[Value]):
         return Value(self.attention.rotate(x, rope, self._new("rope")), x.shape)
 
     def attend(self, q: Value, k: Value, v: Value, layer: int, kind: Attention) -> Value:
-        return Value(self.attention.plain(q, k, v, layer, kind), (q.shape[0] * q.shape[1],))
+        if fused(self.attention.spec):
+            output = self.attention.grouped(q, k, v, layer, None, kind)
+        else:
+            output = self.attention.plain(q, k, v, layer, kind)
+        return Value(output, (q.shape[0] * q.shape[1],))
 
     def rotary_attention(
         self, q: Value, k: Value, v: Value, layer: int, rope: Rope, kind: Attention

@@ -14,7 +14,7 @@ from slmkit_onnx.ort.value import Value
 from slmkit_onnx.ort.weights import WeightWriter
 
 
-def state_names(kind: str, layer: int) -> tuple[str, str]:
+def state_names(kind: str, layer: int | str) -> tuple[str, str]:
     """Past and present names of a layer's state."""
     return f"past_{kind}.{layer}", f"present_{kind}.{layer}"
 

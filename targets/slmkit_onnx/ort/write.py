@@ -42,8 +42,7 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
     model = graph.model(job.spec.model_type)
     (folder / MODEL).write_bytes(model.SerializeToString(deterministic=True))
     graph.data.write(folder / DATA, progress)
-    if not job.model.states:  # onnxruntime-genai knows no such model
-        write_genai(job, folder, MODEL)
+    write_genai(job, folder, MODEL)
     quantized = any(scheme.bits for scheme in job.codes.schemes.values())
     modes = (EXACT, SHIPPED) if level > 1 and quantized else (EXACT,)
     facts = {

@@ -1,11 +1,31 @@
-"""Blocks that several architectures share: embedding, attention, gated mlp, head."""
+"""Blocks that several architectures share: embedding, layers, attention, gated mlp, head."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from slmkit.models.spec import Mixture, Spec
 from slmkit.ops import Expert, Ops, Projection, V
 
-EMBEDDING, NORM = "model.embed_tokens", "model.norm"
+EMBEDDING = "model.embed_tokens"
+Half = Callable[[Ops[V], Spec, V, int], V]  # half of a layer: (T, D) -> (T, D)
+
+
+def decoder(o: Ops[V], spec: Spec, mixed: Half[V], fed: Half[V]) -> V:
+    """Token ids to logits, by layers of two halves with a norm before each. -> (T, V)
+
+    ``mixed``: what carries tokens to tokens; ``fed``: what goes through each token by itself.
+    """
+    x = embedded(o, spec)
+    normed = o.rms_norm(x, f"model.layers.0.{spec.names.first_norm}", spec.eps)
+    for layer in range(spec.layers):
+        at = f"model.layers.{layer}"
+        each = scaled(o, mixed(o, spec, normed, layer), spec.residual_scale)
+        x, normed = o.add_norm(x, each, f"{at}.{spec.names.second_norm}", spec.eps)
+        each = scaled(o, fed(o, spec, normed, layer), spec.residual_scale)
+        x, normed = o.add_norm(x, each, next_norm(spec, layer), spec.eps)
+        o.tap(x, at)
+    return head(o, spec, normed)
 
 
 def embedded(o: Ops[V], spec: Spec) -> V:
@@ -17,14 +37,16 @@ def embedded(o: Ops[V], spec: Spec) -> V:
 def head(o: Ops[V], spec: Spec, normed: V) -> V:
     """Logits of normed values. (T, D) -> (T, V)"""
     name = EMBEDDING if spec.tied else "lm_head"
-    logits = o.linear(o.tap(normed, NORM), name, spec.vocabulary)
+    logits = o.linear(o.tap(normed, spec.names.last_norm), name, spec.vocabulary)
     logits = scaled(o, logits, spec.logits_scale)
     return o.soft_cap(logits, spec.logits_cap) if spec.logits_cap else logits
 
 
 def next_norm(spec: Spec, layer: int) -> str:
     """The norm after a layer: the first of the next one, or the last of all."""
-    return NORM if layer + 1 == spec.layers else f"model.layers.{layer + 1}.input_layernorm"
+    if layer + 1 == spec.layers:
+        return spec.names.last_norm
+    return f"model.layers.{layer + 1}.{spec.names.first_norm}"
 
 
 def scaled(o: Ops[V], x: V, by: float) -> V:
@@ -33,33 +55,35 @@ def scaled(o: Ops[V], x: V, by: float) -> V:
 
 
 def attention(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
-    """Grouped-query attention with rope, optional biases and q/k norm. (T, D) -> (T, D)"""
+    """Grouped-query attention, mostly with rope; optional biases, q/k norm. (T, D) -> (T, D)"""
     at = f"model.layers.{layer}.self_attn"
+    rope, kind = spec.rope_at(layer), spec.attention(layer)
     q, k, v = _projected(o, spec, x, at)
     if spec.whole_norm:
-        q = o.rms_norm(q, f"{at}.q_norm", spec.eps)
-        k = o.rms_norm(k, f"{at}.k_norm", spec.eps)
+        q, k = _normed(o, spec, q, k, at)
     q, k, v = o.split_heads(q, spec.heads), *(o.split_heads(y, spec.kv_heads) for y in (k, v))
     if spec.qk_norm:
-        q = o.rms_norm(q, f"{at}.q_norm", spec.eps)
-        k = o.rms_norm(k, f"{at}.k_norm", spec.eps)
-    mixed = o.rotary_attention(q, k, v, layer, spec.rope_at(layer), spec.attention(layer))
-    return o.tap(o.linear(mixed, f"{at}.o_proj", spec.width, spec.output_bias), at)
+        q, k = _normed(o, spec, q, k, at)
+    if rope.frequencies:
+        mixed = o.rotary_attention(q, k, v, layer, rope, kind)
+    else:
+        mixed = o.attend(q, k, v, layer, kind)
+    name = f"{at}.{spec.names.attention_output}"
+    return o.tap(o.linear(mixed, name, spec.width, spec.output_bias), at)
 
 
 def feed_forward(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
     """The second half of a layer: one gated mlp, or experts. (T, D) -> (T, D)"""
     if spec.mixture and spec.mixture.layers[layer]:
         return mixture(o, spec, spec.mixture, x, layer)
-    return gated_mlp(o, spec, x, f"model.layers.{layer}.mlp", spec.feed_forward)
+    return gated_mlp(o, spec, x, f"model.layers.{layer}.{spec.names.mlp}", spec.feed_forward)
 
 
 def gated_mlp(o: Ops[V], spec: Spec, x: V, at: str, width: int) -> V:
     """Gated feed-forward: down(activation(gate(x)) * up(x)). (T, D) -> (T, D)"""
-    widths = dict.fromkeys(("gate_proj", "up_proj"), width)
-    gate, up = _products(o, spec, x, at, "gate_up_proj", widths, spec.mlp_bias)
+    gate, up = _products(o, x, at, spec.names.gate_up, (width, width), spec.mlp_bias)
     active = {"silu": o.silu, "gelu_tanh": o.gelu_tanh}[spec.activation](gate)
-    down = o.linear(o.mul(active, up), f"{at}.down_proj", spec.width, spec.mlp_bias)
+    down = o.linear(o.mul(active, up), f"{at}.{spec.names.down}", spec.width, spec.mlp_bias)
     return o.tap(down, at)
 
 
@@ -69,10 +93,13 @@ def mixture(o: Ops[V], spec: Spec, kind: Mixture, x: V, layer: int) -> V:
     router = f"{at}.{'router.layer' if kind.stacked else 'gate'}"
     experts = [_expert(spec, kind, at, number) for number in range(kind.experts)]
     total = o.experts(x, o.linear(x, router, kind.experts), kind.routing, experts)
-    if kind.shared:
+    if kind.shared and kind.shared_weighed:
         each = gated_mlp(o, spec, x, f"{at}.shared_expert", kind.shared)
         gate = o.sigmoid(o.linear(x, f"{at}.shared_expert_gate", 1))
         total = o.add(total, o.weigh(each, gate, 0))
+    elif kind.shared:
+        beside = f"model.layers.{layer}.{spec.names.mlp}"
+        total = o.add(total, gated_mlp(o, spec, x, beside, kind.shared))
     return o.tap(total, at)
 
 
@@ -88,15 +115,24 @@ def _expert(spec: Spec, kind: Mixture, at: str, number: int) -> Expert:
 
 def _projected(o: Ops[V], spec: Spec, x: V, at: str) -> tuple[V, ...]:
     q_width, kv_width = spec.heads * spec.head_width, spec.kv_heads * spec.head_width
-    widths = {"q_proj": q_width, "k_proj": kv_width, "v_proj": kv_width}
-    return _products(o, spec, x, at, "qkv_proj", widths, spec.qkv_bias)
+    widths = (q_width, kv_width, kv_width)
+    return _products(o, x, at, spec.names.qkv, widths, spec.qkv_bias)
+
+
+def _normed(o: Ops[V], spec: Spec, q: V, k: V, at: str) -> tuple[V, V]:
+    """RMS norm of q and k: of all of it, or of each head. Same shapes."""
+    names = spec.names
+    return (
+        o.rms_norm(q, f"{at}.{names.q_norm}", spec.eps),
+        o.rms_norm(k, f"{at}.{names.k_norm}", spec.eps),
+    )
 
 
 def _products(
-    o: Ops[V], spec: Spec, x: V, at: str, joined: str, widths: dict[str, int], bias: bool
+    o: Ops[V], x: V, at: str, names: tuple[str, ...], widths: tuple[int, ...], bias: bool
 ) -> tuple[V, ...]:
     """Linears of the same values, stored one by one or as one matrix."""
-    if spec.joined:
-        whole = o.linear(x, f"{at}.{joined}", sum(widths.values()), bias)
-        return o.split(whole, tuple(widths.values()))
-    return o.linears(x, [Projection(f"{at}.{name}", width, bias) for name, width in widths.items()])
+    if len(names) == 1:
+        return o.split(o.linear(x, f"{at}.{names[0]}", sum(widths), bias), widths)
+    pairs = zip(names, widths, strict=True)
+    return o.linears(x, [Projection(f"{at}.{name}", width, bias) for name, width in pairs])

@@ -68,6 +68,15 @@ class Config:
             raise self._wrong(key, value, "a list of positive numbers")
         return [float(each) for each in value]
 
+    def integers(self, key: str) -> list[int]:
+        """A list of integers of at least 0."""
+        value = self._get(key, MISSING)
+        if not isinstance(value, list) or not all(
+            isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in value
+        ):
+            raise self._wrong(key, value, "a list of integers of at least 0")
+        return value
+
     def section(self, key: str) -> Config | None:
         """A nested object, or None if it is absent, null or empty."""
         value = self.values.get(key)

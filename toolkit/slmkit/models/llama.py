@@ -13,16 +13,7 @@ from slmkit.ops import Ops, V
 
 def forward(o: Ops[V], spec: Spec) -> V:
     """Token ids to logits. -> (T, V)"""
-    x = blocks.embedded(o, spec)
-    normed = o.rms_norm(x, "model.layers.0.input_layernorm", spec.eps)
-    for layer in range(spec.layers):
-        middle = f"model.layers.{layer}.post_attention_layernorm"
-        mixed = blocks.scaled(o, blocks.attention(o, spec, normed, layer), spec.residual_scale)
-        x, normed = o.add_norm(x, mixed, middle, spec.eps)
-        fed = blocks.scaled(o, blocks.feed_forward(o, spec, normed, layer), spec.residual_scale)
-        x, normed = o.add_norm(x, fed, blocks.next_norm(spec, layer), spec.eps)
-        o.tap(x, f"model.layers.{layer}")
-    return blocks.head(o, spec, normed)
+    return blocks.decoder(o, spec, blocks.attention, blocks.feed_forward)
 
 
 def read_llama(config: Config) -> Spec:

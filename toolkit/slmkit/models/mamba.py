@@ -21,7 +21,8 @@ def forward(o: Ops[V], spec: Spec) -> V:
     for layer in range(spec.layers):
         last = layer + 1 == spec.layers
         after = NORM if last else f"backbone.layers.{layer + 1}.norm"
-        x, normed = o.add_norm(x, _mixed(o, spec, normed, layer), after, spec.eps)
+        each = mixed(o, spec, normed, f"backbone.layers.{layer}.mixer", layer)
+        x, normed = o.add_norm(x, each, after, spec.eps)
         o.tap(x, f"backbone.layers.{layer}")
     head = EMBEDDING if spec.tied else "lm_head"
     return o.linear(o.tap(normed, NORM), head, spec.vocabulary)
@@ -41,8 +42,7 @@ def read_mamba(config: Config) -> Spec:
 def read_mamba2(config: Config) -> Spec:
     """Mamba2ForCausalLM: heads of several channels share a step and a decay."""
     config.expect("n_groups", 1, default=8)  # the format's own default
-    if config.values.get("time_step_limit") not in UNLIMITED:
-        config.expect("time_step_limit", None, default=None)
+    expect_any_step(config)
     heads = config.integer("num_heads")
     state = StateSpace(
         inner=heads * config.integer("head_dim"), heads=heads, state=config.integer("state_size"),
@@ -50,6 +50,21 @@ def read_mamba2(config: Config) -> Spec:
         conv_bias=config.boolean("use_conv_bias"), bias=config.boolean("use_bias"),
     )  # fmt: skip
     return _spec(config, state)
+
+
+def expect_any_step(config: Config) -> None:
+    """Refuse a model whose steps are kept within limits."""
+    if config.values.get("time_step_limit") not in UNLIMITED:
+        config.expect("time_step_limit", None, default=None)
+
+
+def mixed(o: Ops[V], spec: Spec, x: V, at: str, layer: int) -> V:
+    """What a layer that scans gives; its weights are under ``at``. (T, D) -> (T, D)"""
+    kind = spec.state
+    if kind is None:
+        raise ValueError(f"{spec.model_type} has no state space")
+    found = (_first if kind.rank else _second)(o, spec, kind, x, at, layer)
+    return o.tap(o.linear(found, f"{at}.out_proj", spec.width, kind.bias), at)
 
 
 def _spec(config: Config, state: StateSpace) -> Spec:
@@ -61,25 +76,14 @@ def _spec(config: Config, state: StateSpace) -> Spec:
         vocabulary=config.integer("vocab_size"), eps=config.number("layer_norm_epsilon"),
         rope=Rope(()), tied=config.boolean("tie_word_embeddings"),
         qkv_bias=False, output_bias=False, mlp_bias=False, qk_norm=False, windows=(),
+        kinds=("scan",) * config.integer("num_hidden_layers"),
         trained_context=BOUNDLESS, state=state,
     )  # fmt: skip
 
 
-def _mixed(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
-    at, kind = _mixer(layer), spec.state
-    if kind is None:
-        raise ValueError(f"{spec.model_type} has no state space")
-    mixed = (_first if kind.rank else _second)(o, spec, kind, x, layer)
-    return o.tap(o.linear(mixed, f"{at}.out_proj", spec.width, kind.bias), at)
-
-
-def _mixer(layer: int) -> str:
-    return f"backbone.layers.{layer}.mixer"
-
-
-def _first(o: Ops[V], spec: Spec, kind: StateSpace, x: V, layer: int) -> V:
+def _first(o: Ops[V], spec: Spec, kind: StateSpace, x: V, at: str, layer: int) -> V:
     """Mamba: step, B and C come from the convolved channels."""
-    inner, size, at = kind.inner, kind.state, _mixer(layer)
+    inner, size = kind.inner, kind.state
     x, gate = o.split(o.linear(x, f"{at}.in_proj", 2 * inner, kind.bias), (inner, inner))
     x = o.silu(o.conv(x, f"{at}.conv1d", kind.kernel, layer, kind.conv_bias))
     widths = (kind.rank, size, size)
@@ -89,9 +93,9 @@ def _first(o: Ops[V], spec: Spec, kind: StateSpace, x: V, layer: int) -> V:
     return o.mul(given, o.silu(gate))
 
 
-def _second(o: Ops[V], spec: Spec, kind: StateSpace, x: V, layer: int) -> V:
+def _second(o: Ops[V], spec: Spec, kind: StateSpace, x: V, at: str, layer: int) -> V:
     """Mamba-2: everything comes from one projection; a norm after the gate."""
-    inner, size, at = kind.inner, kind.state, _mixer(layer)
+    inner, size = kind.inner, kind.state
     widths = (inner, inner + 2 * size, kind.heads)
     gate, mixed, step = o.split(o.linear(x, f"{at}.in_proj", sum(widths), kind.bias), widths)
     mixed = o.silu(o.conv(mixed, f"{at}.conv1d", kind.kernel, layer, kind.conv_bias))

@@ -18,7 +18,9 @@ def read_olmoe(config: Config) -> Spec:
     config.expect("clip_qkv", None, default=None)
     width = config.integer("intermediate_size")
     return read_transformer(
-        config, whole_norm=True, mixture=_mixture(config, "num_experts", width, _normalized(config))
+        config,
+        whole_norm=True,
+        mixture=read_mixture(config, "num_experts", width, _normalized(config)),
     )
 
 
@@ -36,7 +38,7 @@ def read_qwen3_moe(config: Config) -> Spec:
 def read_granitemoe(config: Config) -> Spec:
     """GraniteMoeForCausalLM: weights of the chosen add up to 1; all experts lie in one tensor."""
     width = config.integer("intermediate_size")
-    mixture = _mixture(config, "num_local_experts", width, True, stacked=True)
+    mixture = read_mixture(config, "num_local_experts", width, True, stacked=True)
     bias = config.boolean("attention_bias", False)
     return read_transformer(
         config, qkv_bias=bias, output_bias=bias, mixture=mixture, **multipliers(config)
@@ -50,17 +52,18 @@ def _qwen(config: Config, shared: int) -> Mixture:
     sparse = tuple((layer + 1) % step == 0 and layer not in (dense or ()) for layer in layers)
     width = config.integer("moe_intermediate_size")
     key = "num_experts" if config.has("num_experts") else "num_local_experts"  # transformers 5
-    return _mixture(config, key, width, _normalized(config), sparse, shared)
+    return read_mixture(config, key, width, _normalized(config), sparse, shared)
 
 
 def _normalized(config: Config) -> bool:
     return config.boolean("norm_topk_prob", False)
 
 
-def _mixture(
+def read_mixture(
     config: Config, key: str, width: int, normalized: bool, layers: tuple[bool, ...] = (),
-    shared: int = 0, stacked: bool = False,
+    shared: int = 0, **more: bool,
 ) -> Mixture:  # fmt: skip
+    """As many experts as ``key`` says, in every layer or in these; ``more``: other facts."""
     config.expect("hidden_act", "silu", default="silu")  # an expert's activation
     experts, chosen = config.integer(key), config.integer("num_experts_per_tok")
     if chosen > experts:
@@ -68,4 +71,4 @@ def _mixture(
             f"{config.where}: num_experts_per_tok {chosen} is more than {key} {experts}", COMPARE
         )
     every = (True,) * config.integer("num_hidden_layers")
-    return Mixture(experts, Routing(chosen, normalized), width, layers or every, shared, stacked)
+    return Mixture(experts, Routing(chosen, normalized), width, layers or every, shared, **more)

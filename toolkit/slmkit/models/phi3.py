@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from slmkit.models.config import Config
 from slmkit.models.rope import read_long_rope
-from slmkit.models.spec import Spec
+from slmkit.models.spec import Names, Spec
 from slmkit.models.transformer import no_window, read_head_width, read_transformer
+
+NAMES = Names(qkv=("qkv_proj",), gate_up=("gate_up_proj",))
 
 
 def read_phi3(config: Config) -> Spec:
@@ -16,6 +18,6 @@ def read_phi3(config: Config) -> Spec:
         config,
         (lambda layer: window) if slides else no_window,
         tied=config.boolean("tie_word_embeddings", False),
-        joined=True,
+        names=NAMES,
         long_rope=read_long_rope(config, read_head_width(config)),
     )

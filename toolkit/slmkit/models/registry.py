@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from slmkit.errors import CheckpointError
-from slmkit.models import gemma, granite, llama, mamba, mixture, phi3
+from slmkit.models import gemma, granite, granite_hybrid, lfm2, llama, mamba, mixture, phi3
 from slmkit.models.config import Config
 from slmkit.models.reading import Readings
 from slmkit.models.spec import Spec
@@ -39,6 +39,10 @@ MODELS = {
     "gemma3_text": Architecture(gemma.read_gemma3, gemma.forward, gemma.READINGS),
     "granite": Architecture(granite.read_granite, llama.forward),
     "granitemoe": Architecture(mixture.read_granitemoe, llama.forward, stacked=mixture.STACKED),
+    "granitemoehybrid": Architecture(
+        granite_hybrid.read_granite_hybrid, granite_hybrid.forward, mamba.READINGS, mixture.STACKED
+    ),
+    "lfm2": Architecture(lfm2.read_lfm2, lfm2.forward),
     "llama": Architecture(llama.read_llama, llama.forward),
     "mamba": Architecture(mamba.read_mamba, mamba.forward, mamba.READINGS),
     "mamba2": Architecture(mamba.read_mamba2, mamba.forward, mamba.READINGS),

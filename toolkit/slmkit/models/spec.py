@@ -9,6 +9,25 @@ from slmkit.ops import Attention, Rope, Routing
 
 
 @dataclass(frozen=True)
+class Names:
+    """What a checkpoint calls its weights, where families differ; llama's by default.
+
+    ``qkv`` and ``gate_up``: one name each, or one for the matrix that holds all of them.
+    """
+
+    first_norm: str = "input_layernorm"  # of a layer
+    second_norm: str = "post_attention_layernorm"
+    last_norm: str = "model.norm"
+    qkv: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
+    q_norm: str = "q_norm"
+    k_norm: str = "k_norm"
+    attention_output: str = "o_proj"
+    mlp: str = "mlp"
+    gate_up: tuple[str, ...] = ("gate_proj", "up_proj")
+    down: str = "down_proj"
+
+
+@dataclass(frozen=True)
 class Mixture:
     """The experts of a layer's feed-forward."""
 
@@ -17,6 +36,7 @@ class Mixture:
     feed_forward: int  # F of each
     layers: tuple[bool, ...]  # which layers have them
     shared: int = 0  # F of the expert that every token goes through; 0: none
+    shared_weighed: bool = True  # and what it gives is weighed by a gate of its own
     stacked: bool = False  # the checkpoint has all experts' weights in one tensor
 
 
@@ -34,6 +54,14 @@ class StateSpace:
 
 
 @dataclass(frozen=True)
+class ShortConvolution:
+    """The layers that convolve in place of attention, with a gate before and one after."""
+
+    kernel: int  # K
+    bias: bool  # of the convolution and of both projections
+
+
+@dataclass(frozen=True)
 class Spec:
     """What an architecture needs to know; the letters are the shape key of ``slmkit.ops``."""
 
@@ -46,21 +74,23 @@ class Spec:
     feed_forward: int  # F
     vocabulary: int  # V
     eps: float
-    rope: Rope
+    rope: Rope  # without pairs: nothing rotates
     tied: bool  # lm_head shares embed_tokens
     qkv_bias: bool
     output_bias: bool  # of the attention's o_proj
     mlp_bias: bool
     qk_norm: bool  # RMS norm over each head of q and k, before rope
     windows: tuple[int | None, ...]  # one per layer: sliding window in tokens, or None
+    kinds: tuple[str, ...]  # one per layer, what mixes tokens: attention, conv or scan
     trained_context: int  # most positions the model was made for
     activation: str = "silu"  # of the feed-forward's gate: silu or gelu_tanh
-    joined: bool = False  # q, k and v are stored as one matrix, gate and up as another
+    names: Names = Names()
     local_rope: Rope | None = None  # of layers with a window; None: as the others
     long_rope: LongRope | None = None  # in place of ``rope`` for long contexts
     whole_norm: bool = False  # RMS norm over all of q and all of k, before heads are split
     mixture: Mixture | None = None  # experts in place of the feed-forward
-    state: StateSpace | None = None  # a scan in place of attention
+    state: StateSpace | None = None  # of the layers that scan
+    convolution: ShortConvolution | None = None  # of the layers that convolve
     attention_scale: float | None = None  # None: 1 / sqrt(d)
     attention_cap: float | None = None  # soft cap of attention scores
     logits_cap: float | None = None  # soft cap of logits
@@ -77,20 +107,15 @@ class Spec:
         """The rope of one layer."""
         return self.local_rope if self.local_rope and self.windows[layer] else self.rope
 
-    @property
-    def state_values(self) -> int:
-        """How many numbers the states of all layers hold, whatever the sequence's length."""
-        kind = self.state
-        if kind is None:
-            return 0
-        convolved = kind.inner + (0 if kind.rank else 2 * kind.state)
-        return self.layers * (convolved * (kind.kernel - 1) + kind.inner * kind.state)
+    def layers_of(self, kind: str) -> tuple[int, ...]:
+        """The layers in which tokens are mixed so: by attention, conv or scan."""
+        return tuple(layer for layer, each in enumerate(self.kinds) if each == kind)
 
     @property
     def ropes(self) -> tuple[Rope, ...]:
         """The different ropes of the layers, in order of their first use."""
-        layers = range(self.layers if self.heads else 0)
-        return tuple(dict.fromkeys(self.rope_at(layer) for layer in layers))
+        used = dict.fromkeys(self.rope_at(layer) for layer in self.layers_of("attention"))
+        return tuple(rope for rope in used if rope.frequencies)
 
     def at_context(self, context: int) -> Spec:
         """The facts that hold in a context of this many tokens: one rope for all of its positions.
@@ -107,7 +132,3 @@ class Spec:
         """Most positions that ``rope`` is for."""
         other = self.long_rope is not None and self.rope != self.long_rope.rope
         return self.long_rope.beyond if self.long_rope and other else self.trained_context
-
-    def kv_values(self, tokens: int) -> int:
-        """How many numbers the KV cache and the states hold for this many tokens."""
-        return 2 * self.layers * self.kv_heads * self.head_width * tokens + self.state_values

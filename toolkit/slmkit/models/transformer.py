@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from slmkit.errors import CheckpointError
@@ -34,7 +34,9 @@ def read_transformer(config: Config, windows: Windows = no_window, **more: Any) 
     head_width = read_head_width(config)
     defaults: dict[str, Callable[[], Any]] = {
         "activation": lambda: activation(config),
+        "eps": lambda: config.number("rms_norm_eps"),
         "feed_forward": lambda: config.integer("intermediate_size"),
+        "kinds": lambda: ("attention",) * layers,
         "rope": lambda: read_rope(config, head_width),
         "tied": lambda: config.boolean("tie_word_embeddings"),
         **dict.fromkeys(("qkv_bias", "output_bias", "mlp_bias", "qk_norm"), lambda: False),
@@ -48,7 +50,6 @@ def read_transformer(config: Config, windows: Windows = no_window, **more: Any) 
         kv_heads=kv_heads,
         head_width=head_width,
         vocabulary=config.integer("vocab_size"),
-        eps=config.number("rms_norm_eps"),
         windows=tuple(windows(layer) for layer in range(layers)),
         trained_context=config.integer("max_position_embeddings"),
         **facts,
@@ -70,15 +71,23 @@ def activation(config: Config, key: str = "hidden_act") -> str:
 
 def layer_windows(config: Config, window: int) -> Windows:
     """The window of each layer whose kind in ``layer_types`` is sliding_attention."""
-    kinds = config.strings("layer_types")
-    known = {"full_attention", "sliding_attention"}
-    if not set(kinds) <= known or len(kinds) != config.integer("num_hidden_layers"):
+    kinds = _layer_words(config, "layer_types", ("full_attention", "sliding_attention"))
+    return lambda layer: window if kinds[layer] == "sliding_attention" else None
+
+
+def layer_kinds(config: Config, key: str, meaning: Mapping[str, str]) -> tuple[str, ...]:
+    """What mixes tokens in each layer, out of the config's words for it."""
+    return tuple(meaning[word] for word in _layer_words(config, key, meaning))
+
+
+def _layer_words(config: Config, key: str, known: Collection[str]) -> list[str]:
+    words = config.strings(key)
+    if not set(words) <= set(known) or len(words) != config.integer("num_hidden_layers"):
         raise CheckpointError(
-            f"{config.where}: layer_types is not a list of {' or '.join(sorted(known))}, "
-            "one per layer",
+            f"{config.where}: {key} is not a list of {' or '.join(sorted(known))}, one per layer",
             COMPARE,
         )
-    return lambda layer: window if kinds[layer] == "sliding_attention" else None
+    return words
 
 
 def read_head_width(config: Config) -> int:

@@ -1,0 +1,89 @@
+"""Granite 4.0: layers of attention among layers of Mamba-2; experts beside a feed-forward."""
+
+from __future__ import annotations
+
+from slmkit.errors import CheckpointError
+from slmkit.models import blocks, mamba
+from slmkit.models.config import Config
+from slmkit.models.granite import multipliers
+from slmkit.models.mixture import read_mixture
+from slmkit.models.rope import read_rope
+from slmkit.models.spec import Mixture, Names, Spec, StateSpace
+from slmkit.models.transformer import COMPARE, layer_kinds, read_head_width, read_transformer
+from slmkit.ops import Ops, Rope, V
+
+NAMES = Names(mlp="shared_mlp", gate_up=("input_linear",), down="output_linear")
+KINDS = {  # as it is written before transformers 5 and since
+    "attention": "attention", "full_attention": "attention",
+    "mamba": "scan", "linear_attention": "scan",
+}  # fmt: skip
+
+
+def forward(o: Ops[V], spec: Spec) -> V:
+    """Token ids to logits. -> (T, V)"""
+    return blocks.decoder(o, spec, _mixed, blocks.feed_forward)
+
+
+def read_granite_hybrid(config: Config) -> Spec:
+    """GraniteMoeHybridForCausalLM: its h models, and those whose layers all attend."""
+    config.expect("normalization_function", "rmsnorm", default="rmsnorm")
+    config.expect("hidden_act", "silu", default="silu")
+    key = "layer_types" if config.has("layer_types") else "layers_block_type"
+    kinds, bias = layer_kinds(config, key, KINDS), config.boolean("attention_bias", False)
+    return read_transformer(
+        config,
+        feed_forward=config.integer("shared_intermediate_size"),
+        kinds=kinds,
+        mixture=_mixture(config),
+        names=NAMES,
+        output_bias=bias,
+        qkv_bias=bias,
+        rope=_rope(config),
+        state=_state(config) if "scan" in kinds else None,
+        **multipliers(config),
+    )
+
+
+def _mixture(config: Config) -> Mixture | None:
+    """Experts in every layer, or in none; weights of the chosen add up to 1."""
+    if not config.integer("num_local_experts", least=0):
+        return None
+    width, shared = (config.integer(f"{of}intermediate_size") for of in ("", "shared_"))
+    return read_mixture(
+        config, "num_local_experts", width, True, shared=shared, stacked=True, shared_weighed=False
+    )
+
+
+def _rope(config: Config) -> Rope:
+    """None at all, unless the file asks for it."""
+    kind = config.values.get("position_embedding_type")
+    if kind not in (None, "nope", "rope"):
+        raise CheckpointError(
+            f"{config.where}: position_embedding_type is {kind!r}; known: nope, rope", COMPARE
+        )
+    return read_rope(config, read_head_width(config)) if kind == "rope" else Rope(())
+
+
+def _state(config: Config) -> StateSpace:
+    config.expect("mamba_n_groups", 1, default=1)
+    mamba.expect_any_step(config)
+    inner = config.integer("mamba_expand") * config.integer("hidden_size")
+    heads, said = config.integer("mamba_n_heads"), config.values.get("mamba_d_head", "auto")
+    width = inner // heads if said == "auto" else config.integer("mamba_d_head")
+    if heads * width != inner:
+        raise CheckpointError(
+            f"{config.where}: {heads} heads of {width} channels (mamba_n_heads, mamba_d_head) are "
+            f"not the {inner} of mamba_expand times hidden_size",
+            COMPARE,
+        )
+    return StateSpace(
+        inner=inner, heads=heads, state=config.integer("mamba_d_state"),
+        kernel=config.integer("mamba_d_conv", least=2), rank=0,
+        conv_bias=config.boolean("mamba_conv_bias"), bias=config.boolean("mamba_proj_bias"),
+    )  # fmt: skip
+
+
+def _mixed(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
+    if spec.kinds[layer] == "scan":
+        return mamba.mixed(o, spec, x, f"model.layers.{layer}.mamba", layer)
+    return blocks.attention(o, spec, x, layer)
