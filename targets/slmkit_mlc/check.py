@@ -154,7 +154,7 @@ def watched_twin(
     """A twin whose every function is compared while it runs."""
     checker, watch = Checker(), _Watch()
     twin = Twin(definition, gpu, library, watch.change, checker.look)
-    on_cpu = Writer(definition.program("float16")).module(processor(), (), [])
+    on_cpu = Writer(definition.program(definition.dtype)).module(processor(), (), [])
     cpu = {own.name_hint: each for own, each in on_cpu.functions_items()}
     module = twin.executable.jit()
     for name, symbol in watch.symbols.items():

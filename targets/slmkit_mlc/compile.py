@@ -52,7 +52,7 @@ def gpu_module(definition: Definition, gpu: Gpu) -> Module:
     more = [add_logit_functions]
     if gpu.target["kind"] == "metal":
         more.append(add_samplers)
-    program = definition.program("float16")
+    program = definition.program(definition.dtype)
     return Writer(program).module(gpu.code_target, FUNCTIONS, more)
 
 

@@ -15,7 +15,7 @@ from slmkit.job import definition, read_spec, written_spec
 from slmkit.quant.codes import Scheme
 from slmkit.target import Job, Model, Spec
 from slmkit_mlc.params import Table, table_of
-from slmkit_mlc.sizes import BATCH, Limits, cache_layers, kept_by, prefill_of
+from slmkit_mlc.sizes import BATCH, Limits, cache_layers, dtype_of, kept_by, prefill_of
 
 FILE = "program.json"
 
@@ -34,6 +34,11 @@ class Definition:
     def model(self) -> Model:
         """What the architecture says."""
         return definition(self.spec)[0]
+
+    @property
+    def dtype(self) -> str:
+        """The type in which the libraries compute."""
+        return dtype_of(self.model)
 
     @property
     def table(self) -> Table:

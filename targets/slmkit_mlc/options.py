@@ -9,8 +9,9 @@ from typing import Any
 
 from slmkit.quant.codes import Scheme, padded_width
 from slmkit.target import Job, Model, Option, one_of, option_problems
+from slmkit_mlc.definition import Definition
 from slmkit_mlc.gpus import Gpu, gpus_of, known_gpus
-from slmkit_mlc.params import K_MAJOR, Table
+from slmkit_mlc.params import K_MAJOR
 from slmkit_mlc.sizes import unequal_layers
 
 OPS = frozenset({
@@ -50,13 +51,15 @@ def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, 
     if unequal_layers(model):
         found.append("mlc's recurrent state has the same sizes in every layer that has one")
     if options.get("compiler") == COMPILER:
-        found += _handed_over(schemes)
+        found += _handed_over(model, schemes)
     return found
 
 
-def _handed_over(schemes: Mapping[str, Scheme]) -> list[str]:
+def _handed_over(model: Model, schemes: Mapping[str, Scheme]) -> list[str]:
     """Why mlc_llm's own compiler cannot take the weights."""
     found = []
+    if model.states:
+        found.append("compiler: mlc_llm: it has no model whose layers keep states")
     if find_spec(COMPILER) is None:
         found.append("compiler: mlc_llm: the Python package mlc_llm is not installed")
     if mlc_format(schemes, "N-major") is None:
@@ -84,11 +87,11 @@ def _kind(scheme: Scheme) -> str:
     return "q4" if plain else "other"
 
 
-def quantization_of(schemes: Mapping[str, Scheme], table: Table, recipe: str) -> str:
-    """What a library says of its weights: MLC's name, or ours with the recipe's."""
-    layouts = {matrix.layout for matrix in table.matrices.values()}
-    layout = K_MAJOR if K_MAJOR in layouts else layouts.pop()
-    return mlc_format(schemes, layout) or f"slm_{_word(recipe)}"
+def quantization_of(definition: Definition, recipe: str) -> str:
+    """What a library says of its weights and activations: MLC's name, or ours with the recipe's."""
+    known = mlc_format(definition.schemes, definition.layout)
+    own = f"slm_{_word(recipe)}"
+    return known if known and definition.dtype == "float16" else own
 
 
 def library_name(model: str, quantization: str, gpu: Gpu) -> str:

@@ -32,9 +32,9 @@ def checked(mod: Any, definition: Definition, gpu: Gpu) -> dict[str, Signature]:
 def expected_signatures(definition: Definition, gpu: Gpu) -> dict[str, Signature]:
     """The contract's functions for a GPU, with the model's sizes."""
     spec = definition.spec
-    sizes = {
-        "D": spec.width, "V": spec.vocabulary, "W": -(-spec.vocabulary // 32),
-        "C": definition.limits.prefill,
+    sizes: dict[str, object] = {
+        "dt": definition.dtype, "D": spec.width, "V": spec.vocabulary,
+        "W": -(-spec.vocabulary // 32), "C": definition.limits.prefill,
     }  # fmt: skip
     kept = kept_by(definition.model)
     return {
@@ -82,10 +82,10 @@ def _tensor(shape: Any, dtype: Any) -> str:
     return f"[{', '.join(lengths)}] {dtype}"
 
 
-def _sized(text: str, sizes: dict[str, int]) -> str:
-    """``[1, V] dt`` with the model's numbers; libraries compute in float16."""
+def _sized(text: str, sizes: dict[str, object]) -> str:
+    """``[1, V] dt`` with the model's numbers."""
     inside, _, dtype = text.partition("] ")
     if not dtype:
         return text
     lengths = [str(sizes.get(each, each)) for each in inside.removeprefix("[").split(", ")]
-    return f"[{', '.join(lengths)}] {'float16' if dtype == 'dt' else dtype}"
+    return f"[{', '.join(lengths)}] {sizes.get(dtype, dtype)}"

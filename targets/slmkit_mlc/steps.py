@@ -52,6 +52,6 @@ def _look(machine: Machine, definition: Definition) -> None:
     """Keys and values of the cache, as a debugger asks for them."""
     spec, length = definition.spec, max(1, definition.limits.prefill // 8)
     shape = (len(cache_layers(definition.model)), length, spec.kv_heads, spec.head_width)
-    keys, values = (tvm.runtime.tensor(np.zeros(shape, np.float16)) for _ in range(2))
+    keys, values = (tvm.runtime.tensor(np.zeros(shape, definition.dtype)) for _ in range(2))
     look = tvm.get_global_func("vm.builtin.attention_kv_cache_debug_get_kv")
     look(machine.kept[KV], 0, 0, length, keys, values)

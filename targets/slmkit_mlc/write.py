@@ -38,8 +38,7 @@ Progress = Callable[[int, int], None]
 def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     """Convert the parameters once, then compile for one GPU after the other."""
     definition, gpus = definition_for(job), chosen_gpus(job)
-    table = definition.table
-    quantization = quantization_of(job.codes.schemes, table, job.about["recipe"])
+    quantization = quantization_of(definition, job.about["recipe"])
     steps = len(gpus) + 1
     write_params(definition, job, folder / PARAMS)
     likeness = write_chat_config(job, definition, quantization, folder / PARAMS / CHAT_CONFIG)
@@ -63,9 +62,9 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     if handed_over:
         facts["not_executed"] = [*facts["not_executed"], f"mlc: {NOT_OURS}"]
     inputs, outputs = _border(definition)
-    modes = modes_of(() if handed_over else gpus)
+    modes = modes_of(() if handed_over else gpus, definition.dtype)
     form = "MLC model library (TVM system library) and parameters"
-    return Artifact(job.artifact, version, form, modes, inputs, outputs, facts, "float16")
+    return Artifact(job.artifact, version, form, modes, inputs, outputs, facts, definition.dtype)
 
 
 def write_params(definition: Definition, job: Job, folder: Path) -> None:
@@ -78,11 +77,13 @@ def write_params(definition: Definition, job: Job, folder: Path) -> None:
     )  # fmt: skip
 
 
-def modes_of(gpus: Sequence[Gpu]) -> tuple[Mode, ...]:
-    """On this processor in both types; each GPU's kernels where a runtime takes them."""
+def modes_of(gpus: Sequence[Gpu], dtype: str) -> tuple[Mode, ...]:
+    """On this processor, in float32 and as it ships; each GPU's kernels where a runtime takes
+    them."""
+    errors = {"float32": "lowering", dtype: "gpu" if dtype == "float16" else "lowering"}
     modes = [
-        Mode("float32", "the program in float32, on this processor", {"reference": "lowering"}),
-        Mode("float16", "the program in float16, on this processor", {"reference": "gpu"}),
+        Mode(each, f"the program in {each}, on this processor", {"reference": error})
+        for each, error in errors.items()
     ]
     for gpu in gpus if runtime() else ():
         own = gpu.target["kind"] == "opencl"
@@ -165,7 +166,9 @@ def _executed(found: Mapping[str, Any]) -> str:
 def _border(definition: Definition) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """What ``decode`` takes and gives; ``functions`` in the facts have the others."""
     spec = definition.spec
-    row = Tensor("input_embed", "float16", (1, 1, spec.width), "a row that the function embed gave")
+    row = Tensor(
+        "input_embed", definition.dtype, (1, 1, spec.width), "a row that the function embed gave"
+    )
     kept = tuple(
         Tensor(VARIABLE[each], "object", (), f"made by {CREATE[each]}")
         for each in kept_by(definition.model)

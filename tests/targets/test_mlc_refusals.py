@@ -94,7 +94,7 @@ def test_without_a_runtime_the_report_says_what_was_not_executed(monkeypatch):
     monkeypatch.setattr(write, "runtime", lambda: None)
     android, apple = [known_gpus()["adreno"]], [known_gpus()["apple"]]
     assert write._not_executed(android) == [write.NO_OPENCL]
-    assert [mode.name for mode in write.modes_of(android)] == ["float32", "float16"]
+    assert [mode.name for mode in write.modes_of(android, "float16")] == ["float32", "float16"]
     if not metal.metal_present():
         assert write._not_executed(apple) == [write.NO_OPENCL, write.NO_METAL]
 

@@ -13,6 +13,7 @@ from slmkit_mlc.definition import definition_for
 from slmkit_mlc.gpus import known_gpus
 from slmkit_mlc.signatures import expected_signatures
 from slmkit_mlc.sizes import kept_by, state_layers
+from slmkit_mlc.write import modes_of
 
 MAKERS = {"kv_cache": "create_tir_paged_kv_cache", "rnn_state": "create_rnn_state"}
 
@@ -27,11 +28,27 @@ def test_the_library_says_what_it_keeps(tiny, tmp_path, row, kind):
     assert expected["decode"]["inputs"].count("object") == 1
 
 
-def test_a_model_of_both_takes_both(tiny, tmp_path):
-    model = mlc_job(tiny("mamba"), tmp_path).model
-    both = replace(model, attended=(2,))
-    assert kept_by(both) == ("kv_cache", "rnn_state")
-    assert state_layers(both) == [0, 1]
+@pytest.mark.parametrize(
+    ("row", "dtype"), [("qwen2", "float16"), ("lfm2", "float16"), ("granite-hybrid", "float32")]
+)
+def test_models_of_scans_compute_in_float32(tiny, tmp_path, row, dtype):
+    definition = definition_for(mlc_job(tiny(row), tmp_path))
+    assert definition.dtype == dtype
+    expected = expected_signatures(definition, known_gpus()["adreno"])
+    assert expected["embed"]["outputs"] == [f"[seq_len, 64] {dtype}"]
+    shipped = [(mode.name, mode.bounds) for mode in modes_of((), dtype)]
+    assert shipped[0] == ("float32", {"reference": "lowering"})
+    assert shipped[-1][0] == dtype
+
+
+def test_a_hybrid_takes_both(tiny, tmp_path):
+    definition = definition_for(mlc_job(tiny("lfm2"), tmp_path))
+    assert kept_by(definition.model) == ("kv_cache", "rnn_state")
+    assert definition.metadata("q")["kv_state_kind"] == "hybrid"
+    expected = expected_signatures(definition, known_gpus()["apple"])
+    assert {*MAKERS.values()} <= {*expected}
+    assert expected["batch_decode"]["outputs"].count("object") == 2
+    assert set(state_layers(definition.model)).isdisjoint(definition.model.attended)
 
 
 def test_layers_that_keep_other_sizes_are_refused(tiny, tmp_path):
