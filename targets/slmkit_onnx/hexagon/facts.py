@@ -10,6 +10,7 @@ from typing import Any
 from slmkit.target import Artifact, Job, Mode, Tensor
 from slmkit_onnx.hexagon.calibration import Calibration
 from slmkit_onnx.hexagon.compile import graph_file, sdk_version
+from slmkit_onnx.hexagon.contract import STATES, state_shape
 from slmkit_onnx.hexagon.emission import Emitted
 from slmkit_onnx.hexagon.graphs import Value
 from slmkit_onnx.hexagon.plan import Plan
@@ -28,6 +29,10 @@ ABOUT = {
     "past_value": "cached values of layer {}",
     "new_key": "keys of these tokens in layer {}, for the host to append",
     "new_value": "values of these tokens in layer {}, for the host to append",
+    "past_conv": "what layer {}'s convolution read of the last tokens, 0 at first",
+    "past_scan": "state of layer {}, 0 at first",
+    "new_conv": "the same after these tokens, layer {}",
+    "new_scan": "state of layer {} after these tokens",
     "logits": "next-token scores",
 }
 SHARED_UNRUN = (
@@ -47,6 +52,16 @@ def artifact(
         "contract": plan.options.runtime,
         "context_length": job.context_length,
         "layers": job.spec.layers,
+        "attended": list(job.model.attended),
+        "states": [
+            {
+                "layer": each.layer,
+                "kind": each.kind,
+                "dtype": STATES[each.kind],
+                "shape": list(state_shape(each.kind, each.shape)),
+            }
+            for each in job.model.states
+        ],
         "kv_heads": job.spec.kv_heads,
         "head_width": job.spec.head_width,
         "vocabulary": job.spec.vocabulary,

@@ -12,6 +12,9 @@ from slmkit_onnx.hexagon import options
 from slmkit_onnx.hexagon.compile import KINDS
 from slmkit_onnx.hexagon.parts import TABLE_LIMIT
 
+# Mamba's scan holds a chunk's states all at once, T * N * D numbers: more than this many tokens of a
+# model of 130 M parameters would not fit into the 8 MB beside HTP's vector units.
+SCANNED = 32
 EMULATED = 32_000_000  # parameters: beyond, a decode step on the emulator takes seconds
 
 
@@ -35,7 +38,7 @@ class Plan:
 def make_plan(job: Job) -> Plan:
     """Windows and parts, from sizes alone."""
     chosen = options.read(job.options)
-    chunk = max(2, min(job.prefill_chunk, job.context_length // 2))
+    chunk = max(2, min(_most(job), job.context_length // 2))
     sizes = options.sizes_of(job.model, job.codes.schemes)
     return Plan(
         chosen,
@@ -45,3 +48,9 @@ def make_plan(job: Job) -> Plan:
         job.model.parameters <= EMULATED,
         job.spec.vocabulary * job.spec.width * 2,
     )  # fmt: skip
+
+
+def _most(job: Job) -> int:
+    """Tokens of a chunk: fewer where every channel has a state of its own (P is 1)."""
+    by_number = any(each.kind == "scan" and each.shape[2] == 1 for each in job.model.states)
+    return min(job.prefill_chunk, SCANNED) if by_number else job.prefill_chunk
