@@ -84,7 +84,9 @@ class AttentionWriter:
             *new.shape[:2], self.window.total, new.shape[3]
         )  # fmt: skip
         size = (spec.kv_heads, spec.head_width)
-        shaped = self.graphs.reshaped(new, self.contract.cache_shape(part, *size, self.window.tokens))
+        shaped = self.graphs.reshaped(
+            new, self.contract.cache_shape(part, *size, self.window.tokens)
+        )
         stored = graphs.stored(shaped, f"new_{part}_{layer}", encoding)
         if past:
             name, shape = f"past_{part}_{layer}", self.contract.cache_shape(part, *size, past)

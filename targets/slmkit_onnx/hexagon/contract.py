@@ -14,12 +14,12 @@ token sees, the past comes first. A layer with a sliding window reads attention_
 
 A layer that scans keeps states instead, of one size whatever the sequence's length:
 
-    past_conv_N [1, K - 1, D]: what its convolution read of the last K - 1 tokens, oldest first
-    past_scan_N [1, N, H * P]: numbers of the state by channels, those of a head side by side
+    past_conv_N [1, K - 1, D] integers: what its convolution read of the last tokens, oldest first
+    past_scan_N [1, N, H * P] float32: the scan's state, a head's channels side by side
 
-the first as integers, the second as float32, 0 at first. It gives new_conv_N and new_scan_N, which take their place. Prefill then
-reads whole chunks of T tokens only, since one that only fills a chunk up would enter the states:
-what is left of a prompt goes through decode.
+All are 0 at first; new_conv_N and new_scan_N take their place. Prefill then reads whole chunks of
+T tokens only, since a token that fills a chunk up would enter the states: what is left of a prompt
+goes through decode, token by token.
 
 Under ``runtime: genai`` (onnxruntime-genai's decoder-pipeline) keys and values are uint8, their
 batch and head axes are exchanged, the newest key is always the last (the past slides), embeddings
@@ -33,7 +33,7 @@ from dataclasses import dataclass
 HIDDEN = -50.0  # least that the mask takes off a score
 UNRANGED = -1e6  # the same before any score was seen: in float32 it hides whatever there is
 PAST, NEW = "past_", "new_"  # what the host gives of the tokens before; what it takes
-STATES = {"conv": "int16", "scan": "float32"}  # float32: float16 on HTP; integers are too coarse
+STATES = {"conv": "int16", "scan": "float32"}  # HTP computes the latter in float16
 ROOM = 20.0  # what stays between the lowest score seen in calibration and a hidden one: e^-20
 
 

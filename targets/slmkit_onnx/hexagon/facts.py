@@ -150,16 +150,17 @@ def _parts(emitted: Emitted) -> list[dict[str, Any]]:
 
 
 def _between(emitted: Mapping[str, Emitted]) -> list[dict[str, Any]]:
-    """Values that pass from part to part."""
-    graphs = emitted["prefill"].graphs
-    return [
-        {
-            "name": value.integers, "dtype": value.encoding.dtype, "scale": value.encoding.scale,
-            "zero_point": value.encoding.zero_point, "shape": [1, "tokens", *value.shape[2:]],
-        }
-        for value in graphs.crossing.values()
-        if value.encoding is not None
-    ]  # fmt: skip
+    """Values that pass from part to part: integers with their encoding, or float32."""
+    found = []
+    for value in emitted["prefill"].graphs.crossing.values():
+        facts: dict[str, Any] = {"name": value.name, "dtype": "float32"}
+        if encoding := value.encoding:
+            facts = {
+                "name": value.integers, "dtype": encoding.dtype, "scale": encoding.scale,
+                "zero_point": encoding.zero_point,
+            }  # fmt: skip
+        found.append({**facts, "shape": [1, "tokens", *value.shape[2:]]})
+    return found
 
 
 def _tensors(emitted: Mapping[str, Emitted], side: str) -> tuple[Tensor, ...]:

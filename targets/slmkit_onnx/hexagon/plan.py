@@ -12,8 +12,8 @@ from slmkit_onnx.hexagon import options
 from slmkit_onnx.hexagon.compile import KINDS
 from slmkit_onnx.hexagon.parts import TABLE_LIMIT
 
-# Mamba's scan holds a chunk's states all at once, T * N * D numbers: more than this many tokens of a
-# model of 130 M parameters would not fit into the 8 MB beside HTP's vector units.
+# Tokens of a chunk where a scan holds a state of N * D numbers for each: of Mamba's 130 M, 32 are
+# 1.6 MB of float16, and several such tensors must fit into the 8 MB beside HTP's vector units.
 SCANNED = 32
 EMULATED = 32_000_000  # parameters: beyond, a decode step on the emulator takes seconds
 

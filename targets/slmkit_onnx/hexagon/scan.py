@@ -1,8 +1,8 @@
 """Layers that scan, all tokens of a chunk at once, in the forms that HTP computes exactly enough.
 
-What a scan adds up differs a hundredfold from token to token and from channel to channel: integers
-of one scale keep 15 to 40 dB of it. So steps, scans and what is made of them are ``real``, float16
-on HTP. There numbers near 1 are coarse, so that what fades is written by its loss, 1 - e^x.
+What a scan adds up differs a hundredfold from token to token and from channel to channel: with one
+scale for all, 16-bit integers kept 20 to 45 dB of it. So steps, scans and what is made of them are
+``real``, float16 on HTP. There 1 - loss keeps of a slow decay what e^x would lose.
 
 Chunks are whole: a token that only fills a chunk up would go into the state like any other.
 """
@@ -23,7 +23,9 @@ from slmkit_onnx.hexagon.encodings import symmetric
 from slmkit_onnx.hexagon.graphs import StaticGraphs, Value
 
 Shape = tuple[int, ...]
-# artanh(w) / w = SERIES(w^2) to 1e-7 for 0 < w <= 1/3, which log(1 + z) = 2 artanh(z / (2 + z)) asks
+FADED = -30.0  # e^-30 is 0 in float16; below -88 HTP's Exp gives -131072
+AGES = 1000.0  # a step after which nothing is left
+# artanh(w) / w = SERIES(w^2) to 1e-7 for w up to 1/3: log(1 + z) is 2 artanh(z / (2 + z))
 SERIES = Chebyshev.interpolate(
     lambda square: np.arctanh(np.sqrt(square)) / np.sqrt(square), 3, domain=[0, 1 / 9]
 ).convert(kind=Polynomial)
@@ -36,10 +38,10 @@ class ScanWriter:
     graphs: StaticGraphs
 
     def softplus(self, x: Value, at: str) -> Value:
-        """max(x, 0) + log(1 + z), z = e^-|x|. HTP's own Softplus gives 29 to 45 dB."""
+        """max(x, 0) + log(1 + z), z = e^-|x|. HTP's own Softplus gives 29 to 46 dB."""
         size = self._real("Abs", [x], f"{at}.size", x.shape)
-        minus = self._times(size, -1.0, f"{at}.minus")
-        z = self._real("Exp", [minus], f"{at}.exp", x.shape)
+        minus = self._real("Neg", [size], f"{at}.minus", x.shape)
+        z = self._left(minus, f"{at}.exp")
         more = self._plus(z, 2.0, f"{at}.more")
         w = self._real("Div", [z, more], f"{at}.ratio", x.shape)
         square = self._real("Mul", [w, w], f"{at}.square", x.shape)
@@ -83,27 +85,29 @@ class ScanWriter:
         """Each number of the state fades by itself. [1, T, D] twice, [1, T, N] twice, (D, N)"""
         graphs, (_, tokens, width), size = self.graphs, x.shape, b.shape[-1]
         row, column, whole = (1, tokens, 1, width), (1, tokens, size, 1), (1, tokens, size, width)
-        rate = np.ascontiguousarray(decay.T)[None, None]
-        loss = self._loss(graphs.reshaped(step, row), rate, at, whole)
+        decay = np.ascontiguousarray(decay.T)[None, None]
         weighed = self._real("Mul", [step, x], f"{at}.weighed", x.shape)
         factors = [graphs.reshaped(weighed, row), graphs.reshaped(b, column)]
         gain = self._real("Mul", factors, f"{at}.gain", whole)
         past = self._past(layer, (1, size, width))
-        states = self._joined(gain, loss, graphs.reshaped(past, (1, 1, size, width)), at)
+        before, step = graphs.reshaped(past, (1, 1, size, width)), graphs.reshaped(step, row)
+        loss = self._loss(self._tokens(step, 0, 1), decay, at, before.shape)
+        held = self._less(before, loss, f"{at}.held", before.shape)
+        states = self._joined(gain, held, step, decay, at)
         last = self._tokens(states, tokens - 1, tokens)
         self._keep(graphs.reshaped(last, past.shape), layer)
-        seen = self._real("Mul", [states, graphs.reshaped(c, column)], f"{at}.seen", whole)
-        axes = graphs.graph.constant("axes.2", [2])
-        return self._real("ReduceSum", [seen, axes], f"{at}.given", x.shape, keepdims=0)
+        query = graphs.reshaped(c, (1, tokens, 1, size))
+        given = self._real("MatMul", [query, states], f"{at}.given", row)
+        return graphs.reshaped(given, x.shape)
 
-    def _joined(self, gain: Value, loss: Value, past: Value, at: str) -> Value:
-        """The states after each token. [1, T, N, D] twice, [1, 1, N, D]
+    def _joined(self, gain: Value, held: Value, step: Value, decay: Floats, at: str) -> Value:
+        """The states after each token. [1, T, N, D], [1, 1, N, D], [1, T, 1, D], (1, 1, N, D)
 
-        s[t] = s[t - 1] - loss[t] * s[t - 1] + gain[t] is joined with what lies 1, 2, 4, ... tokens
-        before (Hillis and Steele 1986).
+        s[t] = fading[t] * s[t - 1] + gain[t] is joined with what lies 1, 2, 4, ... tokens before
+        (Hillis and Steele 1986). What is left over so many tokens is made from the sum of their
+        steps, and not from the product of what is left over each.
         """
         shape, tokens = gain.shape, gain.shape[1]
-        held = self._less(past, loss, f"{at}.held", shape)
         if tokens == 1:
             return self._real("Add", [gain, held], f"{at}.states.1", shape)
         first = np.zeros((1, tokens, 1, 1), np.float32)
@@ -111,19 +115,22 @@ class ScanWriter:
         mask = self.graphs.constant(f"first.{tokens}", first, real=True)
         entered = self._real("Mul", [held, mask], f"{at}.entered", shape)
         states = self._real("Add", [gain, entered], f"{at}.states.1", shape)
-        # Nothing lies before the first token any more: whatever is read there is lost whole.
-        loss = self._real("Max", [loss, mask], f"{at}.loss.1", shape)
+        # Nothing lies before the first token any more: whatever is read there has faded.
+        ages = self.graphs.constant(f"ages.{tokens}", first * AGES, real=True)
+        steps = self._real("Add", [step, ages], f"{at}.steps.1", step.shape)
+        rate = self.graphs.constant(f"{at}.rate", decay, real=True)
         distance = 1
         while distance < tokens:
             places = np.maximum(np.arange(tokens) - distance, 0)
-            state_at, loss_at = (f"{at}.{name}.{2 * distance}" for name in ("states", "loss"))
-            earlier = self._gathered(states, places, f"{state_at}.earlier")
-            held = self._less(earlier, loss, f"{state_at}.held", shape)
-            states = self._real("Add", [states, held], state_at, shape)
+            name = f"{at}.states.{2 * distance}"
+            exponent = self._real("Mul", [steps, rate], f"{name}.exponent", shape)
+            left = self._left(exponent, f"{name}.left")
+            earlier = self._gathered(states, places, f"{name}.earlier")
+            held = self._real("Mul", [earlier, left], f"{name}.held", shape)
+            states = self._real("Add", [states, held], name, shape)
             if 2 * distance < tokens:
-                earlier = self._gathered(loss, places, f"{loss_at}.earlier")
-                more = self._less(earlier, loss, f"{loss_at}.more", shape)
-                loss = self._real("Add", [loss, more], loss_at, shape)
+                more = self._gathered(steps, places, f"{at}.steps.{distance}.earlier")
+                steps = self._real("Add", [steps, more], f"{at}.steps.{2 * distance}", step.shape)
             distance *= 2
         return states
 
@@ -141,9 +148,10 @@ class ScanWriter:
         past = self._past(layer, (1, size, flat[-1]))
         if tokens == 1:
             loss = graphs.reshaped(self._loss(step, decay, at, step.shape), one_each)
-            held, gains = self._less(graphs.reshaped(past, split), loss, f"{at}.held", split), weighed
+            held = self._less(graphs.reshaped(past, split), loss, f"{at}.held", split)
+            gains = weighed
         else:
-            reach, left = self._left(step, decay, at)
+            reach, left = self._triangle(step, decay, at)
             whole = self._tokens(reach, tokens - 1, tokens)
             held = self._real("Mul", [graphs.reshaped(past, split), whole], f"{at}.held", split)
             last = graphs.turned(self._tokens(left, tokens - 1, tokens, 3), (0, 2, 1, 3))
@@ -160,7 +168,7 @@ class ScanWriter:
         new = self._seen(left, weighed, b, c, at)
         return graphs.reshaped(self._real("Add", [new, old], f"{at}.given", apart), flat)
 
-    def _left(self, step: Value, decay: Floats, at: str) -> tuple[Value, Value]:
+    def _triangle(self, step: Value, decay: Floats, at: str) -> tuple[Value, Value]:
         """What is left after each token: of the state before, of each token's gain.
 
         [1, T, H] -> [1, T, H, 1], [1, H, s, t]; 1 where t lies before s. What token s gave is there
@@ -177,7 +185,7 @@ class ScanWriter:
         turned = graphs.reshaped(graphs.turned(exponent, (0, 2, 1)), (1, heads, 1, tokens))
         after = self._real("Mul", [turned, later], f"{at}.after", square)
         total = self._real("MatMul", [after, until], f"{at}.total", square)
-        left = self._real("Exp", [total], f"{at}.left", square)
+        left = self._left(total, f"{at}.left")
         first, rest = graphs.apart(left, (1, tokens), f"{at}.left", 2)
         return graphs.turned(first, (0, 3, 1, 2)), rest
 
@@ -194,6 +202,12 @@ class ScanWriter:
         pair = [graphs.turned(weighed, (0, 2, 3, 1)), shares]
         seen = self._real("MatMul", pair, f"{at}.seen", (1, heads, share, tokens))
         return graphs.turned(seen, (0, 3, 1, 2))
+
+    def _left(self, exponent: Value, name: str) -> Value:
+        """e^x for x of 0 or less; HTP's Exp is wrong far below."""
+        most = self.graphs.constant("number.faded", np.array([FADED], np.float32), real=True)
+        held = self._real("Max", [exponent, most], f"{name}.bounded", exponent.shape)
+        return self._real("Exp", [held], name, exponent.shape)
 
     def _loss(self, step: Value, decay: Floats, at: str, shape: Shape) -> Value:
         """1 - e^x for x = step * decay, as 2 t / (1 + t) with t = tanh(-x / 2)."""
