@@ -10,7 +10,7 @@ from slmkit_litert.options import problems, weight_bytes
 
 __all__ = ["CALIBRATED", "KV_BYTES", "VERSION", "emit", "open_runner", "problems", "weight_bytes"]
 
-VERSION = 2
+VERSION = 3
 KV_BYTES = 4  # float32
 CALIBRATED = False
 

@@ -22,6 +22,7 @@ from hexagon_artifacts import (
 
 from slmkit.backends import find_backend
 from slmkit_onnx.hexagon.open import open_runner
+from slmkit_onnx.hexagon.options import sizes_of
 from slmkit_onnx.hexagon.plan import make_plan
 from slmkit_onnx.hexagon.run import Cache
 from tiny_models import tiny_config, write_checkpoint
@@ -93,11 +94,12 @@ def test_a_state_that_is_forgotten_is_noticed(made, monkeypatch):
 def test_a_model_cut_between_layers_computes_the_same(made, tmp_path):
     """Between Mamba's parts the residual is float32, between Mamba-2's it is integers."""
     row, job, folder, artifact = made
-    limited = dataclasses.replace(job, options={"soc": ["sm8650"], "part_limit": 40_000})
+    limit = max(sizes_of(job.model, job.codes.schemes))
+    limited = dataclasses.replace(job, options={"soc": ["sm8650"], "part_limit": limit})
     split = emitted(limited, tmp_path / "parted")
     assert [part["name"] for part in split.facts["parts"]] == ["layers.0-0", "layers.1-1", "head"]
     dtypes = {each["dtype"] for each in split.facts["between"]}
-    assert dtypes == ({"float32", "uint16"} if row == "mamba" else {"uint16"})
+    assert dtypes == {"float32" if row == "mamba" else "uint16"}
     whole = run(folder, artifact, "qdq", job)
     np.testing.assert_array_equal(whole, run(tmp_path / "parted", split, "qdq", limited))
 
