@@ -21,6 +21,7 @@ from hexagon_artifacts import (
 )  # fmt: skip
 
 from slmkit.backends import find_backend
+from slmkit.target import State
 from slmkit_onnx.hexagon.open import open_runner
 from slmkit_onnx.hexagon.options import sizes_of
 from slmkit_onnx.hexagon.plan import make_plan
@@ -108,6 +109,9 @@ def test_chunks_are_shorter_where_every_channel_has_a_state(made):
     row, job, _, _ = made
     longer = dataclasses.replace(job, context_length=8 * CONTEXT, prefill_chunk=128)
     assert make_plan(longer).windows["prefill"].tokens == (32 if row == "mamba" else 128)
+    large = tuple(State(0, "scan", (1536, 16, 1)) for _ in job.model.states)  # of 130 M parameters
+    wider = dataclasses.replace(longer, model=dataclasses.replace(job.model, states=large))
+    assert make_plan(wider).windows["prefill"].tokens == 16
 
 
 def test_the_form_for_genai_is_refused(made):

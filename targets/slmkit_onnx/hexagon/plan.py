@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,9 +13,10 @@ from slmkit_onnx.hexagon import options
 from slmkit_onnx.hexagon.compile import KINDS
 from slmkit_onnx.hexagon.parts import TABLE_LIMIT
 
-# Tokens of a chunk where a scan holds a state of N * D numbers for each: of Mamba's 130 M, 32 are
-# 1.6 MB of float16, and several such tensors must fit into the 8 MB beside HTP's vector units.
-SCANNED = 32
+# Numbers that a scan holds for all tokens of a chunk: with 393,216 (16 tokens of Mamba of 130 M)
+# graphs compile for V73 to V81, with twice as many QNN finds no memory for them (error 1002).
+SCANNED = 400_000
+LONGEST = 32  # tokens of a chunk of Mamba: more steps of joining than it saves
 EMULATED = 32_000_000  # parameters: beyond, a decode step on the emulator takes seconds
 
 
@@ -52,5 +54,5 @@ def make_plan(job: Job) -> Plan:
 
 def _most(job: Job) -> int:
     """Tokens of a chunk: fewer where every channel has a state of its own (P is 1)."""
-    by_number = any(each.kind == "scan" and each.shape[2] == 1 for each in job.model.states)
-    return min(job.prefill_chunk, SCANNED) if by_number else job.prefill_chunk
+    sizes = [math.prod(each.shape) for each in job.model.states if each.shape[2:] == (1,)]
+    return min([job.prefill_chunk, *(min(LONGEST, SCANNED // size) for size in sizes)])
