@@ -281,6 +281,13 @@ def filled(spec: Spec, weight: Weight, values: np.ndarray) -> np.ndarray:
     """Normal numbers turned to what a weight of this kind may hold."""
     if weight.name.endswith("_log"):  # decays from slow to fast
         return np.log(1 + 3 * np.abs(values))
+    if weight.tensor.endswith((".dt_bias", ".dt_proj.bias")):  # steps around 0.01, as real ones
+        step = np.float32(0.01) * np.exp(values)  # begin: states that live for many tokens
+        return step + np.log(-np.expm1(-step))  # the inverse of softplus
+    if weight.name.endswith(".dt_proj"):
+        return values / np.sqrt(np.float32(3 * weight.shape[-1]))
+    if weight.name.endswith(".D"):
+        return 1 + np.float32(0.2) * values
     if weight.kind == "norm":
         less = reading_of(weight.tensor, architecture(spec).readings) is plus_one
         return (0 if less else 1) + np.float32(0.2) * values

@@ -17,7 +17,7 @@ from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from slmkit.ops import Attention, Ops, Rope, Routing, Scan
 from slmkit.target import Spec
 from slmkit_litert.contract import HIDDEN, cache_names, state_name
-from slmkit_litert.scan import convolved, scanned_by_head, scanned_by_number
+from slmkit_litert.scan import convolved, scanned_by_head, scanned_by_number, softplus
 
 MUCH = 1e30  # times the least difference of two scores, it is more than 1
 
@@ -139,9 +139,7 @@ class LitertOps(Ops[Value]):
         return Value(x.tensor + self.weights[name], x.shape)
 
     def softplus(self, x: Value) -> Value:
-        """log(1 + exp(x)) without overflow."""
-        rest = tf.math.log(np.float32(1) + tf.exp(-tf.abs(x.tensor)))
-        return Value(tf.maximum(x.tensor, np.float32(0)) + rest, x.shape)
+        return Value(softplus(x.tensor), x.shape)
 
     def conv(self, x: Value, name: str, kernel: int, layer: int, bias: bool) -> Value:
         weight = tf.reshape(self.weights[f"{name}.weight"], [-1, kernel])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,10 +10,9 @@ from slmkit.host import Window, rope_names
 from slmkit.ops import Attention, Rope
 from slmkit.target import Spec
 from slmkit_onnx.hexagon.contract import HIDDEN, ROOM, Contract, token_axis
-from slmkit_onnx.hexagon.encodings import Encoding, asymmetric, symmetric
+from slmkit_onnx.hexagon.encodings import UNIT, Encoding, asymmetric, symmetric
 from slmkit_onnx.hexagon.graphs import StaticGraphs, Value
 
-UNIT = asymmetric((0.0, 1.0))  # what softmax and sigmoid give
 BOTH_WAYS = asymmetric((-1.0, 1.0))  # what tanh gives
 
 
@@ -36,26 +34,26 @@ class AttentionWriter:
         groups, share = spec.kv_heads, spec.heads // spec.kv_heads
         flat = (1, groups, share * tokens, spec.head_width)
         heads = (1, spec.heads, tokens, self.window.total)
-        keys = self._cached(self.turned(k, (0, 1, 3, 2)), "key", layer)
+        keys = self._cached(graphs.turned(k, (0, 1, 3, 2)), "key", layer)
         values = self._cached(v, "value", layer)
         scale = graphs.constant(f"{at}.scale", np.array([kind.scale], np.float32))
-        scaled = graphs.op("Mul", [self.reshaped(q, flat), scale], f"{at}.scaled", flat)
+        scaled = graphs.op("Mul", [graphs.reshaped(q, flat), scale], f"{at}.scaled", flat)
         scores = graphs.op("MatMul", [scaled, keys], f"{at}.scores", (*flat[:3], heads[3]))
         scores = self._capped(scores, kind.cap, at)
-        masked = self._masked(self.reshaped(scores, heads), kind.window, f"{at}.masked")
+        masked = self._masked(graphs.reshaped(scores, heads), kind.window, f"{at}.masked")
         chances = graphs.op("Softmax", [masked], f"{at}.softmax", heads, fixed=UNIT, axis=-1)
-        grouped = self.reshaped(chances, (*flat[:3], heads[3]))
+        grouped = graphs.reshaped(chances, (*flat[:3], heads[3]))
         mixed = graphs.op("MatMul", [grouped, values], f"{at}.mixed", flat)
-        apart = self.reshaped(mixed, (1, spec.heads, tokens, spec.head_width))
+        apart = graphs.reshaped(mixed, (1, spec.heads, tokens, spec.head_width))
         joined = (1, tokens, spec.heads * spec.head_width)
-        return self.reshaped(self.turned(apart, (0, 2, 1, 3)), joined)
+        return graphs.reshaped(graphs.turned(apart, (0, 2, 1, 3)), joined)
 
     def rotated(self, x: Value, rope: Rope, at: str) -> Value:
         """Rotate-half rope. Both halves get the range of the whole: joining rounds nothing."""
         graphs, half = self.graphs, (*x.shape[:-1], rope.width // 2)
         cos, sin = self._tables(rope)
         widths = [half[-1], half[-1], x.shape[-1] - rope.width]
-        a, b, *still = self.apart(x, [width for width in widths if width], at)
+        a, b, *still = graphs.apart(x, [width for width in widths if width], at)
         terms = (("ac", a, cos), ("bs", b, sin), ("bc", b, cos), ("as", a, sin))
         ac, bs, bc, as_ = (
             graphs.op("Mul", [part, table], f"{at}.{name}", half) for name, part, table in terms
@@ -63,14 +61,6 @@ class AttentionWriter:
         low = graphs.op("Sub", [ac, bs], f"{at}.low", half, key=at)
         high = graphs.op("Add", [bc, as_], f"{at}.high", half, key=at)
         return graphs.op("Concat", [low, high, *still], at, x.shape, axis=-1)
-
-    def apart(self, x: Value, widths: Sequence[int], at: str) -> list[Value]:
-        """Parts of the last axis; the same integers."""
-        label = ".".join(map(str, widths))
-        sizes = self.graphs.graph.constant(f"widths.{label}", list(widths))
-        names = [f"{at}.part.{number}" for number in range(len(widths))]
-        shapes = [(*x.shape[:-1], width) for width in widths]
-        return self.graphs.ops("Split", [x, sizes], names, x.shape, x, shapes=shapes, axis=-1)
 
     def _capped(self, scores: Value, cap: float | None, at: str) -> Value:
         """cap * tanh(scores / cap); the calibrated range of the scores ends as ``.scores`` do."""
@@ -85,20 +75,6 @@ class AttentionWriter:
         bent = graphs.op("Tanh", [share], f"{at}.tanh", shape, fixed=BOTH_WAYS)
         return graphs.op("Mul", [bent, more], f"{at}.capped.scores", shape)
 
-    def reshaped(self, x: Value, shape: tuple[int, ...]) -> Value:
-        """The same integers under another shape."""
-        if x.shape == shape:
-            return x
-        target = self.graphs.graph.constant(f"shape.{'x'.join(map(str, shape))}", shape)
-        name = f"{x.name}.as.{'x'.join(map(str, shape))}"
-        return self.graphs.op("Reshape", [x, target], name, shape, like=x)
-
-    def turned(self, x: Value, order: tuple[int, ...]) -> Value:
-        """The same integers with other axes."""
-        shape = tuple(x.shape[axis] for axis in order)
-        name = f"{x.name}.turned.{''.join(map(str, order))}"
-        return self.graphs.op("Transpose", [x], name, shape, like=x, perm=order)
-
     def _cached(self, new: Value, part: str, layer: int) -> Value:
         """The new keys or values, given to the host, behind the past that it gives."""
         graphs, spec, past = self.graphs, self.spec, self.window.past
@@ -108,7 +84,9 @@ class AttentionWriter:
             *new.shape[:2], self.window.total, new.shape[3]
         )  # fmt: skip
         size = (spec.kv_heads, spec.head_width)
-        shaped = self.reshaped(new, self.contract.cache_shape(part, *size, self.window.tokens))
+        shaped = self.graphs.reshaped(
+            new, self.contract.cache_shape(part, *size, self.window.tokens)
+        )
         stored = graphs.stored(shaped, f"new_{part}_{layer}", encoding)
         if past:
             name, shape = f"past_{part}_{layer}", self.contract.cache_shape(part, *size, past)
@@ -118,7 +96,7 @@ class AttentionWriter:
                 self.contract.cache_shape(part, *size, self.window.total),
                 like=stored, axis=token_axis(part),
             )  # fmt: skip
-        return self.reshaped(stored, whole)
+        return self.graphs.reshaped(stored, whole)
 
     def _masked(self, scores: Value, window: int | None, name: str) -> Value:
         """Scores plus mask. Hidden scores saturate just below every visible one."""

@@ -10,7 +10,7 @@ from slmkit.quant.codes import Scheme
 from slmkit.target import Artifact, Job, Model, Runner
 from slmkit_onnx.hexagon import options, parts
 
-VERSION = 2
+VERSION = 3
 KV_BYTES = 2  # int16
 CALIBRATED = True
 

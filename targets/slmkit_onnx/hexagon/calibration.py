@@ -1,7 +1,8 @@
 """Ranges of every value, from running the float graphs over calibration text on ONNX Runtime.
 
 One unit (a layer, the head) at a time, all texts through it, then the next: memory holds one unit's
-weights and what flows between two units. Prefill and decode share the table.
+weights and what flows between two units. States go on from text to text: no run but the first finds
+them empty. Prefill and decode share the table.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from slmkit.ops import Floats
 from slmkit.target import Job
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.hexagon.attention import hidden_score
+from slmkit_onnx.hexagon.contract import NEW, PAST
 from slmkit_onnx.hexagon.emission import (
     DATA,
     EXACT_EMBEDS,
@@ -126,12 +128,13 @@ def _gather(
     wanted = set(emitted.exposed)
     for at, model in enumerate(models):
         session = cpu_session(model, folder)
-        later = _read_later(emitted, at)
+        later, states = _read_later(emitted, at), _empty(session)
         for number, flow in enumerate(flows):
-            given: dict[str, Any] = {**flow, **fixed}
+            given: dict[str, Any] = {**flow, **fixed, **states}
             names = [output.name for output in session.get_outputs()]
             inputs = {each.name: given[each.name] for each in session.get_inputs()}
             found = dict(zip(names, session.run(names, inputs), strict=True))
+            states = {name: found[name.replace(PAST, NEW, 1)] for name in states}
             for name in wanted & set(names):
                 spreads.setdefault(name, Spread(counted)).add(found[name])
             flow.update({name: found[name] for name in later & set(names)})
@@ -144,3 +147,12 @@ def _gather(
 def _read_later(emitted: Emitted, at: int) -> set[str]:
     """What the parts after this one read."""
     return {each.name for graph in emitted.graphs.graphs[at + 1 :] for each in graph.inputs}
+
+
+def _empty(session: Any) -> dict[str, Floats]:
+    """The states that a unit's graph reads, as they are before the first token."""
+    return {
+        each.name: np.zeros(each.shape, np.float32)
+        for each in session.get_inputs()
+        if each.name.startswith(PAST)
+    }

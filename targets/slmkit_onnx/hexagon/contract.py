@@ -12,6 +12,15 @@ and takes logits [1, T, V] float32, new_key_N [1, G, d, T] and new_value_N [1, G
 the new ones to the past; a slot that holds nothing is hidden by the mask. Among the S keys that a
 token sees, the past comes first. A layer with a sliding window reads attention_mask_W instead.
 
+A layer that scans keeps states instead, of one size whatever the sequence's length:
+
+    past_conv_N [1, K - 1, D] integers: what its convolution read of the last tokens, oldest first
+    past_scan_N [1, N, H * P] float32: the scan's state, a head's channels side by side
+
+All are 0 at first; new_conv_N and new_scan_N take their place. Prefill then reads whole chunks of
+T tokens only, since a token that fills a chunk up would enter the states: what is left of a prompt
+goes through decode, token by token.
+
 Under ``runtime: genai`` (onnxruntime-genai's decoder-pipeline) keys and values are uint8, their
 batch and head axes are exchanged, the newest key is always the last (the past slides), embeddings
 are float32, and the mask is called attention_mask_float: the pipeline's own has the other name.
@@ -23,6 +32,8 @@ from dataclasses import dataclass
 
 HIDDEN = -50.0  # least that the mask takes off a score
 UNRANGED = -1e6  # the same before any score was seen: in float32 it hides whatever there is
+PAST, NEW = "past_", "new_"  # what the host gives of the tokens before; what it takes
+STATES = {"conv": "int16", "scan": "float32"}  # HTP computes the latter in float16
 ROOM = 20.0  # what stays between the lowest score seen in calibration and a hidden one: e^-20
 
 
@@ -55,3 +66,15 @@ CONTRACTS = {
 def token_axis(part: str) -> int:
     """Where the tokens lie in a cache tensor."""
     return 3 if part == "key" else 2
+
+
+def state_names(kind: str, layer: int) -> tuple[str, str]:
+    """What the host gives and takes of a layer's state."""
+    return f"{PAST}{kind}_{layer}", f"{NEW}{kind}_{layer}"
+
+
+def state_shape(kind: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A state's tensor, channels last: conv (D, K - 1) and scan (H, N, P) as in the docstring."""
+    if kind == "conv":
+        return 1, shape[1], shape[0]
+    return 1, shape[1], shape[0] * shape[2]

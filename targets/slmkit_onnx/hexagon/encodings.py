@@ -54,3 +54,6 @@ def symmetric(span: Range, dtype: str = "int16") -> Encoding:
     middle = (least + most + 1) // 2
     reach = max(-span[0], span[1], SMALLEST)
     return Encoding(dtype, float(np.float32(reach / (most - middle))), middle)
+
+
+UNIT = asymmetric((0.0, 1.0))  # what softmax, sigmoid and fading give

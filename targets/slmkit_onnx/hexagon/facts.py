@@ -10,6 +10,7 @@ from typing import Any
 from slmkit.target import Artifact, Job, Mode, Tensor
 from slmkit_onnx.hexagon.calibration import Calibration
 from slmkit_onnx.hexagon.compile import graph_file, sdk_version
+from slmkit_onnx.hexagon.contract import STATES, state_shape
 from slmkit_onnx.hexagon.emission import Emitted
 from slmkit_onnx.hexagon.graphs import Value
 from slmkit_onnx.hexagon.plan import Plan
@@ -28,6 +29,10 @@ ABOUT = {
     "past_value": "cached values of layer {}",
     "new_key": "keys of these tokens in layer {}, for the host to append",
     "new_value": "values of these tokens in layer {}, for the host to append",
+    "past_conv": "what layer {}'s convolution read of the last tokens, 0 at first",
+    "past_scan": "state of layer {}, 0 at first",
+    "new_conv": "the same after these tokens, layer {}",
+    "new_scan": "state of layer {} after these tokens",
     "logits": "next-token scores",
 }
 SHARED_UNRUN = (
@@ -47,6 +52,16 @@ def artifact(
         "contract": plan.options.runtime,
         "context_length": job.context_length,
         "layers": job.spec.layers,
+        "attended": list(job.model.attended),
+        "states": [
+            {
+                "layer": each.layer,
+                "kind": each.kind,
+                "dtype": STATES[each.kind],
+                "shape": list(state_shape(each.kind, each.shape)),
+            }
+            for each in job.model.states
+        ],
         "kv_heads": job.spec.kv_heads,
         "head_width": job.spec.head_width,
         "vocabulary": job.spec.vocabulary,
@@ -135,16 +150,17 @@ def _parts(emitted: Emitted) -> list[dict[str, Any]]:
 
 
 def _between(emitted: Mapping[str, Emitted]) -> list[dict[str, Any]]:
-    """Values that pass from part to part."""
-    graphs = emitted["prefill"].graphs
-    return [
-        {
-            "name": value.integers, "dtype": value.encoding.dtype, "scale": value.encoding.scale,
-            "zero_point": value.encoding.zero_point, "shape": [1, "tokens", *value.shape[2:]],
-        }
-        for value in graphs.crossing.values()
-        if value.encoding is not None
-    ]  # fmt: skip
+    """Values that pass from part to part: integers with their encoding, or float32."""
+    found = []
+    for value in emitted["prefill"].graphs.crossing.values():
+        facts: dict[str, Any] = {"name": value.name, "dtype": "float32"}
+        if encoding := value.encoding:
+            facts = {
+                "name": value.integers, "dtype": encoding.dtype, "scale": encoding.scale,
+                "zero_point": encoding.zero_point,
+            }  # fmt: skip
+        found.append({**facts, "shape": [1, "tokens", *value.shape[2:]]})
+    return found
 
 
 def _tensors(emitted: Mapping[str, Emitted], side: str) -> tuple[Tensor, ...]:

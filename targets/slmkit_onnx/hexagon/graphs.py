@@ -27,7 +27,8 @@ class Value:
     """A tensor of the graph.
 
     ``name``: as float32, before it is quantized. ``integers``: the quantized tensor, if there is
-    one. ``key``: the value whose calibrated range holds for it. ``part``: who makes it.
+    one. ``key``: the value whose calibrated range holds for it. ``part``: who makes it. ``real``:
+    never quantized, so that HTP computes it in float16.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Value:
     part: int
     encoding: Encoding | None = None
     integers: str = ""
+    real: bool = False
 
     @property
     def read_as(self) -> str:
@@ -74,31 +76,64 @@ class StaticGraphs:
 
     def op(
         self, op: str, inputs: Sequence[Value | str], name: str, shape: tuple[int, ...],
-        like: Value | None = None, fixed: Encoding | None = None, key: str = "", **facts: Any,
+        like: Value | None = None, fixed: Encoding | None = None, key: str = "",
+        real: bool = False, **facts: Any,
     ) -> Value:  # fmt: skip
-        """One op with one output. Its encoding: as ``like``, ``fixed``, or calibrated (``key``)."""
-        return self.ops(op, inputs, [name], shape, like, fixed, key, **facts)[0]
+        """One op with one output: as ``like``, encoded as ``fixed`` or calibrated, or ``real``."""
+        return self.ops(op, inputs, [name], shape, like, fixed, key, real=real, **facts)[0]
 
     def ops(
         self, op: str, inputs: Sequence[Value | str], names: list[str], shape: tuple[int, ...],
         like: Value | None = None, fixed: Encoding | None = None, key: str = "",
-        shapes: Sequence[tuple[int, ...]] = (), **facts: Any,
+        shapes: Sequence[tuple[int, ...]] = (), real: bool = False, **facts: Any,
     ) -> list[Value]:  # fmt: skip
         """One op with several outputs, of one shape or of ``shapes``."""
+        real = like.real if like else real
         read = [self.read(each) if isinstance(each, Value) else each for each in inputs]
         self.graph.nodes_out(op, read, names, **facts)
         values = []
         for name, each in zip(names, shapes or [shape] * len(names), strict=True):
             ranged = like.key if like else key or name
-            encoding = like.encoding if like else self._encoding(ranged, fixed)
-            value = Value(name, each, ranged, self.current, encoding, f"{name}.q")
+            encoding = like.encoding if like else None if real else self._encoding(ranged, fixed)
+            value = Value(name, each, ranged, self.current, encoding, f"{name}.q", real)
             self._quantize(value)
             self._dequantize(value)
             values.append(value)
-            if self.exposed is not None and ranged == name and fixed is None:
+            if self.exposed is not None and ranged == name and fixed is None and not real:
                 self.exposed.append(name)
                 self.graph.output(name, each)
         return values
+
+    def reshaped(self, x: Value, shape: tuple[int, ...]) -> Value:
+        """The same integers under another shape."""
+        if x.shape == shape:
+            return x
+        label = "x".join(map(str, shape))
+        target = self.graph.constant(f"shape.{label}", shape)
+        return self.op("Reshape", [x, target], f"{x.name}.as.{label}", shape, like=x)
+
+    def turned(self, x: Value, order: tuple[int, ...]) -> Value:
+        """The same integers with other axes."""
+        shape = tuple(x.shape[axis] for axis in order)
+        name = f"{x.name}.turned.{''.join(map(str, order))}"
+        return self.op("Transpose", [x], name, shape, like=x, perm=order)
+
+    def apart(self, x: Value, widths: Sequence[int], at: str, axis: int = -1) -> list[Value]:
+        """Parts of one axis; the same integers."""
+        label, axis = ".".join(map(str, widths)), axis % len(x.shape)
+        sizes = self.graph.constant(f"widths.{label}", list(widths))
+        names = [f"{at}.part.{number}" for number in range(len(widths))]
+        shapes = [(*x.shape[:axis], width, *x.shape[axis + 1 :]) for width in widths]
+        return self.ops("Split", [x, sizes], names, x.shape, x, shapes=shapes, axis=axis)
+
+    def regridded(self, x: Value, name: str, encoding: Encoding | None) -> Value:
+        """The same numbers as integers of another encoding."""
+        if self.ranges is None or encoding is None:
+            return x
+        new = Value(name, x.shape, x.key, self.current, encoding, f"{name}.q")
+        self._quantize(new, self.read(x))
+        self._dequantize(new)
+        return new
 
     def read(self, value: Value) -> str:
         """The float32 tensor to read in the current part; fetched from its part if needed."""
@@ -113,11 +148,14 @@ class StaticGraphs:
     def input(
         self, name: str, shape: tuple[int, ...], encoding: Encoding | None, integers: bool = False
     ) -> Value:
-        """What the host gives: float32 that the graph quantizes, or ``integers`` themselves."""
+        """What the host gives: float32 that the graph quantizes, or ``integers`` themselves.
+
+        Without an encoding it is real.
+        """
         if name not in self.inputs:
             form = None if self.ranges is None else encoding
             self.inputs[name] = Value(
-                name, shape, name, HOST, form, name if integers else f"{name}.q"
+                name, shape, name, HOST, form, name if integers else f"{name}.q", not encoding
             )
         return self.inputs[name]
 
@@ -153,11 +191,13 @@ class StaticGraphs:
         self.graph.output(name, value.shape)
         self.outputs[name] = Value(name, value.shape, value.key, self.current)
 
-    def constant(self, name: str, array: Floats, like: Value | None = None) -> Value:
-        """Numbers of the model that meet activations: uint16 in the quantized form."""
-        if self.ranges is None:
+    def constant(
+        self, name: str, array: Floats, like: Value | None = None, real: bool = False
+    ) -> Value:
+        """Numbers of the model that meet activations: uint16 in the quantized form, or ``real``."""
+        if self.ranges is None or real:
             self.graph.floats(name, array)
-            return Value(name, array.shape, name, self.current)
+            return Value(name, array.shape, name, self.current, real=real)
         own = asymmetric((float(array.min()), float(array.max())))
         encoding = like.encoding if like and like.encoding else own
         value = Value(name, array.shape, name, self.current, encoding, f"{name}.q")

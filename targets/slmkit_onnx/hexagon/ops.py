@@ -12,14 +12,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from slmkit.ops import Attention, Ops, Rope, Routing
+from slmkit.ops import Attention, Ops, Rope, Routing, Scan
 from slmkit.parts import unit_of
-from slmkit_onnx.hexagon.attention import BOTH_WAYS, UNIT, AttentionWriter
-from slmkit_onnx.hexagon.encodings import asymmetric
+from slmkit_onnx.hexagon.attention import BOTH_WAYS, AttentionWriter
+from slmkit_onnx.hexagon.encodings import UNIT, asymmetric
 from slmkit_onnx.hexagon.graphs import StaticGraphs, Value
 from slmkit_onnx.hexagon.routing import routed
+from slmkit_onnx.hexagon.scan import ScanWriter
 from slmkit_onnx.hexagon.weights import WeightWriter
 
+LEAST = 1e-4  # that a token is divided by: a normal number of float16
 TAP = "tap."  # prefix of the outputs of a debug build
 
 
@@ -33,6 +35,7 @@ class HexagonOps(Ops[Value]):
         self.graphs = graphs
         self.weights = weights
         self.attention = attention
+        self.scans = ScanWriter(graphs)
         self.embedded = embedded  # the table lies in the graph
         self.debug = debug
         self.place = "layer.0"  # of which unit the values are, for their names
@@ -55,31 +58,31 @@ class HexagonOps(Ops[Value]):
 
     def linear(self, x: Value, name: str, width: int, bias: bool = False) -> Value:
         self._enter(name)
+        if x.real:
+            return self._scaled_linear(x, name, width, bias)
         x = self._filled(x, self.weights.inputs_of(name))
         weight = self.weights.matrix(self.graphs.graph, name)
         shape = (*x.shape[:-1], width)
         product = self.graphs.op("MatMul", [x, weight], f"{name}.product", shape)
-        if not bias:
-            return product
-        term = self.graphs.constant(f"{name}.bias", self.weights.vector(f"{name}.bias"))
-        return self.graphs.op("Add", [product, term], f"{name}.biased", shape)
+        return self._biased(product, name) if bias else product
 
     def rms_norm(self, x: Value, name: str, eps: float) -> Value:
         self._enter(name)
-        gain = self.graphs.constant(f"{name}.weight", self.weights.vector(f"{name}.weight"))
-        flat = self.attention.reshaped(x, (1, math.prod(x.shape[:-1]), x.shape[-1]))
+        vector = self.weights.vector(f"{name}.weight")
+        gain = self.graphs.constant(f"{name}.weight", vector, real=x.real)
+        flat = self.graphs.reshaped(x, (1, math.prod(x.shape[:-1]), x.shape[-1]))
         normed = self.graphs.op(
             "RMSNormalization", [flat, gain], f"{name}.normed", flat.shape, axis=-1, epsilon=eps
         )
-        return self.attention.reshaped(normed, x.shape)
+        return self.graphs.reshaped(normed, x.shape)
 
     def split(self, x: Value, widths: Sequence[int]) -> tuple[Value, ...]:
-        return tuple(self.attention.apart(x, widths, self._new("split")))
+        return tuple(self.graphs.apart(x, widths, self._new("split")))
 
     def split_heads(self, x: Value, heads: int) -> Value:
         """[1, T, H * d] -> [1, H, T, d]"""
         apart = (1, self.attention.window.tokens, heads, x.shape[-1] // heads)
-        return self.attention.turned(self.attention.reshaped(x, apart), (0, 2, 1, 3))
+        return self.graphs.turned(self.graphs.reshaped(x, apart), (0, 2, 1, 3))
 
     def rope(self, x: Value, rope: Rope) -> Value:
         return self.attention.rotated(x, rope, self._new("rope"))
@@ -88,15 +91,17 @@ class HexagonOps(Ops[Value]):
         return self.attention.attend(q, k, v, layer, kind, self._new("attention"))
 
     def add(self, x: Value, y: Value) -> Value:
-        return self.graphs.op("Add", [x, y], self._new("add"), x.shape)
+        real = x.real or y.real
+        return self.graphs.op("Add", [x, y], self._new("add"), x.shape, real=real)
 
     def mul(self, x: Value, y: Value) -> Value:
-        return self.graphs.op("Mul", [x, y], self._new("mul"), x.shape)
+        real = x.real or y.real
+        return self.graphs.op("Mul", [x, y], self._new("mul"), x.shape, real=real)
 
     def scale(self, x: Value, by: float) -> Value:
         at = self._new("scale")
-        factor = self.graphs.constant(f"{at}.by", np.array([by], np.float32))
-        return self.graphs.op("Mul", [x, factor], at, x.shape)
+        factor = self.graphs.constant(f"{at}.by", np.array([by], np.float32), real=x.real)
+        return self.graphs.op("Mul", [x, factor], at, x.shape, real=x.real)
 
     def sigmoid(self, x: Value) -> Value:
         return self.graphs.op("Sigmoid", [x], self._new("sigmoid"), x.shape, fixed=UNIT)
@@ -117,10 +122,53 @@ class HexagonOps(Ops[Value]):
         one = self.graphs.op("Slice", [weights, *bounds], f"{at}.weight", shape, like=weights)
         return self.graphs.op("Mul", [x, one], at, x.shape)
 
+    def shift(self, x: Value, name: str) -> Value:
+        term = self.graphs.constant(name, self.weights.vector(name))
+        return self.graphs.op("Add", [x, term], self._new("shifted"), x.shape)
+
+    def softplus(self, x: Value) -> Value:
+        return self.scans.softplus(x, self._new("softplus"))
+
+    def conv(self, x: Value, name: str, kernel: int, layer: int, bias: bool) -> Value:
+        weight = self.weights.vector(f"{name}.weight").reshape(-1, kernel)
+        found = self.scans.convolved(x, weight, layer, self._new("conv"))
+        return self.shift(found, f"{name}.bias") if bias else found
+
+    def scan(self, x: Value, step: Value, b: Value, c: Value, layer: int, kind: Scan) -> Value:
+        decay, skip = (self.weights.vector(f"{kind.at}.{name}") for name in ("A_log", "D"))
+        at, scanned = self._new("scan"), self.scans.scanned_by_head
+        if kind.by_number:
+            decay, scanned = decay.reshape(kind.heads, kind.state), self.scans.scanned_by_number
+        given = scanned(x, step, b, c, decay, layer, at)
+        whole = np.repeat(skip, x.shape[-1] // kind.heads)
+        through = self.mul(x, self.graphs.constant(f"{kind.at}.D", whole))
+        return self.add(given, through)
+
     def tap(self, x: Value, name: str) -> Value:
         if self.debug and self.graphs.ranges is None:
             self.graphs.final(x, TAP + name)
         return x
+
+    def _scaled_linear(self, x: Value, name: str, width: int, bias: bool) -> Value:
+        """A linear of a real value: each token divided by its greatest number, and multiplied by
+        it afterwards, so that small tokens keep as many bits as large ones."""
+        op, column = self.graphs.op, (*x.shape[:-1], 1)
+        axes = self.graphs.graph.constant("axes.-1", [-1])
+        size = op("Abs", [x], f"{name}.size", x.shape, real=True)
+        most = op("ReduceMax", [size, axes], f"{name}.most", column, real=True, keepdims=1)
+        least = self.graphs.constant(f"{name}.least", np.array([LEAST], np.float32), real=True)
+        factor = op("Max", [most, least], f"{name}.factor", column, real=True)
+        share = op("Div", [x, factor], f"{name}.share", x.shape, fixed=BOTH_WAYS)
+        product = self.linear(share, name, width)
+        whole = op("Mul", [product, factor], f"{name}.whole", product.shape, real=True)
+        return self._biased(whole, name) if bias else whole
+
+    def _biased(self, product: Value, name: str) -> Value:
+        vector = self.weights.vector(f"{name}.bias")
+        term = self.graphs.constant(f"{name}.bias", vector, real=product.real)
+        return self.graphs.op(
+            "Add", [product, term], f"{name}.biased", product.shape, real=product.real
+        )
 
     def _enter(self, weight: str) -> None:
         """Values from here on belong to the unit of this weight, whatever the parts are."""

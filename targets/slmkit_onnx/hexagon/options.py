@@ -34,6 +34,10 @@ OPS = frozenset(
         "gelu_tanh",
         "route",
         "weigh",
+        "shift",
+        "softplus",
+        "conv",
+        "scan",
     }
 )  # fmt: skip - words of the vocabulary that were run on HTP's emulator
 
@@ -86,6 +90,11 @@ def problems(model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, A
     if OPTIONS["soc"].fits(values.get("soc", ())):
         found += [why for name in values.get("soc", ()) if (why := socs.refused(name))]
     found += [f"HTP has no form of the op {op}" for op in sorted(set(model.ops) - OPS)]
+    if model.states and values.get("runtime") == "genai":
+        found.append(
+            "artifacts.hexagon.runtime: genai's decoder-pipeline keeps keys and values alone, and "
+            "this model has states; use runtime: slmkit"
+        )
     found += _weights_refused(model, schemes)
     if not found:
         found += _too_large(model, schemes, read(values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,10 @@ from slmkit_onnx.hexagon import options
 from slmkit_onnx.hexagon.compile import KINDS
 from slmkit_onnx.hexagon.parts import TABLE_LIMIT
 
+# Numbers that a scan holds for all tokens of a chunk: with 393,216 (16 tokens of Mamba of 130 M)
+# graphs compile for V73 to V81, with twice as many QNN finds no memory for them (error 1002).
+SCANNED = 400_000
+LONGEST = 32  # tokens of a chunk of Mamba: more steps of joining than it saves
 EMULATED = 32_000_000  # parameters: beyond, a decode step on the emulator takes seconds
 
 
@@ -35,7 +40,7 @@ class Plan:
 def make_plan(job: Job) -> Plan:
     """Windows and parts, from sizes alone."""
     chosen = options.read(job.options)
-    chunk = max(2, min(job.prefill_chunk, job.context_length // 2))
+    chunk = max(2, min(_most(job), job.context_length // 2))
     sizes = options.sizes_of(job.model, job.codes.schemes)
     return Plan(
         chosen,
@@ -45,3 +50,9 @@ def make_plan(job: Job) -> Plan:
         job.model.parameters <= EMULATED,
         job.spec.vocabulary * job.spec.width * 2,
     )  # fmt: skip
+
+
+def _most(job: Job) -> int:
+    """Tokens of a chunk: fewer where every channel has a state of its own (P is 1)."""
+    sizes = [math.prod(each.shape) for each in job.model.states if each.shape[2:] == (1,)]
+    return min([job.prefill_chunk, *(min(LONGEST, SCANNED // size) for size in sizes)])

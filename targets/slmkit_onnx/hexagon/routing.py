@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from slmkit.ops import Routing
-from slmkit_onnx.hexagon.attention import UNIT
+from slmkit_onnx.hexagon.encodings import UNIT
 from slmkit_onnx.hexagon.graphs import StaticGraphs, Value
 
 
@@ -18,7 +18,7 @@ def routed(graphs: StaticGraphs, scores: Value, routing: Routing, at: str) -> Va
     _, tokens, count = scores.shape
     square = (1, tokens, count, count)
     one, other = (
-        _reshaped(graphs, scores, shape) for shape in ((1, tokens, 1, count), (1, tokens, count, 1))
+        graphs.reshaped(scores, shape) for shape in ((1, tokens, 1, count), (1, tokens, count, 1))
     )
     higher = graphs.op("Sub", [one, other], f"{at}.higher", square)
     signs = graphs.op("Sign", [higher], f"{at}.signs", square)
@@ -35,12 +35,6 @@ def routed(graphs: StaticGraphs, scores: Value, routing: Routing, at: str) -> Va
     last = graphs.graph.constant("axes.2", [2])
     total = graphs.op("ReduceSum", [kept, last], f"{at}.total", (1, tokens, 1), keepdims=1)
     return graphs.op("Div", [kept, total], f"{at}.share", scores.shape, fixed=UNIT)
-
-
-def _reshaped(graphs: StaticGraphs, x: Value, shape: tuple[int, ...]) -> Value:
-    label = "x".join(map(str, shape))
-    target = graphs.graph.constant(f"shape.{label}", shape)
-    return graphs.op("Reshape", [x, target], f"{x.name}.as.{label}", shape, like=x)
 
 
 def _bounds(graphs: StaticGraphs) -> list[str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from slmkit.host import StaticRunner, Window, slots
 from slmkit.ops import Floats, Rope
 from slmkit.target import Artifact
-from slmkit_onnx.hexagon.contract import CONTRACTS, token_axis
+from slmkit_onnx.hexagon.contract import CONTRACTS, NEW, PAST, token_axis
 from slmkit_onnx.hexagon.emission import EMBED, EXACT_EMBEDS
 from slmkit_onnx.hexagon.host import Host
 from slmkit_onnx.hexagon.ops import TAP
@@ -41,37 +41,43 @@ class Chain:
 
 
 class Cache:
-    """All keys and values of one sequence, as they came out, oldest first."""
+    """Of one sequence: all keys and values as they came out, oldest first; the states."""
 
     def __init__(self, facts: Any, floats: bool) -> None:
         self.facts = facts
         self.contract = CONTRACTS[facts["contract"]]
         self.floats = floats
         self.buffers: Arrays = {}
+        self.states: Arrays = {}
         self.reset()
 
     def reset(self) -> None:
         """Forget everything: zeros, in the integers' sense."""
         size = (self.facts["kv_heads"], self.facts["head_width"], self.facts["context_length"])
-        for layer in range(self.facts["layers"]):
+        dtype = np.float32 if self.floats else self.contract.cache
+        for layer in self.facts["attended"]:
             for part in ("key", "value"):
                 shape = self.contract.cache_shape(part, *size)
                 zero = 0 if self.floats or self.contract.cache != "uint8" else 128
-                dtype = np.float32 if self.floats else self.contract.cache
                 self.buffers[f"{part}_{layer}"] = np.full(shape, zero, dtype)
+        for each in self.facts["states"]:
+            kept = np.float32 if self.floats else each["dtype"]
+            self.states[f"{each['kind']}_{each['layer']}"] = np.zeros(each["shape"], kept)
 
     def past(self, length: int, window: Window) -> Arrays:
         """The graph's past inputs when ``length`` tokens are known."""
-        return {
-            f"past_{name}": np.ascontiguousarray(self._slots(name, buffer, length, window.past))
+        keys_and_values = {
+            f"{PAST}{name}": np.ascontiguousarray(self._slots(name, buffer, length, window.past))
             for name, buffer in self.buffers.items()
         }
+        return keys_and_values | {f"{PAST}{name}": state for name, state in self.states.items()}
 
     def append(self, found: Arrays, length: int, tokens: int) -> None:
-        """Keep the new keys and values of ``tokens`` real tokens."""
+        """Keep the new states, and the new keys and values of ``tokens`` real tokens."""
+        self.states = {name: found[f"{NEW}{name}"] for name in self.states}
         for name, buffer in self.buffers.items():
             axis = token_axis(name.partition("_")[0])
-            new = found[f"new_{name}"]
+            new = found[f"{NEW}{name}"]
             room = new.shape[axis] - tokens
             real = slice(room, None) if self.contract.slides else slice(0, tokens)
             target = [slice(None)] * 4
@@ -99,7 +105,7 @@ class HexagonRunner(StaticRunner):
         self.runtime = runtime
         self.context_length = facts["context_length"]
         self.chains = chains
-        self.sizes = tuple(chains)
+        self.sizes, self.whole_chunks = tuple(chains), bool(facts["states"])
         self.floats = floats
         ropes = [Rope(tuple(each["frequencies"]), each["magnitude"]) for each in facts["ropes"]]
         contract = CONTRACTS[facts["contract"]]

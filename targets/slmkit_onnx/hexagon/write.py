@@ -30,7 +30,7 @@ from slmkit_onnx.hexagon.socs import SOCS
 
 Progress = Callable[[int, int], None]
 FLOAT, CHECK = "float.", "check."  # prefixes of files that serve parity only
-RUN = 256  # tokens of a calibration run: longer ones gained nothing
+RUN = 256  # tokens of a calibration run: longer ones gained nothing; of scans alone, a chunk
 CALIBRATE, EMIT = 0.3, 0.4  # shares of the progress after these steps
 
 
@@ -38,8 +38,9 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     """The whole artifact; ``folder`` is empty before."""
     plan, data = make_plan(job), DataFile(DATA)
     asked = plan.options
+    run = min(job.context_length, RUN) if job.model.attended else plan.windows["prefill"].tokens
     heard = listen(
-        job, min(job.context_length, RUN), asked.tokens, asked.range != "minmax", data, folder,
+        job, run, asked.tokens, asked.range != "minmax", data, folder,
         lambda done, total: progress(int(1000 * CALIBRATE * done / max(total, 1)), 1000),
     )  # fmt: skip
     calibration = heard.choose(asked.range, asked.margin)
