@@ -16,7 +16,7 @@ from slmkit_onnx.hexagon.parts import TABLE_LIMIT
 # Numbers that a scan holds for all tokens of a chunk: with 393,216 (16 tokens of Mamba of 130 M)
 # graphs compile for V73 to V81, with twice as many QNN finds no memory for them (error 1002).
 SCANNED = 400_000
-LONGEST = 32  # tokens of a chunk of Mamba: more steps of joining than it saves
+LONGEST = 32  # tokens of a chunk of Mamba, at most: twice as many are one more joining of them all
 EMULATED = 32_000_000  # parameters: beyond, a decode step on the emulator takes seconds
 
 

@@ -1,8 +1,9 @@
 """Layers that scan, all tokens of a chunk at once, in the forms that HTP computes exactly enough.
 
-What a scan adds up differs a hundredfold from token to token and from channel to channel: with one
-scale for all, 16-bit integers kept 20 to 45 dB of it. So steps, scans and what is made of them are
-``real``, float16 on HTP. There 1 - loss keeps of a slow decay what e^x would lose.
+What a scan adds up differs a hundredfold from token to token and from channel to channel: 16-bit
+integers of one scale kept 41 to 57 dB of a state, and 15 to 36 dB of tiny models' logits. So steps,
+scans and what is made of them are ``real``, float16 on HTP. There 1 - loss keeps of a slow decay
+what e^x would lose.
 
 Chunks are whole: a token that only fills a chunk up would go into the state like any other.
 """
