@@ -34,7 +34,7 @@ class AttentionWriter:
         groups, share = spec.kv_heads, spec.heads // spec.kv_heads
         flat = (1, groups, share * tokens, spec.head_width)
         heads = (1, spec.heads, tokens, self.window.total)
-        keys = self._cached(graphs.turned(k, (0, 1, 3, 2)), "key", layer)
+        keys = self._cached(graphs.turned(self._apart(k), (0, 1, 3, 2)), "key", layer)
         values = self._cached(v, "value", layer)
         scale = graphs.constant(f"{at}.scale", np.array([kind.scale], np.float32))
         scaled = graphs.op("Mul", [graphs.reshaped(q, flat), scale], f"{at}.scaled", flat)
@@ -61,6 +61,16 @@ class AttentionWriter:
         low = graphs.op("Sub", [ac, bs], f"{at}.low", half, key=at)
         high = graphs.op("Add", [bc, as_], f"{at}.high", half, key=at)
         return graphs.op("Concat", [low, high, *still], at, x.shape, axis=-1)
+
+    def _apart(self, k: Value) -> Value:
+        """Keys as they are. Where no rope lies between, ONNX Runtime joins the two turns of keys,
+        moves them behind the rounding to the cache, and HTP refuses what comes out (QNN's error
+        3110): a shape between them keeps them apart."""
+        if self.spec.ropes:
+            return k
+        one, groups, tokens, width = k.shape
+        flat = self.graphs.reshaped(k, (one, groups * tokens, width))
+        return self.graphs.reshaped(flat, k.shape)
 
     def _capped(self, scores: Value, cap: float | None, at: str) -> Value:
         """cap * tanh(scores / cap); the calibrated range of the scores ends as ``.scores`` do."""
