@@ -22,7 +22,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "targets")]
 
-from planned_files import beside, compared, model_of  # noqa: E402
+from planned_files import compared, good, model_of  # noqa: E402
 from random_checkpoint import make  # noqa: E402
 
 from slmkit.forecast import forecast  # noqa: E402
@@ -99,7 +99,7 @@ def checked(config: Path, target: str, asked: argparse.Namespace) -> dict[str, A
             found[f"{each.artifact} {file.name}"] = {
                 "planned": file.planned, "actual": file.actual,
                 "more %": round(100 * excess / file.planned, 2) if file.planned else None,
-                "good": 0 < file.planned <= file.actual <= file.planned + beside(file.name, model),
+                "good": good(file, model),
             }  # fmt: skip
         shutil.rmtree(request.out)
     shutil.rmtree(folder)
