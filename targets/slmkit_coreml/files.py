@@ -8,7 +8,8 @@ from typing import Any
 from slmkit.quant.codes import Scheme
 from slmkit.target import Model, WeightFile
 from slmkit_coreml.embedding import table_files
-from slmkit_coreml.options import plan_chunks, read, table_bytes, unit_sizes
+from slmkit_coreml.options import Form, plan_chunks, read, table_bytes, unit_sizes
+from slmkit_coreml.sizes import matrix_bytes
 
 
 def package_name(number: int, chunks: int) -> str:
@@ -24,6 +25,8 @@ def weight_files(
     sizes = unit_sizes(model, schemes, form)
     chunks = plan_chunks(model, schemes, form, context_length)
     beside = table_bytes(model, context_length) if form.self_contained else 0
+    if len(chunks) == 1:
+        beside -= shared_bytes(model, schemes, form)
     packages = [
         WeightFile(
             package_name(number, len(chunks)), chunk.bytes_of(sizes) + beside, chunk.about(layers)
@@ -38,3 +41,15 @@ def weight_files(
         for name, size in table_files(model.shapes[table], schemes[table]).items()
     ]
     return [*packages, *tables]
+
+
+def shared_bytes(model: Model, schemes: Mapping[str, Scheme], form: Form) -> int:
+    """What one package holds once, although two units are counted with it: in the GPU's layout, the
+    table that is looked up in and is the head too."""
+    if not form.self_contained or form.layout.name != "gpu":
+        return 0
+    total = 0
+    for name in model.looked_up & model.multiplied:
+        rows, width = model.shapes[name]
+        total += matrix_bytes(rows, width, schemes[name])
+    return total

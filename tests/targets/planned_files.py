@@ -70,7 +70,8 @@ def compared(request: Request, planned: Expected) -> list[Compared]:
         write_params(definition_for(job), job, folder / PARAMS)
     else:
         artifact = find_backend(planned.artifact).emit(job, folder, lambda done, total: None)
-        cache = [Compared(CACHE, planned.memory.kv_cache, cache_bytes(artifact))]
+        if inputs := cache_bytes(artifact):  # else the package keeps its cache
+            cache = [Compared(CACHE, planned.memory.kv_cache, inputs)]
     sizes = {file.name: file.size for file in planned.files}
     found = {path.relative_to(folder).as_posix(): path for path in _with_weights(folder)}
     return cache + [

@@ -8,7 +8,7 @@ from typing import Any
 
 from slmkit.quant.codes import Scheme
 from slmkit.target import Artifact, Job, Model, Runner, WeightFile
-from slmkit_onnx.hexagon import options, parts
+from slmkit_onnx.hexagon import files, options, parts
 
 VERSION = 2
 KV_BYTES = 2  # int16
@@ -29,8 +29,6 @@ def weight_files(
     model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, Any], context_length: int
 ) -> list[WeightFile]:
     """What the graphs share, and a binary for each chip and part."""
-    from slmkit_onnx.hexagon import files
-
     return files.weight_files(model, schemes, values)
 
 
