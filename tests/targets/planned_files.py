@@ -32,8 +32,8 @@ PAGE = 4096  # bytes: where tensors of ONNX's data file start
 BESIDE = {
     "_qnn.bin": (16_000, 0, 0, 0.02),  # two compiled graphs; HTP's tiles fill weights up
     ".mlpackage": (8_000, 0, 0, 0),  # a program of two functions
-    ".tflite": (12_000, 0, 0, 0),  # the graphs of two signatures
-    ".litertlm": (12_000, 0, 20, 0),  # and a tokenizer, packed, with a name for every id
+    ".tflite": (4_000, 0, 0, 0),  # the graphs of two signatures
+    ".litertlm": (4_000, 0, 20, 0),  # and a tokenizer, packed, with a name for every id
     # Of a weight up to four tensors, each from a page on; zero points of hexagon, once a shape.
     ".data": (0, 4 * PAGE, 0, 0.005),
     ".bin": (0, 0, 0, 0),
