@@ -23,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "targets")]
 
 from planned_files import compared, good, model_of  # noqa: E402
-from random_checkpoint import make  # noqa: E402
+from random_checkpoint import completed, make  # noqa: E402
 
 from slmkit.forecast import forecast  # noqa: E402
 from slmkit.models.config import read_config  # noqa: E402
@@ -31,25 +31,6 @@ from slmkit.plan import Request  # noqa: E402
 
 SOC = "sm8650"
 LIMIT = 10**11  # bytes of memory: the plan is asked for whatever the model needs
-# Constants that some published lists of facts leave out; no size depends on them.
-UNSTATED = {
-    "granitemoe": {
-        "embedding_multiplier": 12.0, "attention_multiplier": 0.015625,
-        "residual_multiplier": 0.22, "logits_scaling": 6.0, "rms_norm_eps": 1e-6,
-        "max_position_embeddings": 4096,
-    },
-    "granite": {"max_position_embeddings": 4096},
-}  # fmt: skip
-
-
-def completed(config: Path, folder: Path, **changes: Any) -> Path:
-    """A config.json in a folder of its own, with what the list of facts left out."""
-    values = json.loads(config.read_text(encoding="utf-8"))
-    values = {**UNSTATED.get(values["model_type"], {}), **values, **changes}
-    folder.mkdir(parents=True)
-    path = folder / "config.json"
-    path.write_text(json.dumps(values, indent=1), encoding="utf-8")
-    return path
 
 
 def cut(values: dict[str, Any], layers: int) -> dict[str, Any]:

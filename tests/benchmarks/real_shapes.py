@@ -21,10 +21,9 @@ from typing import Any
 import yaml
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "targets")]
+sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from plans import completed  # noqa: E402
-from random_checkpoint import make  # noqa: E402
+from random_checkpoint import completed, make  # noqa: E402
 from watching import stages_of  # noqa: E402
 
 from slmkit.forecast import Forecast, forecast  # noqa: E402
