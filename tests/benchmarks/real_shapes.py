@@ -1,7 +1,7 @@
 """Whole builds of real shapes: seconds by stage, memory, sizes beside the plan, parity.
 
 python tests/benchmarks/real_shapes.py FOLDER CONFIG... [--target android,ios] [--artifacts ort,...]
-    [--context 512] [--most 2100]
+    [--context 512] [--soc sm8650] [--most 2100]
 
 FOLDER is for what is made in between, and empty again afterwards. For each config.json a checkpoint
 of random weights is made and built with all artifacts of each target that its family has, in the
@@ -49,10 +49,11 @@ def loosened(folder: Path) -> Path:
 
 def built(planned: Forecast, artifacts: list[str], request: Request, most: float) -> dict[str, Any]:
     """One build, without a cache."""
+    more = ["--soc", ",".join(request.socs)] if request.socs and "hexagon" in artifacts else []
     command = [
         sys.executable, "-m", "slmkit", "build", "--target", request.target, "--no-cache", "--json",
         "--model", str(request.model), "--recipe", request.recipe, "--out", str(request.out),
-        "--context", str(request.context), "--artifacts", ",".join(artifacts),
+        "--context", str(request.context), "--artifacts", ",".join(artifacts), *more,
     ]  # fmt: skip
     report = request.out.with_suffix(".json")
     with report.open("wb") as out:
@@ -102,6 +103,7 @@ def main() -> None:
     parser.add_argument("--target", default="android,ios")
     parser.add_argument("--artifacts", default="ort,hexagon,litert,mlc,coreml")
     parser.add_argument("--context", type=int, default=512)
+    parser.add_argument("--soc", help="chips [default: the recipe's]")
     parser.add_argument("--most", type=float, default=2100, help="seconds of a build")
     asked = parser.parse_args()
     for config in asked.configs:
@@ -109,7 +111,10 @@ def main() -> None:
         make(completed(config, folder / "config"), folder / "model")
         recipe = loosened(folder)
         for target in asked.target.split(","):
-            request = Request(folder / "model", target, str(recipe), folder / target, asked.context)
+            socs = tuple(asked.soc.split(",")) if asked.soc and target == "android" else ()
+            request = Request(
+                folder / "model", target, str(recipe), folder / target, asked.context, socs=socs
+            )
             planned = forecast(request)
             refused = {each.artifact: each.refused for each in planned.artifacts if each.refused}
             chosen = [each.artifact for each in planned.artifacts if not each.refused]

@@ -17,6 +17,7 @@ from typing import IO, Any
 import psutil
 
 STAGE = "slmkit: "  # before a stage's name on stderr
+EVERY = 0.05  # seconds between two looks at the tree
 
 
 def watched(command: list[str], **options: Any) -> dict[str, float]:
@@ -39,7 +40,7 @@ def tried(
 
     def sample() -> None:
         root = psutil.Process(process.pid)
-        while not done.wait(0.02):
+        while not done.wait(EVERY):
             sizes = [_resident(each) for each in _family(root)]
             found["tree_gb"] = max(found["tree_gb"], sum(sizes) / 1e9)
             if time.monotonic() - begun > most:
