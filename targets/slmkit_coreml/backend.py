@@ -6,10 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from slmkit.target import Artifact, Job, Runner
+from slmkit_coreml.files import weight_files
 from slmkit_coreml.options import problems
 from slmkit_coreml.sizes import matrix_bytes as weight_bytes
 
-__all__ = ["CALIBRATED", "KV_BYTES", "VERSION", "emit", "open_runner", "problems", "weight_bytes"]
+__all__ = [
+    "CALIBRATED", "KV_BYTES", "VERSION", "emit", "open_runner", "problems", "weight_bytes",
+    "weight_files",
+]  # fmt: skip
 
 VERSION = 4
 KV_BYTES = 2  # float16

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmkit.ops import Floats
-from slmkit.quant.codes import CodesFile, group_of
+from slmkit.quant.codes import CodesFile, Scheme, group_of
 
 FILE, SCALES, PALETTES = "embedding.bin", "embedding.scales.bin", "embedding.palettes.bin"
 ROWS = 4096  # rows written at a time
@@ -47,6 +47,17 @@ def _block(codes: CodesFile, name: str, rows: slice) -> NDArray[Any]:
         return codes.codes(name, rows).signed[:, : codes.shapes[name][1]]
     halves: NDArray[Any] = codes.rows(f"{name}.weight", rows).astype("<f2")
     return halves
+
+
+def table_files(shape: tuple[int, ...], scheme: Scheme) -> dict[str, int]:
+    """Bytes of each file that ``write_embedding`` writes for a table."""
+    rows, width = shape
+    if scheme.encoding == "palette":
+        groups = -(-rows // (scheme.group_rows or rows))
+        return {FILE: rows * width, PALETTES: groups * (2 << (scheme.bits or 8))}
+    if scheme.bits != 8:
+        return {FILE: rows * width * 2}
+    return {FILE: rows * width, SCALES: rows * -(-width // group_of(scheme, width)) * 2}
 
 
 class Embedding:

@@ -46,11 +46,6 @@ HOST = {
 }
 
 
-def package_name(number: int, chunks: int) -> str:
-    """The file of a chunk, counted from 1."""
-    return "model.mlpackage" if chunks == 1 else f"model_{number}.mlpackage"
-
-
 def borders(
     job: Job, form: Form, chunks: Sequence[Part], windows: Mapping[str, Window]
 ) -> list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:

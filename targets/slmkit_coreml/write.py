@@ -14,7 +14,8 @@ from slmkit.target import Artifact, Job, Mode
 from slmkit_coreml.contract import ALIGNMENT, state_name
 from slmkit_coreml.device import compute_plan, on_macos
 from slmkit_coreml.embedding import write_embedding
-from slmkit_coreml.facts import borders, describe, host_duties, package_name, whole_border
+from slmkit_coreml.facts import borders, describe, host_duties, whole_border
+from slmkit_coreml.files import package_name
 from slmkit_coreml.given import state_shape
 from slmkit_coreml.options import Form, plan_chunks, read
 from slmkit_coreml.program import build_program, write_package

@@ -6,9 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from slmkit.target import Artifact, Job, Runner
+from slmkit_litert.files import weight_files
 from slmkit_litert.options import problems, weight_bytes
 
-__all__ = ["CALIBRATED", "KV_BYTES", "VERSION", "emit", "open_runner", "problems", "weight_bytes"]
+__all__ = [
+    "CALIBRATED", "KV_BYTES", "VERSION", "emit", "open_runner", "problems", "weight_bytes",
+    "weight_files",
+]  # fmt: skip
 
 VERSION = 3
 KV_BYTES = 4  # float32

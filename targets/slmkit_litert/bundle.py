@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from litert_lm_builder import litertlm_builder as builder
@@ -12,8 +13,8 @@ from litert_lm_builder.runtime.proto import llm_metadata_pb2, sampler_params_pb2
 
 from slmkit.errors import BackendError
 from slmkit.target import Job, TokenFacts
+from slmkit_litert.files import BUNDLE, TASK
 
-FILE, TASK = "model.litertlm", "model.task"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of the entries of a .task: the same files give the same bytes
 TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
 # LiteRT-LM hands a message's content as a list of parts, where most templates expect text; it
@@ -34,20 +35,24 @@ TEXT_OF_PARTS = """{%- set flat = namespace(messages=[]) -%}
 """
 
 
-def pack(job: Job, model: Path, folder: Path) -> list[str]:
-    """Write the bundle, and the older ``.task`` if the recipe asks for it; the files' names."""
+def pack(job: Job, model: Path, folder: Path, names: Sequence[str]) -> None:
+    """Write those bundles that are named."""
     metadata = metadata_of(job.tokens, job.context_length).SerializeToString()
-    _pack_litertlm(job, model, metadata, folder / FILE)
-    if not job.options.get("task"):
-        return [FILE]
-    with zipfile.ZipFile(folder / TASK, "w", zipfile.ZIP_STORED) as task:
+    if BUNDLE in names:
+        _pack_litertlm(job, model, metadata, folder / BUNDLE)
+    if TASK in names:
+        _pack_task(job, model, metadata, folder / TASK)
+
+
+def _pack_task(job: Job, model: Path, metadata: bytes, out: Path) -> None:
+    """MediaPipe's older form: a zip file, nothing compressed."""
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as task:
         for name, content in (
             ("TF_LITE_PREFILL_DECODE", model.read_bytes()),
             ("TOKENIZER_MODEL", sentencepiece(job.tokens).read_bytes()),
             ("METADATA", metadata),
         ):
             task.writestr(zipfile.ZipInfo(name, EPOCH), content)
-    return [FILE, TASK]
 
 
 def _pack_litertlm(job: Job, model: Path, metadata: bytes, out: Path) -> None:

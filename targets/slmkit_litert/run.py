@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
 from slmkit.host import StaticRunner, Window
@@ -19,6 +19,7 @@ from slmkit_litert.contract import DECODE, HIDDEN, cache_names, prefill_name, st
 from slmkit_litert.weights import dequantized
 
 THREADS = 2
+KERNELS = {"float32": "LiteRT's own kernels", "shipped": "XNNPACK"}
 
 
 class LitertRunner(StaticRunner):
@@ -31,7 +32,9 @@ class LitertRunner(StaticRunner):
     def __init__(self, folder: Path, artifact: Artifact, mode: str) -> None:
         self.facts = facts = artifact.facts
         self.context_length = facts["context_length"]
-        self.runtime = f"ai-edge-litert {version('ai-edge-litert')}, XNNPACK, {mode} weights"
+        self.runtime = (
+            f"ai-edge-litert {version('ai-edge-litert')}, {KERNELS[mode]}, {mode} weights"
+        )
         self.interpreter = _opened(folder / facts["model"], mode)
         self.sizes, self.whole_chunks = (facts["prefill"], 1), bool(facts["states"])
         self.signatures = {
@@ -92,10 +95,16 @@ def mask_of(positions: NDArray[Any], total: int) -> Floats:
 
 
 def _opened(path: Path, mode: str) -> Interpreter:
-    """The file, or the same graph with its weights dequantized; mapped, the copy may then go."""
+    """The file, or the same graph with its weights dequantized; mapped, the copy may then go.
+
+    The copy runs without XNNPACK, which would pack all of it once more: 1.5 B parameters are 6 GB.
+    """
     if mode != "float32":
         return Interpreter(model_path=str(path), num_threads=THREADS)
     with tempfile.TemporaryDirectory(prefix="slmkit-") as folder:
         wide = Path(folder) / "float32.tflite"
         widen(path, wide, dequantized)
-        return Interpreter(model_path=str(wide), num_threads=THREADS)
+        return Interpreter(
+            model_path=str(wide), num_threads=THREADS,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )  # fmt: skip

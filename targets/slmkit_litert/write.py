@@ -18,11 +18,11 @@ from slmkit_litert.binding import LABEL, Binder, read_model, weights_of
 from slmkit_litert.bundle import pack
 from slmkit_litert.contract import cache_names, state_name
 from slmkit_litert.delegation import not_delegated, said
+from slmkit_litert.files import MODEL, bundles
 from slmkit_litert.options import filled_widths
 from slmkit_litert.skeleton import FILE, NAMES, skeleton, tensors_of
 from slmkit_litert.weights import bound
 
-MODEL = "model.tflite"
 NO_BUNDLE = "no .litertlm: LiteRT-LM keeps caches, and no states of layers without attention"
 # Above, every token meets, in some layer, a number on the border of two of its 256 steps, which
 # falls either way: the rounding reference is no nearer than the exact one (0.5B: 27.8, 27.0 dB).
@@ -46,12 +46,13 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
     )  # fmt: skip
     _require(job, report)
     progress(3, 4)
-    bundles = [] if job.model.states else pack(job, folder / MODEL, folder)
-    facts = {**_facts(job, prefill, report), "taps": names["taps"], "bundles": bundles}
-    if not bundles:
+    packed = bundles(job.model, job.options)
+    pack(job, folder / MODEL, folder, packed)
+    facts = {**_facts(job, prefill, report), "taps": names["taps"], "bundles": packed}
+    if not packed:
         facts["report"].append(NO_BUNDLE)
     inputs, outputs = _border(job)
-    form = "LiteRT .tflite and .litertlm" if bundles else "LiteRT .tflite"
+    form = "LiteRT .tflite and .litertlm" if packed else "LiteRT .tflite"
     return Artifact(job.artifact, version, form, modes_of(job), inputs, outputs, facts)
 
 

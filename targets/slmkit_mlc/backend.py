@@ -7,8 +7,12 @@ from pathlib import Path
 
 from slmkit.target import Artifact, Job, Runner
 from slmkit_mlc.options import problems, weight_bytes
+from slmkit_mlc.shards import weight_files
 
-__all__ = ["CALIBRATED", "KV_BYTES", "VERSION", "emit", "open_runner", "problems", "weight_bytes"]
+__all__ = [
+    "CALIBRATED", "KV_BYTES", "VERSION", "emit", "open_runner", "problems", "weight_bytes",
+    "weight_files",
+]  # fmt: skip
 
 VERSION = 3
 KV_BYTES = 2  # float16

@@ -18,10 +18,9 @@ from slmkit_mlc.handover import compile_with_mlc_llm
 from slmkit_mlc.metal import metal_present
 from slmkit_mlc.opencl import runtime
 from slmkit_mlc.options import COMPILER, chosen_gpus, library_name, quantization_of
+from slmkit_mlc.shards import PARAMS, SHARD_MB
 from slmkit_mlc.sizes import kept_by
 
-PARAMS = "params"
-SHARD_MB = 32  # of a file of parameters: what MLC's apps download at a time
 TOGETHER = 2  # libraries compiled at a time
 SLOW = 2  # golden prompts that a GPU's kernels read on a CPU
 NO_OPENCL = "no OpenCL runtime is installed: no kernel was executed (the extra opencl has one)"

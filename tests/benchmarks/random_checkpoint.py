@@ -9,6 +9,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,15 @@ from slmkit.record import Weight, record
 from tiny_models import filled, stored_layout, write_tokenizer
 
 BLOCK = 1 << 22  # numbers made at a time
+# Constants that some published lists of facts leave out; no size depends on them.
+UNSTATED = {
+    "granitemoe": {
+        "embedding_multiplier": 12.0, "attention_multiplier": 0.015625,
+        "residual_multiplier": 0.22, "logits_scaling": 6.0, "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 4096,
+    },
+    "granite": {"max_position_embeddings": 4096},
+}  # fmt: skip
 
 
 def make(config: Path, folder: Path) -> None:
@@ -43,6 +53,16 @@ def make(config: Path, folder: Path) -> None:
                 part = (rows.stop - rows.start, *shape[1:])
                 writer.put(tensor, _halves(_initial(spec, weight, random, part)), rows.start)
     write_tokenizer(folder)
+
+
+def completed(config: Path, folder: Path, **changes: Any) -> Path:
+    """A config.json in a folder of its own, with what the list of facts left out."""
+    values = json.loads(config.read_text(encoding="utf-8"))
+    values = {**UNSTATED.get(values["model_type"], {}), **values, **changes}
+    folder.mkdir(parents=True)
+    path = folder / "config.json"
+    path.write_text(json.dumps(values, indent=1), encoding="utf-8")
+    return path
 
 
 def _initial(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import subprocess
 import sys
@@ -10,13 +12,27 @@ import time
 from argparse import ArgumentParser, Namespace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
+STAGE = "slmkit: "  # before a stage's name on stderr
+EVERY = 0.05  # seconds between two looks at the tree
+
 
 def watched(command: list[str], **options: Any) -> dict[str, float]:
-    """Wall time; the largest process's peak (as ``time -v`` has it); the tree's peak, sampled."""
+    """What a command costs that must not fail."""
+    status, found = tried(command, **options)
+    if status:
+        raise SystemExit(f"{command} failed with {status}")
+    return found
+
+
+def tried(
+    command: list[str], most: float = math.inf, **options: Any
+) -> tuple[int, dict[str, float]]:
+    """The exit status, and wall time; the largest process's peak (as ``time -v`` has it); the
+    tree's peak, sampled. After ``most`` seconds all of the tree is ended."""
     begun = time.monotonic()
     process = subprocess.Popen(command, **options)
     found = {"largest_process_gb": 0.0, "tree_gb": 0.0}
@@ -24,20 +40,20 @@ def watched(command: list[str], **options: Any) -> dict[str, float]:
 
     def sample() -> None:
         root = psutil.Process(process.pid)
-        while not done.wait(0.02):
+        while not done.wait(EVERY):
             sizes = [_resident(each) for each in _family(root)]
             found["tree_gb"] = max(found["tree_gb"], sum(sizes) / 1e9)
+            if time.monotonic() - begun > most:
+                _end(_family(root))
 
     thread = threading.Thread(target=sample)
     thread.start()
     _, status, usage = os.wait4(process.pid, 0)
     done.set()
     thread.join()
-    if status:
-        raise SystemExit(f"{command} failed with {status}")
     found["largest_process_gb"] = usage.ru_maxrss / 1e6
     found["seconds"] = time.monotonic() - begun
-    return found
+    return os.waitstatus_to_exitcode(status), found
 
 
 def parser(about: str | None) -> ArgumentParser:
@@ -60,23 +76,38 @@ def build_command(asked: Namespace, target: str, artifact: str, out: Path, *more
 
 
 def staged(command: list[str]) -> tuple[dict[str, float], dict[str, float]]:
-    """What a build costs, and the seconds of each of its stages, by their lines on stderr."""
+    """What a build costs, and the seconds of each of its stages; it must not fail."""
+    status, cost, seconds, said = stages_of(command)
+    if status:
+        raise SystemExit(f"{command} failed with {status}: {said}")
+    return cost, seconds
+
+
+def stages_of(
+    command: list[str], most: float = math.inf, out: IO[bytes] | int = subprocess.DEVNULL
+) -> tuple[int, dict[str, float], dict[str, float], list[str]]:
+    """A build's exit status, what it costs, the seconds of each of its stages by their lines on
+    stderr, and what else it said there."""
     reading, writing = os.pipe()
     stages: list[tuple[str, float]] = []
+    said: list[str] = []
 
     def note() -> None:
         with os.fdopen(reading) as lines:
             for line in lines:
-                stages.append((line.strip().removeprefix("slmkit: "), time.monotonic()))
+                if line.startswith(STAGE):
+                    stages.append((line.strip().removeprefix(STAGE), time.monotonic()))
+                else:
+                    said.append(line.strip())
 
     thread = threading.Thread(target=note)
     thread.start()
-    cost = watched(command, stdout=subprocess.DEVNULL, stderr=writing)
+    status, cost = tried(command, most, stdout=out, stderr=writing)
     os.close(writing)
     thread.join()
     stages.append(("end", time.monotonic()))
     seconds = {name: round(end - begin, 1) for (name, begin), (_, end) in pairwise(stages)}
-    return {key: round(value, 2) for key, value in cost.items()}, seconds
+    return status, {key: round(value, 2) for key, value in cost.items()}, seconds, said
 
 
 def _family(root: psutil.Process) -> list[psutil.Process]:
@@ -84,6 +115,12 @@ def _family(root: psutil.Process) -> list[psutil.Process]:
         return [root, *root.children(recursive=True)]
     except psutil.Error:
         return []
+
+
+def _end(family: list[psutil.Process]) -> None:
+    for process in family:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
 
 
 def _resident(process: psutil.Process) -> int:

@@ -12,15 +12,18 @@ import click
 
 from slmkit import __version__
 from slmkit.errors import SlmkitError
-from slmkit.listing import doctor, inspect, recipes, targets, verify
+from slmkit.listing import doctor, inspect, plan, recipes, targets, verify
 from slmkit.options import (
     FOLDER,
+    build_options,
     cache_options,
     chosen_cache,
     command,
     json_option,
+    model_options,
     print_json,
     print_tables,
+    request_of,
 )
 
 
@@ -31,16 +34,10 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--target", required=True, help="What to build for: see `slmkit targets`.")
-@click.option("--model", type=FOLDER, help="Checkpoint folder [default: the sample model home].")
-@click.option("--recipe", default="int4", show_default=True, help="Recipe name or YAML file.")
+@build_options
 @click.option(
     "--out", type=FOLDER, default=Path("dist"), show_default=True, help="Folder for the bundle."
 )
-@click.option("--context", type=int, help="Context length in tokens [default: the recipe's].")
-@click.option("--memory-limit", type=float, help="GB that an app may use [default: the target's].")
-@click.option("--artifacts", help="Only these artifacts, separated by commas.")
-@click.option("--soc", help="Chips to compile hexagon for: sm8550,sm8650 [default: the recipe's].")
 @click.option(
     "--calibration", type=FOLDER,
     help="Text, or JSONL of messages, for ranges of activations [default: the model's, or ours].",
@@ -49,25 +46,15 @@ def main() -> None:
 @cache_options
 @json_option
 @command
-def build(
-    target: str, model: Path | None, recipe: str, out: Path, context: int | None,
-    memory_limit: float | None, artifacts: str | None, soc: str | None, calibration: Path | None,
-    force: bool, cache: Path | None, no_cache: bool, as_json: bool,
-) -> None:  # fmt: skip
+def build(cache: Path | None, no_cache: bool, as_json: bool, **asked: Any) -> None:
     """Build a bundle: quantize, emit every artifact, prove each one."""
     from slmkit import build as road
     from slmkit import show
-    from slmkit.checkpoint.folder import SAMPLE_MODEL
     from slmkit.console import shown_progress
     from slmkit.manifest import read_manifest
     from slmkit.memory import gigabytes
-    from slmkit.plan import Request
 
-    request = Request(
-        model or SAMPLE_MODEL, target, recipe, out, context,
-        None if memory_limit is None else int(memory_limit * 10**9),
-        _names(artifacts), _names(soc), calibration, force, chosen_cache(cache, no_cache),
-    )  # fmt: skip
+    request = request_of(**asked, cache=chosen_cache(cache, no_cache))
     try:
         with shown_progress() as progress:
             built = road.build(request, progress)
@@ -107,10 +94,7 @@ def parity(
 
 
 @main.command()
-@click.option("--target", required=True, help="What to build for: see `slmkit targets`.")
-@click.option("--model", type=FOLDER, help="Checkpoint folder [default: the sample model home].")
-@click.option("--recipe", default="int4", show_default=True, help="Recipe name or YAML file.")
-@click.option("--context", type=int, help="Context length in tokens [default: the recipe's].")
+@model_options
 @click.option("--artifact", help="Which artifact [default: the target's first].")
 @cache_options
 @json_option
@@ -228,13 +212,8 @@ def evaluate(
         click.echo(f"{prompt}\n  expected {expected}\n  got      {got}")
 
 
-for each in (inspect, verify, recipes, targets, doctor):
+for each in (inspect, plan, verify, recipes, targets, doctor):
     main.add_command(each)
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    """Names separated by commas."""
-    return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
 def _print_parity(

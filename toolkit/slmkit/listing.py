@@ -1,12 +1,21 @@
-"""Commands that only look: inspect, verify, recipes, targets, doctor."""
+"""Commands that only look: inspect, plan, verify, recipes, targets, doctor."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from slmkit.options import FOLDER, command, json_option, print_json, print_tables
+from slmkit.options import (
+    FOLDER,
+    build_options,
+    command,
+    json_option,
+    print_json,
+    print_tables,
+    request_of,
+)
 
 
 @click.command()
@@ -28,6 +37,26 @@ def inspect(path: Path, as_json: bool) -> None:
         print_json(values)
     else:
         print_tables(table)
+
+
+@click.command()
+@build_options
+@json_option
+@command
+def plan(as_json: bool, **asked: Any) -> None:
+    """What a build would write and need, by config.json (a folder's, or the file itself) alone.
+
+    Exit code 1 if the build would be refused.
+    """
+    from slmkit.forecast import forecast
+    from slmkit.show_forecast import forecast_table
+
+    found = forecast(request_of(**asked))
+    if as_json:
+        print_json(found.as_json())
+    else:
+        print_tables(forecast_table(found))
+    found.check()
 
 
 @click.command()

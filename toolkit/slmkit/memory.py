@@ -73,14 +73,24 @@ def default_context(spec: Spec, recipe: Recipe, asked: int | None) -> int:
 def check(spec: Spec, recipe: Recipe, context_length: int, limit: int, costs: Costs) -> MemoryPlan:
     """The plan, if it fits. Raises SlmkitError with its three numbers and what would fit."""
     planned = plan(spec, recipe, context_length, costs)
+    error = refusal(spec, recipe, planned, limit, costs)
+    if error:
+        raise error
+    return planned
+
+
+def refusal(
+    spec: Spec, recipe: Recipe, planned: MemoryPlan, limit: int, costs: Costs
+) -> SlmkitError | None:
+    """Why a plan does not fit, and what would; None if it fits."""
     if planned.total <= limit:
-        return planned
-    raise SlmkitError(
+        return None
+    return SlmkitError(
         f"the model needs {gigabytes(planned.total)} with recipe {recipe.name} at context "
-        f"{context_length}: weights {gigabytes(planned.weights)}, KV cache "
+        f"{planned.context_length}: weights {gigabytes(planned.weights)}, KV cache "
         f"{gigabytes(planned.kv_cache)}, working memory {gigabytes(planned.working)}; "
         f"the limit is {gigabytes(limit)}",
-        _what_fits(spec, recipe, context_length, limit, costs),
+        _what_fits(spec, recipe, planned.context_length, limit, costs),
     )
 
 

@@ -7,11 +7,14 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from slmkit.errors import SlmkitError
+
+if TYPE_CHECKING:
+    from slmkit.plan import Request
 
 FOLDER = click.Path(path_type=Path)
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -44,6 +47,59 @@ def json_option(function: Callable[..., None]) -> Callable[..., None]:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(
         function
     )
+
+
+def model_options(function: Callable[..., None]) -> Callable[..., None]:
+    """What is built, for what, and how."""
+    for option in (
+        click.option(
+            "--context", type=int, help="Context length in tokens [default: the recipe's]."
+        ),
+        click.option(
+            "--recipe", default="int4", show_default=True, help="Recipe name or YAML file."
+        ),
+        click.option(
+            "--model", type=FOLDER, help="Checkpoint folder [default: the sample model home]."
+        ),
+        click.option("--target", required=True, help="What to build for: see `slmkit targets`."),
+    ):
+        function = option(function)
+    return function
+
+
+def build_options(function: Callable[..., None]) -> Callable[..., None]:
+    """``model_options``, and what decides which artifacts there are and whether they fit."""
+    for option in (
+        click.option(
+            "--soc", help="Chips to compile hexagon for: sm8550,sm8650 [default: the recipe's]."
+        ),
+        click.option("--artifacts", help="Only these artifacts, separated by commas."),
+        click.option(
+            "--memory-limit", type=float, help="GB that an app may use [default: the target's]."
+        ),
+    ):
+        function = option(function)
+    return model_options(function)
+
+
+def request_of(
+    target: str, model: Path | None, recipe: str, context: int | None, memory_limit: float | None,
+    artifacts: str | None, soc: str | None, **more: Any,
+) -> Request:  # fmt: skip
+    """What ``build_options`` were given."""
+    from slmkit.checkpoint.folder import SAMPLE_MODEL
+    from slmkit.plan import Request
+
+    return Request(
+        model or SAMPLE_MODEL, target, recipe, context=context, artifacts=_names(artifacts),
+        memory_limit=None if memory_limit is None else int(memory_limit * 10**9),
+        socs=_names(soc), **more,
+    )  # fmt: skip
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    """Names separated by commas."""
+    return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
 def cache_options(function: Callable[..., None]) -> Callable[..., None]:

@@ -25,6 +25,16 @@ class Part:
         """Those of a model's L layers that are in it."""
         return range(self.first, min(self.last + 1, layers))
 
+    def bytes_of(self, sizes: Sequence[int]) -> int:
+        """What it takes, of the sizes of all units."""
+        return sum(sizes[self.first : self.last + 1])
+
+    def about(self, layers: int) -> str:
+        """What it holds, in words."""
+        found = self.layers(layers)
+        run = [f"layers {found[0]} to {found[-1]}" if found[1:] else f"layer {self.first}"]
+        return " and ".join([*run[: len(found)], *(["the head"] if self.last == layers else [])])
+
 
 def unit_of(weight: str, layers: int) -> int:
     """The layer of ``model.layers.3.mlp.up_proj``; L for what is outside the layers."""
@@ -67,7 +77,7 @@ def plan_parts(sizes: Sequence[int], limit: int) -> list[Part]:
     fewest = -(-sum(sizes[:layers]) // limit)
     for count in range(fewest, layers + 1):
         parts = _runs(layers, count)
-        if all(sum(sizes[part.first : part.last + 1]) <= limit for part in parts):
+        if all(part.bytes_of(sizes) <= limit for part in parts):
             break
     return [*parts, head_part(layers)]
 

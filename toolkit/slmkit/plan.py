@@ -19,7 +19,7 @@ from slmkit.quant.apply import VERSION as QUANT_VERSION
 from slmkit.quant.apply import quantize
 from slmkit.quant.codes import CodesFile
 from slmkit.recipe import ArtifactOptions, Recipe, Scheme, load_recipe
-from slmkit.record import listen, record
+from slmkit.record import Model, listen, record
 
 CHIPS = "hexagon"  # the artifact that --soc is for
 EVERY = "all"  # how a report names the artifacts, if they share one encoding
@@ -57,6 +57,22 @@ class Encoding:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What a request means for a model: all that its config.json and the recipe decide."""
+
+    platform: Platform
+    recipe: Recipe
+    artifacts: tuple[str, ...]
+    encodings: tuple[Encoding, ...]
+    context_length: int
+    memory_limit: int  # bytes
+
+    def encoding(self, artifact: str) -> Encoding:
+        """The encoding that an artifact holds."""
+        return next(each for each in self.encodings if artifact in each.artifacts)
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything decided before anything is written."""
 
@@ -78,32 +94,52 @@ class Plan:
 
 def make_plan(request: Request) -> Plan:
     """Check everything that can be checked before work begins. Raises SlmkitError."""
-    platform = find_platform(request.target)
-    recipe = with_socs(load_recipe(request.recipe), request.socs)
     checkpoint = open_checkpoint(request.model)
     spec = checkpoint.spec
+    choice, model = choose(spec, request), listen(spec)
+    recipe, context_length = choice.recipe, choice.context_length
+    _refuse_problems(model, choice)
+    plans = {
+        name: memory.check(spec, recipe, context_length, choice.memory_limit, costs_of(name))
+        for name in choice.artifacts
+    }
+    texts = calibration_texts(checkpoint, request.calibration)
+    place = request.out / f"{checkpoint.name}-{choice.platform.name}-{recipe.name}"
+    return Plan(
+        checkpoint.at_context(context_length), choice.platform, recipe, choice.artifacts,
+        choice.encodings, context_length, plans, model.parameters, texts, place,
+    )  # fmt: skip
+
+
+def choose(spec: Spec, request: Request) -> Choice:
+    """What is asked for, as it is for this model. Raises SlmkitError for what does not exist."""
+    platform = find_platform(request.target)
+    recipe = with_socs(load_recipe(request.recipe), request.socs)
     if spec.mixture:
         recipe = recipe.model_copy(update={"parity": recipe.parity.by_median()})
-    place = request.out / f"{checkpoint.name}-{platform.name}-{recipe.name}"
     artifacts = _chosen(platform, request.artifacts)
     if request.socs and CHIPS not in artifacts:
         raise SlmkitError(
             f"--soc is for the artifact {CHIPS}, which this build does not write",
             f"it writes: {', '.join(artifacts)}",
         )
-    encodings = encodings_of(spec, recipe, artifacts)
-    _refuse_problems(checkpoint, recipe, encodings)
-    context_length = memory.default_context(spec, recipe, request.context)
-    limit = request.memory_limit or platform.memory_limit
-    plans = {
-        name: memory.check(spec, recipe, context_length, limit, costs_of(name))
-        for name in artifacts
-    }
-    texts = calibration_texts(checkpoint, request.calibration)
-    return Plan(
-        checkpoint.at_context(context_length), platform, recipe, artifacts, encodings,
-        context_length, plans, listen(spec).parameters, texts, place,
+    unknown = sorted(set(recipe.artifacts) - known_artifacts())
+    if unknown:
+        raise RecipeError(
+            f"recipe {recipe.name}: artifacts.{unknown[0]}: there is no such artifact",
+            f"known artifacts: {', '.join(sorted(known_artifacts()))}",
+        )
+    return Choice(
+        platform, recipe, artifacts, encodings_of(spec, recipe, artifacts),
+        memory.default_context(spec, recipe, request.context),
+        request.memory_limit or platform.memory_limit,
     )  # fmt: skip
+
+
+def problems_of(model: Model, choice: Choice, artifact: str) -> list[str]:
+    """Why an artifact cannot be written, one sentence each."""
+    schemes, options = choice.encoding(artifact).schemes, choice.recipe.options(artifact)
+    return find_backend(artifact).problems(model, schemes, options)
 
 
 def encodings_of(spec: Spec, recipe: Recipe, artifacts: Sequence[str]) -> tuple[Encoding, ...]:
@@ -176,16 +212,11 @@ def _chosen(platform: Platform, asked: tuple[str, ...]) -> tuple[str, ...]:
     return asked or platform.artifacts
 
 
-def _refuse_problems(checkpoint: Checkpoint, recipe: Recipe, encodings: Sequence[Encoding]) -> None:
+def _refuse_problems(model: Model, choice: Choice) -> None:
     """All that the backends cannot do, at once, before anything is emitted."""
-    model = listen(checkpoint.spec)
-    unknown = set(recipe.artifacts) - known_artifacts()
-    problems = [f"artifacts.{name}: there is no such artifact" for name in sorted(unknown)]
-    for each in encodings:
-        for name in each.artifacts:
-            problems += find_backend(name).problems(model, each.schemes, recipe.options(name))
+    problems = [why for name in choice.artifacts for why in problems_of(model, choice, name)]
     if problems:
         raise RecipeError(
-            f"recipe {recipe.name}: {'; '.join(problems)}",
+            f"recipe {choice.recipe.name}: {'; '.join(problems)}",
             "recipes/README.md explains every key; --artifacts leaves an artifact out",
         )

@@ -75,6 +75,11 @@ class Model:
         """How many numbers all weights hold."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
+    @property
+    def vector_numbers(self) -> int:
+        """How many of them are of norms, biases and other vectors."""
+        return sum(shape[0] for shape in self.shapes.values() if len(shape) == 1)
+
 
 @dataclass
 class Recorder(Ops[Heard]):

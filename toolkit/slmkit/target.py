@@ -17,7 +17,8 @@ from slmkit.record import Model, State
 
 __all__ = [
     "Artifact", "Backend", "Chat", "Forward", "Job", "Mode", "Model", "Option", "Runner", "Spec",
-    "State", "Tensor", "TokenFacts", "artifact_from_json", "one_of", "option_problems",
+    "State", "Tensor", "TokenFacts", "WeightFile", "artifact_from_json", "one_of",
+    "option_problems",
 ]  # fmt: skip
 
 
@@ -112,6 +113,15 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class WeightFile:
+    """A file (or package) of an artifact that holds weights, as ``emit`` is going to write it."""
+
+    name: str  # its path in the artifact's folder
+    size: int  # bytes of weights; graphs and code beside them are small
+    about: str  # which weights; equal for files that are pieces of one thing
+
+
+@dataclass(frozen=True)
 class Option:
     """One key of the recipe's ``artifacts: {NAME: ...}``: what it may be, and in words."""
 
@@ -177,6 +187,17 @@ class Backend(Protocol):
 
     def weight_bytes(self, rows: int, width: int, scheme: Scheme) -> int:
         """What one matrix takes in the runtime's memory."""
+        ...
+
+    def weight_files(
+        self,
+        model: Model,
+        schemes: Mapping[str, Scheme],
+        options: Mapping[str, Any],
+        context_length: int,
+    ) -> list[WeightFile]:
+        """The files with weights that ``emit`` writes if there are no ``problems``: nothing but
+        shapes and schemes is known yet."""
         ...
 
     def emit(self, job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from slmkit.quant.codes import Scheme
-from slmkit.target import Artifact, Job, Model, Runner
-from slmkit_onnx.hexagon import options, parts
+from slmkit.target import Artifact, Job, Model, Runner, WeightFile
+from slmkit_onnx.hexagon import files, options, parts
 
 VERSION = 3
 KV_BYTES = 2  # int16
@@ -23,6 +23,13 @@ def problems(model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, A
 def weight_bytes(rows: int, width: int, scheme: Scheme) -> int:
     """Memory of one weight: codes, multipliers of 8 bits, float32 channel scales."""
     return parts.matrix_bytes(rows, width, scheme)
+
+
+def weight_files(
+    model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, Any], context_length: int
+) -> list[WeightFile]:
+    """What the graphs share, and a binary for each chip and part."""
+    return files.weight_files(model, schemes, values)
 
 
 def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:

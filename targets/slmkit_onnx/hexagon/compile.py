@@ -19,6 +19,11 @@ def graph_file(kind: str, part: str) -> str:
     return f"{kind}.onnx" if part == "model" else f"{kind}.{part}.onnx"
 
 
+def binary_file(part: str) -> str:
+    """The binary of a part's two graphs, which QNN names after the first one."""
+    return f"{Path(graph_file(KINDS[0], part)).stem}_qnn.bin"
+
+
 def compile_part(
     folder: Path, out: Path, part: str, soc: Soc, shared: bool, timeout: float
 ) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from slmkit.host import Window
 from slmkit.parts import Part, plan_parts
-from slmkit.target import Job
+from slmkit.quant.codes import Scheme
+from slmkit.target import Job, Model
 from slmkit_onnx.hexagon import options
 from slmkit_onnx.hexagon.compile import KINDS
 from slmkit_onnx.hexagon.parts import TABLE_LIMIT
@@ -26,6 +28,7 @@ class Plan:
 
     options: options.Options
     windows: dict[str, Window]  # by kind
+    sizes: Sequence[int]  # bytes of each layer's weights on HTP, and of the head's
     parts: Sequence[Part]
     emulated: bool  # the whole model runs on the emulator
     table_bytes: int  # of the embedding, as uint16
@@ -38,18 +41,29 @@ class Plan:
 
 
 def make_plan(job: Job) -> Plan:
-    """Windows and parts, from sizes alone."""
-    chosen = options.read(job.options)
+    """The plan of a job: what shapes decide, and its windows."""
     chunk = max(2, min(_most(job), job.context_length // 2))
-    sizes = options.sizes_of(job.model, job.codes.schemes)
+    windows = {
+        kind: Window(tokens, job.context_length - tokens)
+        for kind, tokens in zip(KINDS, (chunk, 1), strict=True)
+    }
+    return plan_of(job.model, job.codes.schemes, job.options, windows)
+
+
+def plan_of(
+    model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, Any],
+    windows: dict[str, Window],
+) -> Plan:  # fmt: skip
+    """Parts, and the embedding's place, from shapes alone."""
+    chosen, sizes = options.read(values), options.sizes_of(model, schemes)
     return Plan(
         chosen,
-        {kind: Window(tokens, job.context_length - tokens)
-         for kind, tokens in zip(KINDS, (chunk, 1), strict=True)},
+        windows,
+        sizes,
         plan_parts(sizes, chosen.part_limit),
-        job.model.parameters <= EMULATED,
-        job.spec.vocabulary * job.spec.width * 2,
-    )  # fmt: skip
+        model.parameters <= EMULATED,
+        model.spec.vocabulary * model.spec.width * 2,
+    )
 
 
 def _most(job: Job) -> int:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from slmkit.quant.codes import Scheme
-from slmkit.target import Artifact, Job, Model, Runner, one_of, option_problems
+from slmkit.target import Artifact, Job, Model, Runner, WeightFile, one_of, option_problems
+from slmkit_onnx.ort.files import DATA, data_bytes, matrix_bytes
 
 VERSION = 4
 KV_BYTES = 4  # float32
 CALIBRATED = False
-PER_CHANNEL_BLOCK = 128  # the kernels know blocks of 16 to 256 inputs: a row's scale is repeated
 OPTIONS = {"accuracy_level": one_of(0, 1, 4)}
 
 
@@ -30,11 +30,14 @@ def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, 
 
 def weight_bytes(rows: int, width: int, scheme: Scheme) -> int:
     """Memory of one weight when loaded: codes and float32 scales; float16 is widened to float32."""
-    if scheme.bits is None:
-        return rows * width * 4
-    block = scheme.group_size or PER_CHANNEL_BLOCK
-    blocks = -(-width // block)
-    return rows * blocks * (block * scheme.bits // 8 + 4)
+    return rows * width * 4 if scheme.bits is None else matrix_bytes((rows, width), scheme)
+
+
+def weight_files(
+    model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any], context_length: int
+) -> list[WeightFile]:
+    """One file beside the graph."""
+    return [WeightFile(DATA, data_bytes(model, schemes, context_length), "the whole model")]
 
 
 def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from slmkit.quant.codes import CodesFile, pack, zero_point
 from slmkit_onnx.graph import MICROSOFT, Graph
-from slmkit_onnx.ort.backend import PER_CHANNEL_BLOCK
+from slmkit_onnx.ort.files import PER_CHANNEL_BLOCK
 from slmkit_onnx.ort.value import Value
 
 ROWS = 4096  # rows converted at a time

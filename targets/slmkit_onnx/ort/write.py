@@ -10,13 +10,14 @@ from slmkit.target import Artifact, Job, Mode, Model, Spec, Tensor
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.graph import Graph
 from slmkit_onnx.ort.attention import AttentionWriter, cache_names, fused
+from slmkit_onnx.ort.files import DATA
 from slmkit_onnx.ort.genai import write_genai
 from slmkit_onnx.ort.ops import OnnxOps
 from slmkit_onnx.ort.scan import state_names
 from slmkit_onnx.ort.weights import WeightWriter
 
 STATES = {"conv": "the last tokens' values", "scan": "what the scan has gathered"}
-MODEL, DATA = "model.onnx", "model.onnx.data"
+MODEL = "model.onnx"
 EXACT = Mode("exact", "accuracy_level 0: codes dequantized to float32", {"reference": "lowering"})
 SHIPPED = Mode(
     "shipped", "the artifact as it ships, with its accuracy_level", {"reference": "shipped"}

@@ -15,6 +15,7 @@ from slmkit.record import record
 
 SAMPLE_MODEL = Path(__file__).resolve().parents[1] / "sample_model"
 SAMPLE_NAME = "home"
+CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,8 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """What the model is called: its folder's name; the sample model's is "home"."""
-        folder = self.folder.resolve()
-        return SAMPLE_NAME if folder == SAMPLE_MODEL else folder.name
+        """What the model is called."""
+        return model_name(self.folder)
 
     def at_context(self, context: int) -> Checkpoint:
         """The same, with the facts that hold in a context of this many tokens."""
@@ -44,9 +44,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(
             f"{folder} is not a folder", "--model wants a Hugging Face checkpoint folder"
         )
-    config = read_config(folder / "config.json")
-    _refuse_quantized(config)
-    spec = read_spec(config)
+    config, spec = read_facts(folder / CONFIG)
     how = architecture(spec)
     shards = Shards(folder, how.readings, how.stacked)
     shards.check(record(spec).weights, spec.tied)
@@ -58,6 +56,23 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             "tokenizer and weights are of different models",
         )
     return Checkpoint(folder, config, spec, shards, tokenizer)
+
+
+def read_facts(path: Path) -> tuple[Config, Spec]:
+    """A config.json, and what it says of the model. Raises CheckpointError."""
+    config = read_config(path)
+    _refuse_quantized(config)
+    return config, read_spec(config)
+
+
+def model_name(path: Path) -> str:
+    """What a model is called: its folder's name, or its file's; the sample model's is "home"."""
+    whole = path.resolve()
+    if whole == SAMPLE_MODEL:
+        return SAMPLE_NAME
+    if whole.name == CONFIG:
+        return whole.parent.name
+    return whole.stem if whole.is_file() else whole.name
 
 
 def _refuse_quantized(config: Config) -> None:

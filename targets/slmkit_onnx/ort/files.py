@@ -1,0 +1,30 @@
+"""What the data file of the ``ort`` artifact holds, by shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from slmkit.quant.codes import Scheme
+from slmkit.target import Model
+
+DATA = "model.onnx.data"
+PER_CHANNEL_BLOCK = 128  # the kernels know blocks of 16 to 256 inputs: a row's scale is repeated
+FLOAT = 4  # bytes of a scale, of a number of a vector or of a rope's table
+
+
+def matrix_bytes(shape: tuple[int, ...], scheme: Scheme) -> int:
+    """One matrix: codes in whole blocks, a float32 scale and perhaps a zero point for each."""
+    rows, width = shape
+    if scheme.bits is None:
+        return rows * width * 2
+    block = scheme.group_size or PER_CHANNEL_BLOCK
+    blocks = -(-width // block)
+    zeros = 0 if scheme.symmetric else -(-blocks * scheme.bits // 8)
+    return rows * (blocks * (block * scheme.bits // 8 + FLOAT) + zeros)
+
+
+def data_bytes(model: Model, schemes: Mapping[str, Scheme], context_length: int) -> int:
+    """All matrices and vectors, each once, and cos and sin of every position."""
+    matrices = sum(matrix_bytes(model.shapes[name], schemes[name]) for name in schemes)
+    ropes = sum(rope.width for rope in model.spec.ropes) * context_length
+    return matrices + FLOAT * (model.vector_numbers + ropes)

@@ -1,0 +1,96 @@
+"""Plans from config.json alone: files, cuts, memory, refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from slmkit.cli import main
+from slmkit.errors import SlmkitError
+from slmkit.forecast import forecast
+from slmkit.plan import Request, make_plan
+from slmkit_coreml.contract import CHUNK_LIMIT
+from slmkit_onnx.hexagon.parts import GRAPH_LIMIT
+from tiny_models import SHARED, tiny_config, write_checkpoint
+
+CONFIGS = SHARED / "model_configs"
+GB = 10**9
+
+
+def of(name: str, target: str, **more):
+    return forecast(Request(CONFIGS / f"{name}.json", target, "int4", **more))
+
+
+def by_name(found):
+    return {each.artifact: each for each in found.artifacts}
+
+
+def plan(*words, expect=0):
+    result = CliRunner().invoke(main, ["plan", *map(str, words)])
+    assert result.exit_code == expect, result.output + result.stderr
+    return result
+
+
+def test_a_folder_a_file_and_a_whole_checkpoint_have_one_plan(tiny, tmp_path):
+    whole = tiny("qwen2")
+    alone = tmp_path / "alone" / whole.name
+    alone.mkdir(parents=True)
+    shutil.copyfile(whole / "config.json", alone / "config.json")
+    words = ("--target", "android", "--context", 128, "--json", "--model")
+    plans = [plan(*words, path).stdout for path in (whole, alone, alone / "config.json")]
+    assert len(set(plans)) == 1
+    found = json.loads(plans[0])
+    assert found["name"] == whole.name and found["context_length"] == 128
+    assert [each["artifact"] for each in found["artifacts"]] == ["ort", "hexagon", "litert", "mlc"]
+
+
+def test_the_memory_is_that_of_the_build(tiny, tmp_path):
+    request = Request(tiny("llama"), "android", "int4", tmp_path / "out")
+    expected = make_plan(request).memory
+    assert {each.artifact: each.memory for each in forecast(request).artifacts} == expected
+
+
+def test_packages_and_parts_keep_their_limits():
+    packages = by_name(of("qwen2.5-3b", "ios"))["coreml"].files
+    assert [file.name for file in packages[:3]] == [f"model_{at}.mlpackage" for at in (1, 2, 3)]
+    assert [file.about for file in packages[:3]] == [
+        "layers 0 to 17",
+        "layers 18 to 35",
+        "the head",
+    ]
+    assert all(file.size <= CHUNK_LIMIT for file in packages[:3])
+    large = of("qwen1.5-moe-a2.7b-chat", "android", memory_limit=30 * GB, socs=("sm8650",))
+    binaries = by_name(large)["hexagon"].files[1:]
+    assert len(binaries) == 5 and binaries[-1].about == "the head, for sm8650"
+    assert all(file.size <= GRAPH_LIMIT for file in binaries)
+
+
+def test_what_refuses_is_said_as_a_build_says_it(tmp_path):
+    """The soft cap of gemma2 for mlc; the others have their files."""
+    model = write_checkpoint(tmp_path / "model", tiny_config("gemma2"))
+    request = Request(model, "android", "int4", tmp_path / "out")
+    found = by_name(forecast(request))
+    assert [name for name, each in found.items() if each.refused] == ["mlc"]
+    assert [name for name, each in found.items() if not each.files] == ["mlc"]
+    with pytest.raises(SlmkitError) as caught:
+        make_plan(request)
+    assert found["mlc"].refused[0] in caught.value.message
+
+
+def test_a_model_that_does_not_fit_is_shown_and_refused_with_what_would():
+    words = ("--target", "ios", "--model", CONFIGS / "qwen2.5-3b.json", "--memory-limit", 1.82)
+    failed = plan(*words, expect=1)
+    assert "model_1.mlpackage" in failed.stdout and "refused" in failed.stdout
+    assert "coreml: the model needs 1.8" in failed.stderr
+    assert "would fit: --recipe int4 --context 1024" in failed.stderr
+    assert failed.stderr.splitlines()[-1].startswith("hint: ")
+
+
+def test_the_table_adds_up_the_pieces_of_one_thing():
+    said = plan("--target", "ios", "--model", CONFIGS / "qwen2.5-0.5b-instruct.json").stdout
+    assert "params/params_shard_0.bin and 7 more" in said
+    assert "layers 0 to 23 and the head" in said
+    assert "fits" in said and "refused" not in said
