@@ -9,7 +9,15 @@ from slmkit import memory
 from slmkit.backends import find_backend
 from slmkit.checkpoint.folder import CONFIG, model_name, read_facts
 from slmkit.errors import CheckpointError, SlmkitError
-from slmkit.plan import Choice, Request, choose, costs_of, problems_of
+from slmkit.plan import (
+    Choice,
+    Request,
+    choose,
+    costs_of,
+    problems_of,
+    refuse,
+    unknown_artifacts,
+)
 from slmkit.record import Model, listen
 from slmkit.target import WeightFile
 
@@ -67,6 +75,7 @@ def forecast(request: Request) -> Forecast:
         )
     _, spec = read_facts(path / CONFIG if path.is_dir() else path)
     choice = choose(spec, request)
+    refuse(choice.recipe, unknown_artifacts(choice.recipe))
     model = listen(spec.at_context(choice.context_length))
     return Forecast(
         model_name(path), choice.platform.name, choice.recipe.name, model.parameters,

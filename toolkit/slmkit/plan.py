@@ -98,7 +98,8 @@ def make_plan(request: Request) -> Plan:
     spec = checkpoint.spec
     choice, model = choose(spec, request), listen(spec)
     recipe, context_length = choice.recipe, choice.context_length
-    _refuse_problems(model, choice)
+    own = [why for name in choice.artifacts for why in problems_of(model, choice, name)]
+    refuse(recipe, [*unknown_artifacts(recipe), *own])
     plans = {
         name: memory.check(spec, recipe, context_length, choice.memory_limit, costs_of(name))
         for name in choice.artifacts
@@ -123,12 +124,6 @@ def choose(spec: Spec, request: Request) -> Choice:
             f"--soc is for the artifact {CHIPS}, which this build does not write",
             f"it writes: {', '.join(artifacts)}",
         )
-    unknown = sorted(set(recipe.artifacts) - known_artifacts())
-    if unknown:
-        raise RecipeError(
-            f"recipe {recipe.name}: artifacts.{unknown[0]}: there is no such artifact",
-            f"known artifacts: {', '.join(sorted(known_artifacts()))}",
-        )
     return Choice(
         platform, recipe, artifacts, encodings_of(spec, recipe, artifacts),
         memory.default_context(spec, recipe, request.context),
@@ -140,6 +135,21 @@ def problems_of(model: Model, choice: Choice, artifact: str) -> list[str]:
     """Why an artifact cannot be written, one sentence each."""
     schemes, options = choice.encoding(artifact).schemes, choice.recipe.options(artifact)
     return find_backend(artifact).problems(model, schemes, options)
+
+
+def unknown_artifacts(recipe: Recipe) -> list[str]:
+    """What a recipe names that no target has, one sentence each."""
+    unknown = sorted(set(recipe.artifacts) - known_artifacts())
+    return [f"artifacts.{name}: there is no such artifact" for name in unknown]
+
+
+def refuse(recipe: Recipe, problems: Sequence[str]) -> None:
+    """Raise RecipeError with all problems at once, if there are any."""
+    if problems:
+        raise RecipeError(
+            f"recipe {recipe.name}: {'; '.join(problems)}",
+            "recipes/README.md explains every key; --artifacts leaves an artifact out",
+        )
 
 
 def encodings_of(spec: Spec, recipe: Recipe, artifacts: Sequence[str]) -> tuple[Encoding, ...]:
@@ -210,13 +220,3 @@ def _chosen(platform: Platform, asked: tuple[str, ...]) -> tuple[str, ...]:
                 f"it has: {', '.join(platform.artifacts)}",
             )
     return asked or platform.artifacts
-
-
-def _refuse_problems(model: Model, choice: Choice) -> None:
-    """All that the backends cannot do, at once, before anything is emitted."""
-    problems = [why for name in choice.artifacts for why in problems_of(model, choice, name)]
-    if problems:
-        raise RecipeError(
-            f"recipe {choice.recipe.name}: {'; '.join(problems)}",
-            "recipes/README.md explains every key; --artifacts leaves an artifact out",
-        )
