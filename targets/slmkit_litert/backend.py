@@ -14,7 +14,7 @@ __all__ = [
     "weight_files",
 ]  # fmt: skip
 
-VERSION = 3
+VERSION = 4
 KV_BYTES = 4  # float32
 CALIBRATED = False
 

@@ -48,10 +48,10 @@ def scanned_by_number(x: Any, step: Any, b: Any, c: Any, decay: Any, state: Any)
     gain = (step * x)[:, :, None] * b[:, None, :]
     tokens, distance = x.shape[0], 1
     while distance < tokens:
-        ones = np.ones((distance, *fading.shape[1:]), np.float32)
-        earlier = tf.concat([0 * ones, gain[:-distance]], 0)
-        gain = gain + fading * earlier
-        fading = fading * tf.concat([ones, fading[:-distance]], 0)
+        front, first = [[distance, 0], [0, 0], [0, 0]], np.arange(tokens) < distance
+        gain = gain + fading * tf.pad(gain[:-distance], front)
+        ones = first.astype(np.float32)[:, None, None]  # where nothing lies before
+        fading = fading * (tf.pad(fading[:-distance], front) + ones)
         distance *= 2
     states = gain + fading * state[None]
     return tf.reduce_sum(states * c[:, None, :], -1), states[-1]

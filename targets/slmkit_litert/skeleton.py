@@ -21,7 +21,7 @@ from slmkit.target import Job, Model
 from slmkit.worker import call
 from slmkit_litert.contract import DECODE, cache_names, prefill_name, state_name, weight_input
 
-VERSION = 5
+VERSION = 6
 FILE, NAMES = "skeleton.tflite", "skeleton.json"
 Report = Callable[[int, int], None]
 

@@ -24,7 +24,8 @@ FAMILIES = {
     "qwen2": (WIDE, ("ort", "hexagon", "litert", "mlc", "coreml")),
     "llama": (WIDE, ("litert", "mlc")),  # the head is not the embedding
     "qwen2-moe": ({**WIDE, "moe_intermediate_size": 256}, ("ort", "mlc", "coreml")),
-    "mamba2": (SCANNING, ("ort", "litert", "coreml")),
+    "mamba": (SCANNING, ("litert",)),
+    "mamba2": (SCANNING, ("ort", "coreml")),
 }
 CASES = [(family, name, "int4") for family, (_, names) in FAMILIES.items() for name in names]
 CASES += [("qwen2", "coreml", "int4-coreml-gpu"), ("llama", "ort", "float16")]
