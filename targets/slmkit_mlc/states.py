@@ -50,26 +50,28 @@ def add_states(bb: relax.BlockBuilder, model: Model) -> None:
     kept = states_of(model)
     with bb.function(CREATE[RECURRENT], given):
         begin = [bb.emit(relax.op.zeros((each.size,), FLOAT)) for each in kept]
-        readers = [_added(bb, reader(each.size), f"rnn_state_get_{each.kind}") for each in kept]
-        writers = [_added(bb, writer(each.size), f"rnn_state_set_{each.kind}") for each in kept]
         states = relax.call_pure_packed(
             "vm.builtin.rnn_state_create", relax.prim_value(len(state_layers(model))),
-            *(relax.prim_value(size) for size in sizes), relax.Tuple(readers),
-            relax.Tuple(writers), relax.Tuple(begin), ty_args=relax.AnyType(),
+            *(relax.prim_value(size) for size in sizes), _movers(bb, kept, "get"),
+            _movers(bb, kept, "set"), relax.Tuple(begin), ty_args=relax.AnyType(),
         )  # fmt: skip
         bb.emit_func_output(bb.emit(states))
 
 
-def _added(bb: relax.BlockBuilder, kernel: Any, name: str) -> Any:
-    """A kernel that TVM's runtime calls, under its name."""
-    return bb.add_func(kernel.with_attr("global_symbol", name), name)
+def _movers(bb: relax.BlockBuilder, kept: Sequence[Kept], way: str) -> Any:
+    """The kernels that TVM's runtime calls, one for each state, under their names."""
+    named = {f"rnn_state_{way}_{each.kind}": mover(each.size, way == "set") for each in kept}
+    return relax.Tuple([
+        bb.add_func(kernel.with_attr("global_symbol", name), name) for name, kernel in named.items()
+    ])  # fmt: skip
 
 
-def reader(size: int) -> Any:
-    """The states of some sequences out of the storage of all. -> [sequences, size]"""
+def mover(size: int, into: bool) -> Any:
+    """The states of some sequences, [sequences, size], out of the storage of all; or ``into`` it,
+    as those of the next step."""
 
     @T.prim_func(s_tir=True)
-    def read(storage_: T.handle, slots_: T.handle, steps_: T.handle, state_: T.handle):
+    def move(storage_: T.handle, slots_: T.handle, steps_: T.handle, state_: T.handle):
         T.func_attr({"tirx.noalias": True})
         room, history, sequences = T.int32(), T.int32(), T.int32()
         storage = T.match_buffer(storage_, (room, history, size), FLOAT)
@@ -77,30 +79,14 @@ def reader(size: int) -> Any:
         steps = T.match_buffer(steps_, (sequences,), "int32")
         state = T.match_buffer(state_, (sequences, size), FLOAT)
         for at in T.grid(sequences, size):
-            with T.sblock("read"):
+            with T.sblock("move"):
                 s, i = T.axis.remap("SS", at)
-                state[s, i] = storage[slots[s], steps[s], i]
+                if into:
+                    storage[slots[s], (steps[s] + 1) % history, i] = state[s, i]
+                else:
+                    state[s, i] = storage[slots[s], steps[s], i]
 
-    return read
-
-
-def writer(size: int) -> Any:
-    """The states of some sequences into the storage of all, as those of the next step."""
-
-    @T.prim_func(s_tir=True)
-    def write(storage_: T.handle, slots_: T.handle, steps_: T.handle, state_: T.handle):
-        T.func_attr({"tirx.noalias": True})
-        room, history, sequences = T.int32(), T.int32(), T.int32()
-        storage = T.match_buffer(storage_, (room, history, size), FLOAT)
-        slots = T.match_buffer(slots_, (sequences,), "int32")
-        steps = T.match_buffer(steps_, (sequences,), "int32")
-        state = T.match_buffer(state_, (sequences, size), FLOAT)
-        for at in T.grid(sequences, size):
-            with T.sblock("write"):
-                s, i = T.axis.remap("SS", at)
-                storage[slots[s], (steps[s] + 1) % history, i] = state[s, i]
-
-    return write
+    return move
 
 
 class States:
