@@ -9,7 +9,7 @@ from slmkit import memory
 from slmkit.backends import find_backend
 from slmkit.checkpoint.folder import CONFIG, model_name, read_facts
 from slmkit.errors import CheckpointError, SlmkitError
-from slmkit.plan import Choice, Request, choose, costs_of, problems_of
+from slmkit.plan import Choice, Request, choose, costs_of, problems_of, strangers
 from slmkit.record import Model, listen
 from slmkit.target import WeightFile
 
@@ -40,6 +40,7 @@ class Forecast:
     context_length: int
     memory_limit: int
     artifacts: tuple[Expected, ...]
+    refused: tuple[str, ...]  # why the build would stop, whatever the artifact
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -50,7 +51,8 @@ class Forecast:
 
     def check(self) -> None:
         """Raises SlmkitError if the build would be refused."""
-        reasons = [f"{each.artifact}: {why}" for each in self.artifacts for why in each.refused]
+        reasons = list(self.refused)
+        reasons += [f"{each.artifact}: {why}" for each in self.artifacts for why in each.refused]
         if reasons:
             raise SlmkitError(
                 f"the build would be refused: {'; '.join(reasons)}",
@@ -72,6 +74,7 @@ def forecast(request: Request) -> Forecast:
         model_name(path), choice.platform.name, choice.recipe.name, model.parameters,
         choice.context_length, choice.memory_limit,
         tuple(_expected(model, choice, name) for name in choice.artifacts),
+        tuple(strangers(choice.recipe)),
     )  # fmt: skip
 
 

@@ -123,17 +123,17 @@ def choose(spec: Spec, request: Request) -> Choice:
             f"--soc is for the artifact {CHIPS}, which this build does not write",
             f"it writes: {', '.join(artifacts)}",
         )
-    unknown = sorted(set(recipe.artifacts) - known_artifacts())
-    if unknown:
-        raise RecipeError(
-            f"recipe {recipe.name}: artifacts.{unknown[0]}: there is no such artifact",
-            f"known artifacts: {', '.join(sorted(known_artifacts()))}",
-        )
     return Choice(
         platform, recipe, artifacts, encodings_of(spec, recipe, artifacts),
         memory.default_context(spec, recipe, request.context),
         request.memory_limit or platform.memory_limit,
     )  # fmt: skip
+
+
+def strangers(recipe: Recipe) -> list[str]:
+    """Artifacts that a recipe speaks of and that no target has, one sentence each."""
+    unknown = set(recipe.artifacts) - known_artifacts()
+    return [f"artifacts.{name}: there is no such artifact" for name in sorted(unknown)]
 
 
 def problems_of(model: Model, choice: Choice, artifact: str) -> list[str]:
@@ -214,7 +214,8 @@ def _chosen(platform: Platform, asked: tuple[str, ...]) -> tuple[str, ...]:
 
 def _refuse_problems(model: Model, choice: Choice) -> None:
     """All that the backends cannot do, at once, before anything is emitted."""
-    problems = [why for name in choice.artifacts for why in problems_of(model, choice, name)]
+    problems = strangers(choice.recipe)
+    problems += [why for name in choice.artifacts for why in problems_of(model, choice, name)]
     if problems:
         raise RecipeError(
             f"recipe {choice.recipe.name}: {'; '.join(problems)}",
