@@ -12,6 +12,7 @@ from slmkit.cli import main
 from slmkit.errors import SlmkitError
 from slmkit.forecast import forecast
 from slmkit.plan import Request, make_plan
+from slmkit.recipe import load_recipe
 from slmkit_coreml.contract import CHUNK_LIMIT
 from slmkit_onnx.hexagon.parts import GRAPH_LIMIT
 from tiny_models import SHARED, tiny_config, write_checkpoint
@@ -78,6 +79,14 @@ def test_what_refuses_is_said_as_a_build_says_it(tmp_path):
     with pytest.raises(SlmkitError) as caught:
         make_plan(request)
     assert found["mlc"].refused[0] in caught.value.message
+
+
+def test_an_artifact_that_no_target_has_is_refused(tiny, tmp_path):
+    recipe = json.loads(load_recipe("int4").model_dump_json())
+    path = tmp_path / "wrong.yaml"
+    path.write_text(json.dumps({**recipe, "artifacts": {"abacus": {}}}), encoding="utf-8")
+    failed = plan("--target", "android", "--model", tiny("llama"), "--recipe", path, expect=1)
+    assert "artifacts.abacus: there is no such artifact" in failed.stderr
 
 
 def test_a_model_that_does_not_fit_is_shown_and_refused_with_what_would():
