@@ -24,7 +24,9 @@ from tiny_models import TINY
 # Facts that do not reach a backend's own code: one artifact carries them.
 ONCE = {"granite-hybrid-attention", "llama-tied", "llama-biases", "mistral", "gemma3-wide"}
 # Facts that other rows have too: the artifacts that take longest leave them to the others.
-ALSO_ELSEWHERE = {"lfm2-biases", "llama-3.2", "qwen2-window", "mistral-window-narrow"}
+ALSO_ELSEWHERE = {
+    "granite-hybrid-moe", "lfm2-biases", "llama-3.2", "mistral-window-narrow", "phi3", "qwen2-window",
+}  # fmt: skip
 SLOW = ("litert", "mlc")
 LAYOUTS = {"android": "K-major", "ios": "N-major"}
 FLOOR = 100  # dB: on every token, in float32
