@@ -25,7 +25,8 @@ from tiny_models import TINY
 ONCE = {"granite-hybrid-attention", "llama-tied", "llama-biases", "mistral", "gemma3-wide"}
 # Facts that other rows have too: the artifacts that take longest leave them to the others.
 ALSO_ELSEWHERE = {
-    "granite-hybrid-moe", "lfm2-biases", "llama-3.2", "mistral-window-narrow", "phi3", "qwen2-window",
+    "granite-hybrid-moe", "lfm2-biases", "llama-3.2", "mistral-window-narrow", "phi3",
+    "qwen2-window",
 }  # fmt: skip
 SLOW = ("litert", "mlc")
 LAYOUTS = {"android": "K-major", "ios": "N-major"}
