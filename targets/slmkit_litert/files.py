@@ -32,7 +32,7 @@ def weight_files(
 
 
 def bundles(model: Model, options: Mapping[str, Any]) -> list[str]:
-    """The files for LiteRT-LM, which knows no model that scans; the older one if asked for."""
+    """The files for LiteRT-LM, which keeps no states of layers; the older one if asked for."""
     if model.states:
         return []
     return [BUNDLE, TASK] if options.get("task") else [BUNDLE]

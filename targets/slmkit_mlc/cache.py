@@ -25,7 +25,7 @@ UNUSED = 1024  # a window that no layer has: TVM's default
 
 def cache_rope(spec: Spec) -> Rope:
     """The rope that the cache itself applies: it knows one for all layers, or none."""
-    return spec.rope if len(spec.ropes) == 1 else STILL
+    return spec.ropes[0] if len(spec.ropes) == 1 else STILL
 
 
 def add_cache(bb: relax.BlockBuilder, model: Model, dtype: str, target: Any) -> None:

@@ -128,7 +128,7 @@ class MlcOps(Ops[Value]):
         self, q: Value, k: Value, v: Value, layer: int, rope: Rope, kind: Attention
     ) -> Value:
         """The KV cache rotates by the model's only rope; by one of several, the program does."""
-        if cache_rope(self.model.spec) is rope:
+        if cache_rope(self.model.spec) == rope:
             return self.attend(q, k, v, layer, kind)
         return super().rotary_attention(q, k, v, layer, rope, kind)
 
