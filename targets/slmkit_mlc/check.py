@@ -1,9 +1,10 @@
-"""Every kernel of a library against the same function on this processor, before it was scheduled.
+"""Every kernel of a library against the same function on this processor.
 
 The kernels run on an OpenCL runtime, launched by the library's own host code, with the numbers of
 real steps: a chunk, a ragged chunk, single tokens, several sequences, a fork. What they leave in
-every buffer is compared with what TVM's LLVM code of the unscheduled function leaves there. The
-KV cache's own kernels are compared with those that TVM has for processors.
+every buffer is compared with what TVM's LLVM code of the function leaves there, which knows nothing
+of the GPU's schedule. The KV cache's own kernels are compared with those that TVM has for
+processors.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from slmkit_mlc.definition import Definition, read_definition
 from slmkit_mlc.gpus import Gpu, known_gpus
 from slmkit_mlc.logit_steps import compared_logits
 from slmkit_mlc.machine import Machine, processor
+from slmkit_mlc.on_cpu import tiled
 from slmkit_mlc.pipeline import SCHEDULED
 from slmkit_mlc.program import Writer
 from slmkit_mlc.steps import drive, room_for
@@ -73,6 +75,7 @@ def _same(one: Array, other: Array) -> Any:
 class Checker:
     """Stands between the virtual machine and the kernels of a twin."""
 
+    layout: str  # of the matrices
     plain: dict[str, Any] = field(default_factory=dict)  # functions before they were scheduled
     compiled: dict[str, Any] = field(default_factory=dict)
     found: dict[str, Comparison] = field(default_factory=dict)
@@ -117,7 +120,7 @@ class Checker:
 
     def _function(self, name: str) -> Any:
         if name not in self.compiled:
-            function = self.plain[name].with_attr("global_symbol", name)
+            function = tiled(self.plain[name], self.layout).with_attr("global_symbol", name)
             self.compiled[name] = tvm.compile(tvm.IRModule({name: function}), processor())[name]
         return self.compiled[name]
 
@@ -152,7 +155,7 @@ def watched_twin(
     definition: Definition, gpu: Gpu, library: Path | None, params: Path
 ) -> tuple[Checker, Twin, Machine]:
     """A twin whose every function is compared while it runs."""
-    checker, watch = Checker(), _Watch()
+    checker, watch = Checker(definition.layout), _Watch()
     twin = Twin(definition, gpu, library, watch.change, checker.look)
     on_cpu = Writer(definition.program(definition.dtype)).module(processor(), (), [])
     cpu = {own.name_hint: each for own, each in on_cpu.functions_items()}

@@ -14,7 +14,7 @@ from tvm import relax
 from slmkit.ops import Floats
 from slmkit_mlc.contract import CREATE, KV, PAGE, RECURRENT
 from slmkit_mlc.definition import Definition
-from slmkit_mlc.pipeline import for_cpu
+from slmkit_mlc.on_cpu import tiles
 from slmkit_mlc.program import PROOF, Writer
 from slmkit_mlc.sizes import kept_by
 
@@ -35,7 +35,7 @@ def on_processor(definition: Definition, dtype: str, functions: tuple[str, ...] 
 
     target, writer = processor(), Writer(definition.program(dtype))
     mod = writer.module(target, functions, [])
-    return build(mod, target, for_cpu(), definition, {}), writer.taps
+    return build(mod, target, tiles(definition.layout), definition, {}), writer.taps
 
 
 class Machine:

@@ -10,7 +10,6 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 from tvm.s_tir import dlight
-from tvm.tirx.buffer import is_buffer_var
 
 from slmkit.worker import doing
 from slmkit_mlc.contract import METADATA
@@ -74,25 +73,6 @@ class IndicesNarrowed:
                 except tvm.error.InternalError:  # a constant does not fit
                     continue
         return mod
-
-
-def for_cpu() -> Pass:
-    """dlight's schedule for products of codes and a vector; the rest runs as it is written. With
-    numbers instead of codes, it unrolls until LLVM takes minutes for a kernel."""
-
-    @tvm.transform.module_pass(opt_level=0)
-    def run(mod: Module, _: Any) -> Module:
-        rule = dlight.ApplyDefaultSchedule(dlight.cpu.GEMV())
-        for own, function in mod.functions_items():
-            if isinstance(function, tirx.PrimFunc) and _reads_codes(function):
-                mod[own] = rule(tvm.IRModule({own: function}))[own]
-        return mod
-
-    return run
-
-
-def _reads_codes(function: Any) -> bool:
-    return any(is_buffer_var(each) and str(each.dtype) == "uint32" for each in function.params)
 
 
 def for_gpu(gpu: Gpu) -> Pass:

@@ -15,7 +15,7 @@ from test_mlc_lowering import FLOAT32
 from slmkit_mlc import write
 from slmkit_mlc.definition import definition_for
 from slmkit_mlc.library import objects
-from slmkit_mlc.pipeline import for_cpu
+from slmkit_mlc.on_cpu import tiles
 from slmkit_mlc.program import PROOF, Writer
 
 pytestmark = pytest.mark.arm64
@@ -82,7 +82,7 @@ def test_the_sample_model_runs_on_arm64_and_agrees(arm64, tmp_path):
         {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a76", "opt-level": 1}
     )
     mod = Writer(definition.program("float32")).module(target, PROOF, [])
-    executable = build(mod, target, for_cpu(), definition, {})
+    executable = build(mod, target, tiles(definition.layout), definition, {})
     executable.export_library(str(tmp_path / "model.so"), fcompile=arm64.link)
     names = " ".join(param.name for param in definition.table.params)
     (tmp_path / "names").write_text(names)
