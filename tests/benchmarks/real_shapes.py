@@ -1,4 +1,4 @@
-"""Whole builds of real shapes: seconds by stage, memory, sizes beside the plan, parity.
+"""Whole builds of real shapes: seconds and GB by stage, sizes beside the plan, parity.
 
 python tests/benchmarks/real_shapes.py FOLDER CONFIG... [--target android,ios] [--artifacts ort,...]
     [--context 512] [--soc sm8650] [--most 2100]

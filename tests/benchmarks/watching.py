@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
@@ -29,10 +30,11 @@ def watched(command: list[str], **options: Any) -> dict[str, float]:
 
 
 def tried(
-    command: list[str], most: float = math.inf, **options: Any
-) -> tuple[int, dict[str, float]]:
+    command: list[str], most: float = math.inf, sampled: Callable[[float], None] | None = None,
+    **options: Any,
+) -> tuple[int, dict[str, float]]:  # fmt: skip
     """The exit status, and wall time; the largest process's peak (as ``time -v`` has it); the
-    tree's peak, sampled. After ``most`` seconds all of the tree is ended."""
+    tree's peak, sampled, and told each time. After ``most`` seconds all of the tree is ended."""
     begun = time.monotonic()
     process = subprocess.Popen(command, **options)
     found = {"largest_process_gb": 0.0, "tree_gb": 0.0}
@@ -41,8 +43,10 @@ def tried(
     def sample() -> None:
         root = psutil.Process(process.pid)
         while not done.wait(EVERY):
-            sizes = [_resident(each) for each in _family(root)]
-            found["tree_gb"] = max(found["tree_gb"], sum(sizes) / 1e9)
+            size = sum(_resident(each) for each in _family(root)) / 1e9
+            found["tree_gb"] = max(found["tree_gb"], size)
+            if sampled is not None:
+                sampled(size)
             if time.monotonic() - begun > most:
                 _end(_family(root))
 
@@ -77,20 +81,25 @@ def build_command(asked: Namespace, target: str, artifact: str, out: Path, *more
 
 def staged(command: list[str]) -> tuple[dict[str, float], dict[str, float]]:
     """What a build costs, and the seconds of each of its stages; it must not fail."""
-    status, cost, seconds, said = stages_of(command)
+    status, cost, stages, said = stages_of(command)
     if status:
         raise SystemExit(f"{command} failed with {status}: {said}")
-    return cost, seconds
+    return cost, {name: seconds for name, (seconds, _) in stages.items()}
 
 
 def stages_of(
     command: list[str], most: float = math.inf, out: IO[bytes] | int = subprocess.DEVNULL
-) -> tuple[int, dict[str, float], dict[str, float], list[str]]:
-    """A build's exit status, what it costs, the seconds of each of its stages by their lines on
+) -> tuple[int, dict[str, float], dict[str, tuple[float, float]], list[str]]:
+    """A build's exit status, what it costs, seconds and GB of each of its stages by their lines on
     stderr, and what else it said there."""
     reading, writing = os.pipe()
-    stages: list[tuple[str, float]] = []
+    stages: list[tuple[str, float]] = [("begin", time.monotonic())]
+    peaks: dict[str, float] = {}
     said: list[str] = []
+
+    def sampled(size: float) -> None:
+        now = stages[-1][0]
+        peaks[now] = max(peaks.get(now, 0), size)
 
     def note() -> None:
         with os.fdopen(reading) as lines:
@@ -102,12 +111,15 @@ def stages_of(
 
     thread = threading.Thread(target=note)
     thread.start()
-    status, cost = tried(command, most, stdout=out, stderr=writing)
+    status, cost = tried(command, most, sampled, stdout=out, stderr=writing)
     os.close(writing)
     thread.join()
     stages.append(("end", time.monotonic()))
-    seconds = {name: round(end - begin, 1) for (name, begin), (_, end) in pairwise(stages)}
-    return status, {key: round(value, 2) for key, value in cost.items()}, seconds, said
+    each = {
+        name: (round(end - begin, 1), round(peaks.get(name, 0), 2))
+        for (name, begin), (_, end) in pairwise(stages)
+    }
+    return status, {key: round(value, 2) for key, value in cost.items()}, each, said
 
 
 def _family(root: psutil.Process) -> list[psutil.Process]:
