@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 import pytest
@@ -13,7 +14,8 @@ from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
 from slmkit.plan import costs_of
 from slmkit.recipe import load_recipe
-from tiny_models import SHARED
+from slmkit.record import listen
+from tiny_models import SHARED, tiny_config
 
 GB = 10**9
 
@@ -26,6 +28,22 @@ def spec_of(name):
 def test_the_kv_cache_is_two_numbers_per_layer_head_and_channel():
     planned = memory.plan(spec_of("qwen2.5-0.5b-instruct"), load_recipe("int4"), 2048)
     assert planned.kv_cache == 2 * 24 * 2 * 64 * 2048 * 4
+
+
+@pytest.mark.parametrize(
+    ("artifact", "cache", "conv", "scan"),
+    [("ort", 4, 4, 4), ("hexagon", 2, 2, 4), ("coreml", 2, 2, 2), ("litert", 4, 4, 4),
+     ("mlc", 4, 4, 4)],
+)  # fmt: skip
+def test_a_hybrid_keeps_numbers_of_the_types_of_its_artifact(artifact, cache, conv, scan):
+    """Keys and values of one layer, a convolution and a scan of the other."""
+    spec = read_spec(Config(tiny_config("granite-hybrid"), "config.json"))
+    sizes = dict.fromkeys(("conv", "scan"), 0)
+    for state in listen(spec).states:
+        sizes[state.kind] += math.prod(state.shape)
+    kept = 2 * spec.kv_heads * spec.head_width * len(listen(spec).attended) * 64
+    planned = memory.plan(spec, load_recipe("int4"), 64, costs_of(artifact))
+    assert planned.kv_cache == kept * cache + sizes["conv"] * conv + sizes["scan"] * scan
 
 
 def test_weights_are_what_their_codes_take():

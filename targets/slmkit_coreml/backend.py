@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from slmkit.target import Artifact, Job, Runner
+from slmkit.target import Artifact, Job, Runner, State
 from slmkit_coreml.files import weight_files
 from slmkit_coreml.options import problems
 from slmkit_coreml.sizes import matrix_bytes as weight_bytes
 
 __all__ = [
-    "CALIBRATED", "KV_BYTES", "VERSION", "emit", "open_runner", "problems", "weight_bytes",
+    "CALIBRATED", "VERSION", "emit", "kept_bytes", "open_runner", "problems", "weight_bytes",
     "weight_files",
 ]  # fmt: skip
 
 VERSION = 4
-KV_BYTES = 2  # float16
 CALIBRATED = False
+
+
+def kept_bytes(kind: str, states: Sequence[State]) -> int:
+    """Everything is float16 at the border of a package."""
+    return 2
 
 
 def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from slmkit.target import Artifact, Job, Runner
+from slmkit.target import Artifact, Job, Runner, State
 from slmkit_litert.files import weight_files
 from slmkit_litert.options import problems, weight_bytes
 
 __all__ = [
-    "CALIBRATED", "KV_BYTES", "VERSION", "emit", "open_runner", "problems", "weight_bytes",
+    "CALIBRATED", "VERSION", "emit", "kept_bytes", "open_runner", "problems", "weight_bytes",
     "weight_files",
 ]  # fmt: skip
 
 VERSION = 4
-KV_BYTES = 4  # float32
 CALIBRATED = False
+
+
+def kept_bytes(kind: str, states: Sequence[State]) -> int:
+    """Everything is float32."""
+    return 4
 
 
 def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:

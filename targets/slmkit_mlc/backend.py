@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from slmkit.target import Artifact, Job, Runner
+from slmkit.target import Artifact, Job, Runner, State
 from slmkit_mlc.options import problems, weight_bytes
 from slmkit_mlc.shards import weight_files
+from slmkit_mlc.sizes import dtype_of
 
 __all__ = [
-    "CALIBRATED", "KV_BYTES", "VERSION", "emit", "open_runner", "problems", "weight_bytes",
+    "CALIBRATED", "VERSION", "emit", "kept_bytes", "open_runner", "problems", "weight_bytes",
     "weight_files",
 ]  # fmt: skip
 
 VERSION = 3
-KV_BYTES = 2  # float16
 CALIBRATED = False
+
+
+def kept_bytes(kind: str, states: Sequence[State]) -> int:
+    """States are float32, the KV cache is of the library's type."""
+    return 2 if kind == "kv" and dtype_of(states) == "float16" else 4
 
 
 def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:

@@ -38,7 +38,7 @@ class Definition:
     @property
     def dtype(self) -> str:
         """The type in which the libraries compute."""
-        return dtype_of(self.model)
+        return dtype_of(self.model.states)
 
     @property
     def table(self) -> Table:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slmkit.target import Job, Model, Spec
+from slmkit.target import Job, Model, Spec, State
 from slmkit_mlc.contract import KV, RECURRENT
 
 BATCH = 4  # sequences that MLC's engine may hold at once
@@ -60,10 +61,10 @@ def state_layers(model: Model) -> list[int]:
     return list(dict.fromkeys(state.layer for state in model.states))
 
 
-def dtype_of(model: Model) -> str:
+def dtype_of(states: Sequence[State]) -> str:
     """The type of a library's activations. A scan multiplies four values that stem from one, so
     models of scans magnify float16's rounding (46 dB in mamba-130m's shape): they get float32."""
-    scans = any(state.kind == "scan" for state in model.states)
+    scans = any(state.kind == "scan" for state in states)
     return "float32" if scans else "float16"
 
 

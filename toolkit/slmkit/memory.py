@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from slmkit.errors import SlmkitError
 from slmkit.models.spec import Spec
 from slmkit.quant.apply import stored_bytes
 from slmkit.recipe import Recipe, Scheme, load_recipe, shipped_names
-from slmkit.record import Recorder, record
+from slmkit.record import Recorder, State, record
 
 FLOAT = 4  # bytes of one number of the KV cache and of activations
 SMALLEST_CONTEXT = 128
+KV = "kv"  # what the numbers of the KV cache are called beside the kinds of states
 WeightBytes = Callable[[int, int, Scheme], int]  # (rows, width, scheme) -> bytes
+KeptBytes = Callable[[str, Sequence[State]], int]  # (kind, the model's states) -> of a number
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Costs:
 
     artifact: str
     weight_bytes: WeightBytes
-    kv_bytes: int  # of one number of the KV cache
+    kept_bytes: KeptBytes
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def plan(spec: Spec, recipe: Recipe, context_length: int, costs: Costs | None = 
     return MemoryPlan(
         context_length,
         _weights(heard, recipe, spec, costs),
-        kept_values(heard, context_length) * (costs.kv_bytes if costs else FLOAT),
+        _kept(heard, context_length, costs),
         (heard.widest + spec.vocabulary) * chunk * FLOAT,
     )
 
@@ -56,6 +58,14 @@ def plan(spec: Spec, recipe: Recipe, context_length: int, costs: Costs | None = 
 def kept_values(heard: Recorder, tokens: int) -> int:
     """How many numbers the KV cache of so many tokens and all states hold."""
     return heard.cached * tokens + sum(math.prod(state.shape) for state in heard.states)
+
+
+def _kept(heard: Recorder, tokens: int, costs: Costs | None) -> int:
+    if costs is None:
+        return kept_values(heard, tokens) * FLOAT
+    numbers = [(KV, heard.cached * tokens)]
+    numbers += [(state.kind, math.prod(state.shape)) for state in heard.states]
+    return sum(count * costs.kept_bytes(kind, heard.states) for kind, count in numbers if count)
 
 
 def default_context(spec: Spec, recipe: Recipe, asked: int | None) -> int:

@@ -175,7 +175,7 @@ def encoding_name(names: Sequence[str], artifacts: Sequence[str]) -> str:
 def costs_of(artifact: str) -> memory.Costs:
     """What numbers take in the memory of an artifact's runtime."""
     backend = find_backend(artifact)
-    return memory.Costs(artifact, backend.weight_bytes, backend.KV_BYTES)
+    return memory.Costs(artifact, backend.weight_bytes, backend.kept_bytes)
 
 
 def with_socs(recipe: Recipe, socs: tuple[str, ...]) -> Recipe:

@@ -176,7 +176,6 @@ class Backend(Protocol):
     """A module (or object) that writes and runs one kind of artifact."""
 
     VERSION: int  # raised when the same job would be written differently
-    KV_BYTES: int  # of one number of the KV cache
     CALIBRATED: bool  # whether it listens to the job's calibration texts
 
     def problems(
@@ -187,6 +186,11 @@ class Backend(Protocol):
 
     def weight_bytes(self, rows: int, width: int, scheme: Scheme) -> int:
         """What one matrix takes in the runtime's memory."""
+        ...
+
+    def kept_bytes(self, kind: str, states: Sequence[State]) -> int:
+        """What one number takes that is kept from token to token: of the KV cache ("kv"), or of a
+        state of this kind, in a model with these states."""
         ...
 
     def weight_files(

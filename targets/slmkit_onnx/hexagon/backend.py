@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from slmkit.quant.codes import Scheme
-from slmkit.target import Artifact, Job, Model, Runner, WeightFile
+from slmkit.target import Artifact, Job, Model, Runner, State, WeightFile
 from slmkit_onnx.hexagon import files, options, parts
+from slmkit_onnx.hexagon.contract import STATES
 
 VERSION = 3
-KV_BYTES = 2  # int16
 CALIBRATED = True
 
 
@@ -30,6 +30,11 @@ def weight_files(
 ) -> list[WeightFile]:
     """What the graphs share, and a binary for each chip and part."""
     return files.weight_files(model, schemes, values)
+
+
+def kept_bytes(kind: str, states: Sequence[State]) -> int:
+    """The KV cache and states of convolutions are int16, those of scans float32."""
+    return 4 if STATES.get(kind) == "float32" else 2
 
 
 def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from slmkit.quant.codes import Scheme
-from slmkit.target import Artifact, Job, Model, Runner, WeightFile, one_of, option_problems
+from slmkit.target import Artifact, Job, Model, Runner, State, WeightFile, one_of, option_problems
 from slmkit_onnx.ort.files import DATA, data_bytes, matrix_bytes
 
 VERSION = 4
-KV_BYTES = 4  # float32
 CALIBRATED = False
 OPTIONS = {"accuracy_level": one_of(0, 1, 4)}
 
@@ -38,6 +37,11 @@ def weight_files(
 ) -> list[WeightFile]:
     """One file beside the graph."""
     return [WeightFile(DATA, data_bytes(model, schemes, context_length), "the whole model")]
+
+
+def kept_bytes(kind: str, states: Sequence[State]) -> int:
+    """Everything is float32."""
+    return 4
 
 
 def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:
