@@ -36,8 +36,12 @@ def cpu_session(
         source = model if isinstance(model, bytes) else str(model)
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime raises its own kinds, all of them RuntimeError-like
-        name = "a graph" if isinstance(model, bytes) else model.name
-        raise BackendError(
-            f"ONNX Runtime cannot load {name}: {str(error).splitlines()[0]}",
-            "slmkit verify BUNDLE tells whether a file was damaged",
-        ) from None
+        raise unloadable("a graph" if isinstance(model, bytes) else model.name, error) from None
+
+
+def unloadable(name: str, error: Exception) -> BackendError:
+    """What to say of a graph that does not load."""
+    return BackendError(
+        f"ONNX Runtime cannot load {name}: {str(error).splitlines()[0]}",
+        "slmkit verify BUNDLE tells whether a file was damaged",
+    )

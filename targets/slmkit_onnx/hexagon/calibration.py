@@ -31,6 +31,7 @@ from slmkit_onnx.hexagon.emission import (
     emit_form,
 )
 from slmkit_onnx.hexagon.encodings import Range
+from slmkit_onnx.hexagon.multiplied import multiplied
 from slmkit_onnx.hexagon.parts import every_unit
 from slmkit_onnx.hexagon.spread import METHODS, Spread
 from slmkit_onnx.hexagon.weights import WeightWriter
@@ -127,7 +128,7 @@ def _gather(
     spreads: dict[str, Spread] = {}
     wanted = set(emitted.exposed)
     for at, model in enumerate(models):
-        session = cpu_session(model, folder)
+        session = cpu_session(multiplied(model, folder), folder)
         later, states = _read_later(emitted, at), _empty(session)
         for number, flow in enumerate(flows):
             given: dict[str, Any] = {**flow, **fixed, **states}

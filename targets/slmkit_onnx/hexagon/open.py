@@ -9,12 +9,13 @@ from typing import Any
 
 from slmkit.target import Artifact
 from slmkit_onnx.hexagon.compile import KINDS, compile_part, graph_file
+from slmkit_onnx.hexagon.multiplied import exact_session
 from slmkit_onnx.hexagon.options import Options
 from slmkit_onnx.hexagon.parts import first_and_last
 from slmkit_onnx.hexagon.run import Chain, HexagonRunner
 from slmkit_onnx.hexagon.socs import SOCS, Soc
 from slmkit_onnx.hexagon.write import CHECK, FLOAT
-from slmkit_onnx.sessions import RUNTIME, cpu_session
+from slmkit_onnx.sessions import RUNTIME
 
 Open = Callable[[str, str], Any]  # (kind, part) -> session
 
@@ -25,7 +26,7 @@ def open_runner(folder: Path, artifact: Artifact, mode: str) -> HexagonRunner:
     names = [part["name"] for part in facts["parts"]]
 
     def on_cpu(kind: str, part: str) -> Any:
-        return cpu_session(folder / graph_file(kind, part), folder)
+        return exact_session(folder / graph_file(kind, part))
 
     if mode == "float":
         chains = _chains(facts, ["model"], lambda kind, part: on_cpu(FLOAT + kind, part))
@@ -80,7 +81,7 @@ def _layers_apart(folder: Path, artifact: Artifact, soc: Soc) -> dict[int, Chain
 
     def mixed(kind: str, part: str) -> Any:
         path = folder / graph_file(CHECK + kind, part)
-        return qnn_session(path, soc) if part in emulated else cpu_session(path, folder)
+        return qnn_session(path, soc) if part in emulated else exact_session(path)
 
     return _chains(artifact.facts, [part.name for part in parts], mixed)
 
