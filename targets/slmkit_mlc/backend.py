@@ -15,7 +15,7 @@ __all__ = [
     "weight_files",
 ]  # fmt: skip
 
-VERSION = 3
+VERSION = 4
 CALIBRATED = False
 
 

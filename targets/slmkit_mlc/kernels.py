@@ -90,6 +90,32 @@ def rows_of(matrix: Matrix, dtype: str, ids: Te, stored: list[Te]) -> Te:
     )
 
 
+def rms_norm(eps: float, out: str, x: Te, weight: Te) -> Te:
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis, in float32 and given as ``out``."""
+    width, at = x.shape[-1], te.reduce_axis((0, x.shape[-1]), name="k")
+
+    def square(*row: Any) -> Any:
+        each = x(*row, at).astype("float32")
+        return te.sum(each * each, axis=at)
+
+    squares = te.compute(x.shape[:-1], square, name="squares")
+
+    def one(*places: Any) -> Any:
+        *row, last = places
+        scale = te.rsqrt(squares(*row) / constant(int(width)) + constant(eps))
+        wide = x(*places).astype("float32") * scale * weight[last].astype("float32")
+        return wide.astype(out)
+
+    return te.compute(x.shape, one, name="rms_norm")
+
+
+def total(x: Te, y: Te) -> Te:
+    """x + y, computed and given in float32."""
+    return te.compute(
+        x.shape, lambda *at: x(*at).astype("float32") + y(*at).astype("float32"), name="total"
+    )
+
+
 def silu(x: Te) -> Te:
     """x * sigmoid(x), computed in float32."""
     return _each(x, lambda wide: wide / (tirx.const(1, "float32") + te.exp(-wide)), "silu")
