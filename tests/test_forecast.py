@@ -14,7 +14,7 @@ from slmkit.forecast import forecast
 from slmkit.plan import Request, make_plan
 from slmkit.recipe import load_recipe
 from slmkit_coreml.contract import CHUNK_LIMIT
-from slmkit_onnx.hexagon.parts import GRAPH_LIMIT
+from slmkit_onnx.hexagon.parts import PART_LIMIT
 from tiny_models import SHARED, tiny_config, write_checkpoint
 
 CONFIGS = SHARED / "model_configs"
@@ -65,8 +65,8 @@ def test_packages_and_parts_keep_their_limits():
     assert all(file.size <= CHUNK_LIMIT for file in packages[:3])
     large = of("qwen1.5-moe-a2.7b-chat", "android", memory_limit=30 * GB, socs=("sm8650",))
     binaries = by_name(large)["hexagon"].files[1:]
-    assert len(binaries) == 5 and binaries[-1].about == "the head, for sm8650"
-    assert all(file.size <= GRAPH_LIMIT for file in binaries)
+    assert len(binaries) == 13 and binaries[-1].about == "the head, for sm8650"
+    assert all(file.size <= PART_LIMIT for file in binaries)
 
 
 def test_what_refuses_is_said_as_a_build_says_it(tmp_path):

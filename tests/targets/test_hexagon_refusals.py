@@ -18,6 +18,8 @@ from slmkit.plan import Request, make_plan
 from slmkit.progress import Silent
 from slmkit.recipe import Recipe, Scheme, load_recipe
 from slmkit_onnx.hexagon.compile import compile_part
+from slmkit_onnx.hexagon.options import limit_of, read
+from slmkit_onnx.hexagon.parts import GRAPH_LIMIT, PART_LIMIT
 from slmkit_onnx.hexagon.qnn import reason
 from slmkit_onnx.hexagon.socs import SOCS
 
@@ -127,6 +129,20 @@ def test_the_reason_is_the_first_telling_line_of_the_log():
         "QNN.backendValidateOpConfig() failed for node `x` of type `MatMul` with error code 3110"
     )
     assert reason("", "said\nand more") == "said"
+
+
+@pytest.mark.parametrize(
+    ("values", "sizes", "limit"),
+    [
+        ({}, [10**6], PART_LIMIT),
+        ({}, [10**6, PART_LIMIT + 1], PART_LIMIT + 1),  # a head cannot be cut
+        ({}, [3 * 10**9], GRAPH_LIMIT),
+        ({"runtime": "genai"}, [10**6], GRAPH_LIMIT),
+        ({"part_limit": 1_500_000_000}, [10**6], 1_500_000_000),
+    ],
+)
+def test_a_part_is_as_large_as_asked_or_as_compiles_in_little_memory(values, sizes, limit):
+    assert limit_of(read(values), sizes) == limit
 
 
 @given(st.lists(st.integers(1, 100), min_size=2, max_size=40), st.integers(100, 500))

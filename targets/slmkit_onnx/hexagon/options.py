@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from slmkit.quant.codes import Scheme
 from slmkit.target import Model, Option, one_of, option_problems
 from slmkit_onnx.hexagon import socs
 from slmkit_onnx.hexagon.contract import CONTRACTS
-from slmkit_onnx.hexagon.parts import GRAPH_LIMIT, matrix_bytes
+from slmkit_onnx.hexagon.parts import GRAPH_LIMIT, PART_LIMIT, matrix_bytes
 from slmkit_onnx.hexagon.spread import METHODS
 from slmkit_onnx.hexagon.weights import refused
 
@@ -51,7 +51,7 @@ class Options:
     margin: float = 1.5
     tokens: int = 4096  # of calibration text, at most
     runtime: str = "slmkit"
-    part_limit: int = GRAPH_LIMIT
+    part_limit: int | None = None  # bytes of weights in one graph; None: what compiles in 8 GB
     timeout: int = 3600  # seconds of one compilation
 
 
@@ -123,13 +123,23 @@ def _some(names: list[str]) -> str:
 
 
 def _too_large(model: Model, schemes: Mapping[str, Scheme], asked: Options) -> list[str]:
-    sizes, limit = sizes_of(model, schemes), asked.part_limit
+    sizes = sizes_of(model, schemes)
+    limit = limit_of(asked, sizes)
     if asked.runtime == "genai" and sum(sizes) > limit:
         return [
             "artifacts.hexagon.runtime: genai takes a model in one part, and this one has "
             f"{sum(sizes)} bytes of weights; the limit of a graph is {limit}"
         ]
     return too_large(sizes, limit, "hexagon")
+
+
+def limit_of(asked: Options, sizes: Sequence[int]) -> int:
+    """Bytes of weights in one part: as asked, or no more than the compiler's memory likes, where a
+    model can be cut so."""
+    if asked.part_limit is not None:
+        return asked.part_limit
+    whole = asked.runtime == "genai"
+    return GRAPH_LIMIT if whole else min(GRAPH_LIMIT, max(PART_LIMIT, *sizes))
 
 
 def sizes_of(model: Model, schemes: Mapping[str, Scheme]) -> list[int]:

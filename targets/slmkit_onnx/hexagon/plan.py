@@ -60,7 +60,7 @@ def plan_of(
         chosen,
         windows,
         sizes,
-        plan_parts(sizes, chosen.part_limit),
+        plan_parts(sizes, options.limit_of(chosen, sizes)),
         model.parameters <= EMULATED,
         model.spec.vocabulary * model.spec.width * 2,
     )
