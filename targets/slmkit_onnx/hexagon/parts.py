@@ -10,7 +10,7 @@ from slmkit.parts import Part, head_part, layers_part
 from slmkit.quant.codes import Scheme, padded_width
 
 GRAPH_LIMIT = 2 * 10**9  # bytes of weights in one graph: QNN serializes with 32-bit offsets
-PART_LIMIT = 700 * 10**6  # bytes by default: QNN's compiler takes nine times as much memory
+PART_LIMIT = 500 * 10**6  # bytes by default: QNN's compiler takes ten times as much memory
 TABLE_LIMIT = 64 * 10**6  # bytes of a uint16 embedding table inside the graph; above: on the host
 
 
