@@ -6,7 +6,7 @@ import numpy as np
 
 from slmkit.evaluate import HELD_OUT, read_examples
 
-SENTENCES = 25  # `slmkit eval` judges the whole file
+SENTENCES = 50  # `slmkit eval` judges the whole file
 
 
 def right_answers(runner, tokenizer) -> int:

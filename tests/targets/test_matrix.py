@@ -24,10 +24,7 @@ from tiny_models import TINY
 # Facts that do not reach a backend's own code: one artifact carries them.
 ONCE = {"granite-hybrid-attention", "llama-tied", "llama-biases", "mistral", "gemma3-wide"}
 # Facts that other rows have too: the artifacts that take longest leave them to the others.
-ALSO_ELSEWHERE = {
-    "granite-hybrid-moe", "lfm2-biases", "llama-3.2", "mistral-window-narrow", "phi3",
-    "qwen2-window",
-}  # fmt: skip
+ALSO_ELSEWHERE = {"lfm2-biases", "llama-3.2", "mistral-window-narrow", "qwen2-window"}
 SLOW = ("litert", "mlc")
 LAYOUTS = {"android": "K-major", "ios": "N-major"}
 FLOOR = 100  # dB: on every token, in float32
