@@ -26,9 +26,10 @@ def options_for(folder: Path | None) -> onnxruntime.SessionOptions:
 
 
 def cpu_session(
-    model: Path | bytes, folder: Path, optimize: bool = True
+    model: Path | bytes, folder: Path, optimize: bool = True, name: str = "a graph"
 ) -> onnxruntime.InferenceSession:
-    """Load a model file, or its bytes. Raises BackendError with the runtime's first words."""
+    """Load a model file, or its bytes, which errors call ``name``. Raises BackendError with the
+    runtime's first words."""
     options = options_for(folder)
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -36,7 +37,7 @@ def cpu_session(
         source = model if isinstance(model, bytes) else str(model)
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime raises its own kinds, all of them RuntimeError-like
-        raise unloadable("a graph" if isinstance(model, bytes) else model.name, error) from None
+        raise unloadable(name if isinstance(model, bytes) else model.name, error) from None
 
 
 def unloadable(name: str, error: Exception) -> BackendError:

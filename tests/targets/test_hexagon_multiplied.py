@@ -56,12 +56,14 @@ def test_every_weight_is_read_as_codes(folder, tmp_path):
     assert optimized["DequantizeLinear"] == 0
 
 
-@pytest.mark.parametrize("damage", ["cut", "no data"])
+@pytest.mark.parametrize("damage", ["cut", "no data", "short data"])
 def test_a_damaged_graph_is_a_sentence(folder, damage):
     if damage == "cut":
         (folder / GRAPH).write_bytes((folder / GRAPH).read_bytes()[:999])
-    else:
+    elif damage == "no data":
         (folder / "weights.data").unlink()
+    else:
+        (folder / "weights.data").write_bytes((folder / "weights.data").read_bytes()[:4096])
     with pytest.raises(BackendError, match=rf"cannot load {GRAPH}: ") as caught:
         exact_session(folder / GRAPH)
     assert "\n" not in caught.value.message

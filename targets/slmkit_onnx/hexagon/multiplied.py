@@ -26,9 +26,9 @@ def exact_session(path: Path) -> InferenceSession:
     """A graph's file on the CPU, its scales multiplied. Raises BackendError if it is damaged."""
     try:
         source = multiplied(path.read_bytes(), path.parent)
-    except (DecodeError, ValidationError, OSError) as error:
+    except (DecodeError, ValidationError, ValueError, OSError) as error:
         raise unloadable(path.name, error) from None
-    return cpu_session(source, path.parent)
+    return cpu_session(source, path.parent, name=path.name)
 
 
 def multiplied(source: bytes, folder: Path) -> bytes:

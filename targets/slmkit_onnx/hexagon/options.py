@@ -51,7 +51,7 @@ class Options:
     margin: float = 1.5
     tokens: int = 4096  # of calibration text, at most
     runtime: str = "slmkit"
-    part_limit: int | None = None  # bytes of weights in one graph; None: what compiles in 8 GB
+    part_limit: int | None = None  # bytes of weights in one graph; None: PART_LIMIT, where it can
     timeout: int = 3600  # seconds of one compilation
 
 
