@@ -13,7 +13,7 @@ decompressed for each use and dropped, so that a model of any size runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,9 @@ class Package:
         self.states: dict[str, Array] = {}
         self.weights: dict[int, Any] = {}  # blob -> the operation that decompresses it
         self.blobs: dict[Any, int] = {}  # variable -> blob
+        self.steps = {
+            name: list(_last_uses(function)) for name, function in self.program.functions.items()
+        }
         for name, function in self.program.functions.items():
             for op in function.operations:
                 self._constant(op, blobs.get((name, op.name), id(op)))
@@ -80,9 +83,10 @@ class Package:
                 self.states.setdefault(key, np.zeros(variable.shape, np.float32))
             else:
                 variable._sym_val = Held(self._rounded(np.asarray(inputs[key])))
-        for op in function.operations:
-            if not _is_constant(op):
-                self._compute(op)
+        for op, done in self.steps[name]:
+            self._compute(op)
+            for variable in done:
+                variable._sym_val = None
         return {output.name: np.asarray(output.val) for output in function.outputs}
 
     def reset(self) -> None:
@@ -163,6 +167,26 @@ def _blobs(message: Any) -> dict[tuple[str, str], int]:
                 if first.value.HasField("blobFileValue"):
                     found[name, op.outputs[0].name] = first.value.blobFileValue.offset
     return found
+
+
+def _last_uses(function: Any) -> Iterator[tuple[Any, list[Any]]]:
+    """Each operation to compute, and what no later one reads: a model of many experts makes
+    thousands of values."""
+    operations = [op for op in function.operations if not _is_constant(op)]
+    makers = set(operations)
+    last: dict[Any, Any] = {}
+    for op in operations:
+        last |= {each: op for each in (*op.outputs, *_all_variables(op)) if each.op in makers}
+    done: dict[Any, list[Any]] = {op: [] for op in operations}
+    for variable in set(last) - set(function.outputs):
+        done[last[variable]].append(variable)
+    yield from done.items()
+
+
+def _all_variables(op: Any) -> Iterator[Any]:
+    """Inputs of an operation, and those in lists."""
+    for each in op.inputs.values():
+        yield from each if isinstance(each, tuple | list) else [each]
 
 
 def _variables(op: Any) -> list[Any]:

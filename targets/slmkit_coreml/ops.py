@@ -41,6 +41,10 @@ class Value:
         """One variable; only the ``ane`` layout has values in parts, of channels on axis 1."""
         return self.parts[0] if len(self.parts) == 1 else mb.concat(values=self.parts, axis=1)
 
+    def each(self, change: Callable[[Any], Any]) -> Value:
+        """Every number by itself: the parts stay apart, as the logits of a large vocabulary must."""
+        return Value(tuple(change(part) for part in self.parts), self.shape)
+
 
 ELSEWHERE = ()
 Word = TypeVar("Word", bound=Callable[..., Any])
@@ -180,19 +184,19 @@ class CoremlOps(Ops[Value]):
 
     @word
     def scale(self, x: Value, by: float) -> Value:
-        return Value((times(x.whole, by),), x.shape)
+        return x.each(lambda part: times(part, by))
 
     @word
     def sigmoid(self, x: Value) -> Value:
-        return Value((mb.sigmoid(x=x.whole),), x.shape)
+        return x.each(lambda part: mb.sigmoid(x=part))
 
     @word
     def tanh(self, x: Value) -> Value:
-        return Value((mb.tanh(x=x.whole),), x.shape)
+        return x.each(lambda part: mb.tanh(x=part))
 
     @word
     def gelu_tanh(self, x: Value) -> Value:
-        return Value((mb.gelu(x=x.whole, mode="TANH_APPROXIMATION"),), x.shape)
+        return x.each(lambda part: mb.gelu(x=part, mode="TANH_APPROXIMATION"))
 
     @word
     def route(self, scores: Value, routing: Routing) -> Value:
@@ -214,7 +218,7 @@ class CoremlOps(Ops[Value]):
 
     @word
     def softplus(self, x: Value) -> Value:
-        return Value((mb.softplus(x=x.whole),), x.shape)
+        return x.each(lambda part: mb.softplus(x=part))
 
     @word
     def conv(self, x: Value, name: str, kernel: int, layer: int, bias: bool) -> Value:

@@ -40,8 +40,10 @@ def test_a_trained_model_keeps_the_floors(tmp_path):
     check_floors(coreml_job(STORIES, tmp_path, "int8-per-channel"), tmp_path / "coreml")
 
 
-def test_a_head_in_parts_gives_the_same_logits(tiny, tmp_path, monkeypatch):
-    job = coreml_job(tiny("llama-tied"), tmp_path)
+@pytest.mark.parametrize("architecture", ["llama-tied", "granite", "gemma2"])
+def test_a_head_in_parts_gives_the_same_logits(tiny, tmp_path, monkeypatch, architecture):
+    """Whatever comes after it: a scale, a soft cap."""
+    job = coreml_job(tiny(architecture), tmp_path)
     whole = emitted(job, tmp_path / "whole")
     monkeypatch.setattr(contract, "HEAD_ROWS", 128)
     parted = emitted(job, tmp_path / "parted")
