@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -101,17 +101,27 @@ def _modes(plan: Plan) -> tuple[Mode, ...]:
         Mode("float", "the same graphs in float32, on the CPU", {"reference": "lowering"}),
         Mode("qdq", "QDQ graphs on the CPU", {"float": "activations"}),
     ]
+    return (*ladder, *(_emulated(plan) if plan.emulated else _layers_emulated(plan)))
+
+
+def _emulated(plan: Plan) -> Iterator[Mode]:
     for at, name in enumerate(plan.options.soc):
         prompts = OTHER_PROMPTS if at else EMULATED_PROMPTS
         steps = {"qdq": "emulator", "reference": "activations"}
-        if not plan.emulated:
-            about = f"first and last layer on the emulator of {name}, the others on the CPU"
-            ladder.append(Mode(f"{name}-layers", about, steps, OTHER_PROMPTS))
-            continue
-        ladder.append(Mode(name, f"QDQ graphs on the emulator of {name}", steps, prompts))
+        yield Mode(name, f"QDQ graphs on the emulator of {name}", steps, prompts)
         about = f"context binaries for {name}, compiled one by one, reloaded on the emulator"
-        ladder.append(Mode(f"{name}-binary", about, {name: "reloaded"}, OTHER_PROMPTS))
-    return tuple(ladder)
+        yield Mode(f"{name}-binary", about, {name: "reloaded"}, OTHER_PROMPTS)
+
+
+def _layers_emulated(plan: Plan) -> Iterator[Mode]:
+    """A model too large for the emulator: what two of its layers add there, and nothing else."""
+    about, apart = "first and last layer as integers on {}, the others in float32", "qdq-layers"
+    yield Mode(apart, about.format("the CPU"), {"float": "activations"}, OTHER_PROMPTS)
+    for name in plan.options.soc:
+        steps = {apart: "emulator", "reference": "activations"}
+        yield Mode(
+            f"{name}-layers", about.format(f"the emulator of {name}"), steps, OTHER_PROMPTS
+        )
 
 
 def _not_executed(job: Job, plan: Plan) -> list[str]:

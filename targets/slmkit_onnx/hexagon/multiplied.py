@@ -17,15 +17,18 @@ from onnx.checker import ValidationError
 from onnxruntime import InferenceSession
 
 from slmkit.ops import Floats
+from slmkit_onnx.hexagon.unrounded import unrounded
 from slmkit_onnx.sessions import cpu_session, unloadable
 
 Tensors = dict[str, TensorProto]
 
 
-def exact_session(path: Path) -> InferenceSession:
-    """A graph's file on the CPU, its scales multiplied. Raises BackendError if it is damaged."""
+def exact_session(path: Path, rounded: bool = True) -> InferenceSession:
+    """A graph's file on the CPU, its scales multiplied; as it is, or with no value ``rounded``
+    between its operations. Raises BackendError if it is damaged."""
     try:
         source = multiplied(path.read_bytes(), path.parent)
+        source = source if rounded else unrounded(source)
     except (DecodeError, ValidationError, ValueError, OSError) as error:
         raise unloadable(path.name, error) from None
     return cpu_session(source, path.parent, name=path.name)

@@ -21,7 +21,8 @@ Open = Callable[[str, str], Any]  # (kind, part) -> session
 
 
 def open_runner(folder: Path, artifact: Artifact, mode: str) -> HexagonRunner:
-    """A runner of mode ``float``, ``qdq``, ``SOC``, ``SOC-binary`` or ``SOC-layers``."""
+    """A runner of mode ``float``, ``qdq``, ``SOC``, ``SOC-binary``, or of ``qdq-layers`` and
+    ``SOC-layers``: the first and the last layer as integers, on the CPU and on the emulator."""
     facts = artifact.facts
     names = [part["name"] for part in facts["parts"]]
 
@@ -34,6 +35,9 @@ def open_runner(folder: Path, artifact: Artifact, mode: str) -> HexagonRunner:
     if mode == "qdq":
         chains = _chains(facts, names, on_cpu)
         return HexagonRunner(folder, artifact, RUNTIME, chains, floats=False)
+    if mode == "qdq-layers":
+        chains = _layers_apart(folder, artifact, exact_session)
+        return HexagonRunner(folder, artifact, RUNTIME, chains, floats=False, embeds=True)
     soc, _, how = mode.partition("-")
     return _emulated(folder, artifact, SOCS[soc], how, names)
 
@@ -48,7 +52,7 @@ def _emulated(
         chains = _reloaded(folder, artifact, soc, names)
         return HexagonRunner(folder, artifact, f"{runtime}, reloaded binary", chains, floats=False)
     if how == "layers":
-        chains = _layers_apart(folder, artifact, soc)
+        chains = _layers_apart(folder, artifact, lambda path: qnn_session(path, soc))
         runtime = f"{runtime}: first and last layer; {RUNTIME}"
         return HexagonRunner(folder, artifact, runtime, chains, floats=False, embeds=True)
 
@@ -72,16 +76,17 @@ def _reloaded(folder: Path, artifact: Artifact, soc: Soc, names: list[str]) -> d
         )  # fmt: skip
 
 
-def _layers_apart(folder: Path, artifact: Artifact, soc: Soc) -> dict[int, Chain]:
-    """The whole model in parts: its first and last layer on the emulator, with real activations."""
-    from slmkit_onnx.hexagon.qnn import qnn_session
-
+def _layers_apart(
+    folder: Path, artifact: Artifact, opened: Callable[[Path], Any]
+) -> dict[int, Chain]:
+    """The whole model in parts: its first and last layer as ``opened``, with real activations; the
+    others with nothing rounded between their operations."""
     parts = first_and_last(artifact.facts["layers"])
-    emulated = {parts[0].name, parts[-2].name}
+    apart = {parts[0].name, parts[-2].name}
 
     def mixed(kind: str, part: str) -> Any:
         path = folder / graph_file(CHECK + kind, part)
-        return qnn_session(path, soc) if part in emulated else exact_session(path)
+        return opened(path) if part in apart else exact_session(path, rounded=False)
 
     return _chains(artifact.facts, [part.name for part in parts], mixed)
 
