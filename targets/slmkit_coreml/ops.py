@@ -42,7 +42,7 @@ class Value:
         return self.parts[0] if len(self.parts) == 1 else mb.concat(values=self.parts, axis=1)
 
     def each(self, change: Callable[[Any], Any]) -> Value:
-        """Every number by itself: the parts stay apart, as the logits of a large vocabulary must."""
+        """Every number by itself: parts stay apart, as logits of a large vocabulary must."""
         return Value(tuple(change(part) for part in self.parts), self.shape)
 
 

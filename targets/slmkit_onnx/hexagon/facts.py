@@ -119,9 +119,7 @@ def _layers_emulated(plan: Plan) -> Iterator[Mode]:
     yield Mode(apart, about.format("the CPU"), {"float": "activations"}, OTHER_PROMPTS)
     for name in plan.options.soc:
         steps = {apart: "emulator", "reference": "activations"}
-        yield Mode(
-            f"{name}-layers", about.format(f"the emulator of {name}"), steps, OTHER_PROMPTS
-        )
+        yield Mode(f"{name}-layers", about.format(f"the emulator of {name}"), steps, OTHER_PROMPTS)
 
 
 def _not_executed(job: Job, plan: Plan) -> list[str]:

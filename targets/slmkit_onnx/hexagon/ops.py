@@ -19,9 +19,9 @@ from slmkit_onnx.hexagon.encodings import UNIT, asymmetric
 from slmkit_onnx.hexagon.graphs import StaticGraphs, Value
 from slmkit_onnx.hexagon.routing import routed
 from slmkit_onnx.hexagon.scan import ScanWriter
+from slmkit_onnx.hexagon.token_scale import factor_of
 from slmkit_onnx.hexagon.weights import WeightWriter
 
-LEAST = 1e-4  # that a token is divided by: a normal number of float16
 TAP = "tap."  # prefix of the outputs of a debug build
 
 
@@ -150,15 +150,11 @@ class HexagonOps(Ops[Value]):
         return x
 
     def _scaled_linear(self, x: Value, name: str, width: int, bias: bool) -> Value:
-        """A linear of a real value: each token divided by its greatest number, and multiplied by
-        it afterwards, so that small tokens keep as many bits as large ones."""
-        op, column = self.graphs.op, (*x.shape[:-1], 1)
-        axes = self.graphs.graph.constant("axes.-1", [-1])
-        size = op("Abs", [x], f"{name}.size", x.shape, real=True)
-        most = op("ReduceMax", [size, axes], f"{name}.most", column, real=True, keepdims=1)
-        least = self.graphs.constant(f"{name}.least", np.array([LEAST], np.float32), real=True)
-        factor = op("Max", [most, least], f"{name}.factor", column, real=True)
-        share = op("Div", [x, factor], f"{name}.share", x.shape, fixed=BOTH_WAYS)
+        """A linear of a real value: each token divided by about its greatest number, and multiplied
+        by it afterwards, so that small tokens keep as many bits as large ones."""
+        op = self.graphs.op
+        factor, inverse = factor_of(self.graphs, x, name)
+        share = op("Mul", [x, inverse], f"{name}.share", x.shape, fixed=BOTH_WAYS)
         product = self.linear(share, name, width)
         whole = op("Mul", [product, factor], f"{name}.whole", product.shape, real=True)
         return self._biased(whole, name) if bias else whole

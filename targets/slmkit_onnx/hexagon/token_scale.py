@@ -1,0 +1,49 @@
+"""A token divided by about its greatest number, and multiplied by it again later, both exactly.
+
+HTP's Div in float16 leaves 65 dB. A product leaves 74; but then a factor and its inverse must both
+be float16 numbers, or the token comes back longer than it was. Some pairs are: 1230 / 1024 times
+1705 / 2048 is 1 to 1e-6. Each octave has nine of them, at most a fifth apart.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slmkit_onnx.hexagon.graphs import StaticGraphs, Value
+
+ONE = 1 << 21  # of two significands of 11 bits
+SIGNIFICANDS = [a for a in range(1 << 10, 1 << 11) if abs(a * round(ONE / a) - ONE) <= 2]
+OCTAVES = range(-13, 14)  # normal numbers of float16, the inverses too: up to 16368
+FACTORS = np.array([a * 2.0 ** (octave - 10) for octave in OCTAVES for a in SIGNIFICANDS])
+INVERSES = np.array(
+    [2.0 ** -(octave + 11) * round(ONE / a) for octave in OCTAVES for a in SIGNIFICANDS]
+)
+ROOM = 0.99  # of a factor that a token may fill: differences below 6e-5 may come out as 0
+
+
+def factor_of(graphs: StaticGraphs, x: Value, at: str) -> tuple[Value, Value]:
+    """A factor above each token's greatest number, and its inverse. [1, T, D] -> [1, T, 1] twice"""
+    graph, wide = graphs.graph, (*x.shape[:-1], len(FACTORS))
+    axes = graph.constant("axes.-1", [-1])
+
+    def real(op: str, inputs: list[Value | str], name: str, shape: tuple[int, ...]) -> Value:
+        facts = {"keepdims": 1} if op.startswith("Reduce") else {}
+        return graphs.op(op, inputs, f"{at}.{name}", shape, real=True, **facts)
+
+    def row(name: str, numbers: NDArray[np.float64]) -> Value:
+        return graphs.constant(f"factors.{name}", numbers.astype(np.float32), real=True)
+
+    column = (*x.shape[:-1], 1)
+    most = real("ReduceMax", [real("Abs", [x], "size", x.shape), axes], "most", column)
+    apart = real("Sub", [most, row("room", ROOM * FACTORS)], "apart", wide)
+    small = real("Relu", [real("Sign", [apart], "signs", wide)], "small", wide)  # 1: too small
+    right = real("Sub", [row("one", np.ones(1)), small], "right", wide)
+    following = row("next", np.append(FACTORS[1:], FACTORS[-1]))
+    grown = real("Mul", [small, following], "grown", wide)
+    shares = real("Mul", [right, row("inverse", INVERSES)], "shares", wide)
+    least = row("least", FACTORS[:1])
+    factor = real(
+        "Max", [real("ReduceMax", [grown, axes], "greatest", column), least], "factor", column
+    )
+    return factor, real("ReduceMax", [shares, axes], "inverse", column)
