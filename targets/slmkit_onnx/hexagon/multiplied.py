@@ -17,6 +17,7 @@ from onnx.checker import ValidationError
 from onnxruntime import InferenceSession
 
 from slmkit.ops import Floats
+from slmkit_onnx.hexagon.cut import cut
 from slmkit_onnx.hexagon.unrounded import unrounded
 from slmkit_onnx.sessions import cpu_session, unloadable
 
@@ -24,11 +25,11 @@ Tensors = dict[str, TensorProto]
 
 
 def exact_session(path: Path, rounded: bool = True) -> InferenceSession:
-    """A graph's file on the CPU, its scales multiplied; as it is, or with no value ``rounded``
-    between its operations. Raises BackendError if it is damaged."""
+    """A graph's file on the CPU, its scales multiplied; ``rounded`` and cut as on HTP, or with
+    float32 between its operations. Raises BackendError if it is damaged."""
     try:
         source = multiplied(path.read_bytes(), path.parent)
-        source = source if rounded else unrounded(source)
+        source = cut(source) if rounded else unrounded(source)
     except (DecodeError, ValidationError, ValueError, OSError) as error:
         raise unloadable(path.name, error) from None
     return cpu_session(source, path.parent, name=path.name)

@@ -7,6 +7,8 @@ be float16 numbers, or the token comes back longer than it was. Some pairs are: 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +30,7 @@ def factor_of(graphs: StaticGraphs, x: Value, at: str) -> tuple[Value, Value]:
     axes = graph.constant("axes.-1", [-1])
 
     def real(op: str, inputs: list[Value | str], name: str, shape: tuple[int, ...]) -> Value:
-        facts = {"keepdims": 1} if op.startswith("Reduce") else {}
+        facts: dict[str, Any] = {"keepdims": 1} if op.startswith("Reduce") else {}
         return graphs.op(op, inputs, f"{at}.{name}", shape, real=True, **facts)
 
     def row(name: str, numbers: NDArray[np.float64]) -> Value:
