@@ -13,6 +13,8 @@ decompressed for each use and dropped, so that a model of any size runs.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from slmkit_coreml.layout import Array
 from slmkit_coreml.package import WEIGHTS, read_model
 
 KEPT = 4 * 10**9  # bytes of decompressed weights
+OFTEN = KEPT // 10  # bytes more that are kept, between two times that free memory is given back
 
 
 class Held:
@@ -74,6 +77,7 @@ class Package:
         for name, function in self.program.functions.items():
             for op in function.operations:
                 self._constant(op, blobs.get((name, op.name), id(op)))
+        _give_back()
 
     def run(self, name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs of a function by name. Raises BackendError for an op that has no meaning here."""
@@ -107,9 +111,12 @@ class Package:
         """A constexpr's output, decompressed."""
         blob = self.blobs[variable]
         op = self.weights[blob]
+        room = self.store.room
         weight = self.store.get((self.path, blob), lambda: self._rounded(decompressed(op)))
-        if (self.path, blob) in self.store.kept:
+        if self.store.room < room:  # it is kept from now on
             _forget_codes(op)
+            if room // OFTEN > self.store.room // OFTEN:
+                _give_back()
         return weight
 
     def _value(self, op: Any) -> Any:
@@ -147,6 +154,12 @@ class Package:
             with np.errstate(over="ignore"):  # infinity: as the device would have it
                 value = value.astype(np.float16)
         return _widened(value)
+
+
+def _give_back() -> None:
+    """Free memory to the system, where the C library can: holes between weights fit no weight."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _forget_codes(op: Any) -> None:
