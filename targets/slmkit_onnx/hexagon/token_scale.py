@@ -36,16 +36,16 @@ def factor_of(graphs: StaticGraphs, x: Value, at: str) -> tuple[Value, Value]:
     def row(name: str, numbers: NDArray[np.float64]) -> Value:
         return graphs.constant(f"factors.{name}", numbers.astype(np.float32), real=True)
 
-    column = (*x.shape[:-1], 1)
-    most = real("ReduceMax", [real("Abs", [x], "size", x.shape), axes], "most", column)
+    def greatest(numbers: Value, least: float, name: str) -> Value:
+        most = real("ReduceMax", [numbers, axes], f"{name}.greatest", (*x.shape[:-1], 1))
+        return real("Max", [most, row(f"least.{name}", np.array([least]))], name, most.shape)
+
+    size = real("Abs", [x], "size", x.shape)
+    most = real("ReduceMax", [size, axes], "most", (*x.shape[:-1], 1))
     apart = real("Sub", [most, row("room", ROOM * FACTORS)], "apart", wide)
     small = real("Relu", [real("Sign", [apart], "signs", wide)], "small", wide)  # 1: too small
     right = real("Sub", [row("one", np.ones(1)), small], "right", wide)
     following = row("next", np.append(FACTORS[1:], FACTORS[-1]))
     grown = real("Mul", [small, following], "grown", wide)
-    shares = real("Mul", [right, row("inverse", INVERSES)], "shares", wide)
-    least = row("least", FACTORS[:1])
-    factor = real(
-        "Max", [real("ReduceMax", [grown, axes], "greatest", column), least], "factor", column
-    )
-    return factor, real("ReduceMax", [shares, axes], "inverse", column)
+    shares = real("Mul", [right, row("inverses", INVERSES)], "shares", wide)
+    return greatest(grown, FACTORS[0], "factor"), greatest(shares, INVERSES[-1], "inverse")

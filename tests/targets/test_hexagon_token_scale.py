@@ -1,0 +1,51 @@
+"""Factors that tokens are divided by and multiplied with: nothing is lost in float16."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from slmkit.parts import Part
+from slmkit_onnx.data import DataFile
+from slmkit_onnx.hexagon.graphs import StaticGraphs
+from slmkit_onnx.hexagon.token_scale import FACTORS, INVERSES, factor_of
+from slmkit_onnx.sessions import cpu_session
+
+TOKENS, WIDTH = 4, 5
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    """The graph of the factors of four tokens."""
+    folder, data = tmp_path_factory.mktemp("factors"), DataFile("weights.data")
+    graphs = StaticGraphs(data, [Part("model", 0, 1)], None)
+    x = graphs.input("x", (1, TOKENS, WIDTH), None)
+    for value, name in zip(factor_of(graphs, x, "token"), ("factor", "inverse"), strict=True):
+        graphs.final(value, name)
+    data.write(folder / data.name, lambda done, total: None)
+    return cpu_session(graphs.graph.model("factors").SerializeToString(), folder)
+
+
+def test_every_factor_and_its_inverse_are_normal_numbers_of_float16():
+    for numbers in (FACTORS, INVERSES):
+        np.testing.assert_array_equal(numbers.astype(np.float16), numbers)
+        assert numbers.min() >= np.finfo(np.float16).smallest_normal
+    np.testing.assert_allclose(FACTORS * INVERSES, 1, rtol=1e-6)
+    assert (np.diff(FACTORS) > 0).all() and (FACTORS[1:] / FACTORS[:-1]).max() <= 1.2
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(exponents=st.lists(st.floats(-30, 15.9), min_size=TOKENS, max_size=TOKENS))
+def test_a_token_fills_most_of_its_factor_and_never_more(session, exponents):
+    """Unless it lies outside of all factors: then it has the nearest, and is not lost."""
+    most = np.exp2(np.array(exponents, np.float32))
+    x = np.outer(most, [0.5, -1, 0.25, 0, 1e-3]).astype(np.float32)[None]
+    factor, inverse = (each[0, :, 0] for each in session.run(["factor", "inverse"], {"x": x}))
+    np.testing.assert_allclose(factor * inverse, 1, rtol=1e-6)
+    within = (most > FACTORS[0]) & (most < 0.98 * FACTORS[-1])
+    assert (most[within] <= factor[within]).all()
+    assert (most[within] >= factor[within] / 1.22).all()
+    assert (factor[most <= 0.98 * FACTORS[0]] == FACTORS[0]).all()
+    assert (factor[most >= FACTORS[-1]] == FACTORS[-1]).all()
