@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from slmkit.target import Artifact, Job, Runner, State
+from slmkit_coreml.alone import alone
 from slmkit_coreml.files import weight_files
 from slmkit_coreml.options import problems
 from slmkit_coreml.sizes import matrix_bytes as weight_bytes
@@ -26,13 +27,13 @@ def kept_bytes(kind: str, states: Sequence[State]) -> int:
 
 def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:
     """Write the artifact's files into an empty folder."""
-    from slmkit_coreml.write import write
-
+    with alone():
+        from slmkit_coreml.write import write
     return write(job, folder, f"slmkit_coreml {VERSION}", progress)
 
 
 def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
     """Load a written artifact: ``float32`` or ``float16``."""
-    from slmkit_coreml.run import CoremlRunner
-
+    with alone():
+        from slmkit_coreml.run import CoremlRunner
     return CoremlRunner(folder, artifact, mode)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -115,3 +118,22 @@ def test_core_ml_has_a_plan_of_its_own(tiny, tmp_path):
     emitted(coreml_job(tiny("llama"), tmp_path, "lut4-g16"), tmp_path / "out")
     plan = compute_plan(tmp_path / "out" / "model.mlpackage", "cpu_and_ne")
     assert set(plan) == {"prefill", "decode"}
+
+
+def test_neither_writing_nor_evaluating_imports_another_framework(tiny, tmp_path):
+    """In processes of their own, as builds have them."""
+    said = (
+        "import sys; from pathlib import Path; from slmkit.backends import find_backend\n"
+        "from coreml_artifacts import coreml_job, emitted, run\n"
+        "job = coreml_job(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        "artifact = emitted(job, Path(sys.argv[2]) / 'coreml')\n"
+        "run(Path(sys.argv[2]) / 'coreml', artifact, job, 'float32')\n"
+        "assert 'coremltools' in sys.modules\n"
+        "print([name for name in ('tensorflow', 'torch') if name in sys.modules])\n"
+    )
+    command = [sys.executable, "-c", said, str(tiny("llama")), str(tmp_path)]
+    rooms = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": rooms}
+    )
+    assert done.stdout.strip() == "[]", done.stderr
