@@ -16,7 +16,7 @@ __all__ = [
     "weight_files",
 ]  # fmt: skip
 
-VERSION = 4
+VERSION = 5
 CALIBRATED = False
 
 
