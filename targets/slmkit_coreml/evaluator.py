@@ -72,7 +72,7 @@ class Package:
         self.weights: dict[int, Any] = {}  # blob -> the operation that decompresses it
         self.blobs: dict[Any, int] = {}  # variable -> blob
         self.steps = {
-            name: list(_last_uses(function)) for name, function in self.program.functions.items()
+            name: _last_uses(function) for name, function in self.program.functions.items()
         }
         for name, function in self.program.functions.items():
             for op in function.operations:
@@ -87,7 +87,7 @@ class Package:
                 self.states.setdefault(key, np.zeros(variable.shape, np.float32))
             else:
                 variable._sym_val = Held(self._rounded(np.asarray(inputs[key])))
-        for op, done in self.steps[name]:
+        for op, done in self.steps[name].items():
             self._compute(op)
             for variable in done:
                 variable._sym_val = None
@@ -182,7 +182,7 @@ def _blobs(message: Any) -> dict[tuple[str, str], int]:
     return found
 
 
-def _last_uses(function: Any) -> Iterator[tuple[Any, list[Any]]]:
+def _last_uses(function: Any) -> dict[Any, list[Any]]:
     """Each operation to compute, and what no later one reads: a model of many experts makes
     thousands of values."""
     operations = [op for op in function.operations if not _is_constant(op)]
@@ -193,7 +193,7 @@ def _last_uses(function: Any) -> Iterator[tuple[Any, list[Any]]]:
     done: dict[Any, list[Any]] = {op: [] for op in operations}
     for variable in set(last) - set(function.outputs):
         done[last[variable]].append(variable)
-    yield from done.items()
+    return done
 
 
 def _all_variables(op: Any) -> Iterator[Any]:

@@ -99,7 +99,7 @@ def _modes(plan: Plan) -> tuple[Mode, ...]:
     """The ladder: float, integers on the CPU, on each chip's emulator, from reloaded binaries."""
     ladder = [
         Mode("float", "the same graphs in float32, on the CPU", {"reference": "lowering"}),
-        Mode("qdq", "QDQ graphs on the CPU", {"float": "activations"}),
+        Mode("qdq", "QDQ graphs on the CPU, cut as HTP cuts", {"float": "activations"}),
     ]
     return (*ladder, *(_emulated(plan) if plan.emulated else _layers_emulated(plan)))
 
