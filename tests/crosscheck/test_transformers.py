@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import warnings
 from pathlib import Path
 
@@ -114,10 +115,13 @@ def test_a_real_trained_model_agrees():
 
 # Forms that the families' own templates have, in words of ours: chatml (Qwen, SmolLM2: tools as
 # JSON, calls), llama-3 (a default for tools, an indented schema), gemma (turns, another name for
-# the assistant), mistral (a state over the loop), granite (a macro, text cut at a mark).
+# the assistant), mistral (a state over the loop), granite (a macro, text cut at a mark). The public
+# ones have licenses of their own and are not copied: a folder of them is named by the variable.
+FOLDERS = [Path(__file__).parent / "templates", os.environ.get("SLMKIT_CHAT_TEMPLATES")]
 TEMPLATES = {
     path.stem: path.read_text(encoding="utf-8")
-    for path in sorted((Path(__file__).parent / "templates").glob("*.jinja"))
+    for folder in filter(None, FOLDERS)
+    for path in sorted(Path(folder).glob("*.jinja"))
 }
 TOOLS = [
     {
