@@ -21,11 +21,6 @@ from slmkit.record import Model, listen
 from slmkit_mlc.program import PROOF
 from tiny_models import TINY
 
-# Facts that do not reach a backend's own code: one artifact carries them.
-ONCE = {"granite-hybrid-attention", "llama-tied", "llama-biases", "mistral", "gemma3-wide"}
-# Facts that other rows have too: the artifacts that take longest leave them to the others.
-ALSO_ELSEWHERE = {"lfm2-biases", "llama-3.2", "mistral-window-narrow", "qwen2-window"}
-SLOW = ("litert", "mlc")
 LAYOUTS = {"android": "K-major", "ios": "N-major"}
 FLOOR = 100  # dB: on every token, in float32
 
@@ -67,11 +62,7 @@ THROUGH: dict[str, Callable[[Path, Path, str], None]] = {
     "litert": through_litert, "mlc": through_mlc,
 }  # fmt: skip
 PAIRS = [
-    pytest.param(row, artifact, id=f"{row}-{artifact}")
-    for row in TINY
-    for artifact in THROUGH
-    if artifact == "ort" or row not in ONCE
-    if artifact not in SLOW or row not in ALSO_ELSEWHERE
+    pytest.param(row, artifact, id=f"{row}-{artifact}") for row in TINY for artifact in THROUGH
 ]
 
 
