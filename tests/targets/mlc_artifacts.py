@@ -67,15 +67,13 @@ def machine_of(
     return Machine(executable, definition, scratch / "params"), definition
 
 
-def run(
-    machine: Machine, job: Job, steps: list[int] | None = None, single: str = "decode"
-) -> np.ndarray:
+def run(machine: Machine, job: Job, steps: list[int] | None = None) -> np.ndarray:
     """Logits of every token: chunks as long as the program takes, then one by one."""
     most, found = machine.definition.limits.prefill, []
     for chunk in np.split(ids_for(job), steps or STEPS):
         for at in range(0, len(chunk), most):
             part = chunk[at : at + most]
-            name = single if len(part) == 1 else "batch_verify"
+            name = "decode" if len(part) == 1 else "batch_verify"
             found.append(machine.call(name, part)[0][0])
     return np.concatenate(found)
 
