@@ -102,7 +102,7 @@ def test_the_head_is_tied_unless_the_file_says_otherwise():
         ({"layer_types": ["conv", "mamba"] * 8}, "layer_types is not a list"),
         ({"full_attn_idxs": None}, "full_attn_idxs is missing"),
         ({"full_attn_idxs": [2, "5"]}, "full_attn_idxs is .*expected a list of integers"),
-        ({"conv_L_cache": 1}, "conv_L_cache is 1, expected an integer of at least 2"),
+        ({"conv_L_cache": 1}, "conv_L_cache is 1, expected an integer from 2"),
         ({"conv_bias": None}, "conv_bias is missing"),
         ({"norm_eps": None}, "norm_eps is missing"),
         ({"rope_theta": None}, "rope_theta is missing"),

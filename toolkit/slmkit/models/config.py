@@ -10,6 +10,11 @@ from typing import Any
 from slmkit.errors import CheckpointError
 
 MISSING = object()
+# Above these a file is damaged or hostile, and reading on would fill the memory with names and
+# tables. Llama 4 was trained for 10 million positions; Qwen3-Next has 512 experts a layer.
+LARGEST = 2**24
+MOST_LAYERS_OR_EXPERTS = 512
+POSITIVE = "1e-30 to 1e+30"  # with its reciprocal and some products within float32
 
 
 class Config:
@@ -23,18 +28,22 @@ class Config:
         """True if the key is there and not null."""
         return self.values.get(key) is not None
 
-    def integer(self, key: str, default: Any = MISSING, least: int = 1) -> int:
-        """An integer of at least ``least``; ``default`` only where the format defines one."""
+    def integer(self, key: str, default: Any = MISSING, least: int = 1, most: int = LARGEST) -> int:
+        """An integer within the limits; ``default`` only where the format defines one."""
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise self._wrong(key, value, f"an integer of at least {least}")
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise self._wrong(key, value, f"an integer from {least} to {most}")
         return value
 
+    def count(self, key: str, least: int = 1) -> int:
+        """How many layers, or experts, a model has."""
+        return self.integer(key, least=least, most=MOST_LAYERS_OR_EXPERTS)
+
     def number(self, key: str, default: Any = MISSING) -> float:
-        """A positive, finite number."""
+        """A positive number that float32 can count with."""
         value = self._get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
-            raise self._wrong(key, value, "a positive number")
+        if not _is_positive(value):
+            raise self._wrong(key, value, f"a positive number, {POSITIVE}")
         return float(value)
 
     def boolean(self, key: str, default: Any = MISSING) -> bool:
@@ -61,11 +70,8 @@ class Config:
     def numbers(self, key: str) -> list[float]:
         """A list of positive numbers."""
         value = self._get(key, MISSING)
-        if not isinstance(value, list) or not all(
-            isinstance(each, int | float) and not isinstance(each, bool) and 0 < each < 1e30
-            for each in value
-        ):
-            raise self._wrong(key, value, "a list of positive numbers")
+        if not isinstance(value, list) or not all(map(_is_positive, value)):
+            raise self._wrong(key, value, f"a list of positive numbers, {POSITIVE}")
         return [float(each) for each in value]
 
     def integers(self, key: str) -> list[int]:
@@ -120,6 +126,12 @@ class Config:
             f"{self.where}: {key} is {value!r}, expected {expected}",
             "compare the file with the one that the model's author published",
         )
+
+
+def _is_positive(value: Any) -> bool:
+    """A number, and what ``POSITIVE`` says."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 1e-30 <= value <= 1e30
 
 
 def read_json(path: Path) -> Any:

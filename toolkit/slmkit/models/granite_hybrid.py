@@ -46,7 +46,7 @@ def read_granite_hybrid(config: Config) -> Spec:
 
 def _mixture(config: Config) -> Mixture | None:
     """Experts in every layer, or in none; weights of the chosen add up to 1."""
-    if not config.integer("num_local_experts", least=0):
+    if not config.count("num_local_experts", least=0):
         return None
     width, shared = (config.integer(f"{of}intermediate_size") for of in ("", "shared_"))
     return read_mixture(

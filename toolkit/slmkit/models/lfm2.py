@@ -43,7 +43,7 @@ def _kinds(config: Config) -> tuple[str, ...]:
     if config.has("layer_types"):
         return layer_kinds(config, "layer_types", KINDS)
     attending = config.integers("full_attn_idxs")
-    layers = range(config.integer("num_hidden_layers"))
+    layers = range(config.count("num_hidden_layers"))
     return tuple("attention" if layer in attending else "conv" for layer in layers)
 
 

@@ -71,12 +71,12 @@ def _spec(config: Config, state: StateSpace) -> Spec:
     config.expect("hidden_act", "silu", default="silu")
     return Spec(
         model_type=config.string("model_type"),
-        layers=config.integer("num_hidden_layers"), width=config.integer("hidden_size"),
+        layers=config.count("num_hidden_layers"), width=config.integer("hidden_size"),
         heads=0, kv_heads=0, head_width=0, feed_forward=0,
         vocabulary=config.integer("vocab_size"), eps=config.number("layer_norm_epsilon"),
         rope=Rope(()), tied=config.boolean("tie_word_embeddings"),
         qkv_bias=False, output_bias=False, mlp_bias=False, qk_norm=False, windows=(),
-        kinds=("scan",) * config.integer("num_hidden_layers"),
+        kinds=("scan",) * config.count("num_hidden_layers"),
         trained_context=BOUNDLESS, state=state,
     )  # fmt: skip
 

@@ -47,9 +47,10 @@ def read_granitemoe(config: Config) -> Spec:
 
 def _qwen(config: Config, shared: int) -> Mixture:
     """Every ``decoder_sparse_step``-th layer has experts, but for ``mlp_only_layers``."""
-    step, dense = config.integer("decoder_sparse_step", 1), config.values.get("mlp_only_layers")
-    layers = range(config.integer("num_hidden_layers"))
-    sparse = tuple((layer + 1) % step == 0 and layer not in (dense or ()) for layer in layers)
+    step = config.integer("decoder_sparse_step", 1)
+    dense = config.integers("mlp_only_layers") if config.has("mlp_only_layers") else []
+    layers = range(config.count("num_hidden_layers"))
+    sparse = tuple((layer + 1) % step == 0 and layer not in dense for layer in layers)
     width = config.integer("moe_intermediate_size")
     key = "num_experts" if config.has("num_experts") else "num_local_experts"  # transformers 5
     return read_mixture(config, key, width, _normalized(config), sparse, shared)
@@ -65,10 +66,10 @@ def read_mixture(
 ) -> Mixture:  # fmt: skip
     """As many experts as ``key`` says, in every layer or in these; ``more``: other facts."""
     config.expect("hidden_act", "silu", default="silu")  # an expert's activation
-    experts, chosen = config.integer(key), config.integer("num_experts_per_tok")
+    experts, chosen = config.count(key), config.count("num_experts_per_tok")
     if chosen > experts:
         raise CheckpointError(
             f"{config.where}: num_experts_per_tok {chosen} is more than {key} {experts}", COMPARE
         )
-    every = (True,) * config.integer("num_hidden_layers")
+    every = (True,) * config.count("num_hidden_layers")
     return Mixture(experts, Routing(chosen, normalized), width, layers or every, shared, **more)

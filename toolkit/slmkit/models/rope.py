@@ -168,4 +168,4 @@ def _magnitude(config: Config, scaling: Config) -> float:
 def _original(config: Config, scaling: Config) -> int:
     """The context that the model was first trained for."""
     key = "original_max_position_embeddings"
-    return (scaling if scaling.has(key) else config).integer(key)
+    return (scaling if scaling.has(key) else config).integer(key, least=2)

@@ -22,7 +22,7 @@ def no_window(layer: int) -> int | None:
 
 def read_transformer(config: Config, windows: Windows = no_window, **more: Any) -> Spec:
     """The spec of a transformer; ``more`` are the facts in which its family differs."""
-    layers, width = config.integer("num_hidden_layers"), config.integer("hidden_size")
+    layers, width = config.count("num_hidden_layers"), config.integer("hidden_size")
     heads = config.integer("num_attention_heads")
     kv_heads = config.integer("num_key_value_heads", heads)
     if heads % kv_heads:
@@ -82,7 +82,7 @@ def layer_kinds(config: Config, key: str, meaning: Mapping[str, str]) -> tuple[s
 
 def _layer_words(config: Config, key: str, known: Collection[str]) -> list[str]:
     words = config.strings(key)
-    if not set(words) <= set(known) or len(words) != config.integer("num_hidden_layers"):
+    if not set(words) <= set(known) or len(words) != config.count("num_hidden_layers"):
         raise CheckpointError(
             f"{config.where}: {key} is not a list of {' or '.join(sorted(known))}, one per layer",
             COMPARE,
