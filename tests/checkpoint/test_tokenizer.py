@@ -125,9 +125,29 @@ def test_a_hostile_or_broken_template_is_one_sentence(folder, template):
         with_template(folder, template).chat(USER)
 
 
-def test_a_template_of_another_kind_is_refused(folder):
+@pytest.mark.parametrize(
+    "template", [{"default": "x"}, [1], ["x"], [{"name": "default", "template": 1}]]
+)
+def test_a_template_of_another_kind_is_refused(folder, template):
     with pytest.raises(CheckpointError, match="chat_template is not a text"):
-        with_template(folder, {"default": "x"})
+        with_template(folder, template)
+
+
+def test_a_list_of_templates_without_a_default_has_none(folder):
+    assert with_template(folder, [{"name": ["x"], "template": "x"}]).template is None
+
+
+def test_a_template_file_that_is_no_text_is_named(folder):
+    (folder / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(CheckpointError, match=r"chat_template\.jinja cannot be read as text"):
+        Tokenizer(folder)
+
+
+@pytest.mark.parametrize("ids", [-1, 10**12, [1, -1]])
+def test_an_id_that_no_token_has_does_not_end_answers(folder, ids):
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
+    with pytest.raises(CheckpointError, match=r"eos_token_id is .*, expected the id of a token"):
+        Tokenizer(folder)
 
 
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "generation_config.json"])

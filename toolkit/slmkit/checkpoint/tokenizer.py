@@ -15,7 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from slmkit.errors import CheckpointError
-from slmkit.models.config import read_json
+from slmkit.models.config import LARGEST, read_json
 
 Message = Mapping[str, Any]
 FILES = (
@@ -156,16 +156,25 @@ def _special_tokens(*sources: Mapping[str, Any]) -> dict[str, str]:
 def _template_text(folder: Path, settings: Mapping[str, Any]) -> str | None:
     """chat_template.jinja, else tokenizer_config.json's: a text, or a list with one "default"."""
     if (folder / "chat_template.jinja").exists():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        return _text(folder / "chat_template.jinja")
     template = settings.get("chat_template")
-    if isinstance(template, list):
-        named = {item.get("name"): item.get("template") for item in template}
-        template = named.get("default")
+    if isinstance(template, list) and all(isinstance(each, dict) for each in template):
+        texts = (each.get("template") for each in template if each.get("name") == "default")
+        template = next(texts, None)
     if template is not None and not isinstance(template, str):
         raise CheckpointError(
             "tokenizer_config.json: chat_template is not a text", "download the file again"
         )
     return template
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path.name} cannot be read as text: {error}", "download the file again"
+        ) from None
 
 
 def _stop_ids(
@@ -176,6 +185,16 @@ def _stop_ids(
         value = _optional(folder / name).get("eos_token_id")
         ids = value if isinstance(value, list) else [value]
         if ids and all(isinstance(each, int) for each in ids):
-            return tuple(ids)
+            return tuple(_an_id(each, name) for each in ids)
     eos = library.token_to_id(special["eos_token"]) if "eos_token" in special else None
     return () if eos is None else (eos,)
+
+
+def _an_id(number: Any, name: str) -> int:
+    """A number that a token may have."""
+    if not 0 <= number < LARGEST:
+        raise CheckpointError(
+            f"{name}: eos_token_id is {number}, expected the id of a token",
+            "compare the file with the one that the model's author published",
+        )
+    return int(number)
