@@ -75,6 +75,14 @@ def test_a_model_that_does_not_fit_hears_three_numbers_and_what_would():
         memory.check(spec, load_recipe(name), int(context), 3 * GB, costs)
 
 
+def test_recipes_that_give_an_artifact_the_same_weights_are_offered_once():
+    """int4-coreml-gpu differs from int4 in the artifact coreml alone."""
+    spec, recipe = spec_of("qwen1.5-1.8b-chat"), load_recipe("int4")
+    with pytest.raises(SlmkitError) as caught:
+        memory.check(spec, recipe, 512, 3 * GB, costs_of("litert"))
+    assert re.findall(r"--recipe (\S+)", caught.value.hint) == ["int4", "int4-compact"]
+
+
 def test_when_nothing_fits_the_hint_says_so():
     with pytest.raises(SlmkitError) as caught:
         memory.check(spec_of("qwen3-4b"), load_recipe("int8"), 8192, GB, costs_of("ort"))

@@ -113,10 +113,14 @@ def gigabytes(size: int) -> str:
 
 
 def _what_fits(spec: Spec, recipe: Recipe, context: int, limit: int, costs: Costs) -> str:
-    """Recipes at this context, else the longest context of each."""
+    """Recipes at this context, else the longest context of each; the first of those that give
+    this artifact as many bytes of weights."""
     choices = [recipe, *(load_recipe(name) for name in shipped_names() if name != recipe.name)]
-    fitting = []
+    differing: dict[int, Recipe] = {}
     for choice in choices:
+        differing.setdefault(plan(spec, choice, context, costs).weights, choice)
+    fitting = []
+    for choice in differing.values():
         longest = _longest_context(spec, choice, context, limit, costs)
         if longest is not None:
             fitting.append(f"--recipe {choice.name} --context {longest}")
