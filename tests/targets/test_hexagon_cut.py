@@ -54,21 +54,44 @@ class Drawn:
         return path
 
 
+def outcomes(path: Path, given: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Of the emulator, of the processor as HTP cuts, and as ONNX rounds."""
+    sessions = (
+        qnn_session(path, SOCS["sm8650"]), exact_session(path), cpu_session(path, path.parent)
+    )  # fmt: skip
+    return [session.run(["out"], given)[0].astype(int) for session in sessions]
+
+
 def check(path: Path, given: dict[str, np.ndarray], most: int) -> None:
     """Cut as HTP cuts, nearly every integer is the emulator's, the others (float32's sums, just
     above or below a border) ``most`` beside it; rounded, many are not."""
-    emulated, ours, plain = (
-        session.run(["out"], given)[0].astype(int)
-        for session in (
-            qnn_session(path, SOCS["sm8650"]),
-            exact_session(path),
-            cpu_session(path, path.parent),
-        )
-    )
+    emulated, ours, plain = outcomes(path, given)
     assert abs(emulated - ours).max() <= most
     assert np.mean(emulated != ours) < 0.02
     assert np.mean(emulated != plain) > 0.2
     assert np.mean(emulated - plain) < -0.2  # always the same way
+
+
+def test_a_norm_of_real_numbers_is_rounded(tmp_path):
+    """In float16, to the nearest integer on average: nothing is cut here either."""
+    random, drawn, shape = np.random.default_rng(4), Drawn(), (1, 32, 576)
+    drawn.inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, shape))
+    gain = random.uniform(0.8, 1.2, 576).astype(np.float32)
+    drawn.constants.append(numpy_helper.from_array(gain, "gain"))
+    grid = ("uint16", 8 / 65535, 32768)
+    path = drawn.save(
+        tmp_path / "real.onnx",
+        "RMSNormalization",
+        ["x", "gain"],
+        grid,
+        shape,
+        axis=-1,
+        epsilon=1e-6,
+    )
+    given = {"x": random.standard_normal(shape).astype(np.float32)}
+    emulated, ours, plain = outcomes(path, given)
+    assert np.array_equal(ours, plain)
+    assert abs(np.mean(emulated - ours)) < 0.1  # steps; half a step if it were cut
 
 
 @pytest.mark.parametrize("width", [64, 576])

@@ -11,7 +11,7 @@ from slmkit.target import Artifact, Job, Model, Runner, State, WeightFile
 from slmkit_onnx.hexagon import files, options, parts
 from slmkit_onnx.hexagon.contract import STATES
 
-VERSION = 5
+VERSION = 6
 CALIBRATED = True
 
 

@@ -49,12 +49,16 @@ class Known:
     def steps(self, node: NodeProto) -> Steps:
         """What cuts a node's result."""
         name = node.output[0]
-        if node.op_type == "RMSNormalization" and name in self.quantized:
+        if node.op_type == "RMSNormalization" and self._counts(node):
             return [("Sub", self._scale(self.quantized[name]) / 2)]
         if node.op_type == "MatMul" and self._mixes(node):
             unit = DROPPED * math.prod(self._scale(self.given[each]) for each in node.input)
             return [("Div", unit), ("Floor", None), ("Mul", unit)]
         return []
+
+    def _counts(self, node: NodeProto) -> bool:
+        """Whether it goes from integers to integers."""
+        return node.input[0] in self.given and node.output[0] in self.quantized
 
     def _mixes(self, node: NodeProto) -> bool:
         """Whether it multiplies uint16 without an offset by int16. (With one, HTP rounds the

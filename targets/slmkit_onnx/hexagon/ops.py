@@ -41,6 +41,7 @@ class HexagonOps(Ops[Value]):
         self.place = "layer.0"  # of which unit the values are, for their names
         self.stems: Counter[str] = Counter()
         self.table = ""  # the embedding's name
+        self.scanned = "no layer"  # the weights' prefix of the last layer that scanned
 
     def embed(self, name: str, rows: int, width: int) -> Value:
         self.table = name
@@ -67,13 +68,15 @@ class HexagonOps(Ops[Value]):
         return self._biased(product, name) if bias else product
 
     def rms_norm(self, x: Value, name: str, eps: float) -> Value:
+        """What a scan gave stays real: 16 bits of one scale for all tokens keep 63 dB of it."""
         self._enter(name)
         vector = self.weights.vector(f"{name}.weight")
         gain = self.graphs.constant(f"{name}.weight", vector, real=x.real)
         flat = self.graphs.reshaped(x, (1, math.prod(x.shape[:-1]), x.shape[-1]))
         normed = self.graphs.op(
-            "RMSNormalization", [flat, gain], f"{name}.normed", flat.shape, axis=-1, epsilon=eps
-        )
+            "RMSNormalization", [flat, gain], f"{name}.normed", flat.shape,
+            real=name.startswith(f"{self.scanned}."), axis=-1, epsilon=eps,
+        )  # fmt: skip
         return self.graphs.reshaped(normed, x.shape)
 
     def split(self, x: Value, widths: Sequence[int]) -> tuple[Value, ...]:
@@ -136,7 +139,7 @@ class HexagonOps(Ops[Value]):
 
     def scan(self, x: Value, step: Value, b: Value, c: Value, layer: int, kind: Scan) -> Value:
         decay, skip = (self.weights.vector(f"{kind.at}.{name}") for name in ("A_log", "D"))
-        at, scanned = self._new("scan"), self.scans.scanned_by_head
+        self.scanned, at, scanned = kind.at, self._new("scan"), self.scans.scanned_by_head
         if kind.by_number:
             decay, scanned = decay.reshape(kind.heads, kind.state), self.scans.scanned_by_number
         given = scanned(x, step, b, c, decay, layer, at)
