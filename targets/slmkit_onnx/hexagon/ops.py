@@ -153,8 +153,8 @@ class HexagonOps(Ops[Value]):
         return x
 
     def _scaled_linear(self, x: Value, name: str, width: int, bias: bool) -> Value:
-        """A linear of a real value: each token divided by about its greatest number, and multiplied
-        by it afterwards, so that small tokens keep as many bits as large ones."""
+        """A linear of a real value: each token divided by a power of two, and multiplied by it
+        afterwards, so that small tokens keep as many bits as large ones."""
         op = self.graphs.op
         factor, inverse = factor_of(self.graphs, x, name)
         share = op("Mul", [x, inverse], f"{name}.share", x.shape, fixed=BOTH_WAYS)
