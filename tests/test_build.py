@@ -13,13 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from slmkit.build import FailedParity, build
-from slmkit.bundle import verify
+from slmkit.bundle.folder import verify
+from slmkit.bundle.manifest import read_manifest
 from slmkit.errors import BundleError, RecipeError, SlmkitError
-from slmkit.manifest import read_manifest
-from slmkit.plan import Request
-from slmkit.progress import Silent
-from slmkit.recipe import load_recipe
+from slmkit.planning.plan import Request
+from slmkit.recipe.recipe import load_recipe
+from slmkit.system.progress import Silent
+from slmkit.workflows.build import FailedParity, build
 from tiny_models import STORIES, ort_request
 
 COMMAND = [sys.executable, "-m", "slmkit", "build", "--target", "android", "--artifacts", "ort",

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmkit.build import build
-from slmkit.bundle import verify, written
+from slmkit.bundle.folder import verify, written
+from slmkit.bundle.manifest import MANIFEST, SCHEMA, Manifest, inside, read_manifest, schema
 from slmkit.errors import BundleError
-from slmkit.manifest import MANIFEST, SCHEMA, Manifest, inside, read_manifest, schema
-from slmkit.progress import Silent
-from slmkit.recheck import recheck
+from slmkit.system.progress import Silent
+from slmkit.workflows.build import build
+from slmkit.workflows.recheck import recheck
 from tiny_models import ort_request, tiny_config, write_checkpoint
 
 
@@ -137,7 +137,7 @@ def test_a_failed_replacement_keeps_the_older_bundle(bundle):
 @pytest.mark.parametrize("atomic", [True, False])
 def test_a_replacement_takes_the_place_whole(bundle, atomic, monkeypatch):
     if not atomic:
-        monkeypatch.setattr("slmkit.bundle._exchange", lambda first, second: False)
+        monkeypatch.setattr("slmkit.bundle.folder._exchange", lambda first, second: False)
     with written(bundle, force=True) as folder:
         (folder / MANIFEST).write_text("{}")
     assert [path.name for path in bundle.iterdir()] == [MANIFEST]

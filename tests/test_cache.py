@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from slmkit.cache import Cache, default_folder, folder_size, key_of
+from slmkit.system.cache import Cache, default_folder, folder_size, key_of
 
 
 def fill(cache, key, size=10, age=0):

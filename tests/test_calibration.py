@@ -8,10 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slmkit.calibration import BUILT_IN, FILE, calibration_texts
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.errors import SlmkitError
-from slmkit.evaluate import HELD_OUT, read_examples
+from slmkit.inference.evaluate import HELD_OUT, read_examples
+from slmkit.planning.calibration import BUILT_IN, FILE, calibration_texts
 from tiny_models import STORIES
 
 

@@ -10,8 +10,8 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from slmkit.backends import BUILT_IN
-from slmkit.cli import main
+from slmkit.backend.registry import BUILT_IN
+from slmkit.cli.main import main
 from tiny_models import STORIES
 
 HEAVY = (
@@ -28,7 +28,7 @@ def slmkit(*words, expect=0):
 
 def test_help_loads_no_heavy_library():
     code = (
-        "import sys; from slmkit.cli import main\n"
+        "import sys; from slmkit.cli.main import main\n"
         "try: main(['--help'])\n"
         f"except SystemExit: print([name for name in {HEAVY} if name in sys.modules])"
     )
@@ -76,7 +76,7 @@ def test_a_failed_parity_is_exit_code_1_with_its_table(tmp_path, monkeypatch):
             "--json",
         ).stdout
     )["bundle"]
-    monkeypatch.setattr("slmkit.parity.broken", lambda metrics, bound: ("it is wrong",))
+    monkeypatch.setattr("slmkit.parity.metrics.broken", lambda metrics, bound: ("it is wrong",))
     failed = slmkit("parity", bundle, expect=1)
     assert "FAIL" in failed.stdout
     assert failed.stderr.splitlines()[-2].startswith("Error: parity failed: ort exact: it is wrong")
@@ -120,12 +120,12 @@ def test_lists_are_tables_or_json():
 
 
 def test_doctor_gives_the_command_for_what_is_missing(monkeypatch):
-    monkeypatch.setattr("slmkit.backends._version", lambda name: None)
+    monkeypatch.setattr("slmkit.backend.registry._version", lambda name: None)
     assert 'pip install "slmkit[ort]"' in slmkit("doctor").stdout
 
 
 def test_a_missing_backend_is_one_sentence_with_the_command(tmp_path, monkeypatch):
-    monkeypatch.setattr("slmkit.backends._version", lambda name: None)
+    monkeypatch.setattr("slmkit.backend.registry._version", lambda name: None)
     failed = slmkit("build", "--target", "android", "--model", STORIES, "--out", tmp_path, expect=1)
     assert failed.stderr.splitlines() == [
         "Error: the artifact ort needs onnx, onnxruntime",
@@ -171,7 +171,7 @@ def test_a_full_disk_or_memory_is_one_sentence(tmp_path, monkeypatch, error, sai
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr("slmkit.plan.quantize", fail)
+    monkeypatch.setattr("slmkit.planning.plan.quantize", fail)
     failed = slmkit("build", "--target=android", "--model", STORIES, "--out", tmp_path, expect=1)
     assert said in failed.stderr
     assert list(tmp_path.iterdir()) == []
@@ -191,6 +191,6 @@ def test_every_option_has_a_line_of_help():
 
 
 def test_every_artifact_of_a_target_has_a_backend():
-    from slmkit.platforms import PLATFORMS
+    from slmkit.backend.targets import PLATFORMS
 
     assert {name for each in PLATFORMS.values() for name in each.artifacts} <= set(BUILT_IN)

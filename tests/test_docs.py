@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slmkit.build import build
+from slmkit.backend.targets import PLATFORMS
 from slmkit.checkpoint.folder import SAMPLE_NAME
-from slmkit.cli import main
+from slmkit.cli.main import main
 from slmkit.models.registry import MODELS
-from slmkit.plan import Request
-from slmkit.platforms import PLATFORMS
-from slmkit.progress import Silent
-from slmkit.recipe import SHIPPED, shipped_names
+from slmkit.planning.plan import Request
+from slmkit.recipe.recipe import SHIPPED, shipped_names
+from slmkit.system.progress import Silent
+from slmkit.workflows.build import build
 from tiny_models import STORIES
 
 DEMO = os.environ.get("SLMKIT_DEMO")  # the bundle that `make demo` has just built

@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from slmkit.build import build
-from slmkit.bundle import verify
+from slmkit.bundle.folder import verify
+from slmkit.bundle.manifest import read_manifest
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.checkpoint.model_card import license_of
 from slmkit.errors import RecipeError
-from slmkit.manifest import read_manifest
-from slmkit.memory import matrix_schemes
-from slmkit.plan import EVERY, Request, encodings_of, make_plan
-from slmkit.progress import Silent
-from slmkit.recheck import recheck
-from slmkit.recipe import SHIPPED, load_recipe, parse_recipe
+from slmkit.planning.memory import matrix_schemes
+from slmkit.planning.plan import EVERY, Request, encodings_of, make_plan
+from slmkit.recipe.recipe import SHIPPED, load_recipe, parse_recipe
+from slmkit.system.progress import Silent
+from slmkit.workflows.build import build
+from slmkit.workflows.recheck import recheck
 from tiny_models import tiny_config, write_checkpoint
 
 INT8 = {"match": ["*"], "scheme": {"encoding": "per-channel", "bits": 8}}

@@ -8,13 +8,13 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from slmkit.cli import main
+from slmkit.cli.main import main
 from slmkit.errors import SlmkitError
-from slmkit.forecast import forecast
-from slmkit.plan import Request, make_plan
-from slmkit.recipe import load_recipe
+from slmkit.planning.plan import Request, make_plan
+from slmkit.recipe.recipe import load_recipe
+from slmkit.workflows.estimate import forecast
 from slmkit_coreml.contract import CHUNK_LIMIT
-from slmkit_onnx.hexagon.parts import PART_LIMIT
+from slmkit_onnx.hexagon.partition import PART_LIMIT
 from tiny_models import SHARED, tiny_config, write_checkpoint
 
 CONFIGS = SHARED / "model_configs"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.errors import SlmkitError
-from slmkit.generate import Sampler, generate, stream_text
+from slmkit.inference.generate import Sampler, generate, stream_text
 from tiny_models import SHARED
 
 

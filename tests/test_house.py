@@ -31,8 +31,8 @@ LAYERS = [  # a module may import from its own line and from those below it
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FOR_BACKENDS = {
-    "slmkit.ops", "slmkit.target", "slmkit.quant.codes", "slmkit.errors", "slmkit.host",
-    "slmkit.worker", "slmkit.parts", "slmkit.job", "slmkit.cache",
+    "slmkit.ops", "slmkit.backend.interface", "slmkit.quant.codes", "slmkit.errors", "slmkit.backend.static_runner",
+    "slmkit.system.subprocess_worker", "slmkit.backend.partition", "slmkit.backend.job", "slmkit.system.cache",
 }  # fmt: skip
 
 

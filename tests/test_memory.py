@@ -8,13 +8,13 @@ import re
 
 import pytest
 
-from slmkit import memory
 from slmkit.errors import SlmkitError
+from slmkit.interpreters.recorder import listen
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
-from slmkit.plan import costs_of
-from slmkit.recipe import load_recipe
-from slmkit.record import listen
+from slmkit.planning import memory
+from slmkit.planning.plan import costs_of
+from slmkit.recipe.recipe import load_recipe
 from tiny_models import SHARED, tiny_config
 
 GB = 10**9

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rich.console import Console
 
-from slmkit.golden import Golden, load_golden, outputs_of, save_golden
-from slmkit.parity import Line, broken, judge, line_from_json, measure
-from slmkit.recipe import Bound, load_recipe
-from slmkit.show import parity_table
-from slmkit.target import Mode
+from slmkit.backend.interface import Mode
+from slmkit.cli.tables import parity_table
+from slmkit.parity.golden import Golden, load_golden, outputs_of, save_golden
+from slmkit.parity.metrics import Line, broken, judge, line_from_json, measure
+from slmkit.recipe.bounds import Bound
+from slmkit.recipe.recipe import load_recipe
 
 LOGITS = arrays(np.float32, (6, 10), elements=st.floats(-50, 50, width=32))
 
@@ -107,7 +108,7 @@ def test_a_golden_survives_the_round_trip(tmp_path_factory, logits):
 
 
 def test_a_reduced_golden_measures_nearly_the_same(monkeypatch):
-    monkeypatch.setattr("slmkit.golden.COLUMNS", 2000)
+    monkeypatch.setattr("slmkit.parity.golden.COLUMNS", 2000)
     random = np.random.default_rng(0)
     expected = random.standard_normal((6, 20_000), dtype=np.float32) * 3
     got = expected + random.standard_normal(expected.shape, dtype=np.float32) * np.float32(0.1)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slmkit.errors import RecipeError
-from slmkit.recipe import SHIPPED, Recipe, Rule, Scheme, load_recipe, parse_recipe, shipped_names
+from slmkit.recipe.recipe import SHIPPED, Recipe, Rule, load_recipe, parse_recipe, shipped_names
+from slmkit.recipe.scheme import Scheme
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD = (SHIPPED / "int4.yaml").read_text(encoding="utf-8")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from slmkit.interpreters.recorder import record
 from slmkit.models.config import Config
 from slmkit.models.registry import MODELS, read_spec
-from slmkit.record import record
 from tiny_models import TINY, tiny_config
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from slmkit.checkpoint.folder import open_checkpoint
-from slmkit.load import ReferenceRunner
+from slmkit.inference.load import ReferenceRunner
+from slmkit.interpreters.reference import Cache, attention, logits, visible
 from slmkit.ops import Attention
-from slmkit.reference import Cache, attention, logits, visible
 from tiny_models import STORIES, TINY
 
 CLOSE = 2e-5  # float32 sums in another order, on logits of about 1

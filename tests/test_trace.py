@@ -7,12 +7,12 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from slmkit import worker
-from slmkit.cli import main
-from slmkit.emit import emit_job
-from slmkit.progress import Silent
-from slmkit.trace import trace, trace_job
-from slmkit_onnx.ort.ops import OnnxOps
+from slmkit.cli.main import main
+from slmkit.planning.emit import emit_job
+from slmkit.system import subprocess_worker
+from slmkit.system.progress import Silent
+from slmkit.workflows.layerwise import trace, trace_job
+from slmkit_onnx.ort.lowering.ops import OnnxOps
 from tiny_models import STORIES, ort_request
 
 JOBS = {"emit": emit_job, "trace": trace_job}
@@ -22,7 +22,7 @@ JOBS = {"emit": emit_job, "trace": trace_job}
 def in_this_process(monkeypatch):
     """Jobs run here, so that a planted bug reaches them."""
     monkeypatch.setattr(
-        worker, "call", lambda job, payload, report, about: JOBS[job](payload, report)
+        subprocess_worker, "call", lambda job, payload, report, about: JOBS[job](payload, report)
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from slmkit import worker
 from slmkit.errors import BackendError, SlmkitError
+from slmkit.system import subprocess_worker
 
 
 def call(**payload):
-    return worker.call("run", payload, lambda done, total: None, "does the test's work")
+    return subprocess_worker.call("run", payload, lambda done, total: None, "does the test's work")
 
 
 def test_an_error_of_the_job_is_raised_here(tmp_path):
@@ -31,7 +31,7 @@ def test_an_error_of_the_job_is_raised_here(tmp_path):
     ],
 )
 def test_a_crash_is_a_sentence_about_the_work(monkeypatch, code, said):
-    monkeypatch.setattr(worker, "START", code)
+    monkeypatch.setattr(subprocess_worker, "START", code)
     with pytest.raises(BackendError) as caught:
         call()
     assert "the process that does the test's work died" in caught.value.message
@@ -40,7 +40,7 @@ def test_a_crash_is_a_sentence_about_the_work(monkeypatch, code, said):
 
 def test_an_interruption_ends_the_worker(monkeypatch):
     monkeypatch.setattr(
-        worker, "START", "print('[\"progress\", 1, 2]', flush=True); input(); input()"
+        subprocess_worker, "START", "print('[\"progress\", 1, 2]', flush=True); input(); input()"
     )
 
     def interrupt(done: int, total: int) -> None:
@@ -48,4 +48,4 @@ def test_an_interruption_ends_the_worker(monkeypatch):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        worker.call("run", {}, interrupt, "waits")
+        subprocess_worker.call("run", {}, interrupt, "waits")

@@ -12,12 +12,12 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from slmkit.checkpoint.safetensors import SafetensorsWriter
+from slmkit.interpreters.recorder import Weight, record
 from slmkit.models.config import Config
-from slmkit.models.reading import plus_one, reading_of
 from slmkit.models.registry import architecture, read_spec
 from slmkit.models.spec import Spec
-from slmkit.plan import Request
-from slmkit.record import Weight, record
+from slmkit.models.weight_transforms import plus_one, reading_of
+from slmkit.planning.plan import Request
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 STORIES = SHARED / "checkpoints" / "stories260K"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from slmkit.target import Artifact, Job, Runner, State
-from slmkit_coreml.alone import alone
+from slmkit.backend.interface import Artifact, Job, Runner, State
 from slmkit_coreml.files import weight_files
+from slmkit_coreml.import_guard import alone
 from slmkit_coreml.options import problems
 from slmkit_coreml.sizes import matrix_bytes as weight_bytes
 
@@ -28,12 +28,12 @@ def kept_bytes(kind: str, states: Sequence[State]) -> int:
 def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:
     """Write the artifact's files into an empty folder."""
     with alone():
-        from slmkit_coreml.write import write
+        from slmkit_coreml.writer import write
     return write(job, folder, f"slmkit_coreml {VERSION}", progress)
 
 
 def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
     """Load a written artifact: ``float32`` or ``float16``."""
     with alone():
-        from slmkit_coreml.run import CoremlRunner
+        from slmkit_coreml.runner import CoremlRunner
     return CoremlRunner(folder, artifact, mode)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmkit.ops import Floats
-from slmkit.quant.codes import CodesFile, Scheme, group_of
+from slmkit.quant.codes import CodesFile, group_of
+from slmkit.recipe.scheme import Scheme
 
 FILE, SCALES, PALETTES = "embedding.bin", "embedding.scales.bin", "embedding.palettes.bin"
 ROWS = 4096  # rows written at a time

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from slmkit.quant.codes import Scheme
-from slmkit.target import Model, WeightFile
+from slmkit.backend.interface import Model, WeightFile
+from slmkit.recipe.scheme import Scheme
 from slmkit_coreml.embedding import table_files
 from slmkit_coreml.options import Form, plan_chunks, read, table_bytes, unit_sizes
 from slmkit_coreml.sizes import matrix_bytes

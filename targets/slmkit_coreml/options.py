@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slmkit.parts import Part, plan_parts, too_large, unit_bytes
-from slmkit.quant.codes import Scheme
-from slmkit.target import Model, Option, one_of, option_problems
+from slmkit.backend.interface import Model, Option, one_of, option_problems
+from slmkit.backend.partition import Part, plan_parts, too_large, unit_bytes
+from slmkit.recipe.scheme import Scheme
 from slmkit_coreml.contract import CACHES, CHUNK_LIMIT, head_parts
 from slmkit_coreml.layout import LAYOUTS, Layout
 from slmkit_coreml.sizes import matrix_bytes, refused

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slmkit.quant.codes import Scheme
+from slmkit.recipe.scheme import Scheme
 
 BLOB = 128  # bytes of a tensor's header and alignment in weight.bin, at most
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from slmkit.target import Artifact, Job, Runner, State
+from slmkit.backend.interface import Artifact, Job, Runner, State
 from slmkit_litert.files import weight_files
 from slmkit_litert.options import problems, weight_bytes
 
@@ -25,13 +25,13 @@ def kept_bytes(kind: str, states: Sequence[State]) -> int:
 
 def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:
     """Write the artifact's files into an empty folder."""
-    from slmkit_litert.write import write
+    from slmkit_litert.writer import write
 
     return write(job, folder, f"slmkit_litert {VERSION}", progress)
 
 
 def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
     """Load a written artifact: ``float32`` or ``shipped``."""
-    from slmkit_litert.run import LitertRunner
+    from slmkit_litert.runner import LitertRunner
 
     return LitertRunner(folder, artifact, mode)

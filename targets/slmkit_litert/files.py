@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from slmkit.quant.codes import Scheme
-from slmkit.target import Model, WeightFile
+from slmkit.backend.interface import Model, WeightFile
+from slmkit.recipe.scheme import Scheme
+from slmkit_litert.lowering.graph_template import tensors_of
 from slmkit_litert.options import filled_widths
-from slmkit_litert.skeleton import tensors_of
 
 MODEL, BUNDLE, TASK = "model.tflite", "model.litertlm", "model.task"
 FLOAT = 4  # bytes of a number of a vector, of a rope's table, and of one left in float16

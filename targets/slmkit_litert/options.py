@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from slmkit.quant.codes import Scheme, padded_width
-from slmkit.target import Model, one_of, option_problems
+from slmkit.backend.interface import Model, one_of, option_problems
+from slmkit.quant.codes import padded_width
+from slmkit.recipe.scheme import Scheme
 
 OPS = frozenset({
     "embed", "linear", "rms_norm", "split", "split_heads", "rope", "attend", "add", "mul", "scale",

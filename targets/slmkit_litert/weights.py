@@ -11,7 +11,7 @@ from ai_edge_litert.schema_py_generated import TensorType
 from numpy.typing import NDArray
 
 from slmkit.quant.codes import CodesFile, pack, padded_width
-from slmkit_litert.binding import Array, Bound
+from slmkit_litert.lowering.weight_binding import Array, Bound
 
 
 def bound(codes: CodesFile, tensor: str, shape: tuple[int, ...]) -> Bound:

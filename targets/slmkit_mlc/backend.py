@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from slmkit.target import Artifact, Job, Runner, State
+from slmkit.backend.interface import Artifact, Job, Runner, State
 from slmkit_mlc.options import problems, weight_bytes
 from slmkit_mlc.shards import weight_files
 from slmkit_mlc.sizes import dtype_of
@@ -26,13 +26,13 @@ def kept_bytes(kind: str, states: Sequence[State]) -> int:
 
 def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:
     """Write the artifact's files into an empty folder."""
-    from slmkit_mlc.write import write
+    from slmkit_mlc.writer import write
 
     return write(job, folder, f"slmkit_mlc {VERSION}", progress)
 
 
 def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
     """Load a written artifact: on this processor, or its kernels on a GPU's runtime."""
-    from slmkit_mlc.run import MlcRunner
+    from slmkit_mlc.runner import MlcRunner
 
     return MlcRunner(folder, artifact, mode)

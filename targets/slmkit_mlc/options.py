@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from slmkit.quant.codes import Scheme, padded_width
-from slmkit.target import Job, Model, Option, one_of, option_problems
-from slmkit_mlc.definition import Definition
+from slmkit.backend.interface import Job, Model, Option, one_of, option_problems
+from slmkit.quant.codes import padded_width
+from slmkit.recipe.scheme import Scheme
 from slmkit_mlc.gpus import Gpu, gpus_of, known_gpus
+from slmkit_mlc.lowering.definition import Definition
 from slmkit_mlc.params import K_MAJOR
 from slmkit_mlc.sizes import unequal_layers
 

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slmkit.backend.interface import Model
 from slmkit.errors import BackendError
-from slmkit.quant.codes import CodesFile, Scheme, group_of, padded_width
-from slmkit.target import Model
+from slmkit.quant.codes import CodesFile, group_of, padded_width
+from slmkit.recipe.scheme import Scheme
 
 N_MAJOR, K_MAJOR = "N-major", "K-major"
 WORD = 32  # bits

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from slmkit.quant.codes import Scheme
-from slmkit.target import Model, WeightFile
+from slmkit.backend.interface import Model, WeightFile
+from slmkit.recipe.scheme import Scheme
 from slmkit_mlc.params import N_MAJOR, table_of
 
 PARAMS = "params"

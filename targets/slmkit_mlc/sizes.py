@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slmkit.target import Job, Model, Spec, State
+from slmkit.backend.interface import Job, Model, Spec, State
 from slmkit_mlc.contract import KV, RECURRENT
 
 BATCH = 4  # sequences that MLC's engine may hold at once

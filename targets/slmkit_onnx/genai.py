@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from slmkit.target import Job
+from slmkit.backend.interface import Job
 
 CONFIG = "genai_config.json"
 

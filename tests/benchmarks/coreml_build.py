@@ -15,7 +15,7 @@ import sys
 
 from watching import build_command, parser, staged
 
-from slmkit.manifest import read_manifest
+from slmkit.bundle.manifest import read_manifest
 
 LIMIT_SECONDS, LIMIT_GB = 60, 3
 PEER = {"seconds": 96, "largest_process_gb": 7.94, "proof": "none"}

@@ -21,18 +21,18 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent)]
 
-from slmkit.backends import find_backend  # noqa: E402
-from slmkit.cache import Cache  # noqa: E402
+from slmkit.backend.interface import Artifact, Job  # noqa: E402
+from slmkit.backend.job import job_of  # noqa: E402
+from slmkit.backend.registry import find_backend  # noqa: E402
 from slmkit.checkpoint.folder import open_checkpoint  # noqa: E402
-from slmkit.emit import payload_of  # noqa: E402
-from slmkit.job import job_of  # noqa: E402
-from slmkit.memory import matrix_schemes  # noqa: E402
-from slmkit.parity import signal_to_noise  # noqa: E402
-from slmkit.plan import codes_of, with_socs  # noqa: E402
-from slmkit.progress import Silent  # noqa: E402
-from slmkit.recipe import load_recipe  # noqa: E402
-from slmkit.reference import logits  # noqa: E402
-from slmkit.target import Artifact, Job  # noqa: E402
+from slmkit.interpreters.reference import logits  # noqa: E402
+from slmkit.parity.metrics import signal_to_noise  # noqa: E402
+from slmkit.planning.emit import payload_of  # noqa: E402
+from slmkit.planning.memory import matrix_schemes  # noqa: E402
+from slmkit.planning.plan import codes_of, with_socs  # noqa: E402
+from slmkit.recipe.recipe import load_recipe  # noqa: E402
+from slmkit.system.cache import Cache  # noqa: E402
+from slmkit.system.progress import Silent  # noqa: E402
 from tiny_models import TINY, tiny_config, write_checkpoint  # noqa: E402
 
 ARTIFACTS = ("ort", "hexagon", "coreml", "litert", "mlc")

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from watching import build_command, parser, watched
 
-from slmkit.load import artifact_of
-from slmkit.manifest import read_manifest
-from slmkit.target import Artifact, Runner
-from slmkit_onnx.hexagon.compile import compile_part
-from slmkit_onnx.hexagon.open import open_runner
-from slmkit_onnx.hexagon.socs import SOCS
+from slmkit.backend.interface import Artifact, Runner
+from slmkit.bundle.manifest import read_manifest
+from slmkit.inference.load import artifact_of
+from slmkit_onnx.hexagon.modes import open_runner
+from slmkit_onnx.hexagon.qnn.compile import compile_part
+from slmkit_onnx.hexagon.qnn.socs import SOCS
 
 LIMIT_GB = 8
 TIMEOUT = 3600

@@ -17,27 +17,27 @@ from typing import Any
 
 import numpy as np
 
-from slmkit.cache import Cache
-from slmkit.calibration import calibration_texts
+from slmkit.backend.interface import Job
+from slmkit.backend.job import token_facts
+from slmkit.backend.partition import Part
+from slmkit.backend.static_runner import Window, slots
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
-from slmkit.evaluate import HELD_OUT, read_examples
-from slmkit.host import Window, slots
-from slmkit.job import token_facts
-from slmkit.memory import matrix_schemes
+from slmkit.inference.evaluate import HELD_OUT, read_examples
+from slmkit.interpreters.recorder import listen
 from slmkit.models import registry
-from slmkit.parity import signal_to_noise
-from slmkit.parts import Part
-from slmkit.plan import codes_of
-from slmkit.progress import Silent
-from slmkit.recipe import load_recipe
-from slmkit.record import listen
-from slmkit.target import Job
+from slmkit.parity.metrics import signal_to_noise
+from slmkit.planning.calibration import calibration_texts
+from slmkit.planning.memory import matrix_schemes
+from slmkit.planning.plan import codes_of
+from slmkit.recipe.recipe import load_recipe
+from slmkit.system.cache import Cache
+from slmkit.system.progress import Silent
 from slmkit_onnx.data import DataFile
-from slmkit_onnx.hexagon import calibration
-from slmkit_onnx.hexagon.calibration import Calibration
-from slmkit_onnx.hexagon.emission import DATA, EXACT_EMBEDS, Form, embedding_graph, emit_form
-from slmkit_onnx.hexagon.encodings import asymmetric
-from slmkit_onnx.hexagon.spread import METHODS
+from slmkit_onnx.hexagon.calibrate import calibration
+from slmkit_onnx.hexagon.calibrate.calibration import Calibration
+from slmkit_onnx.hexagon.calibrate.histogram import METHODS
+from slmkit_onnx.hexagon.lowering.emit import DATA, EXACT_EMBEDS, Form, embedding_graph, emit_form
+from slmkit_onnx.hexagon.lowering.encodings import asymmetric
 from slmkit_onnx.sessions import cpu_session
 
 MARGINS = (1.0, 1.3, 1.5)

@@ -29,8 +29,8 @@ TARGETS = {"android": "adreno", "ios": "apple"}
 LLVM = """
 import json, sys, time, numpy as np
 from pathlib import Path
-from slmkit_mlc.definition import read_definition
-from slmkit_mlc.machine import Machine, on_processor
+from slmkit_mlc.lowering.definition import read_definition
+from slmkit_mlc.verify.machine import Machine, on_processor
 folder, prompt, decode = Path(sys.argv[1]), *map(int, sys.argv[2:])
 definition = read_definition(folder)
 executable, _ = on_processor(definition, "float32", ("prefill", "decode"))
@@ -74,10 +74,10 @@ def of_target(asked: Namespace, target: str) -> dict[str, Any]:
 
 def compiled_alone(bundle: Path, gpu: str) -> dict[str, float]:
     """Seconds of one library's compilation, in this process, without Python's imports."""
-    from slmkit_mlc.compile import build, gpu_module
-    from slmkit_mlc.definition import read_definition
+    from slmkit_mlc.compiler.compile import build, gpu_module
+    from slmkit_mlc.compiler.pipeline import for_gpu
     from slmkit_mlc.gpus import known_gpus
-    from slmkit_mlc.pipeline import for_gpu
+    from slmkit_mlc.lowering.definition import read_definition
 
     definition, row = read_definition(bundle), known_gpus()[gpu]
     begun = time.monotonic()
@@ -96,10 +96,10 @@ def traffic(bundle: Path, gpu: str) -> dict[str, Any]:
     import tvm
     from traffic import loads_of
 
-    from slmkit_mlc.definition import read_definition
     from slmkit_mlc.gpus import known_gpus
-    from slmkit_mlc.machine import Machine
-    from slmkit_mlc.twin import Twin
+    from slmkit_mlc.lowering.definition import read_definition
+    from slmkit_mlc.verify.cpu_build import Twin
+    from slmkit_mlc.verify.machine import Machine
 
     definition = read_definition(bundle)
     loaded: dict[str, float] = {}

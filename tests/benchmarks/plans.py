@@ -25,9 +25,9 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "targets")]
 from planned_files import compared, good, model_of  # noqa: E402
 from random_checkpoint import completed, make  # noqa: E402
 
-from slmkit.forecast import forecast  # noqa: E402
 from slmkit.models.config import read_config  # noqa: E402
-from slmkit.plan import Request  # noqa: E402
+from slmkit.planning.plan import Request  # noqa: E402
+from slmkit.workflows.estimate import forecast  # noqa: E402
 
 SOC = "sm8650"
 LIMIT = 10**11  # bytes of memory: the plan is asked for whatever the model needs

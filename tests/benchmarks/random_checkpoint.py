@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from slmkit.checkpoint.safetensors import SafetensorsWriter, row_blocks
+from slmkit.interpreters.recorder import Weight, record
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
 from slmkit.models.spec import Spec
-from slmkit.record import Weight, record
 from tiny_models import filled, stored_layout, write_tokenizer
 
 BLOCK = 1 << 22  # numbers made at a time

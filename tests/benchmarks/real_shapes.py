@@ -26,10 +26,10 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from random_checkpoint import completed, make  # noqa: E402
 from watching import stages_of  # noqa: E402
 
-from slmkit.forecast import Forecast, forecast  # noqa: E402
-from slmkit.manifest import read_manifest  # noqa: E402
-from slmkit.plan import Request  # noqa: E402
-from slmkit.recipe import SHIPPED  # noqa: E402
+from slmkit.bundle.manifest import read_manifest  # noqa: E402
+from slmkit.planning.plan import Request  # noqa: E402
+from slmkit.recipe.recipe import SHIPPED  # noqa: E402
+from slmkit.workflows.estimate import Forecast, forecast  # noqa: E402
 
 LIMIT_GB = 8
 # dB. Random weights have no structure that codes could keep: what quantizing costs says nothing.

@@ -13,9 +13,9 @@ import safetensors.numpy
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.checkpoint.shards import Shards
 from slmkit.errors import CheckpointError
+from slmkit.interpreters.recorder import record
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
-from slmkit.record import record
 from tiny_models import BASE, tiny_config
 
 NORM = "model.norm.weight"

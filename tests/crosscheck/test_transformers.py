@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slmkit import reference
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.errors import CheckpointError
+from slmkit.interpreters import reference
 from tiny_models import SHARED, STORIES, TINY, tiny_config, write_tokenizer
 
 torch = pytest.importorskip("torch", reason="needs the extra crosscheck")

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slmkit.errors import SlmkitError
+from slmkit.interpreters.recorder import listen
 from slmkit.models.config import LARGEST, MOST_LAYERS_OR_EXPERTS, Config
 from slmkit.models.registry import read_spec
-from slmkit.record import listen
 from tiny_models import TINY, tiny_config
 
 WORDS = ["", "auto", "silu", "gelu", "longrope", "llama3", "default", "attention", "mamba", "conv"]

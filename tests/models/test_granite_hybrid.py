@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from slmkit.errors import CheckpointError
+from slmkit.interpreters.recorder import listen, record
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
 from slmkit.ops import Routing
-from slmkit.record import listen, record
 from tiny_models import tiny_config
 
 ATTENDING = (5, 15, 25, 35)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from slmkit.errors import CheckpointError
+from slmkit.interpreters.recorder import listen
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
-from slmkit.record import listen
 from tiny_models import tiny_config
 
 # As LFM2's first files have them; the sizes are LFM2-350M's.

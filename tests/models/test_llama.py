@@ -7,9 +7,9 @@ import json
 import pytest
 
 from slmkit.errors import CheckpointError
+from slmkit.interpreters.recorder import record
 from slmkit.models.config import Config
 from slmkit.models.registry import MODELS, read_spec
-from slmkit.record import record
 from tiny_models import SHARED, tiny_config
 
 CONFIGS = sorted((SHARED / "model_configs").glob("*.json"))

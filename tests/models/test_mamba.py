@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.errors import CheckpointError
-from slmkit.memory import kept_values
+from slmkit.interpreters.recorder import record
+from slmkit.interpreters.reference import convolution, selective_scan
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
-from slmkit.record import record
-from slmkit.reference import convolution, selective_scan
+from slmkit.planning.memory import kept_values
 from tiny_models import tiny_config
 
 

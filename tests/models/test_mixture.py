@@ -13,10 +13,10 @@ from hypothesis.extra import numpy as arrays
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.checkpoint.safetensors import Entry, apart
 from slmkit.errors import CheckpointError
+from slmkit.interpreters.reference import Cache, Reference
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
 from slmkit.ops import Routing
-from slmkit.reference import Cache, Reference
 from tiny_models import tiny_config
 
 

@@ -11,11 +11,11 @@ from hypothesis.extra.numpy import arrays
 from slmkit.checkpoint.safetensors import SafetensorsFile, SafetensorsWriter
 from slmkit.checkpoint.shards import Shards
 from slmkit.errors import CheckpointError
-from slmkit.quant import apply
-from slmkit.quant.apply import quantize, quantize_rows
+from slmkit.interpreters.recorder import Weight
+from slmkit.quant import quantize as quantizing
 from slmkit.quant.codes import CodesFile, pack, padded_width, unpack, zero_point
-from slmkit.recipe import Scheme
-from slmkit.record import Weight
+from slmkit.quant.quantize import quantize, quantize_rows
+from slmkit.recipe.scheme import Scheme
 
 SCHEMES = {
     "int4": Scheme(encoding="group-wise", bits=4, group_size=32, scales="two-level"),
@@ -134,7 +134,7 @@ def test_codes_do_not_depend_on_the_block_size(tmp_path, scheme, monkeypatch):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     to_file(tmp_path / "a", floats, SCHEMES[scheme])
-    monkeypatch.setattr(apply, "BLOCK", 1)
+    monkeypatch.setattr(quantizing, "BLOCK", 1)
     to_file(tmp_path / "b", floats, SCHEMES[scheme])
     first, second = ((tmp_path / name / "codes.safetensors").read_bytes() for name in "ab")
     assert first == second
@@ -170,5 +170,5 @@ def test_the_file_is_as_small_as_its_codes(tmp_path):
     size = sum(entry.stop - entry.start for entry in matrix.values())
     assert size == 64 * 256 // 2 + 64 * 2 + 64 * 256 // 32  # codes, channel scales, multipliers
     weight = Weight(NAME, "linear", (64, 256))
-    assert apply.stored_bytes(weight, SCHEMES["int4"]) == size
+    assert quantizing.stored_bytes(weight, SCHEMES["int4"]) == size
     assert isinstance(codes.file, SafetensorsFile)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from slmkit.quant.apply import quantize_rows
 from slmkit.quant.palette import SMALLEST, cluster
-from slmkit.recipe import Scheme
+from slmkit.quant.quantize import quantize_rows
+from slmkit.recipe.scheme import Scheme
 
 GROUPS = st.tuples(st.integers(1, 3), st.integers(1, 60)).flatmap(
     lambda shape: arrays(np.float32, shape, elements=st.floats(-6e4, 6e4, width=32))

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from slmkit.quant.apply import quantize_rows
 from slmkit.quant.codes import Codes, unpack, zero_point
-from slmkit.quant.search import MULTIPLIERS, round_significand
-from slmkit.recipe import Scheme
+from slmkit.quant.quantize import quantize_rows
+from slmkit.quant.round_to_nearest import MULTIPLIERS, round_significand
+from slmkit.recipe.scheme import Scheme
 
 INT4 = Scheme(encoding="group-wise", bits=4, group_size=32, scales="two-level")
 FREE = [

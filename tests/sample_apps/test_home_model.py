@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
-from slmkit.evaluate import HELD_OUT, evaluate, read_examples
-from slmkit.load import ReferenceRunner, load
-from slmkit.progress import Silent
+from slmkit.inference.evaluate import HELD_OUT, evaluate, read_examples
+from slmkit.inference.load import ReferenceRunner, load
+from slmkit.system.progress import Silent
 
 # The training scripts are no package: they are run from their own folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "sample_apps" / "home_model"))

@@ -18,8 +18,8 @@ from hexagon_artifacts import (
     snr_db,
 )  # fmt: skip
 
-from slmkit.backends import find_backend
-from slmkit.target import Artifact, Job
+from slmkit.backend.interface import Artifact, Job
+from slmkit.backend.registry import find_backend
 
 FLOAT32_FLOOR = 100  # dB: ARCHITECTURE's floor; every constant is exact in float16
 FLOAT16_FLOOR = 45  # dB: each of some hundred operations rounds to 11 bits

@@ -8,20 +8,20 @@ from unittest.mock import patch
 
 import numpy as np
 
-from slmkit.backends import find_backend
-from slmkit.cache import Cache
+from slmkit.backend.interface import Artifact, Job
+from slmkit.backend.job import token_facts
+from slmkit.backend.registry import find_backend
 from slmkit.checkpoint.folder import open_checkpoint
-from slmkit.job import token_facts
-from slmkit.memory import matrix_schemes
+from slmkit.interpreters.recorder import listen
+from slmkit.interpreters.reference import logits
 from slmkit.models import registry
-from slmkit.plan import codes_of
-from slmkit.progress import Silent
-from slmkit.recipe import Recipe, load_recipe
-from slmkit.record import listen
-from slmkit.reference import logits
-from slmkit.target import Artifact, Job
-from slmkit_onnx.hexagon import multiplied
-from slmkit_onnx.hexagon.open import open_runner
+from slmkit.planning.memory import matrix_schemes
+from slmkit.planning.plan import codes_of
+from slmkit.recipe.recipe import Recipe, load_recipe
+from slmkit.system.cache import Cache
+from slmkit.system.progress import Silent
+from slmkit_onnx.hexagon.modes import open_runner
+from slmkit_onnx.hexagon.verify import fold_scales
 
 CONTEXT, CHUNK, TOKENS = 64, 16, 50
 FLOAT32_FLOOR = 100  # dB: ARCHITECTURE's floor for float32 arithmetic
@@ -106,7 +106,7 @@ def check_ladder(job: Job, folder: Path) -> None:
     artifact, expected = emitted(job, folder), reference_of(job)
     exact = run(folder, artifact, "float", job)
     assert snr_db(expected, exact) > FLOAT32_FLOOR
-    with patch.object(multiplied, "cut", lambda source: source):
+    with patch.object(fold_scales, "cut", lambda source: source):
         rounded = run(folder, artifact, "qdq", job)
     assert floor_db(job, exact, rounded) > ACTIVATIONS
     integers = run(folder, artifact, "qdq", job)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from slmkit.evaluate import HELD_OUT, read_examples
+from slmkit.inference.evaluate import HELD_OUT, read_examples
 
 SENTENCES = 50  # `slmkit eval` judges the whole file
 

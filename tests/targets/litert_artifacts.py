@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from hexagon_artifacts import ALL_SCHEMES, CHUNK, CONTEXT, STEPS, ids_for, recipe_of, reference_of
 
-from slmkit.backends import find_backend
-from slmkit.cache import Cache
+from slmkit.backend.interface import Artifact, Job
+from slmkit.backend.job import job_of
+from slmkit.backend.registry import find_backend
 from slmkit.checkpoint.folder import open_checkpoint
-from slmkit.emit import payload_of
-from slmkit.job import job_of
-from slmkit.memory import matrix_schemes
-from slmkit.plan import codes_of
-from slmkit.progress import Silent
-from slmkit.reference import Rounded, logits
-from slmkit.target import Artifact, Job
+from slmkit.interpreters.reference import Rounded, logits
+from slmkit.planning.emit import payload_of
+from slmkit.planning.memory import matrix_schemes
+from slmkit.planning.plan import codes_of
+from slmkit.system.cache import Cache
+from slmkit.system.progress import Silent
 
 FLOOR = 100  # dB, on every token: the float32 graph's
 LOOSE = 15  # dB, on every token: activations rounded to 8 bits inside the kernels

@@ -8,20 +8,20 @@ from typing import Any
 import numpy as np
 from hexagon_artifacts import ALL_SCHEMES, CHUNK, CONTEXT, STEPS, ids_for, recipe_of
 
-from slmkit.backends import find_backend
-from slmkit.cache import Cache
+from slmkit.backend.interface import Artifact, Job
+from slmkit.backend.job import job_of
+from slmkit.backend.registry import find_backend
 from slmkit.checkpoint.folder import open_checkpoint
-from slmkit.emit import payload_of
-from slmkit.job import job_of
-from slmkit.memory import matrix_schemes
-from slmkit.plan import codes_of
-from slmkit.progress import Silent
-from slmkit.recipe import Recipe
-from slmkit.target import Artifact, Job
+from slmkit.planning.emit import payload_of
+from slmkit.planning.memory import matrix_schemes
+from slmkit.planning.plan import codes_of
+from slmkit.recipe.recipe import Recipe
+from slmkit.system.cache import Cache
+from slmkit.system.progress import Silent
 from slmkit_mlc.contract import FUNCTIONS
-from slmkit_mlc.definition import Definition, definition_for
-from slmkit_mlc.machine import Machine, on_processor
-from slmkit_mlc.write import write_params
+from slmkit_mlc.lowering.definition import Definition, definition_for
+from slmkit_mlc.verify.machine import Machine, on_processor
+from slmkit_mlc.writer import write_params
 
 SCHEMES: dict[str, dict[str, Any]] = {
     **{name: each for name, each in ALL_SCHEMES.items() if not name.startswith("lut")},
@@ -84,7 +84,7 @@ def compile_and_crash(payload: dict[str, Any], report: Any) -> None:
 
     from tvm.s_tir import dlight
 
-    from slmkit_mlc.compile import compile_job
+    from slmkit_mlc.compiler.compile import compile_job
 
     def crash(*given: Any) -> None:
         ctypes.string_at(1)

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from slmkit.backends import find_backend
-from slmkit.cache import Cache
+from slmkit.backend.interface import Job
+from slmkit.backend.job import token_facts
+from slmkit.backend.registry import find_backend
 from slmkit.checkpoint.folder import open_checkpoint
-from slmkit.job import token_facts
-from slmkit.memory import matrix_schemes
+from slmkit.interpreters.recorder import listen
+from slmkit.interpreters.reference import logits
 from slmkit.models import registry
-from slmkit.plan import codes_of
-from slmkit.progress import Silent
-from slmkit.recipe import Recipe, load_recipe
-from slmkit.record import listen
-from slmkit.reference import logits
-from slmkit.target import Job
+from slmkit.planning.memory import matrix_schemes
+from slmkit.planning.plan import codes_of
+from slmkit.recipe.recipe import Recipe, load_recipe
+from slmkit.system.cache import Cache
+from slmkit.system.progress import Silent
 
 FLOAT32_FLOOR = 100  # dB: ARCHITECTURE's floor for float32 arithmetic
 SCHEMES = {

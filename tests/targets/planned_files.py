@@ -8,21 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
-from slmkit.backends import find_backend
-from slmkit.cache import Cache
+from slmkit.backend.interface import Artifact, Job
+from slmkit.backend.job import job_of
+from slmkit.backend.registry import find_backend
 from slmkit.checkpoint.folder import CONFIG, open_checkpoint, read_facts
-from slmkit.emit import payload_of
-from slmkit.forecast import Expected, Forecast, forecast
-from slmkit.job import job_of
-from slmkit.memory import matrix_schemes
-from slmkit.plan import Request, codes_of, with_socs
-from slmkit.progress import Silent
-from slmkit.recipe import load_recipe
-from slmkit.record import Model, listen
-from slmkit.target import Artifact, Job
-from slmkit_mlc.definition import definition_for
+from slmkit.interpreters.recorder import Model, listen
+from slmkit.planning.emit import payload_of
+from slmkit.planning.memory import matrix_schemes
+from slmkit.planning.plan import Request, codes_of, with_socs
+from slmkit.recipe.recipe import load_recipe
+from slmkit.system.cache import Cache
+from slmkit.system.progress import Silent
+from slmkit.workflows.estimate import Expected, Forecast, forecast
+from slmkit_mlc.lowering.definition import definition_for
 from slmkit_mlc.shards import PARAMS
-from slmkit_mlc.write import write_params
+from slmkit_mlc.writer import write_params
 
 TEXT, SEED = 64, 3  # tokens of the text that hexagon listens to
 CACHE = "KV cache and states"

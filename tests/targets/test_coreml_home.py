@@ -9,9 +9,9 @@ from coreml_artifacts import FLOAT16_FLOOR, FLOAT32_FLOOR, emitted, run
 from hexagon_artifacts import ALL_SCHEMES, job_of, reference_of, snr_db
 from home_answers import SENTENCES, right_answers
 
-from slmkit.backends import find_backend
+from slmkit.backend.registry import find_backend
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
-from slmkit.recipe import Recipe, load_recipe
+from slmkit.recipe.recipe import Recipe, load_recipe
 from slmkit_coreml.options import read, unit_sizes
 from slmkit_coreml.package import WEIGHTS
 

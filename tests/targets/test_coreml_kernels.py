@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slmkit.errors import BackendError
+from slmkit.interpreters.reference import Reference, attention
 from slmkit.ops import Attention
-from slmkit.reference import Reference, attention
-from slmkit_coreml import kernels
+from slmkit_coreml.verify import kernels
 
 
 def var(value):

@@ -13,15 +13,15 @@ from coreml_artifacts import FLOAT16_FLOOR, FLOAT32_FLOOR, check_floors, coreml_
 from coremltools.proto import Model_pb2
 from hexagon_artifacts import ALL_SCHEMES, ids_for, reference_of, snr_db
 
-from slmkit.backends import find_backend
+from slmkit.backend.registry import find_backend
 from slmkit.errors import BackendError
-from slmkit.recipe import Scheme
+from slmkit.recipe.scheme import Scheme
 from slmkit_coreml import contract
-from slmkit_coreml.evaluator import Package
-from slmkit_coreml.kernels import MISSING
-from slmkit_coreml.ops import scale_factors
+from slmkit_coreml.lowering.ops import scale_factors
 from slmkit_coreml.options import read, table_bytes, unit_sizes
 from slmkit_coreml.package import MODEL, WEIGHTS
+from slmkit_coreml.verify.evaluator import Package
+from slmkit_coreml.verify.kernels import MISSING
 from tiny_models import STORIES
 
 

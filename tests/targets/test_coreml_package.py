@@ -14,12 +14,12 @@ from coreml_artifacts import FLOAT16_FLOOR, coreml_job, emitted, run
 from hexagon_artifacts import ids_for, reference_of, snr_db
 from test_coreml_lowering import blobs
 
-from slmkit.backends import find_backend
+from slmkit.backend.registry import find_backend
 from slmkit_coreml.backend import VERSION
-from slmkit_coreml.device import compute_plan
 from slmkit_coreml.embedding import Embedding, write_embedding
-from slmkit_coreml.evaluator import Package, Store
 from slmkit_coreml.package import read_model
+from slmkit_coreml.verify.device import compute_plan
+from slmkit_coreml.verify.evaluator import Package, Store
 
 ABOUT = {"model": "tiny", "license": "apache-2.0", "recipe": "mine", "slmkit": "1.2.3"}
 ON_MACOS = platform.system() == "Darwin"
@@ -123,7 +123,7 @@ def test_core_ml_has_a_plan_of_its_own(tiny, tmp_path):
 def test_neither_writing_nor_evaluating_imports_another_framework(tiny, tmp_path):
     """In processes of their own, as builds have them."""
     said = (
-        "import sys; from pathlib import Path; from slmkit.backends import find_backend\n"
+        "import sys; from pathlib import Path; from slmkit.backend.registry import find_backend\n"
         "from coreml_artifacts import coreml_job, emitted, run\n"
         "job = coreml_job(Path(sys.argv[1]), Path(sys.argv[2]))\n"
         "artifact = emitted(job, Path(sys.argv[2]) / 'coreml')\n"

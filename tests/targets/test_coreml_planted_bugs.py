@@ -14,8 +14,8 @@ from coreml_artifacts import FLOAT32_FLOOR, coreml_job, emitted, run
 from coremltools.proto import Model_pb2
 from hexagon_artifacts import reference_of, snr_db
 
-from slmkit_coreml import run as host
-from slmkit_coreml import weights
+from slmkit_coreml import runner as host
+from slmkit_coreml.lowering import weights
 from slmkit_coreml.package import MODEL, WEIGHTS
 from tiny_models import tiny_config, write_checkpoint
 

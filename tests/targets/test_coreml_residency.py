@@ -12,8 +12,8 @@ from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import Function, Program, types
 
 from slmkit.errors import BackendError
-from slmkit_coreml.program import TARGET, write_package
-from slmkit_coreml.residency import RULES, inspect, violations
+from slmkit_coreml.lowering.program import TARGET, write_package
+from slmkit_coreml.verify.residency import RULES, inspect, violations
 
 
 def package(tmp_path: Path, body, inputs=None) -> Path:
@@ -129,7 +129,7 @@ def test_a_recipe_that_requires_the_neural_engine_takes_no_groups(tiny, tmp_path
 
 
 def test_the_file_limit_is_about_the_whole_package(tmp_path, monkeypatch):
-    monkeypatch.setattr("slmkit_coreml.residency.FILE_LIMIT", 1000)
+    monkeypatch.setattr("slmkit_coreml.verify.residency.FILE_LIMIT", 1000)
     weight = np.random.default_rng(0).standard_normal((64, 64, 1, 1)).astype(np.float16)
     path = package(tmp_path, lambda given: mb.conv(x=given["x"], weight=weight, pad_type="valid"))
     assert "file-size" in broken(path)

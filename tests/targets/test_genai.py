@@ -9,12 +9,12 @@ import onnxruntime_genai as genai
 import pytest
 import yaml
 
-from slmkit.build import build
 from slmkit.checkpoint.folder import SAMPLE_MODEL
-from slmkit.load import load
-from slmkit.progress import Silent
-from slmkit.recipe import SHIPPED
-from slmkit.reference import logits
+from slmkit.inference.load import load
+from slmkit.interpreters.reference import logits
+from slmkit.recipe.recipe import SHIPPED
+from slmkit.system.progress import Silent
+from slmkit.workflows.build import build
 from tiny_models import STORIES, TINY, ort_request
 
 PROMPT = "turn off the kitchen lights"

@@ -8,15 +8,15 @@ import pytest
 from click.testing import CliRunner
 from hexagon_artifacts import emitted, job_of, reference_of, run, snr_db
 
-from slmkit.build import build
-from slmkit.bundle import verify
-from slmkit.cli import main
+from slmkit.bundle.folder import verify
+from slmkit.bundle.manifest import read_manifest
+from slmkit.cli.main import main
 from slmkit.errors import BundleError
-from slmkit.load import load
-from slmkit.manifest import read_manifest
-from slmkit.plan import Request
-from slmkit.progress import Silent
-from slmkit.recheck import recheck
+from slmkit.inference.load import load
+from slmkit.planning.plan import Request
+from slmkit.system.progress import Silent
+from slmkit.workflows.build import build
+from slmkit.workflows.recheck import recheck
 from slmkit_onnx.hexagon import plan
 from tiny_models import STORIES, tiny_config, write_checkpoint
 

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from slmkit_onnx.hexagon.multiplied import exact_session
-from slmkit_onnx.hexagon.qnn import qnn_session
-from slmkit_onnx.hexagon.socs import SOCS
+from slmkit_onnx.hexagon.qnn.provider import qnn_session
+from slmkit_onnx.hexagon.qnn.socs import SOCS
+from slmkit_onnx.hexagon.verify.fold_scales import exact_session
 from slmkit_onnx.sessions import cpu_session
 
 TYPES = {"uint16": TensorProto.UINT16, "int16": TensorProto.INT16}

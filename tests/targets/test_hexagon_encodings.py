@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from slmkit_onnx.hexagon.calibration import packed_runs
-from slmkit_onnx.hexagon.encodings import LIMITS, SMALLEST, asymmetric, symmetric
-from slmkit_onnx.hexagon.spread import HALF, METHODS, Spread
+from slmkit_onnx.hexagon.calibrate.calibration import packed_runs
+from slmkit_onnx.hexagon.calibrate.histogram import HALF, METHODS, Spread
+from slmkit_onnx.hexagon.lowering.encodings import LIMITS, SMALLEST, asymmetric, symmetric
 
 NUMBERS = st.floats(-1000, 1000, width=32)
 

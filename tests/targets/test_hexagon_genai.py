@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from hexagon_artifacts import emitted, job_of
 
-from slmkit.calibration import calibration_texts
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
-from slmkit.generate import Sampler, generate
-from slmkit_onnx.hexagon.open import open_runner
-from slmkit_onnx.hexagon.socs import SOCS
+from slmkit.inference.generate import Sampler, generate
+from slmkit.planning.calibration import calibration_texts
+from slmkit_onnx.hexagon.modes import open_runner
+from slmkit_onnx.hexagon.qnn.socs import SOCS
 
 PACKAGES = ("onnxruntime-genai==0.15.2", "onnxruntime-qnn==2.7.0")
 PROGRAM = Path(__file__).with_name("genai_pipeline.py")

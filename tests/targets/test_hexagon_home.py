@@ -7,12 +7,12 @@ import dataclasses
 from hexagon_artifacts import emitted, job_of
 from home_answers import SENTENCES, right_answers
 
-from slmkit.build import build
-from slmkit.calibration import calibration_texts
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
-from slmkit.load import load
-from slmkit.progress import Silent
-from slmkit_onnx.hexagon.open import open_runner
+from slmkit.inference.load import load
+from slmkit.planning.calibration import calibration_texts
+from slmkit.system.progress import Silent
+from slmkit.workflows.build import build
+from slmkit_onnx.hexagon.modes import open_runner
 from tiny_models import ort_request
 
 CONTEXT, CHUNK = 128, 64

@@ -18,8 +18,8 @@ from hexagon_artifacts import (
     snr_db,
 )  # fmt: skip
 
-from slmkit.recipe import Recipe, load_recipe
-from slmkit_onnx.hexagon.socs import OLDEST, SOCS
+from slmkit.recipe.recipe import Recipe, load_recipe
+from slmkit_onnx.hexagon.qnn.socs import OLDEST, SOCS
 from tiny_models import STORIES
 
 SCHEMES = {

@@ -12,7 +12,7 @@ import pytest
 from hexagon_artifacts import emitted, job_of
 
 from slmkit.errors import BackendError
-from slmkit_onnx.hexagon.multiplied import exact_session, multiplied
+from slmkit_onnx.hexagon.verify.fold_scales import exact_session, multiplied
 from slmkit_onnx.sessions import cpu_session, options_for
 
 GRAPH = "float.decode.onnx"

@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 from slmkit.checkpoint.safetensors import SafetensorsFile
 from slmkit.errors import BackendError
 from slmkit.quant.codes import pack, unpack
-from slmkit.recipe import load_recipe
+from slmkit.recipe.recipe import load_recipe
 from slmkit_onnx.hexagon.host import Host
 from tiny_models import tiny_config, write_checkpoint
 

@@ -10,18 +10,19 @@ from hexagon_artifacts import emitted, job_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmkit.backends import find_backend
-from slmkit.build import build
+from slmkit.backend.partition import plan_parts
+from slmkit.backend.registry import find_backend
 from slmkit.errors import BackendError, RecipeError, SlmkitError
-from slmkit.parts import plan_parts
-from slmkit.plan import Request, make_plan
-from slmkit.progress import Silent
-from slmkit.recipe import Recipe, Scheme, load_recipe
-from slmkit_onnx.hexagon.compile import compile_part
+from slmkit.planning.plan import Request, make_plan
+from slmkit.recipe.recipe import Recipe, load_recipe
+from slmkit.recipe.scheme import Scheme
+from slmkit.system.progress import Silent
+from slmkit.workflows.build import build
 from slmkit_onnx.hexagon.options import limit_of, read
-from slmkit_onnx.hexagon.parts import GRAPH_LIMIT, PART_LIMIT
-from slmkit_onnx.hexagon.qnn import reason
-from slmkit_onnx.hexagon.socs import SOCS
+from slmkit_onnx.hexagon.partition import GRAPH_LIMIT, PART_LIMIT
+from slmkit_onnx.hexagon.qnn.compile import compile_part
+from slmkit_onnx.hexagon.qnn.provider import reason
+from slmkit_onnx.hexagon.qnn.socs import SOCS
 
 GOOD = Scheme(encoding="group-wise", bits=4, group_size=32, scales="two-level")
 BAD = {

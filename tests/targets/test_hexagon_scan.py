@@ -20,12 +20,12 @@ from hexagon_artifacts import (
     snr_db,
 )  # fmt: skip
 
-from slmkit.backends import find_backend
-from slmkit.target import State
-from slmkit_onnx.hexagon.open import open_runner
+from slmkit.backend.interface import State
+from slmkit.backend.registry import find_backend
+from slmkit_onnx.hexagon.modes import open_runner
 from slmkit_onnx.hexagon.options import sizes_of
 from slmkit_onnx.hexagon.plan import make_plan
-from slmkit_onnx.hexagon.run import Cache
+from slmkit_onnx.hexagon.runner import Cache
 from tiny_models import tiny_config, write_checkpoint
 
 ROWS = ("mamba", "mamba2")

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slmkit.parts import Part
+from slmkit.backend.partition import Part
 from slmkit_onnx.data import DataFile
-from slmkit_onnx.hexagon.graphs import StaticGraphs
-from slmkit_onnx.hexagon.token_scale import FACTORS, INVERSES, factor_of
+from slmkit_onnx.hexagon.lowering.per_token_scale import FACTORS, INVERSES, factor_of
+from slmkit_onnx.hexagon.lowering.static_graph import StaticGraphs
 from slmkit_onnx.sessions import cpu_session
 
 TOKENS, WIDTH = 4, 5

@@ -16,11 +16,11 @@ from litert_artifacts import emitted, litert_job
 
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.errors import BackendError
-from slmkit.evaluate import HELD_OUT, read_examples
-from slmkit.reference import Cache, Rounded, logits
-from slmkit_litert import write
-from slmkit_litert.bundle import TEXT_OF_PARTS, every_id_named, metadata_of
-from slmkit_litert.delegation import OTHERWISE
+from slmkit.inference.evaluate import HELD_OUT, read_examples
+from slmkit.interpreters.reference import Cache, Rounded, logits
+from slmkit_litert import writer
+from slmkit_litert.litertlm import TEXT_OF_PARTS, every_id_named, metadata_of
+from slmkit_litert.verify.delegation import OTHERWISE
 
 SENTENCES = 20
 TURNS = "<|user|>{}<|end|><|assistant|>"
@@ -189,4 +189,4 @@ def test_arithmetic_outside_of_xnnpack_is_an_error_where_it_is_required(tiny, tm
     emitted(job, tmp_path / "litert")
     report = {"decode": {"share": 0.75, "outside": {"FULLY_CONNECTED": 2}}}
     with pytest.raises(BackendError, match=r"decode: 25\.0% .* \(FULLY_CONNECTED\)"):
-        write._require(job, report)
+        writer._require(job, report)

@@ -7,13 +7,13 @@ import pytest
 from hexagon_artifacts import ids_for
 from litert_artifacts import SCHEMES, check_floors, emitted, litert_job, run
 
-from slmkit.backends import find_backend
+from slmkit.backend.registry import find_backend
 from slmkit.errors import BackendError
-from slmkit.recipe import Scheme
-from slmkit_litert import binding
-from slmkit_litert.binding import read_model, weights_of
+from slmkit.recipe.scheme import Scheme
+from slmkit_litert.lowering import weight_binding
+from slmkit_litert.lowering.weight_binding import read_model, weights_of
 from slmkit_litert.weights import dequantized, pack_signed
-from slmkit_litert.write import check_bytes
+from slmkit_litert.writer import check_bytes
 from tiny_models import STORIES
 
 
@@ -67,7 +67,7 @@ def test_buffers_beyond_a_small_limit_lie_outside(tiny, tmp_path, monkeypatch):
     outside = emitted(job, tmp_path / "outside")
     graph, whole = read_model(tmp_path / "outside" / "model.tflite")
     assert sum(buffer.size for buffer in graph.buffers) > 0.4 * len(whole)
-    monkeypatch.setattr(binding, "INSIDE", 1 << 40)
+    monkeypatch.setattr(weight_binding, "INSIDE", 1 << 40)
     inside = emitted(job, tmp_path / "inside")
     np.testing.assert_array_equal(
         run(tmp_path / "outside", outside, "float32", job),

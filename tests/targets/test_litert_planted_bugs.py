@@ -12,8 +12,8 @@ from hexagon_artifacts import reference_of
 from litert_artifacts import FLOOR, emitted, litert_job, run, token_snr_db
 
 from slmkit.ops import Rope
-from slmkit_litert import run as host
-from slmkit_litert.binding import read_model, weights_of
+from slmkit_litert import runner as host
+from slmkit_litert.lowering.weight_binding import read_model, weights_of
 from tiny_models import tiny_config, write_checkpoint
 
 EPS, THETA = 1e-3, 10000.0

@@ -13,12 +13,12 @@ from litert_artifacts import litert_job, token_snr_db
 from mlc_artifacts import machine_of, mlc_job, run
 from ort_artifacts import FLOAT32_FLOOR, run_both
 
-from slmkit.backends import find_backend
+from slmkit.backend.registry import find_backend
 from slmkit.checkpoint.folder import open_checkpoint
-from slmkit.memory import matrix_schemes
-from slmkit.recipe import load_recipe
-from slmkit.record import Model, listen
-from slmkit_mlc.program import PROOF
+from slmkit.interpreters.recorder import Model, listen
+from slmkit.planning.memory import matrix_schemes
+from slmkit.recipe.recipe import load_recipe
+from slmkit_mlc.lowering.program import PROOF
 from tiny_models import TINY
 
 LAYOUTS = {"android": "K-major", "ios": "N-major"}

@@ -12,11 +12,11 @@ from litert_artifacts import token_snr_db
 from mlc_artifacts import emitted, mlc_job
 from test_mlc_lowering import FLOAT32
 
-from slmkit_mlc import write
-from slmkit_mlc.definition import definition_for
-from slmkit_mlc.library import objects
-from slmkit_mlc.on_cpu import tiles
-from slmkit_mlc.program import PROOF, Writer
+from slmkit_mlc import writer
+from slmkit_mlc.compiler.library import objects
+from slmkit_mlc.kernels.cpu_schedules import tiles
+from slmkit_mlc.lowering.definition import definition_for
+from slmkit_mlc.lowering.program import PROOF, Writer
 
 pytestmark = pytest.mark.arm64
 HOME = Path(__file__).resolve().parents[2] / "toolkit" / "slmkit" / "sample_model"
@@ -56,7 +56,7 @@ def arm64(tmp_path_factory) -> Arm64:
 def test_a_library_links_and_needs_nothing_but_tvm_s_runtime(arm64, tiny, tmp_path, monkeypatch):
     from dataclasses import replace
 
-    monkeypatch.setattr(write, "runtime", lambda: None)
+    monkeypatch.setattr(writer, "runtime", lambda: None)
     job = replace(mlc_job(tiny("qwen2"), tmp_path), options={"gpus": ["adreno"]})
     facts = emitted(job, tmp_path / "mlc").facts["libraries"]["adreno"]
     paths = []
@@ -73,11 +73,11 @@ def test_a_library_links_and_needs_nothing_but_tvm_s_runtime(arm64, tiny, tmp_pa
 def test_the_sample_model_runs_on_arm64_and_agrees(arm64, tmp_path):
     import tvm
 
-    from slmkit_mlc.compile import build
+    from slmkit_mlc.compiler.compile import build
 
     job = mlc_job(HOME, tmp_path)
     definition = definition_for(job)
-    write.write_params(definition, job, tmp_path / "params")
+    writer.write_params(definition, job, tmp_path / "params")
     target = tvm.target.Target(
         {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a76", "opt-level": 1}
     )

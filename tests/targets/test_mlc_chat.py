@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from slmkit.backend.interface import TokenFacts
 from slmkit.checkpoint.tokenizer import Tokenizer
-from slmkit.target import TokenFacts
-from slmkit_mlc.chat import DIFFERS, EXACT, NO_SYSTEM, conversation, joined, tokenizer_info
+from slmkit_mlc.chat_config import DIFFERS, EXACT, NO_SYSTEM, conversation, joined, tokenizer_info
 from tiny_models import SHARED
 
 HOME = Path(__file__).resolve().parents[2] / "toolkit" / "slmkit" / "sample_model"

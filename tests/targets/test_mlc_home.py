@@ -8,11 +8,11 @@ import pytest
 from home_answers import SENTENCES, right_answers
 from mlc_artifacts import mlc_job
 
+from slmkit.backend.interface import Artifact
 from slmkit.checkpoint.tokenizer import Tokenizer
-from slmkit.target import Artifact
-from slmkit_mlc.definition import definition_for
-from slmkit_mlc.run import MlcRunner
-from slmkit_mlc.write import write_params
+from slmkit_mlc.lowering.definition import definition_for
+from slmkit_mlc.runner import MlcRunner
+from slmkit_mlc.writer import write_params
 
 HOME = Path(__file__).resolve().parents[2] / "toolkit" / "slmkit" / "sample_model"
 

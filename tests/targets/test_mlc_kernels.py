@@ -8,14 +8,15 @@ from hexagon_artifacts import reference_of, snr_db
 from mlc_artifacts import mlc_job, run
 
 from slmkit.errors import BackendError
-from slmkit_mlc import cache, opencl
-from slmkit_mlc.check import FLOOR, check_job, watched_twin
-from slmkit_mlc.definition import definition_for
 from slmkit_mlc.gpus import known_gpus
-from slmkit_mlc.machine import Machine
-from slmkit_mlc.steps import drive
-from slmkit_mlc.twin import Twin, check_sources
-from slmkit_mlc.write import write_params
+from slmkit_mlc.lowering import kv_cache
+from slmkit_mlc.lowering.definition import definition_for
+from slmkit_mlc.verify import opencl
+from slmkit_mlc.verify.cpu_build import Twin, check_sources
+from slmkit_mlc.verify.kernels import FLOOR, check_job, watched_twin
+from slmkit_mlc.verify.machine import Machine
+from slmkit_mlc.verify.steps import drive
+from slmkit_mlc.writer import write_params
 from tiny_models import tiny_config, write_checkpoint
 
 pytestmark = pytest.mark.skipif(
@@ -82,13 +83,13 @@ def test_the_whole_program_runs_kernel_by_kernel(tmp_path, gpu):
 def test_tvm_s_own_merge_of_attentions_is_caught(tmp_path, monkeypatch):
     """The kernel that is replaced: its threads write what others have yet to read."""
     _, definition = prepared(tmp_path, "llama", "android")
-    original = cache._replace
+    original = kv_cache._replace
 
     def without(bb, name, change):
         if name != "tir_attention_merge_state":
             original(bb, name, change)
 
-    monkeypatch.setattr(cache, "_replace", without)
+    monkeypatch.setattr(kv_cache, "_replace", without)
     checker, _, machine = watched_twin(
         definition, known_gpus()["adreno"], None, tmp_path / "params"
     )

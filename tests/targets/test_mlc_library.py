@@ -11,13 +11,14 @@ import pytest
 from mlc_artifacts import emitted, mlc_job
 
 from slmkit.errors import BackendError
-from slmkit.worker import call
-from slmkit_mlc import opencl, write
+from slmkit.system.subprocess_worker import call
+from slmkit_mlc import writer
+from slmkit_mlc.compiler.library import form_of, objects
 from slmkit_mlc.contract import LIBRARY_SYMBOL, contract
-from slmkit_mlc.definition import read_definition
 from slmkit_mlc.gpus import known_gpus
-from slmkit_mlc.library import form_of, objects
-from slmkit_mlc.signatures import expected_signatures
+from slmkit_mlc.lowering.definition import read_definition
+from slmkit_mlc.lowering.signatures import expected_signatures
+from slmkit_mlc.verify import opencl
 from tiny_models import tiny_config, write_checkpoint
 
 GPUS = {"adreno": "android", "mali": "android", "apple": "ios"}
@@ -29,7 +30,7 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("libraries")
     model = write_checkpoint(folder / "tiny model", tiny_config("qwen2"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write, "runtime", lambda: None)
+        patch.setattr(writer, "runtime", lambda: None)
         found = {}
         for target in ("android", "ios"):
             job = mlc_job(model, folder / f"c-{target}", target=target)
@@ -99,9 +100,9 @@ def test_the_folder_of_parameters_is_what_an_app_loads(written, target):
 
 
 def test_a_library_that_lacks_a_function_is_refused(written):
-    from slmkit_mlc.compile import gpu_module
-    from slmkit_mlc.program import Writer
-    from slmkit_mlc.signatures import checked
+    from slmkit_mlc.compiler.compile import gpu_module
+    from slmkit_mlc.lowering.program import Writer
+    from slmkit_mlc.lowering.signatures import checked
 
     definition, gpu = read_definition(written["android"][0]), known_gpus()["adreno"]
     mod = Writer(definition.program("float16")).module(gpu.code_target, ("decode",), [])
@@ -117,7 +118,7 @@ def test_no_kernel_writes_a_dequantized_weight(written, gpu):
     """Read off the library's own source: of a kernel that reads words of codes, the buffers that
     it stores to are as large as its result (or its activations, laid out anew), never as the
     weight; and each such kernel multiplies, or looks rows up."""
-    from slmkit_mlc.twin import Twin, body_of
+    from slmkit_mlc.verify.cpu_build import Twin, body_of
 
     folder, _, facts = library_of(written, gpu)
     if opencl.runtime() is None:
@@ -165,7 +166,7 @@ def static_sizes(mod) -> dict[str, dict[str, int]]:
 
 
 def test_the_same_job_gives_the_same_bytes(written, tmp_path, monkeypatch):
-    monkeypatch.setattr(write, "runtime", lambda: None)
+    monkeypatch.setattr(writer, "runtime", lambda: None)
     folder, _ = written["android"]
     job = mlc_job(folder.parent / "tiny model", tmp_path, gpus=["adreno"])
     job = replace(job, options={"gpus": ["adreno"]})

@@ -9,9 +9,9 @@ from litert_artifacts import token_snr_db
 from mlc_artifacts import SCHEMES, machine_of, mlc_job, run
 
 from slmkit_mlc.contract import ALSO
-from slmkit_mlc.definition import definition_for
-from slmkit_mlc.machine import processor
-from slmkit_mlc.program import PROOF, Writer
+from slmkit_mlc.lowering.definition import definition_for
+from slmkit_mlc.lowering.program import PROOF, Writer
+from slmkit_mlc.verify.machine import processor
 from tiny_models import STORIES
 
 FLOAT32, FLOAT16 = 100, 50  # dB: on every token; over all
@@ -95,9 +95,9 @@ def test_a_machine_forgets(whole):
 
 
 def test_taps_of_a_debug_build_are_the_reference_s(tiny, tmp_path):
-    from slmkit.reference import taps
-    from slmkit.target import Artifact
-    from slmkit_mlc.run import MlcRunner
+    from slmkit.backend.interface import Artifact
+    from slmkit.interpreters.reference import taps
+    from slmkit_mlc.runner import MlcRunner
 
     job = mlc_job(tiny("llama"), tmp_path, debug=True)
     _, definition = machine_of(job, tmp_path, functions=())

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from mlc_artifacts import SCHEMES
 from tvm import te, tirx
 
-from slmkit.recipe import Scheme
-from slmkit_mlc import experts, kernels
-from slmkit_mlc.machine import processor
-from slmkit_mlc.on_cpu import LANES, TILE, tiled
+from slmkit.recipe.scheme import Scheme
+from slmkit_mlc.kernels import dense, moe
+from slmkit_mlc.kernels.cpu_schedules import LANES, TILE, tiled
 from slmkit_mlc.params import K_MAJOR, N_MAJOR, Matrix
+from slmkit_mlc.verify.machine import processor
 
 TOKENS = 3
 GRANITE = 49155  # rows of a vocabulary that no vector fills
@@ -68,7 +68,7 @@ def assert_tiles_agree(function, inputs, layout: str) -> str:
 def test_any_product_in_tiles_gives_the_product(rows, width, layout, scheme):
     matrix = matrix_of(rows, width, layout, scheme)
     given = (((1, TOKENS, width), "float32"), ((rows,), "float16"))
-    product = lambda x, bias, stored: kernels.product(matrix, "float32", x, stored, bias)  # noqa: E731
+    product = lambda x, bias, stored: dense.product(matrix, "float32", x, stored, bias)  # noqa: E731
     function, inputs = written(product, *given, matrix=matrix)
     assert_tiles_agree(function, inputs, layout)
 
@@ -81,7 +81,7 @@ def test_experts_rows_are_read_in_tiles(layout):
 
     def grown(x, stored):
         chosen = te.compute(named[0], lambda b, t, at: (t + at) % count, name="chosen")
-        return experts.grown(matrix, wide, x, chosen, stored)
+        return moe.grown(matrix, wide, x, chosen, stored)
 
     function, inputs = written(grown, ((1, TOKENS, width), "float32"), matrix=matrix)
     assert "T.parallel" in assert_tiles_agree(function, inputs, layout)
@@ -92,7 +92,7 @@ def test_experts_rows_are_read_in_tiles(layout):
 def test_real_shapes_run_in_parallel_and_in_vectors(rows, layout):
     matrix = matrix_of(rows, 4 * LANES, layout, SCHEMES["int4-g32"])
     tokens = tirx.Var("tokens", "int64")
-    product = lambda x, stored: kernels.product(matrix, "float32", x, stored)  # noqa: E731
+    product = lambda x, stored: dense.product(matrix, "float32", x, stored)  # noqa: E731
     function, _ = written(product, ((1, tokens, matrix.width), "float16"), matrix=matrix)
     text = str(tiled(function, layout))
     assert "T.parallel" in text

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from mlc_artifacts import SCHEMES, mlc_job
 
 from slmkit.errors import BackendError
-from slmkit.recipe import Scheme
-from slmkit_mlc.definition import definition_for, read_definition
+from slmkit.recipe.scheme import Scheme
 from slmkit_mlc.gpus import known_gpus
+from slmkit_mlc.lowering.definition import definition_for, read_definition
 from slmkit_mlc.options import library_name, mlc_format
 from slmkit_mlc.params import K_MAJOR, N_MAJOR, Matrix
-from slmkit_mlc.write import write_params
+from slmkit_mlc.writer import write_params
 
 
 def read_as_mlc(matrix: Matrix, words: np.ndarray, scales: np.ndarray, zeros: object) -> np.ndarray:
@@ -133,7 +133,7 @@ def test_linears_of_other_schemes_are_not_joined(tiny, tmp_path):
 def test_the_files_hold_the_parameters_and_mlc_s_loader_reads_them(tiny, tmp_path):
     import tvm
 
-    from slmkit_mlc.machine import load_params
+    from slmkit_mlc.verify.machine import load_params
 
     job = mlc_job(tiny("llama"), tmp_path)
     definition = definition_for(job)

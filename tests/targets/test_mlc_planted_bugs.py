@@ -13,8 +13,8 @@ from litert_artifacts import token_snr_db
 from mlc_artifacts import machine_of, mlc_job, run
 from test_mlc_lowering import FLOAT32
 
-from slmkit_mlc.machine import Machine
-from slmkit_mlc.program import PROOF
+from slmkit_mlc.lowering.program import PROOF
+from slmkit_mlc.verify.machine import Machine
 from tiny_models import tiny_config, write_checkpoint
 
 LAYER = "model.layers.0"

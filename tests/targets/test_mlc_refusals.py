@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from mlc_artifacts import emitted, mlc_job
 
-from slmkit.backends import find_backend
+from slmkit.backend.registry import find_backend
 from slmkit.errors import BackendError
-from slmkit.recipe import Scheme
-from slmkit_mlc import metal, write
+from slmkit.recipe.scheme import Scheme
+from slmkit_mlc import writer
+from slmkit_mlc.compiler.mlc_llm import compile_with_mlc_llm
 from slmkit_mlc.gpus import known_gpus
-from slmkit_mlc.handover import compile_with_mlc_llm
+from slmkit_mlc.verify import metal
 
 STAND_IN = """
 import json, pathlib, sys
@@ -68,7 +69,7 @@ def test_mlc_llm_compiles_the_same_parameters(tiny, tmp_path):
     assert find_backend("mlc").problems(job.model, job.codes.schemes, job.options) == []
     artifact = emitted(job, tmp_path / "mlc")
     assert [mode.name for mode in artifact.modes] == ["float32", "float16"]
-    assert any(write.NOT_OURS in why for why in artifact.facts["not_executed"])
+    assert any(writer.NOT_OURS in why for why in artifact.facts["not_executed"])
     library = artifact.facts["libraries"]["adreno"]
     asked = (tmp_path / "mlc" / library["file"]).read_text()
     for word in ("mlc-chat-config.json", "android:adreno", "q4f16_0", library["prefix"]):
@@ -91,12 +92,12 @@ def test_a_recipe_may_leave_a_gpu_out(tiny, tmp_path):
 
 
 def test_without_a_runtime_the_report_says_what_was_not_executed(monkeypatch):
-    monkeypatch.setattr(write, "runtime", lambda: None)
+    monkeypatch.setattr(writer, "runtime", lambda: None)
     android, apple = [known_gpus()["adreno"]], [known_gpus()["apple"]]
-    assert write._not_executed(android) == [write.NO_OPENCL]
-    assert [mode.name for mode in write.modes_of(android, "float16")] == ["float32", "float16"]
+    assert writer._not_executed(android) == [writer.NO_OPENCL]
+    assert [mode.name for mode in writer.modes_of(android, "float16")] == ["float32", "float16"]
     if not metal.metal_present():
-        assert write._not_executed(apple) == [write.NO_OPENCL, write.NO_METAL]
+        assert writer._not_executed(apple) == [writer.NO_OPENCL, writer.NO_METAL]
 
 
 @pytest.mark.skipif(
@@ -107,11 +108,11 @@ def test_the_program_runs_on_a_mac_s_gpu(tiny, tmp_path):
     from hexagon_artifacts import reference_of, snr_db
     from mlc_artifacts import run
 
-    from slmkit_mlc.definition import definition_for
-    from slmkit_mlc.metal import on_metal
+    from slmkit_mlc.lowering.definition import definition_for
+    from slmkit_mlc.verify.metal import on_metal
 
     job = mlc_job(tiny("qwen2"), tmp_path, target="ios")
     definition = definition_for(job)
-    write.write_params(definition, job, tmp_path / "params")
+    writer.write_params(definition, job, tmp_path / "params")
     machine = on_metal(definition, known_gpus()["apple"], tmp_path / "params")
     assert snr_db(reference_of(job), run(machine, job)) > 45

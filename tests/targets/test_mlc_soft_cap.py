@@ -8,12 +8,12 @@ import pytest
 from mlc_artifacts import mlc_job
 
 from slmkit.errors import BackendError
-from slmkit_mlc.cache import SCORING
-from slmkit_mlc.definition import definition_for
 from slmkit_mlc.gpus import known_gpus
-from slmkit_mlc.machine import processor
-from slmkit_mlc.program import Writer
-from slmkit_mlc.soft_cap import with_soft_cap
+from slmkit_mlc.kernels.soft_cap import with_soft_cap
+from slmkit_mlc.lowering.definition import definition_for
+from slmkit_mlc.lowering.kv_cache import SCORING
+from slmkit_mlc.lowering.program import Writer
+from slmkit_mlc.verify.machine import processor
 
 CAP = 4.0
 

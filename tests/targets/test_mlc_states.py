@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 from mlc_artifacts import mlc_job
 
-from slmkit.backends import find_backend
-from slmkit.record import State
-from slmkit_mlc.definition import definition_for
+from slmkit.backend.registry import find_backend
+from slmkit.interpreters.recorder import State
 from slmkit_mlc.gpus import known_gpus
-from slmkit_mlc.signatures import expected_signatures
+from slmkit_mlc.lowering.definition import definition_for
+from slmkit_mlc.lowering.signatures import expected_signatures
 from slmkit_mlc.sizes import kept_by, state_layers
-from slmkit_mlc.write import modes_of
+from slmkit_mlc.writer import modes_of
 
 MAKERS = {"kv_cache": "create_tir_paged_kv_cache", "rnn_state": "create_rnn_state"}
 

@@ -7,7 +7,7 @@ import pytest
 from hexagon_artifacts import snr_db
 from ort_artifacts import FLOAT32_FLOOR, SCHEMES, run_both
 
-from slmkit.recipe import Recipe, load_recipe
+from slmkit.recipe.recipe import Recipe, load_recipe
 
 INT8_ACTIVATIONS = 20  # dB: level 4 rounds activations to 8 bits; tiny models average little
 

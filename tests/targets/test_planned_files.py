@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from planned_files import check, compared, model_of, planned_alone
 from tvm.contrib import tvmjs
 
-from slmkit.plan import Request
-from slmkit.recipe import SHIPPED
+from slmkit.planning.plan import Request
+from slmkit.recipe.recipe import SHIPPED
 from slmkit_mlc.shards import shard_sizes
 from tiny_models import tiny_config, write_checkpoint
 

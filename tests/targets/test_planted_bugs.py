@@ -11,11 +11,12 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from slmkit import bundle, manifest
-from slmkit.build import build
+from slmkit.bundle import manifest
+from slmkit.bundle.folder import list_files
 from slmkit.ops import Rope
-from slmkit.progress import Silent
-from slmkit.recheck import recheck
+from slmkit.system.progress import Silent
+from slmkit.workflows.build import build
+from slmkit.workflows.recheck import recheck
 from tiny_models import ort_request, tiny_config, write_checkpoint
 
 ATTENTION = "model.layers.0.self_attn"
@@ -211,7 +212,7 @@ def lowering_failures(original: Path, tmp_path: Path, plant: Callable[[Artifact]
     _sort(artifact)
     artifact.save()
     old = manifest.read_manifest(folder)
-    new = old.model_copy(update={"files": bundle.list_files(folder)})
+    new = old.model_copy(update={"files": list_files(folder)})
     manifest.write_manifest(new, folder)
     lines = recheck(folder, None, None, Silent()).lines
     return [why for line in lines if line.error == "lowering" for why in line.failures]

@@ -1,5 +1,5 @@
 """``python -m slmkit``."""
 
-from slmkit.cli import main
+from slmkit.cli.main import main
 
 main()

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slmkit.quant.codes import Scheme
-from slmkit.target import Artifact, Job, Model, Runner, State, WeightFile
-from slmkit_onnx.hexagon import files, options, parts
+from slmkit.backend.interface import Artifact, Job, Model, Runner, State, WeightFile
+from slmkit.recipe.scheme import Scheme
+from slmkit_onnx.hexagon import files, options, partition
 from slmkit_onnx.hexagon.contract import STATES
 
 VERSION = 6
@@ -22,7 +22,7 @@ def problems(model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, A
 
 def weight_bytes(rows: int, width: int, scheme: Scheme) -> int:
     """Memory of one weight: codes, multipliers of 8 bits, float32 channel scales."""
-    return parts.matrix_bytes(rows, width, scheme)
+    return partition.matrix_bytes(rows, width, scheme)
 
 
 def weight_files(
@@ -39,13 +39,13 @@ def kept_bytes(kind: str, states: Sequence[State]) -> int:
 
 def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:
     """Write the artifact's files into an empty folder."""
-    from slmkit_onnx.hexagon.write import write
+    from slmkit_onnx.hexagon.writer import write
 
     return write(job, folder, f"slmkit_onnx.hexagon {VERSION}", progress)
 
 
 def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
     """Load a written artifact: ``float``, ``qdq``, or a chip's emulator by the chip's name."""
-    from slmkit_onnx.hexagon.open import open_runner
+    from slmkit_onnx.hexagon.modes import open_runner
 
     return open_runner(folder, artifact, mode)

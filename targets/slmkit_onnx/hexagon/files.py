@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from slmkit.quant.codes import Scheme
-from slmkit.target import Model, WeightFile
-from slmkit_onnx.hexagon.compile import binary_file
-from slmkit_onnx.hexagon.emission import DATA
+from slmkit.backend.interface import Model, WeightFile
+from slmkit.recipe.scheme import Scheme
+from slmkit_onnx.hexagon.lowering.emit import DATA
 from slmkit_onnx.hexagon.plan import Plan, plan_of
+from slmkit_onnx.hexagon.qnn.compile import binary_file
 from slmkit_onnx.ort.files import FLOAT, matrix_bytes
 
 __all__ = ["weight_files"]

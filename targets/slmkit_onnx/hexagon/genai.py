@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from slmkit.host import Window, rope_names
-from slmkit.target import Job
+from slmkit.backend.interface import Job
+from slmkit.backend.static_runner import Window, rope_names
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.genai import token_ids, write_config, write_tokenizer
 from slmkit_onnx.graph import Graph
-from slmkit_onnx.hexagon.compile import graph_file
-from slmkit_onnx.hexagon.emission import Emitted, save
-from slmkit_onnx.hexagon.encodings import LIMITS
-from slmkit_onnx.ort.weights import WeightWriter as TableWriter
+from slmkit_onnx.hexagon.lowering.emit import Emitted, save
+from slmkit_onnx.hexagon.lowering.encodings import LIMITS
+from slmkit_onnx.hexagon.qnn.compile import graph_file
+from slmkit_onnx.ort.lowering.weights import WeightWriter as TableWriter
 
 PRE = "pre.onnx"
 OWN_INPUTS = ("input_ids", "position_ids", "attention_mask")  # the pipeline gives these, int32

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slmkit.host import Positions, rope_names, visible
+from slmkit.backend.static_runner import Positions, rope_names, visible
 from slmkit.ops import Floats, Rope
 from slmkit_onnx.hexagon.contract import Contract
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slmkit.parts import too_large, unit_bytes
-from slmkit.quant.codes import Scheme
-from slmkit.target import Model, Option, one_of, option_problems
-from slmkit_onnx.hexagon import socs
+from slmkit.backend.interface import Model, Option, one_of, option_problems
+from slmkit.backend.partition import too_large, unit_bytes
+from slmkit.recipe.scheme import Scheme
+from slmkit_onnx.hexagon.calibrate.histogram import METHODS
 from slmkit_onnx.hexagon.contract import CONTRACTS
-from slmkit_onnx.hexagon.parts import GRAPH_LIMIT, PART_LIMIT, matrix_bytes
-from slmkit_onnx.hexagon.spread import METHODS
-from slmkit_onnx.hexagon.weights import refused
+from slmkit_onnx.hexagon.lowering.weights import refused
+from slmkit_onnx.hexagon.partition import GRAPH_LIMIT, PART_LIMIT, matrix_bytes
+from slmkit_onnx.hexagon.qnn import socs
 
 OPS = frozenset(
     {

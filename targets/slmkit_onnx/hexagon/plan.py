@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slmkit.host import Window
-from slmkit.parts import Part, plan_parts
-from slmkit.quant.codes import Scheme
-from slmkit.target import Job, Model
+from slmkit.backend.interface import Job, Model
+from slmkit.backend.partition import Part, plan_parts
+from slmkit.backend.static_runner import Window
+from slmkit.recipe.scheme import Scheme
 from slmkit_onnx.hexagon import options
-from slmkit_onnx.hexagon.compile import KINDS
-from slmkit_onnx.hexagon.parts import TABLE_LIMIT
+from slmkit_onnx.hexagon.partition import TABLE_LIMIT
+from slmkit_onnx.hexagon.qnn.compile import KINDS
 
 # Numbers that a scan holds for all tokens of a chunk: with 393,216 (16 tokens of Mamba of 130 M)
 # graphs compile for V73 to V81, with twice as many QNN finds no memory for them (error 1002).

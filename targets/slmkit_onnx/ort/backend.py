@@ -6,8 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slmkit.quant.codes import Scheme
-from slmkit.target import Artifact, Job, Model, Runner, State, WeightFile, one_of, option_problems
+from slmkit.backend.interface import (
+    Artifact,
+    Job,
+    Model,
+    Runner,
+    State,
+    WeightFile,
+    one_of,
+    option_problems,
+)
+from slmkit.recipe.scheme import Scheme
 from slmkit_onnx.ort.files import DATA, data_bytes, matrix_bytes
 
 VERSION = 4
@@ -46,13 +55,13 @@ def kept_bytes(kind: str, states: Sequence[State]) -> int:
 
 def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:
     """Write the artifact's files into an empty folder."""
-    from slmkit_onnx.ort.write import write
+    from slmkit_onnx.ort.writer import write
 
     return write(job, folder, f"slmkit_onnx.ort {VERSION}", progress)
 
 
 def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
     """Load a written artifact: mode ``exact`` or ``shipped``."""
-    from slmkit_onnx.ort.run import OrtRunner
+    from slmkit_onnx.ort.runner import OrtRunner
 
     return OrtRunner(folder, artifact, exact=mode == "exact")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from slmkit.quant.codes import Scheme
-from slmkit.target import Model
+from slmkit.backend.interface import Model
+from slmkit.recipe.scheme import Scheme
 
 DATA = "model.onnx.data"
 PER_CHANNEL_BLOCK = 128  # the kernels know blocks of 16 to 256 inputs: a row's scale is repeated

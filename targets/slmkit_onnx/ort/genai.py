@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from slmkit.target import Job, Model
+from slmkit.backend.interface import Job, Model
 from slmkit_onnx.genai import token_ids, write_config, write_tokenizer
-from slmkit_onnx.ort.attention import cache_names, fused
-from slmkit_onnx.ort.scan import state_names
+from slmkit_onnx.ort.lowering.attention import cache_names, fused
+from slmkit_onnx.ort.lowering.scan import state_names
 
 # Types of decoders that onnxruntime-genai 0.18 knows; it treats them all alike, and refuses others.
 KNOWN = frozenset({

@@ -8,10 +8,10 @@ from pathlib import Path
 from slmkit.checkpoint.shards import Shards
 from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.errors import CheckpointError
+from slmkit.interpreters.recorder import record
 from slmkit.models.config import Config, read_config
 from slmkit.models.registry import architecture, read_spec
 from slmkit.models.spec import Spec
-from slmkit.record import record
 
 SAMPLE_MODEL = Path(__file__).resolve().parents[1] / "sample_model"
 SAMPLE_NAME = "home"

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from slmkit.checkpoint.safetensors import FLOATS, Entry, SafetensorsFile, apart, row_blocks
 from slmkit.errors import CheckpointError
+from slmkit.interpreters.recorder import Weight
 from slmkit.models.config import read_json
-from slmkit.models.reading import Readings, reading_of
+from slmkit.models.weight_transforms import Readings, reading_of
 from slmkit.ops import Floats
-from slmkit.record import Weight
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

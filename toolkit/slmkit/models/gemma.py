@@ -6,10 +6,9 @@ from typing import Any
 
 from slmkit.models import blocks
 from slmkit.models.config import Config
-from slmkit.models.reading import plus_one
 from slmkit.models.rope import rope_of
 from slmkit.models.spec import Spec
-from slmkit.models.transformer import (
+from slmkit.models.transformer_config import (
     Windows,
     activation,
     layer_windows,
@@ -17,6 +16,7 @@ from slmkit.models.transformer import (
     read_head_width,
     read_transformer,
 )  # fmt: skip
+from slmkit.models.weight_transforms import plus_one
 from slmkit.ops import Ops, Rope, V
 
 READINGS = {"norm.weight": plus_one}  # transformers' GemmaRMSNorm: x * (1 + weight)

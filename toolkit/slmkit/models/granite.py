@@ -6,7 +6,7 @@ from typing import Any
 
 from slmkit.models.config import Config
 from slmkit.models.spec import Spec
-from slmkit.models.transformer import read_transformer
+from slmkit.models.transformer_config import read_transformer
 
 
 def read_granite(config: Config) -> Spec:

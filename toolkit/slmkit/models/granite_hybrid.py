@@ -6,10 +6,10 @@ from slmkit.errors import CheckpointError
 from slmkit.models import blocks, mamba
 from slmkit.models.config import Config
 from slmkit.models.granite import multipliers
-from slmkit.models.mixture import read_mixture
+from slmkit.models.moe import read_mixture
 from slmkit.models.rope import read_rope
 from slmkit.models.spec import Mixture, Names, Spec, StateSpace
-from slmkit.models.transformer import COMPARE, layer_kinds, read_head_width, read_transformer
+from slmkit.models.transformer_config import COMPARE, layer_kinds, read_head_width, read_transformer
 from slmkit.ops import Ops, Rope, V
 
 NAMES = Names(mlp="shared_mlp", gate_up=("input_linear",), down="output_linear")

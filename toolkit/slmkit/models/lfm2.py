@@ -5,7 +5,7 @@ from __future__ import annotations
 from slmkit.models import blocks
 from slmkit.models.config import Config
 from slmkit.models.spec import Names, ShortConvolution, Spec
-from slmkit.models.transformer import layer_kinds, read_transformer
+from slmkit.models.transformer_config import layer_kinds, read_transformer
 from slmkit.ops import Ops, V
 
 NAMES = Names(

@@ -7,7 +7,7 @@ from typing import Any
 from slmkit.models import blocks
 from slmkit.models.config import Config
 from slmkit.models.spec import Spec
-from slmkit.models.transformer import Windows, layer_windows, no_window, read_transformer
+from slmkit.models.transformer_config import Windows, layer_windows, no_window, read_transformer
 from slmkit.ops import Ops, V
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from slmkit.models.config import Config
-from slmkit.models.reading import minus_exp
 from slmkit.models.spec import Spec, StateSpace
+from slmkit.models.weight_transforms import minus_exp
 from slmkit.ops import Ops, Rope, Scan, V
 
 EMBEDDING, NORM = "backbone.embeddings", "backbone.norm_f"

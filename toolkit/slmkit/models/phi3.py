@@ -5,7 +5,7 @@ from __future__ import annotations
 from slmkit.models.config import Config
 from slmkit.models.rope import read_long_rope
 from slmkit.models.spec import Names, Spec
-from slmkit.models.transformer import no_window, read_head_width, read_transformer
+from slmkit.models.transformer_config import no_window, read_head_width, read_transformer
 
 NAMES = Names(qkv=("qkv_proj",), gate_up=("gate_up_proj",))
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from slmkit.errors import CheckpointError
-from slmkit.models import gemma, granite, granite_hybrid, lfm2, llama, mamba, mixture, phi3
+from slmkit.models import gemma, granite, granite_hybrid, lfm2, llama, mamba, moe, phi3
 from slmkit.models.config import Config
-from slmkit.models.reading import Readings
 from slmkit.models.spec import Spec
+from slmkit.models.weight_transforms import Readings
 from slmkit.ops import Ops, V
 
 
@@ -38,21 +38,21 @@ MODELS = {
     "gemma2": Architecture(gemma.read_gemma2, gemma.forward, gemma.READINGS),
     "gemma3_text": Architecture(gemma.read_gemma3, gemma.forward, gemma.READINGS),
     "granite": Architecture(granite.read_granite, llama.forward),
-    "granitemoe": Architecture(mixture.read_granitemoe, llama.forward, stacked=mixture.STACKED),
+    "granitemoe": Architecture(moe.read_granitemoe, llama.forward, stacked=moe.STACKED),
     "granitemoehybrid": Architecture(
-        granite_hybrid.read_granite_hybrid, granite_hybrid.forward, mamba.READINGS, mixture.STACKED
+        granite_hybrid.read_granite_hybrid, granite_hybrid.forward, mamba.READINGS, moe.STACKED
     ),
     "lfm2": Architecture(lfm2.read_lfm2, lfm2.forward),
     "llama": Architecture(llama.read_llama, llama.forward),
     "mamba": Architecture(mamba.read_mamba, mamba.forward, mamba.READINGS),
     "mamba2": Architecture(mamba.read_mamba2, mamba.forward, mamba.READINGS),
     "mistral": Architecture(llama.read_mistral, llama.forward),
-    "olmoe": Architecture(mixture.read_olmoe, llama.forward),
+    "olmoe": Architecture(moe.read_olmoe, llama.forward),
     "phi3": Architecture(phi3.read_phi3, llama.forward),
     "qwen2": Architecture(llama.read_qwen2, llama.forward),
-    "qwen2_moe": Architecture(mixture.read_qwen2_moe, llama.forward),
+    "qwen2_moe": Architecture(moe.read_qwen2_moe, llama.forward),
     "qwen3": Architecture(llama.read_qwen3, llama.forward),
-    "qwen3_moe": Architecture(mixture.read_qwen3_moe, llama.forward),
+    "qwen3_moe": Architecture(moe.read_qwen3_moe, llama.forward),
 }
 
 

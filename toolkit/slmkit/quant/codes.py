@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from slmkit.checkpoint.safetensors import SafetensorsFile, row_blocks
 from slmkit.ops import Floats
-from slmkit.recipe import Scheme
+from slmkit.recipe.scheme import Scheme
 
 __all__ = [
     "Codes",

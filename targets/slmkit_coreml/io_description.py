@@ -1,0 +1,152 @@
+"""What the manifest and the package itself say: inputs and outputs, who computes what."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from slmkit.backend.interface import Job, Tensor
+from slmkit.backend.partition import Part
+from slmkit.backend.static_runner import Window
+from slmkit_coreml.contract import state_name
+from slmkit_coreml.lowering.inputs import INTEGERS, Border, state_shape
+from slmkit_coreml.options import Form
+from slmkit_coreml.package import Description
+
+ABOUT = {
+    "ids": "token ids, filled up with any id",
+    "embeds": "rows of the embedding file",
+    "hidden": "what the package before gave as hidden_out",
+    "hidden_out": "for the next package",
+    "cos": "cosine of each token's position times the rope's frequencies, times its magnitude",
+    "sin": "sine of the same",
+    "mask": "0 where a token may look, -40000 elsewhere",
+    "past_keys": "cached keys of the layers that attend, oldest first",
+    "past_values": "cached values of the layers that attend, oldest first",
+    "key_cache": "a state: keys of the layers that attend, slot j for position j",
+    "value_cache": "a state: values of the layers that attend, slot j for position j",
+    "position": "how many tokens are before these",
+    "keep": "0 in the slots of these tokens, 1 elsewhere",
+    "place": "1 where a token goes to a slot",
+    "new_keys": "keys of these tokens, for the host to append",
+    "new_values": "values of these tokens, for the host to append",
+}
+HOST = {
+    "embeds": "looks up rows of the embedding file",
+    "cos": "computes cos and sin of the rope",
+    "mask": "computes the mask, one per sliding window",
+    "past_keys": "keeps the cache and appends new keys and values",
+    "past_states": "keeps the states of layers without attention as each run leaves them, and "
+    "feeds the rest of a prompt that fills no chunk token by token",
+    "position": "counts the tokens",
+    "keep": "says where the cache is written",
+    "ids": "fills the last tokens of a prompt up to the function's length",
+    "hidden": "hands the hidden state from package to package",
+}
+
+
+def borders(
+    job: Job, form: Form, chunks: Sequence[Part], windows: Mapping[str, Window]
+) -> list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
+    """Inputs and outputs of each package; dimensions that depend on the function as text."""
+    return [(_inputs(job, form, chunk, windows), _outputs(job, form, chunk)) for chunk in chunks]
+
+
+def whole_border(found: Sequence[tuple[tuple[Tensor, ...], ...]]) -> list[tuple[Tensor, ...]]:
+    """Inputs and outputs of all packages, without what they hand to each other; caches of
+    several lie side by side, a package each."""
+    kept: list[dict[str, Tensor]] = [{}, {}]
+    for border in found:
+        for side, tensors in zip(kept, border, strict=True):
+            for tensor in tensors:
+                if not tensor.name.startswith("hidden"):
+                    side.setdefault(tensor.name, tensor)
+    return [tuple(side.values()) for side in kept]
+
+
+def describe(
+    job: Job, form: Form, chunk: Part, border: Sequence[Sequence[Tensor]], version: str
+) -> Description:
+    """The package's own metadata."""
+    model = job.about.get("model", "a model")
+    schemes = Counter(str(scheme) for scheme in job.codes.schemes.values())
+    return Description(
+        about=f"{model}, {chunk.name}: functions prefill and decode, layout {form.layout.name}",
+        author=str(job.options.get("author", f"converted by slmkit {job.about.get('slmkit', '')}")),
+        license=str(job.options.get("license", job.about.get("license", ""))),
+        version=version,
+        borders={each.name: each.about for side in border for each in side},
+        facts={
+            "slmkit.version": job.about.get("slmkit", ""),
+            "slmkit.recipe": job.about.get("recipe", ""),
+            "slmkit.weights": ", ".join(f"{count} {name}" for name, count in schemes.items()),
+            "slmkit.layout": form.layout.name,
+            "slmkit.kv_cache": form.cache,
+        },
+    )
+
+
+def host_duties(inputs: Sequence[Tensor], chunks: int) -> list[str]:
+    """What an app computes around the packages."""
+    names = {"past_states" if _is_state(each.name) else each.name for each in inputs}
+    names |= {"hidden"} if chunks > 1 else set()
+    return [duty for name, duty in HOST.items() if name in names]
+
+
+def _inputs(job: Job, form: Form, chunk: Part, windows: Mapping[str, Window]) -> tuple[Tensor, ...]:
+    prefill, decode = (
+        Border(job.model, form, chunk, windows[name]).shapes() for name in ("prefill", "decode")
+    )
+    return tuple(
+        Tensor(
+            name, "int32" if name in INTEGERS else "float16", _symbolic(shape, decode[name]),
+            _about(name),
+        )
+        for name, shape in prefill.items()
+    )  # fmt: skip
+
+
+def _is_state(name: str) -> bool:
+    return name.startswith(("past_conv", "past_scan"))
+
+
+def _about(name: str) -> str:
+    """What an input is; masks and ropes may be several, with a number behind."""
+    stem = name.partition("_")[0]
+    if _is_state(name):
+        return "state of a layer as the tokens before left it, 0 at first"
+    return ABOUT[stem if stem in ("mask", "cos", "sin") else name]
+
+
+def _symbolic(prefill: tuple[int, ...], decode: tuple[int, ...]) -> tuple[int | str, ...]:
+    return tuple(
+        one if one == other else "tokens" if other == 1 else "past"
+        for one, other in zip(prefill, decode, strict=True)
+    )
+
+
+def _outputs(job: Job, form: Form, chunk: Part) -> tuple[Tensor, ...]:
+    spec, rows = job.spec, form.layout.rows
+    found = []
+    if chunk.last < spec.layers:
+        shape = tuple(rows.named("tokens", spec.width))
+        found.append(Tensor("hidden_out", "float16", shape, ABOUT["hidden_out"]))
+    else:
+        for at, (first, end) in enumerate(form.logits(spec.vocabulary)):
+            about = f"next-token scores of ids {first} to {end - 1}"
+            shape = tuple(rows.named("tokens", end - first))
+            found.append(Tensor(f"logits_{at}", "float16", shape, about))
+    layers = chunk.layers(spec.layers)
+    for state in job.model.states:
+        if state.layer in layers:
+            name = f"new_{state_name(state.kind, state.layer)}"
+            about = f"state of layer {state.layer}, for the next tokens"
+            found.append(Tensor(name, "float16", state_shape(state), about))
+    attended = [layer for layer in job.model.attended if layer in layers]
+    if form.cache == "io" and attended:
+        row: list[Any] = list(form.layout.cache(spec.kv_heads, spec.head_width, 0))
+        row[form.layout.token_axis - 1] = "tokens"
+        for name in ("new_keys", "new_values"):
+            found.append(Tensor(name, "float16", (len(attended), *row), ABOUT[name]))
+    return tuple(found)

@@ -1,0 +1,176 @@
+"""What a function is given: its inputs, and what a self-contained one computes of them itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from coremltools.converters.mil import Builder as mb  # noqa: N813
+from coremltools.converters.mil.mil import types
+
+from slmkit.backend.interface import Model, Spec, State
+from slmkit.backend.partition import Part
+from slmkit.backend.static_runner import Window, rope_names
+from slmkit.ops import Rope
+from slmkit_coreml.contract import HIDDEN, mask_name, state_name
+from slmkit_coreml.layout import Arrangement
+from slmkit_coreml.lowering.weights import shared
+from slmkit_coreml.options import Form
+
+INTEGERS = ("ids", "position")
+NOWHERE = 2**30  # the position of an empty slot: after every token, so that none looks at it
+
+
+@dataclass(frozen=True)
+class Border:
+    """One function of one chunk, seen from outside."""
+
+    model: Model
+    form: Form
+    chunk: Part
+    window: Window
+
+    @property
+    def spec(self) -> Spec:
+        """The model's facts."""
+        return self.model.spec
+
+    @property
+    def layers(self) -> range:
+        """Layers of the chunk."""
+        return self.chunk.layers(self.spec.layers)
+
+    @property
+    def attended(self) -> list[int]:
+        """Those with a KV cache."""
+        return [layer for layer in self.model.attended if layer in self.layers]
+
+    @property
+    def windows(self) -> list[int | None]:
+        """The different sliding windows of its layers: a mask each."""
+        return list(dict.fromkeys(self.spec.windows[layer] for layer in self.attended))
+
+    @property
+    def ropes(self) -> dict[int, Rope]:
+        """The different ropes of its layers, by their numbers in the whole model."""
+        used = {self.spec.rope_at(layer) for layer in self.attended}
+        return {at: rope for at, rope in enumerate(self.spec.ropes) if rope in used}
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every input by name; states are those whose names end in _cache."""
+        form, spec, tokens = self.form, self.spec, self.window.tokens
+        rows = form.layout.rows.shape(tokens, spec.width)
+        if self.chunk.first:
+            first = {"hidden": rows}
+        else:
+            first = {"ids": (1, tokens)} if form.self_contained else {"embeds": rows}
+        if not self.attended:
+            return {**first, **self._states()}
+        if form.self_contained:
+            return {**first, "position": (1,), **self._caches()}
+        tables = {
+            name: form.layout.table.shape(tokens, rope.width // 2)
+            for number, rope in self.ropes.items()
+            for name in rope_names(number)
+        }
+        mask = form.layout.mask.shape(tokens, self.window.total)
+        masks = {mask_name(window): mask for window in self.windows}
+        caches = {**self._caches(), **self._states()}
+        return {**first, **tables, **masks, **caches, **self._places()}
+
+    def _states(self) -> dict[str, tuple[int, ...]]:
+        return {
+            f"past_{state_name(each.kind, each.layer)}": state_shape(each)
+            for each in self.model.states
+            if each.layer in self.layers
+        }
+
+    def _caches(self) -> dict[str, tuple[int, ...]]:
+        io = self.form.cache == "io"
+        tokens = self.window.past if io else self.window.total
+        names = ("past_keys", "past_values") if io else ("key_cache", "value_cache")
+        row = self.form.layout.cache(self.spec.kv_heads, self.spec.head_width, tokens)
+        return dict.fromkeys(names, (len(self.attended), *row))
+
+    def _places(self) -> dict[str, tuple[int, ...]]:
+        layout, tokens, total = self.form.layout, self.window.tokens, self.window.total
+        if self.form.cache == "state-slice":
+            return {"position": (1,)}
+        if self.form.cache == "state-blend":
+            return {"keep": layout.keep.shape(total), "place": layout.place.shape(tokens, total)}
+        return {}
+
+
+def state_shape(state: State) -> tuple[int, ...]:
+    """conv [1, D, 1, K - 1]; scan [1, H, N, P]."""
+    first, *rest = state.shape
+    return (1, first, 1, *rest) if state.kind == "conv" else (1, first, *rest)
+
+
+def placeholder(name: str, shape: tuple[int, ...]) -> Any:
+    """An input of a function."""
+    if name.endswith("_cache"):
+        return mb.StateTensorSpec(shape, dtype=types.fp16)
+    return mb.TensorSpec(shape, dtype=types.int32 if name in INTEGERS else types.fp16)
+
+
+def given(border: Border, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs, with cos, sin, masks and places where the package computes them."""
+    known = dict(inputs)
+    if not border.form.self_contained or not border.attended:
+        return known
+    layout, window, position = border.form.layout, border.window, known["position"]
+    for number, rope in border.ropes.items():
+        tables = rope.table(np.arange(window.total))
+        for name, table in zip(rope_names(number), tables, strict=True):
+            begin = mb.concat(values=[position, np.zeros(1, np.int32)], axis=0)
+            size = [window.tokens, table.shape[1]]
+            whole = shared(mb.const(val=table), f"{name} table")
+            here = mb.slice_by_size(x=whole, begin=begin, size=size)
+            known[name] = arranged(mb.cast(x=here, dtype="fp16"), layout.table)
+    queries = mb.add(x=position, y=np.arange(window.tokens, dtype=np.int32))
+    keys = _keys(border, position, queries)
+    distance = mb.sub(x=mb.expand_dims(x=queries, axes=[1]), y=mb.expand_dims(x=keys, axes=[0]))
+    for limit in border.windows:
+        known[mask_name(limit)] = arranged(_mask(distance, limit), layout.mask)
+    if border.form.cache == "state-blend":
+        here = mb.cast(x=mb.equal(x=distance, y=np.int32(0)), dtype="fp16")
+        known["place"] = arranged(here, layout.place)
+        known["keep"] = arranged(_kept(position, window), layout.keep)
+    return known
+
+
+def arranged(rows: Any, how: Arrangement) -> Any:
+    """A variable of rows, as the layout has it."""
+    if how.order != tuple(range(len(how.order))):
+        rows = mb.transpose(x=rows, perm=list(how.order))
+    return mb.expand_dims(x=rows, axes=list(how.ones))
+
+
+def _keys(border: Border, position: Any, queries: Any) -> Any:
+    """Positions of the S slots: the past before the new tokens, or slot j for position j. [S]"""
+    if border.form.cache != "io":
+        return shared(mb.const(val=np.arange(border.window.total, dtype=np.int32)), "slots")
+    past = np.arange(border.window.past, dtype=np.int32)
+    filled = mb.less(x=past, y=position)
+    nowhere = np.full(len(past), NOWHERE, np.int32)
+    return mb.concat(values=[mb.select(cond=filled, a=past, b=nowhere), queries], axis=0)
+
+
+def _kept(position: Any, window: Window) -> Any:
+    """0 in the slots of the new tokens, 1 elsewhere. [S]"""
+    slots = np.arange(window.total, dtype=np.int32)
+    end = mb.add(x=position, y=np.array([window.tokens], np.int32))
+    before, after = mb.less(x=slots, y=position), mb.greater_equal(x=slots, y=end)
+    return mb.cast(x=mb.logical_or(x=before, y=after), dtype="fp16")
+
+
+def _mask(distance: Any, window: int | None) -> Any:
+    """0 where a token may look, HIDDEN elsewhere. [T, S]"""
+    seen = mb.greater_equal(x=distance, y=np.int32(0))
+    if window is not None:
+        seen = mb.logical_and(x=seen, y=mb.less(x=distance, y=np.int32(window)))
+    hidden = mb.cast(x=mb.logical_not(x=seen), dtype="fp16")
+    return mb.mul(x=hidden, y=np.float16(HIDDEN))

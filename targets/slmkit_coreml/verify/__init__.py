@@ -1,0 +1,1 @@
+"""Evaluate a saved package, predict residency, and Core ML itself on macOS."""

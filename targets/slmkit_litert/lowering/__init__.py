@@ -1,0 +1,1 @@
+"""From the vocabulary to a TensorFlow Lite graph."""

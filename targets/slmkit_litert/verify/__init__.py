@@ -1,0 +1,1 @@
+"""Checks of LiteRT's own: which operations the delegate takes."""

@@ -1,0 +1,142 @@
+"""Write the ``litert`` artifact: skeleton, weights, bundle, and what XNNPACK takes of it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slmkit.backend.interface import Artifact, Job, Mode, Tensor
+from slmkit.errors import BackendError
+from slmkit.system.subprocess_worker import call
+from slmkit_litert.contract import cache_names, state_name
+from slmkit_litert.files import MODEL, bundles
+from slmkit_litert.litertlm import pack
+from slmkit_litert.lowering.graph_template import FILE, NAMES, skeleton, tensors_of
+from slmkit_litert.lowering.weight_binding import LABEL, Binder, read_model, weights_of
+from slmkit_litert.options import filled_widths
+from slmkit_litert.verify.delegation import not_delegated, said
+from slmkit_litert.weights import bound
+
+NO_BUNDLE = "no .litertlm: LiteRT-LM keeps caches, and no states of layers without attention"
+# Above, every token meets, in some layer, a number on the border of two of its 256 steps, which
+# falls either way: the rounding reference is no nearer than the exact one (0.5B: 27.8, 27.0 dB).
+ROUNDING_LIMIT = 32_000_000  # parameters
+
+
+def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], None]) -> Artifact:
+    """Trace (or take from the cache), bind, check the bytes, pack."""
+    prefill = max(2, min(job.prefill_chunk, job.context_length // 2))
+    widths = filled_widths(job.model, job.codes.schemes)
+    with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
+        made = skeleton(job, prefill, widths, Path(scratch))
+        progress(1, 4)
+        names = json.loads((made / NAMES).read_text(encoding="utf-8"))
+        _bind(job, (made / FILE).read_bytes(), names["weights"], widths, folder / MODEL)
+    progress(2, 4)
+    check_bytes(job, widths, folder / MODEL)
+    report = call(
+        "slmkit_litert.verify.delegation:delegation_job", {"model": str(folder / MODEL)},
+        lambda done, total: None, "plans the model with XNNPACK",
+    )  # fmt: skip
+    _require(job, report)
+    progress(3, 4)
+    packed = bundles(job.model, job.options)
+    pack(job, folder / MODEL, folder, packed)
+    facts = {**_facts(job, prefill, report), "taps": names["taps"], "bundles": packed}
+    if not packed:
+        facts["report"].append(NO_BUNDLE)
+    inputs, outputs = _border(job)
+    form = "LiteRT .tflite and .litertlm" if packed else "LiteRT .tflite"
+    return Artifact(job.artifact, version, form, modes_of(job), inputs, outputs, facts)
+
+
+def modes_of(job: Job) -> tuple[Mode, ...]:
+    """The graph in float32; as shipped, against the reference that rounds alike where it tells."""
+    against = {"rounded": "kernels", "reference": "shipped"}
+    if job.model.parameters > ROUNDING_LIMIT:
+        against = {"reference": "shipped"}
+    return (
+        Mode("float32", "the same graph with its weights dequantized", {"reference": "lowering"}),
+        Mode("shipped", "as shipped: kernels that round activations to 8 bits", against),
+    )
+
+
+def check_bytes(job: Job, widths: Mapping[str, int], path: Path) -> None:
+    """Codes and scales in the written file are the bundle's, byte for byte."""
+    stored = weights_of(*read_model(path))
+    for tensor, shape in tensors_of(job.model, widths).items():
+        expected, got = bound(job.codes, tensor, shape), stored[tensor]
+        same = np.array_equal(
+            np.ascontiguousarray(expected.data).view(np.uint8).reshape(-1), got.data
+        )
+        if expected.scales is not None:
+            same &= got.scales is not None and np.array_equal(expected.scales, got.scales)
+        if not same:
+            raise BackendError(
+                f"{path.name} holds other bytes for {tensor} than the bundle's codes",
+                "please report this",
+            )
+
+
+def _bind(
+    job: Job, graph: bytes, weights: Mapping[str, str], widths: Mapping[str, int], path: Path
+) -> None:
+    binder, shapes = Binder(graph), tensors_of(job.model, widths)
+    for name, tensor in weights.items():
+        binder.bind(name, bound(job.codes, tensor, shapes[tensor]), LABEL + tensor)
+    binder.write(path)
+
+
+def _require(job: Job, report: Mapping[str, Any]) -> None:
+    """With ``require: delegation``, arithmetic outside of XNNPACK is an error."""
+    outside = not_delegated(dict(report))
+    if "require" in job.options and outside:
+        raise BackendError(
+            f"XNNPACK does not take the whole model: {'; '.join(outside)}",
+            "leave require out, or choose a recipe of int8 per channel or int4",
+        )
+
+
+def _facts(job: Job, prefill: int, report: Mapping[str, Any]) -> dict[str, Any]:
+    spec = job.spec
+    return {
+        "model": MODEL, "prefill": prefill, "attended": list(job.model.attended),
+        "states": [asdict(state) for state in job.model.states],
+        "kv_heads": spec.kv_heads, "head_width": spec.head_width,
+        "context_length": job.context_length, "delegation": dict(report),
+        "report": said(dict(report)),
+    }  # fmt: skip
+
+
+def _border(job: Job) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    spec, total = job.spec, job.context_length
+    caches = []
+    for layer in job.model.attended:
+        keys, values = cache_names(layer)
+        shapes = (
+            (1, spec.kv_heads, total, spec.head_width),
+            (1, spec.kv_heads, spec.head_width, total),
+        )
+        caches += [
+            Tensor(keys, "float32", shapes[0], "keys of a layer, slot j for position j"),
+            Tensor(values, "float32", shapes[1], "values of a layer, turned"),
+        ]
+    for state in job.model.states:
+        name, about = state_name(state.kind, state.layer), f"state of layer {state.layer}"
+        caches.append(Tensor(name, "float32", (1, *state.shape), about))
+    inputs = (
+        Tensor("tokens", "int32", (1, "tokens"), "token ids"),
+        Tensor("input_pos", "int32", ("tokens",), "their positions"),
+        Tensor(
+            "mask", "float32", (1, 1, "tokens", total), "added to the scores: 0, or -0.7 FLT_MAX"
+        ),
+        *caches,
+    )
+    logits = Tensor("logits", "float32", (1, 1, spec.vocabulary), "next-token scores; decode only")
+    return inputs, (logits, *caches)

@@ -1,0 +1,1 @@
+"""TensorIR kernels: dense, experts, scans, rope, and fixes of TVM's own."""

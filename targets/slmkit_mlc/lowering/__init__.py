@@ -1,0 +1,1 @@
+"""From the vocabulary to a Relax program with MLC's functions."""

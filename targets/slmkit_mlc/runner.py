@@ -1,0 +1,79 @@
+"""Run the artifact: on this processor, or its own kernels on an OpenCL runtime or a Metal GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slmkit.backend.interface import Artifact
+from slmkit.backend.static_runner import check_context
+from slmkit.ops import Floats
+from slmkit_mlc.gpus import known_gpus
+from slmkit_mlc.lowering.definition import read_definition
+from slmkit_mlc.verify.machine import Machine, on_processor
+
+
+class MlcRunner:
+    """Feeds tokens through ``batch_verify``, which gives every token's logits, and ``decode``."""
+
+    def __init__(self, folder: Path, artifact: Artifact, mode: str) -> None:
+        self.definition = definition = read_definition(folder)
+        params = folder / artifact.facts["params"]
+        tvm = f"TVM {version('apache-tvm')}"
+        if mode in ("float32", "float16"):
+            executable, self.names = on_processor(definition, mode)
+            self.machine = Machine(executable, definition, params)
+            self.runtime = f"{tvm}, LLVM, {mode}"
+        elif mode.endswith("-metal"):
+            from slmkit_mlc.verify.metal import on_metal
+
+            self.machine, self.names = on_metal(definition, known_gpus()["apple"], params), []
+            self.runtime = f"{tvm}, Metal"
+        else:
+            from slmkit_mlc.verify.cpu_build import Twin
+
+            gpu = known_gpus()[mode.removesuffix("-schedule")]
+            twin = Twin(definition, gpu, _library(folder, artifact, gpu.name))
+            self.machine, self.names = Machine(twin.executable, definition, params), []
+            self.runtime = f"{tvm}, kernels of {mode} on {twin.device.name}"
+        self.context_length = definition.limits.context
+        self._taps: dict[str, list[Floats]] = {}
+        self.length = 0
+
+    @property
+    def taps(self) -> Mapping[str, Floats]:
+        """Marked intermediates of the last feed; empty unless built for debugging."""
+        return {name: np.concatenate(parts) for name, parts in self._taps.items()}
+
+    def reset(self) -> None:
+        """Forget the sequence."""
+        self.machine.reset()
+        self.length = 0
+
+    def feed(self, ids: NDArray[np.int64]) -> Floats:
+        """Append tokens to the sequence; their logits, (T, V)."""
+        check_context(self.length + len(ids), self.context_length)
+        self.length += len(ids)
+        self._taps = {name: [] for name in self.names}
+        chunk = self.definition.limits.prefill
+        return np.concatenate(
+            [self._step(ids[at : at + chunk]) for at in range(0, len(ids), chunk)]
+        )
+
+    def _step(self, ids: NDArray[np.int64]) -> Floats:
+        name = "decode" if len(ids) == 1 else "batch_verify"
+        logits, *taps = self.machine.call(name, ids)
+        for tap, value in zip(self.names, taps, strict=True):
+            self._taps[tap].append(value.reshape(len(ids), -1).astype(np.float32))
+        found: Floats = logits[0]
+        return found
+
+
+def _library(folder: Path, artifact: Artifact, gpu: str) -> Path | None:
+    """The library whose kernels are to be run; None for a GPU whose code no runtime here takes."""
+    path = folder / str(artifact.facts["libraries"][gpu]["file"])
+    return path if known_gpus()[gpu].target["kind"] == "opencl" else None

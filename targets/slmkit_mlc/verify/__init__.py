@@ -1,0 +1,1 @@
+"""Run a library's program and kernels on this computer."""

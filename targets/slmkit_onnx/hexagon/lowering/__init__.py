@@ -1,0 +1,1 @@
+"""From the vocabulary to static QDQ graphs for HTP."""

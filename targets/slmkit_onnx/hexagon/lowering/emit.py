@@ -1,0 +1,82 @@
+"""From the architecture to static graphs, in one of their forms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from slmkit.backend.interface import Job
+from slmkit.backend.partition import Part
+from slmkit.backend.static_runner import Window
+from slmkit_onnx.data import DataFile
+from slmkit_onnx.graph import Graph
+from slmkit_onnx.hexagon.contract import CONTRACTS, UNRANGED, Contract
+from slmkit_onnx.hexagon.host import Host
+from slmkit_onnx.hexagon.lowering.attention import AttentionWriter
+from slmkit_onnx.hexagon.lowering.encodings import Encoding, Ranges
+from slmkit_onnx.hexagon.lowering.ops import HexagonOps
+from slmkit_onnx.hexagon.lowering.static_graph import StaticGraphs
+from slmkit_onnx.hexagon.lowering.weights import WeightWriter
+from slmkit_onnx.ort.lowering.weights import WeightWriter as TableWriter
+
+DATA = "weights.data"
+EMBED = "embed.onnx"
+EXACT_EMBEDS = "input_embeds.float32"  # the output of EMBED that no grid has rounded
+
+
+@dataclass(frozen=True)
+class Form:
+    """Which graphs to write."""
+
+    window: Window
+    parts: Sequence[Part]
+    ranges: Ranges | None = None  # None: float32
+    hidden: float = UNRANGED
+    contract: Contract = CONTRACTS["slmkit"]
+    embedded: bool = False  # the embedding table lies in the graph
+    exposed: bool = False  # every value is an output, for calibration
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """The graphs of one form, and what the host must give them."""
+
+    graphs: StaticGraphs
+    host: Host
+    table: str  # the embedding
+    window: Window
+    exposed: list[str] = field(default_factory=list)  # values whose ranges are to be found
+
+
+def emit_form(job: Job, form: Form, data: DataFile) -> Emitted:
+    """Interpret the architecture once; weights are placed in ``data``, none is read yet."""
+    exposed: list[str] | None = [] if form.exposed else None
+    graphs = StaticGraphs(data, form.parts, form.ranges, exposed)
+    attention = AttentionWriter(graphs, job.spec, form.window, form.contract, form.hidden)
+    ops = HexagonOps(graphs, WeightWriter(job.codes), attention, form.embedded, job.debug)
+    graphs.final(job.forward(ops), "logits")
+    host = Host(attention.ropes, attention.windows, form.hidden, form.contract)
+    return Emitted(graphs, host, ops.table, form.window, exposed or [])
+
+
+def save(graph: Graph, path: Path) -> None:
+    """Write a graph's file; its weights lie in the data file beside it."""
+    path.write_bytes(graph.model(path.stem).SerializeToString(deterministic=True))
+
+
+def embedding_graph(job: Job, table: str, data: DataFile, encoding: Encoding | None) -> Graph:
+    """Token ids to embeddings on the host's CPU: float32, and integers where there is a grid."""
+    graph = Graph(data)
+    graph.input("input_ids", "int32", (1, "tokens"))
+    shape = (1, "tokens", job.spec.width)
+    rows = TableWriter(graph, job.codes, 0).gather("input_ids", table, EXACT_EMBEDS)
+    graph.output(rows, shape)
+    if encoding is not None:
+        scale = graph.constant("scale", encoding.scale, np.float32)
+        zero = graph.constant("zero_point", encoding.zero_point, encoding.dtype)
+        graph.node("QuantizeLinear", [rows, scale, zero], "input_embeds")
+        graph.output("input_embeds", shape, encoding.dtype)
+    return graph

@@ -1,0 +1,34 @@
+"""How large a graph of HTP may be, and which parts run apart.
+
+HTP is a 32-bit machine: a graph must stay below 2 GB, a context (prefill and decode, sharing their
+weights) below 4 GB. A model that would pass them is cut between layers, with the head apart.
+"""
+
+from __future__ import annotations
+
+from slmkit.backend.partition import Part, head_part, layers_part
+from slmkit.quant.codes import padded_width
+from slmkit.recipe.scheme import Scheme
+
+GRAPH_LIMIT = 2 * 10**9  # bytes of weights in one graph: QNN serializes with 32-bit offsets
+PART_LIMIT = 500 * 10**6  # bytes by default: QNN's compiler takes ten times as much memory
+TABLE_LIMIT = 64 * 10**6  # bytes of a uint16 embedding table inside the graph; above: on the host
+
+
+def matrix_bytes(rows: int, width: int, scheme: Scheme) -> int:
+    """One matrix in HTP's memory: codes, multipliers of 8 bits, a float scale per channel."""
+    bits = scheme.bits or 16
+    blocks = padded_width(scheme, width) // (scheme.group_size or 32) if bits == 4 else 0
+    return rows * (padded_width(scheme, width) * bits // 8 + blocks + 4)
+
+
+def every_unit(layers: int) -> list[Part]:
+    """Each unit a part of its own: to calibrate one layer after the other."""
+    return [*(layers_part(layer, layer) for layer in range(layers)), head_part(layers)]
+
+
+def first_and_last(layers: int) -> list[Part]:
+    """The first and the last layer apart: what runs on the emulator of a model too large for it."""
+    middle = [layers_part(1, layers - 2)] if layers > 2 else []
+    last = [layers_part(layers - 1, layers - 1)] if layers > 1 else []
+    return [layers_part(0, 0), *middle, *last, head_part(layers)]

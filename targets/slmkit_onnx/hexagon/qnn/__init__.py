@@ -1,0 +1,1 @@
+"""QNN's provider, its compiler, and the chips."""

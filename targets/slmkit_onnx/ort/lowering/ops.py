@@ -1,0 +1,175 @@
+"""The vocabulary as ONNX nodes for ONNX Runtime: the interpreter of the ``ort`` artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from slmkit.ops import Attention, Expert, Ops, Projection, Rope, Routing, Scan
+from slmkit_onnx.graph import MICROSOFT, Graph
+from slmkit_onnx.ort.lowering.attention import AttentionWriter, fused
+from slmkit_onnx.ort.lowering.moe import ExpertWriter
+from slmkit_onnx.ort.lowering.scan import ScanWriter
+from slmkit_onnx.ort.lowering.value import Value
+from slmkit_onnx.ort.lowering.weights import WeightWriter, label
+
+TAP = "tap."  # prefix of the outputs of a debug build
+
+
+class OnnxOps(Ops[Value]):
+    """Every value is [batch, T, ...]; a value's own name says which op made it."""
+
+    def __init__(
+        self, graph: Graph, weights: WeightWriter, attention: AttentionWriter, debug: bool = False
+    ) -> None:
+        self.debug = debug
+        self.graph = graph
+        self.weights = weights
+        self.attention = attention
+        self.scans = ScanWriter(graph, weights)
+
+    def embed(self, name: str, rows: int, width: int) -> Value:
+        return Value(self.weights.gather("input_ids", name, self._new("embed")), (width,))
+
+    def linear(self, x: Value, name: str, width: int, bias: bool = False) -> Value:
+        return Value(self.weights.linear(x, [name], self._new(f"{name}.linear"), bias), (width,))
+
+    def linears(self, x: Value, projections: Sequence[Projection]) -> tuple[Value, ...]:
+        """One kernel, then a split: a decode step is short, and each kernel call has its price."""
+        names = [each.name for each in projections]
+        biases = {each.bias for each in projections}
+        if not self.weights.joinable(names) or len(biases) > 1:
+            return super().linears(x, projections)
+        whole = self.weights.linear(x, names, self._new(f"{label(names)}.linear"), biases.pop())
+        widths = [each.width for each in projections]
+        return self._parts(whole, widths, [self._new(f"{name}.linear") for name in names])
+
+    def split(self, x: Value, widths: Sequence[int]) -> tuple[Value, ...]:
+        return self._parts(x.name, widths, [self._new(f"split.{at}") for at in range(len(widths))])
+
+    def rms_norm(self, x: Value, name: str, eps: float) -> Value:
+        inputs = [x.name, self.weights.vector(f"{name}.weight")]
+        output = self.graph.node(
+            "SimplifiedLayerNormalization", inputs, self._new(name),
+            axis=-1, epsilon=eps, stash_type=1,
+        )  # fmt: skip
+        return Value(output, x.shape)
+
+    def add_norm(self, x: Value, y: Value, name: str, eps: float) -> tuple[Value, Value]:
+        output, total = self._new(name), self._new("sum")
+        weight = self.weights.vector(f"{name}.weight")
+        self.graph.nodes_out(
+            "SkipSimplifiedLayerNormalization",
+            [x.name, y.name, weight],
+            [output, "", "", total],
+            MICROSOFT,
+            epsilon=eps,
+        )
+        return Value(total, x.shape), Value(output, x.shape)
+
+    def split_heads(self, x: Value, heads: int) -> Value:
+        shape = (heads, x.shape[-1] // heads)
+        target = self.graph.constant(f"heads.{heads}.{shape[1]}", [0, 0, *shape])
+        name = self.graph.node("Reshape", [x.name, target], self._new("heads"))
+        return Value(name, shape, flat=x.name, part=x.part)
+
+    def rope(self, x: Value, rope: Rope) -> Value:
+        return Value(self.attention.rotate(x, rope, self._new("rope")), x.shape)
+
+    def attend(self, q: Value, k: Value, v: Value, layer: int, kind: Attention) -> Value:
+        if fused(self.attention.spec):
+            output = self.attention.grouped(q, k, v, layer, None, kind)
+        else:
+            output = self.attention.plain(q, k, v, layer, kind)
+        return Value(output, (q.shape[0] * q.shape[1],))
+
+    def rotary_attention(
+        self, q: Value, k: Value, v: Value, layer: int, rope: Rope, kind: Attention
+    ) -> Value:
+        if not fused(self.attention.spec):
+            return super().rotary_attention(q, k, v, layer, rope, kind)
+        output = self.attention.grouped(q, k, v, layer, rope, kind)
+        return Value(output, (q.shape[0] * q.shape[1],))
+
+    def add(self, x: Value, y: Value) -> Value:
+        return Value(self.graph.node("Add", [x.name, y.name], self._new("add")), x.shape)
+
+    def mul(self, x: Value, y: Value) -> Value:
+        return Value(self.graph.node("Mul", [x.name, y.name], self._new("mul")), x.shape)
+
+    def scale(self, x: Value, by: float) -> Value:
+        factor = self.graph.constant(f"scale.{by:.9g}", by, np.float32)
+        return Value(self.graph.node("Mul", [x.name, factor], self._new("scale")), x.shape)
+
+    def sigmoid(self, x: Value) -> Value:
+        return Value(self.graph.node("Sigmoid", [x.name], self._new("sigmoid")), x.shape)
+
+    def tanh(self, x: Value) -> Value:
+        return Value(self.graph.node("Tanh", [x.name], self._new("tanh")), x.shape)
+
+    def gelu_tanh(self, x: Value) -> Value:
+        output = self.graph.node("Gelu", [x.name], self._new("gelu"), approximate="tanh")
+        return Value(output, x.shape)
+
+    def route(self, scores: Value, routing: Routing) -> Value:
+        graph, at = self.graph, self._new("route")
+        chances = graph.node("Softmax", [scores.name], f"{at}.chances", axis=-1)
+        count = graph.constant(f"chosen.{routing.chosen}", [routing.chosen])
+        best, which = f"{at}.best", f"{at}.which"
+        graph.nodes_out("TopK", [chances, count], [best, which], axis=-1)
+        if routing.normalized:
+            axis = graph.constant("axis.last", [-1])
+            total = graph.node("ReduceSum", [best, axis], f"{at}.total", keepdims=1)
+            best = graph.node("Div", [best, total], f"{at}.share")
+        nothing = graph.constant("float.0", 0.0, np.float32)
+        empty = graph.node("Mul", [chances, nothing], f"{at}.empty")
+        graph.node("ScatterElements", [empty, which, best], at, axis=-1)
+        return Value(at, scores.shape)
+
+    def weigh(self, x: Value, weights: Value, number: int) -> Value:
+        column = self.graph.constant(f"column.{number}", [number])
+        one = self.graph.node("Gather", [weights.name, column], self._new("weight"), axis=-1)
+        return Value(self.graph.node("Mul", [x.name, one], self._new("weighed")), x.shape)
+
+    def shift(self, x: Value, name: str) -> Value:
+        inputs = [x.name, self.weights.vector(name)]
+        return Value(self.graph.node("Add", inputs, self._new("shift")), x.shape)
+
+    def softplus(self, x: Value) -> Value:
+        return Value(self.graph.node("Softplus", [x.name], self._new("softplus")), x.shape)
+
+    def conv(self, x: Value, name: str, kernel: int, layer: int, bias: bool) -> Value:
+        return Value(self.scans.convolved(x, name, kernel, layer, bias), x.shape)
+
+    def scan(self, x: Value, step: Value, b: Value, c: Value, layer: int, kind: Scan) -> Value:
+        return Value(self.scans.scanned(x, step, b, c, layer, kind), x.shape)
+
+    def experts(
+        self, x: Value, scores: Value, routing: Routing, experts: Sequence[Expert]
+    ) -> Value:
+        writer = ExpertWriter(self.graph, self.weights.codes, self.weights.accuracy_level)
+        if not writer.takes(experts):
+            return super().experts(x, scores, routing, experts)
+        weights = self.route(scores, routing)
+        return Value(
+            writer.write(x.name, weights.name, routing, experts, self._new("experts")), x.shape
+        )
+
+    def tap(self, x: Value, name: str) -> Value:
+        if self.debug:
+            self.graph.node("Identity", [x.name], TAP + name)
+            self.graph.output(TAP + name, ("batch", "tokens", *x.shape))
+        return x
+
+    def _parts(self, whole: str, widths: Sequence[int], outputs: list[str]) -> tuple[Value, ...]:
+        sizes = self.graph.constant(f"widths.{'.'.join(map(str, widths))}", list(widths))
+        self.graph.nodes_out("Split", [whole, sizes], outputs, axis=-1)
+        return tuple(
+            Value(output, (width,), part=(whole, number))
+            for number, (output, width) in enumerate(zip(outputs, widths, strict=True))
+        )
+
+    def _new(self, stem: str) -> str:
+        """A fresh name; the count of nodes makes it unique."""
+        return f"{stem}.{len(self.graph.nodes)}"

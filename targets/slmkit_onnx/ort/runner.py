@@ -1,0 +1,91 @@
+"""Run the ``ort`` artifact in ONNX Runtime on the CPU, with one sequence's KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from slmkit.backend.interface import Artifact
+from slmkit.backend.static_runner import check_context
+from slmkit.ops import Floats
+from slmkit_onnx.ort.lowering.attention import cache_names
+from slmkit_onnx.ort.lowering.ops import TAP
+from slmkit_onnx.ort.lowering.scan import state_names
+from slmkit_onnx.sessions import RUNTIME, cpu_session
+
+
+class OrtRunner:
+    """Feeds tokens, keeps the cache. ``exact`` runs the same graph at accuracy_level 0."""
+
+    def __init__(self, folder: Path, artifact: Artifact, exact: bool) -> None:
+        self.runtime = RUNTIME
+        self.facts = artifact.facts
+        self.context_length: int = self.facts["context_length"]
+        model = folder / self.facts["model"]
+        self.session = cpu_session(_at_level_0(model) if exact else model, folder)
+        self.cache = dict(self._names())
+        self.length = 0
+        self.past: dict[str, Any] = {}
+        self.taps: dict[str, Floats] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the sequence."""
+        self.length = 0
+        empty = (self.facts["kv_heads"], 0, self.facts["head_width"])
+        shapes = dict.fromkeys(self.cache, empty) | {
+            state_names(each["kind"], each["layer"])[0]: each["shape"]
+            for each in self.facts["states"]
+        }
+        self.past = {
+            past: onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((1, *shape), np.float32))
+            for past, shape in shapes.items()
+        }
+
+    def _names(self) -> Iterator[tuple[str, str]]:
+        """What goes in, and under which name it comes out for the next tokens."""
+        for layer in self.facts["attended"]:
+            yield from zip(*cache_names(layer), strict=True)
+        for each in self.facts["states"]:
+            yield state_names(each["kind"], each["layer"])
+
+    def feed(self, ids: NDArray[np.int64]) -> Floats:
+        """Append tokens; their logits, (T, V). Raises BackendError beyond the context."""
+        self.length += len(ids)
+        check_context(self.length, self.context_length)
+        binding = self.session.io_binding()
+        binding.bind_cpu_input("input_ids", np.asarray(ids, dtype=np.int64)[None])
+        if self.facts["attended"]:
+            binding.bind_cpu_input("attention_mask", np.ones((1, self.length), dtype=np.int64))
+        for name, value in self.past.items():
+            binding.bind_ortvalue_input(name, value)
+        for output in self.session.get_outputs():
+            binding.bind_output(output.name)
+        self.session.run_with_iobinding(binding)
+        names = [output.name for output in self.session.get_outputs()]
+        values = dict(zip(names, binding.get_outputs(), strict=True))
+        self.past = {past: values[present] for past, present in self.cache.items()}
+        self.taps = {
+            name.removeprefix(TAP): value.numpy()[0]
+            for name, value in values.items()
+            if name.startswith(TAP)
+        }
+        result: Floats = values["logits"].numpy()[0]
+        return result
+
+
+def _at_level_0(path: Path) -> bytes:
+    """The same model with every MatMulNBits at accuracy_level 0: codes used exactly."""
+    model = onnx.load(str(path), load_external_data=False)
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "accuracy_level":
+                attribute.i = 0
+    serialized: bytes = model.SerializeToString()
+    return serialized

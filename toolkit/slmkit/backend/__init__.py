@@ -1,0 +1,1 @@
+"""The interface between slmkit and its backends, and what backends share."""

@@ -1,0 +1,98 @@
+"""Units of a model (its layers, its head) and how they are joined into parts of a bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from slmkit.interpreters.recorder import Model
+from slmkit.recipe.scheme import Scheme
+
+VECTOR = 2  # bytes of one number of a norm or bias
+MatrixBytes = Callable[[int, int, Scheme], int]  # (rows, width, scheme) -> bytes
+
+
+@dataclass(frozen=True)
+class Part:
+    """Units ``first`` to ``last``, both included; unit L is the final norm and the head."""
+
+    name: str
+    first: int
+    last: int
+
+    def layers(self, layers: int) -> range:
+        """Those of a model's L layers that are in it."""
+        return range(self.first, min(self.last + 1, layers))
+
+    def bytes_of(self, sizes: Sequence[int]) -> int:
+        """What it takes, of the sizes of all units."""
+        return sum(sizes[self.first : self.last + 1])
+
+    def about(self, layers: int) -> str:
+        """What it holds, in words."""
+        found = self.layers(layers)
+        run = [f"layers {found[0]} to {found[-1]}" if found[1:] else f"layer {self.first}"]
+        return " and ".join([*run[: len(found)], *(["the head"] if self.last == layers else [])])
+
+
+def unit_of(weight: str, layers: int) -> int:
+    """The layer of ``model.layers.3.mlp.up_proj``; L for what is outside the layers."""
+    _, inside, after = weight.partition(".layers.")
+    return int(after.partition(".")[0]) if inside else layers
+
+
+def unit_bytes(model: Model, schemes: Mapping[str, Scheme], matrix_bytes: MatrixBytes) -> list[int]:
+    """Weights of each layer, then of the head; a table that is only looked up is in no unit."""
+    layers = model.spec.layers
+    sizes = [0] * (layers + 1)
+    for name in model.multiplied:
+        rows, width = model.shapes[name]
+        sizes[unit_of(name, layers)] += matrix_bytes(rows, width, schemes[name])
+    for name, shape in model.shapes.items():
+        if len(shape) == 1:
+            sizes[unit_of(name, layers)] += shape[0] * VECTOR
+    return sizes
+
+
+def too_large(sizes: Sequence[int], limit: int, artifact: str) -> list[str]:
+    """Units that fit into no part, one sentence each."""
+    head = len(sizes) - 1
+    return [
+        f"{artifact}: {'the head' if unit == head else f'layer {unit}'} has {size} bytes of "
+        f"weights, the limit of a part is {limit}"
+        for unit, size in enumerate(sizes)
+        if size > limit
+    ]
+
+
+def plan_parts(sizes: Sequence[int], limit: int) -> list[Part]:
+    """One part if everything fits, else the head apart and the layers in even runs.
+
+    Each unit must fit: ask ``too_large`` before.
+    """
+    layers = len(sizes) - 1
+    if sum(sizes) <= limit:
+        return [Part("model", 0, layers)]
+    fewest = -(-sum(sizes[:layers]) // limit)
+    for count in range(fewest, layers + 1):
+        parts = _runs(layers, count)
+        if all(part.bytes_of(sizes) <= limit for part in parts):
+            break
+    return [*parts, head_part(layers)]
+
+
+def layers_part(first: int, last: int) -> Part:
+    """A part of some layers."""
+    return Part(f"layers.{first}-{last}", first, last)
+
+
+def head_part(layers: int) -> Part:
+    """The part of final norm and head alone."""
+    return Part("head", layers, layers)
+
+
+def _runs(layers: int, count: int) -> list[Part]:
+    """All layers in ``count`` runs of nearly equal length."""
+    bounds = [layers * at // count for at in range(count + 1)]
+    return [layers_part(start, end - 1) for start, end in pairwise(bounds)]

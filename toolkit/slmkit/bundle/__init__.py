@@ -1,0 +1,1 @@
+"""The bundle: its manifest, and the folder that is written whole or not at all."""

@@ -1,0 +1,188 @@
+"""manifest.json: a bundle's table of contents, its schema, and what is checked when it is read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from slmkit.errors import BundleError
+from slmkit.recipe.recipe import Recipe
+
+STRICT = ConfigDict(extra="forbid", frozen=True)
+MANIFEST = "manifest.json"
+SCHEMA = Path(__file__).with_name("manifest.schema.json")  # published; a test keeps it equal
+
+
+def inside(path: str) -> str:
+    """A relative path with forward slashes that stays in its folder."""
+    parts = PurePosixPath(path).parts
+    if not path or "\\" in path or path.startswith("/") or ".." in parts or ":" in path:
+        raise ValueError(f"{path!r} does not stay in the bundle's folder")
+    return path
+
+
+Inside = Annotated[str, AfterValidator(inside)]
+
+
+class File(BaseModel):
+    """One file of the bundle."""
+
+    model_config = STRICT
+
+    path: Inside
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class Model(BaseModel):
+    """Facts of the model; widths by the names of config.json."""
+
+    model_config = STRICT
+
+    name: str
+    model_type: str
+    parameters: int
+    num_hidden_layers: int
+    hidden_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    tied: bool
+    trained_context: int
+    checkpoint_sha256: str
+
+
+class Memory(BaseModel):
+    """Bytes that an app needs with one artifact."""
+
+    model_config = STRICT
+
+    weights: int
+    kv_cache: int
+    working: int
+    total: int
+
+
+class Tensor(BaseModel):
+    """An input or output of an artifact; a text dimension is dynamic."""
+
+    model_config = STRICT
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    about: str
+    scale: float | None = None  # real = (integer - zero_point) * scale
+    zero_point: int | None = None
+
+
+class Mode(BaseModel):
+    """One way in which parity ran the artifact."""
+
+    model_config = STRICT
+
+    name: str
+    about: str
+    bounds: dict[str, str]  # compared with -> key of the recipe's ``parity``
+    prompts: int | None = None  # only the first so many golden prompts
+
+
+class Artifact(BaseModel):
+    """One artifact: a folder of the bundle, its format, what goes in and out."""
+
+    model_config = STRICT
+
+    name: str
+    folder: Inside
+    golden: Inside  # the reference's answers on this artifact's codes: for later parity
+    backend: str
+    format: str
+    modes: tuple[Mode, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    facts: dict[str, Any]
+    shipped: str  # the mode nearest to what an app runs; empty: the last
+    memory: Memory
+    libraries: dict[str, str | None]  # versions of the libraries that wrote it
+
+
+class Parity(BaseModel):
+    """One line of the parity report at build time."""
+
+    model_config = STRICT
+
+    artifact: str
+    mode: str
+    against: str  # "reference", or an earlier mode of the artifact
+    error: str
+    runtime: str
+    metrics: dict[str, float | int]
+    failures: tuple[str, ...]
+
+
+class Manifest(BaseModel):
+    """The whole manifest."""
+
+    model_config = STRICT
+
+    schema_version: Literal[1] = 1
+    slmkit: str
+    target: str
+    model: Model
+    recipe: Recipe
+    context_length: int
+    tokenizer: Inside  # folder
+    stop_ids: tuple[int, ...]
+    artifacts: tuple[Artifact, ...]
+    parity: tuple[Parity, ...]
+    not_executed: tuple[str, ...]  # runtimes that this build could not run, and why
+    files: tuple[File, ...]
+
+    def artifact(self, name: str | None) -> Artifact:
+        """An artifact by name; the first one by default."""
+        for artifact in self.artifacts:
+            if name in (None, artifact.name):
+                return artifact
+        names = ", ".join(artifact.name for artifact in self.artifacts)
+        raise BundleError(f"the bundle has no artifact {name!r}", f"it has: {names}")
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Write manifest.json: the same manifest gives the same bytes."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check a bundle's manifest. Raises BundleError."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BundleError(
+            f"{folder} is not a bundle: it has no {MANIFEST}",
+            "give a folder that slmkit build wrote",
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        # Lists become the recipe's tuples again through JSON's own rules.
+        return Manifest.model_validate_json(json.dumps(values))
+    except (ValidationError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is damaged: {_first(error)}", "build the bundle again") from None
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of manifest.json."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Manifest.model_json_schema(mode="serialization"),
+    }
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        item = error.errors()[0]
+        return f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+    return str(error)

@@ -1,0 +1,56 @@
+"""Tables of a build that is not there yet: files, and memory beside the limit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from rich.console import Group
+from rich.table import Table
+
+from slmkit.backend.interface import WeightFile
+from slmkit.planning.memory import gigabytes
+from slmkit.workflows.estimate import Expected, Forecast
+
+
+def forecast_table(found: Forecast) -> Group:
+    """Files with weights by artifact, then what an app needs."""
+    about = (
+        f"{found.name} for {found.target}: recipe {found.recipe}, context {found.context_length}, "
+        f"{found.parameters:,} parameters"
+    )
+    files = Table(title=f"{about}\nfiles with weights", title_justify="left")
+    for column in ("artifact", "file", "size", "holds"):
+        files.add_column(column, justify="right" if column == "size" else "left")
+    for each in found.artifacts:
+        _add_files(files, each)
+    memory = Table(
+        title=f"memory of an app, at most {gigabytes(found.memory_limit)}", title_justify="left"
+    )
+    for column in ("artifact", "weights", "KV cache", "working", "needs", ""):
+        memory.add_column(column, justify="left" if column == "artifact" else "right")
+    for each in found.artifacts:
+        planned = each.memory
+        numbers = (planned.weights, planned.kv_cache, planned.working, planned.total)
+        verdict = "[red]refused[/]" if each.refused else "[green]fits[/]"
+        memory.add_row(each.artifact, *map(gigabytes, numbers), verdict)
+    return Group(files, memory)
+
+
+def _add_files(table: Table, each: Expected) -> None:
+    """Pieces of one thing in one row."""
+    name = each.artifact
+    rows = [list(pieces) for _, pieces in groupby(each.files, key=lambda file: file.about)]
+    for pieces in rows:
+        table.add_row(name, *_row(pieces))
+        name = ""
+    if rows[1:]:
+        table.add_row("", "", gigabytes(each.size), "in all")
+    if not rows:
+        table.add_row(name, "", "", "[red]refused[/]")
+
+
+def _row(pieces: Sequence[WeightFile]) -> tuple[str, str, str]:
+    more = f" and {len(pieces) - 1} more" if pieces[1:] else ""
+    size = gigabytes(sum(piece.size for piece in pieces))
+    return pieces[0].name + more, size, pieces[0].about

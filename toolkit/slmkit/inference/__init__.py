@@ -1,0 +1,1 @@
+"""Load a bundle or a checkpoint, generate text, score answers."""

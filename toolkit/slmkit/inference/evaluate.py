@@ -1,0 +1,79 @@
+"""Exact match on a file of prompts and answers: is the artifact still good at its job?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from slmkit.backend.interface import Runner
+from slmkit.checkpoint.folder import SAMPLE_MODEL
+from slmkit.checkpoint.tokenizer import Tokenizer
+from slmkit.errors import SlmkitError
+from slmkit.inference.generate import answer
+from slmkit.system.progress import Progress
+
+HELD_OUT = SAMPLE_MODEL / "heldout.jsonl"
+LIMIT = 96  # tokens of an answer
+
+
+@dataclass(frozen=True)
+class Example:
+    """One line of the file; ``kind`` groups the scores."""
+
+    prompt: str
+    answer: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many answers were right to the letter, in all and by kind; some that were not."""
+
+    right: int
+    total: int
+    kinds: dict[str, tuple[int, int]]
+    wrong: list[tuple[str, str, str]]  # prompt, expected, got
+
+
+def read_examples(path: Path) -> list[Example]:
+    """A JSONL file of {"prompt", "answer"} and, if wanted, "kind"."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SlmkitError(f"cannot read {path}: {error}", "give a JSONL file with --data") from None
+    examples = [_example(line, number, path) for number, line in enumerate(lines, 1) if line]
+    if not examples:
+        raise SlmkitError(f"{path} holds no line", 'a line is {"prompt": "...", "answer": "..."}')
+    return examples
+
+
+def evaluate(
+    runner: Runner, tokenizer: Tokenizer, examples: list[Example], chunk: int, progress: Progress
+) -> Score:
+    """Answer every prompt greedily and compare with the expected text."""
+    progress.stage("answer", len(examples))
+    kinds: dict[str, tuple[int, int]] = {}
+    wrong = []
+    for example in examples:
+        got = answer(runner, tokenizer, example.prompt, LIMIT, chunk)
+        right, total = kinds.get(example.kind, (0, 0))
+        kinds[example.kind] = (right + (got == example.answer), total + 1)
+        if got != example.answer:
+            wrong.append((example.prompt, example.answer, got))
+        progress.advance(1)
+    return Score(len(examples) - len(wrong), len(examples), kinds, wrong)
+
+
+def _example(line: str, number: int, path: Path) -> Example:
+    try:
+        values = json.loads(line)
+        fields = (values["prompt"], values["answer"], values.get("kind", "all"))
+        if not all(isinstance(field, str) for field in fields):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise SlmkitError(
+            f"{path}, line {number}, is not an example",
+            'a line is {"prompt": "...", "answer": "..."}',
+        ) from None
+    return Example(*fields)

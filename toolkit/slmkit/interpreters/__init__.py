@@ -1,0 +1,1 @@
+"""Interpreters of the vocabulary that slmkit itself needs: the recorder and the reference."""

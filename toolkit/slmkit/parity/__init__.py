@@ -1,0 +1,1 @@
+"""Parity: golden prompts, metrics, and the comparison of artifacts with the reference."""

@@ -1,0 +1,48 @@
+"""Run one artifact over sequences, for parity: the job that runs in a worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slmkit.backend.interface import Runner, artifact_from_json
+from slmkit.backend.registry import find_backend
+from slmkit.ops import Floats
+from slmkit.parity.golden import Ids, chunks
+from slmkit.system.subprocess_worker import Report
+
+
+def run_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Feed each sequence (chunks, then token by token), decode on; logits go to N.npy files."""
+    artifact = artifact_from_json(payload["artifact"])
+    runner = find_backend(artifact.name).open_runner(
+        Path(payload["folder"]), artifact, payload["mode"]
+    )
+    sequences = []
+    plans = zip(payload["sequences"], payload["prompt_lengths"], payload["decode"], strict=True)
+    for at, (ids, prompt_length, decode) in enumerate(plans):
+        whole, logits = follow(
+            runner, np.asarray(ids, dtype=np.int64), prompt_length, decode, report
+        )
+        np.save(Path(payload["out"]) / f"{at}.npy", logits)
+        sequences.append(whole.tolist())
+    return {"sequences": sequences, "runtime": runner.runtime}
+
+
+def follow(
+    runner: Runner, ids: Ids, prompt_length: int, decode: int, report: Report
+) -> tuple[Ids, Floats]:
+    """One sequence through the cache, then ``decode`` greedy tokens: ids and logits (T, V)."""
+    runner.reset()
+    logits = []
+    for chunk in chunks(ids, prompt_length):
+        logits.append(runner.feed(chunk))
+        report(len(chunk), 0)
+    generated = []
+    for _ in range(decode):
+        generated.append(int(logits[-1][-1].argmax()))
+        logits.append(runner.feed(np.asarray(generated[-1:])))
+        report(1, 0)
+    return np.concatenate([ids, np.asarray(generated, dtype=np.int64)]), np.concatenate(logits)

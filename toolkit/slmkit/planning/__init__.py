@@ -1,0 +1,1 @@
+"""Decisions before anything is written: artifacts, encodings, memory, calibration text."""

@@ -1,0 +1,1 @@
+"""Recipes: how each weight is quantized, and the bounds of parity."""

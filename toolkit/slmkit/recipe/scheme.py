@@ -1,0 +1,53 @@
+"""How one weight becomes codes: encoding, bits, groups, and what fits together."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+BITS: dict[str, tuple[int | None, ...]] = {
+    "float16": (None,), "per-channel": (4, 8), "group-wise": (4, 8), "palette": (4, 6),
+}  # fmt: skip
+STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Scheme(BaseModel):
+    """One weight's treatment: how its numbers become codes."""
+
+    model_config = STRICT
+
+    encoding: Literal["float16", "per-channel", "group-wise", "palette"]
+    bits: Literal[4, 6, 8] | None = None
+    group_size: Literal[32, 64, 128] | None = None  # inputs that share a scale
+    group_rows: Literal[8, 16, 32] | None = None  # output rows that share a palette
+    symmetric: bool = True
+    scales: Literal["free", "two-level"] = "free"
+    method: Literal["absmax", "mse"] = "mse"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Scheme:
+        bits = BITS[self.encoding]
+        if self.bits not in bits:
+            known = " or ".join(map(str, bits))
+            raise ValueError(
+                f"bits: encoding {self.encoding} "
+                + (f"needs {known}" if bits != (None,) else "has none")
+            )
+        for key, encoding in (("group_size", "group-wise"), ("group_rows", "palette")):
+            if (self.encoding == encoding) != (getattr(self, key) is not None):
+                raise ValueError(f"{key}: belongs to encoding {encoding}, and it needs one")
+        if self.scales == "two-level" and not (self.symmetric and self.encoding == "group-wise"):
+            raise ValueError("scales: two-level needs encoding group-wise and symmetric: true")
+        if self.encoding == "palette" and not (self.symmetric and self.method == "mse"):
+            raise ValueError("encoding palette has neither symmetric nor method")
+        return self
+
+    def __str__(self) -> str:
+        if self.encoding == "float16":
+            return "float16"
+        if self.encoding == "palette":
+            return f"lut{self.bits} g{self.group_rows}"
+        group = f" g{self.group_size}" if self.group_size else " per-channel"
+        kind = "" if self.symmetric else " asymmetric"
+        return f"int{self.bits}{group}{kind}" + (" two-level" if self.scales != "free" else "")

@@ -1,0 +1,1 @@
+"""Processes, the build cache and progress: what is not about models."""

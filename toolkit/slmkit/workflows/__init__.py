@@ -1,0 +1,1 @@
+"""One module per verb of the public API: build, estimate, inspect, recheck, compare layers."""

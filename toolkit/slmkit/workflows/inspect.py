@@ -1,0 +1,75 @@
+"""What a checkpoint is, in numbers: parameters, sizes by recipe, memory by context length."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from slmkit.checkpoint.folder import open_checkpoint
+from slmkit.errors import RecipeError
+from slmkit.interpreters.recorder import record
+from slmkit.models.spec import Spec
+from slmkit.planning import memory
+from slmkit.recipe.recipe import load_recipe, shipped_names
+
+CONTEXTS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A checkpoint's facts."""
+
+    name: str
+    spec: Spec
+    parameters: int
+    tensors: int
+    stored_bytes: int
+    dtypes: tuple[str, ...]
+    tokenizer_size: int
+    has_chat_template: bool
+    ops: dict[str, int]
+    plans: dict[str, list[memory.MemoryPlan]]  # by recipe, one per context length
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        values = asdict(self)
+        for key in ("long_rope", "local_rope", "names"):
+            del values["spec"][key]
+        values["spec"]["rope"] = {
+            "pairs": len(self.spec.rope.frequencies), "magnitude": self.spec.rope.magnitude
+        }  # fmt: skip
+        return values
+
+
+def inspect(folder: Path) -> Inspection:
+    """Open and check a checkpoint; nothing but headers is read."""
+    checkpoint = open_checkpoint(folder)
+    spec, shards = checkpoint.spec, checkpoint.shards
+    heard = record(spec)
+    entries = [file.entries[name] for name, file in shards.where.items()]
+    return Inspection(
+        name=checkpoint.name,
+        spec=spec,
+        parameters=sum(weight.size for weight in heard.weights.values()),
+        tensors=len(entries),
+        stored_bytes=sum(entry.stop - entry.start for entry in entries),
+        dtypes=tuple(sorted({entry.dtype for entry in entries})),
+        tokenizer_size=checkpoint.tokenizer.size,
+        has_chat_template=checkpoint.tokenizer.template is not None,
+        ops=dict(heard.inventory),
+        plans=_plans(spec),
+    )
+
+
+def _plans(spec: Spec) -> dict[str, list[memory.MemoryPlan]]:
+    contexts = [length for length in CONTEXTS if length < spec.trained_context]
+    contexts = [*contexts, spec.trained_context][: len(CONTEXTS)]
+    plans = {}
+    for name in shipped_names():
+        recipe = load_recipe(name)
+        try:
+            plans[name] = [memory.plan(spec, recipe, length) for length in contexts]
+        except RecipeError:
+            continue  # a recipe for other architectures
+    return plans
