@@ -45,11 +45,16 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--write-golden renews the recorder's texts."""
-    parser.addoption("--write-golden", action="store_true", help="renew tests/golden")
+    parser.addoption("--write-golden", action="store_true", help="renew golden files")
 
 
 # Files whose tests share what is slow to make: one process runs all of a file.
-TOGETHER = {"test_mlc_arm64", "test_mlc_library", "test_mlc_lowering", "test_mlc_planted_bugs"}
+TOGETHER = (
+    "slow/test_mlc_arm64.py",
+    "mlc/test_library.py",
+    "mlc/test_lowering.py",
+    "mlc/test_planted_bugs.py",
+)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -63,6 +68,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return file if Path(file).stem in TOGETHER else nodeid
+            return file if file.endswith(TOGETHER) else nodeid
 
     return Together(config, log) if config.getvalue("dist") == "loadgroup" else None

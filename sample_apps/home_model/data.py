@@ -55,14 +55,16 @@ def write_held_out(path: Path) -> None:
 def write_calibration(path: Path) -> None:
     """Training sentences with their answers, one conversation a line."""
     lines = [
-        json.dumps({
-            "messages": [
-                {"role": "user", "content": each.prompt},
-                {"role": "assistant", "content": each.answer},
-            ]
-        })
+        json.dumps(
+            {
+                "messages": [
+                    {"role": "user", "content": each.prompt},
+                    {"role": "assistant", "content": each.answer},
+                ]
+            }
+        )
         for each in islice(training(), CALIBRATION)
-    ]  # fmt: skip
+    ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

@@ -10,8 +10,19 @@ from random import Random
 
 from intents import INTENTS, Intent, Way
 
-OPENINGS = ("", "", "", "", "please ", "could you ", "can you please ", "hey, ", "would you ",
-            "can you ", "i'd like you to ")  # fmt: skip
+OPENINGS = (
+    "",
+    "",
+    "",
+    "",
+    "please ",
+    "could you ",
+    "can you please ",
+    "hey, ",
+    "would you ",
+    "can you ",
+    "i'd like you to ",
+)
 ENDINGS = ("", "", "", "", " please", ", please", ", thanks", " now")
 RESERVED = 8  # one of so many combinations of slot values is kept for the held-out set
 

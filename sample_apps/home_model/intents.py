@@ -46,25 +46,34 @@ def _light() -> list[Way]:
     found = []
     for state in ("on", "off"):
         found += ways(
-            f"turn {state} the {{room}} lights", f"turn the {{room}} lights {state}",
-            f"switch {state} the {{room}} light", f"switch the {{room}} light {state}",
-            f"put the {{room}} lights {state}", f"turn {state} the lights in the {{room}}",
+            f"turn {state} the {{room}} lights",
+            f"turn the {{room}} lights {state}",
+            f"switch {state} the {{room}} light",
+            f"switch the {{room}} light {state}",
+            f"put the {{room}} lights {state}",
+            f"turn {state} the lights in the {{room}}",
             f"turn {state} the {{room}} lights at {{time}}",
             f"turn the {{room}} lights {state} at {{time}}",
             f"at {{time}} turn {state} the {{room}} lights",
             f"switch {state} the lights in the {{room}} at {{time}}",
-            f"in the {{room}}, turn the lights {state}", f"keep the {{room}} lights {state}",
+            f"in the {{room}}, turn the lights {state}",
+            f"keep the {{room}} lights {state}",
             f"turn {state} the light in the {{room}} at {{time}}",
             state=state,
-        )  # fmt: skip
+        )
         found += ways(
-            f"{{room}} lights {state}", f"{{room}} light {state} at {{time}}",
-            f"lights {state} in the {{room}}", start=False, state=state,
-        )  # fmt: skip
+            f"{{room}} lights {state}",
+            f"{{room}} light {state} at {{time}}",
+            f"lights {state} in the {{room}}",
+            start=False,
+            state=state,
+        )
         found += ways(
             f"switch the lights in the {{room}} {state} at {{time}}",
-            f"make sure the {{room}} lights are {state}", held_out=True, state=state,
-        )  # fmt: skip
+            f"make sure the {{room}} lights are {state}",
+            held_out=True,
+            state=state,
+        )
         found += ways(f"i want the {{room}} lights {state}", start=False, state=state)
     return found + ways("lights out in the {room}", start=False, state="off")
 
@@ -78,11 +87,14 @@ def _blinds() -> list[Way]:
         ("lower", "closed"),
     ):
         found += ways(
-            f"{verb} the {{room}} blinds", f"{verb} the blinds in the {{room}}",
-            f"{verb} the {{room}} blinds at {{time}}", f"at {{time}} {verb} the {{room}} blinds",
-            f"in the {{room}}, {verb} the blinds", f"in the {{room}} {verb} the blinds at {{time}}",
+            f"{verb} the {{room}} blinds",
+            f"{verb} the blinds in the {{room}}",
+            f"{verb} the {{room}} blinds at {{time}}",
+            f"at {{time}} {verb} the {{room}} blinds",
+            f"in the {{room}}, {verb} the blinds",
+            f"in the {{room}} {verb} the blinds at {{time}}",
             state=state,
-        )  # fmt: skip
+        )
         found += ways(f"{verb} the blinds in the {{room}} at {{time}}", held_out=True, state=state)
     found += ways("{room} blinds up", start=False, state="open")
     found += ways("{room} blinds down", start=False, state="closed")
@@ -91,41 +103,68 @@ def _blinds() -> list[Way]:
 
 def _alarm() -> list[Way]:
     return [
-        *ways("wake me at {time} {day}", "wake me up at {time} {day}", "wake me {day} at {time}",
-              "set an alarm for {time} {day}", "set my alarm {day} for {time}",
-              "set an alarm {day} at {time}", "wake me up {day} at {time}",
-              "create an alarm for {time} {day}", "have me up at {time} {day}"),
+        *ways(
+            "wake me at {time} {day}",
+            "wake me up at {time} {day}",
+            "wake me {day} at {time}",
+            "set an alarm for {time} {day}",
+            "set my alarm {day} for {time}",
+            "set an alarm {day} at {time}",
+            "wake me up {day} at {time}",
+            "create an alarm for {time} {day}",
+            "have me up at {time} {day}",
+        ),
         *ways("wake me at {time}", "set an alarm for {time}", "wake me up at {time}", day="today"),
-        *ways("alarm {day} {time}", "alarm at {time} {day}", "i need to get up at {time} {day}",
-              "{day} alarm at {time}", "i have to get up at {time} {day}",
-              "i must be up at {time} {day}", "i need to be awake by {time} {day}", start=False),
+        *ways(
+            "alarm {day} {time}",
+            "alarm at {time} {day}",
+            "i need to get up at {time} {day}",
+            "{day} alarm at {time}",
+            "i have to get up at {time} {day}",
+            "i must be up at {time} {day}",
+            "i need to be awake by {time} {day}",
+            start=False,
+        ),
         *ways("set the alarm to {time} {day}", held_out=True),
         *ways("i have to be up by {time} {day}", start=False, held_out=True),
-    ]  # fmt: skip
+    ]
 
 
 def _remind() -> list[Way]:
     return [
-        *ways("remind me to {text} {day} at {time}", "remind me {day} at {time} to {text}",
-              "remind me at {time} {day} to {text}", "set a reminder to {text} {day} at {time}",
-              "set a reminder {day} at {time} to {text}",
-              "add a reminder to {text} {day} at {time}",
-              "make a reminder to {text} at {time} {day}"),
+        *ways(
+            "remind me to {text} {day} at {time}",
+            "remind me {day} at {time} to {text}",
+            "remind me at {time} {day} to {text}",
+            "set a reminder to {text} {day} at {time}",
+            "set a reminder {day} at {time} to {text}",
+            "add a reminder to {text} {day} at {time}",
+            "make a reminder to {text} at {time} {day}",
+        ),
         *ways("remind me to {text} at {time}", "remind me at {time} to {text}", day="today"),
-        *ways("reminder {day} {time}: {text}", "don't let me forget to {text} {day} at {time}",
-              start=False),
+        *ways(
+            "reminder {day} {time}: {text}",
+            "don't let me forget to {text} {day} at {time}",
+            start=False,
+        ),
         *ways("create a reminder to {text} at {time} {day}", held_out=True),
-    ]  # fmt: skip
+    ]
 
 
 def _timer() -> list[Way]:
     found = []
     for unit in ("seconds", "minutes", "hours"):
         one = unit[:-1]
-        found += ways(f"set a timer for {{amount}} {unit}", f"start a timer for {{amount}} {unit}",
-                      f"set a {{amount}} {one} timer", f"start a {{amount}} {one} timer",
-                      f"count down {{amount}} {unit}", f"create a {{amount}} {one} timer",
-                      f"give me {{amount}} {unit} on the timer", unit=unit)  # fmt: skip
+        found += ways(
+            f"set a timer for {{amount}} {unit}",
+            f"start a timer for {{amount}} {unit}",
+            f"set a {{amount}} {one} timer",
+            f"start a {{amount}} {one} timer",
+            f"count down {{amount}} {unit}",
+            f"create a {{amount}} {one} timer",
+            f"give me {{amount}} {unit} on the timer",
+            unit=unit,
+        )
         found += ways(
             f"timer {{amount}} {unit}", f"{{amount}} {unit} timer", start=False, unit=unit
         )
@@ -135,81 +174,184 @@ def _timer() -> list[Way]:
 
 INTENTS = (
     Intent("light", ("room", "state", "time"), {**ROOM, "time": slots.time}, tuple(_light())),
-    Intent("dim", ("room", "level"), {**ROOM, "level": slots.number(5, 95, 5)}, (
-        *ways("dim the {room} lights to {level} percent", "dim the {room} to {level} percent",
-              "set the {room} lights to {level} percent", "set the {room} brightness to {level}",
-              "set the lights in the {room} to {level} percent",
-              "in the {room}, dim the lights to {level} percent",
-              "bring the brightness in the {room} to {level} percent"),
-        *ways("{room} lights {level} percent", "{room} lights at {level}%", start=False),
-        *ways("bring the {room} lights to {level} percent", held_out=True),
-    )),
-    Intent("color", ("room", "color"), {**ROOM, "color": slots.one_of(slots.COLORS)}, (
-        *ways("make the {room} lights {color}", "set the {room} lights to {color}",
-              "turn the {room} lights {color}", "change the {room} light to {color}",
-              "make the lights in the {room} {color}", "in the {room}, make the lights {color}",
-              "change the color in the {room} to {color}"),
-        *ways("{room} lights {color}", "{color} light in the {room}", start=False),
-        *ways("change the color of the {room} lights to {color}", held_out=True),
-    )),
-    Intent("heat", ("room", "degrees"), {**ROOM, "degrees": slots.number(15, 27)}, (
-        *ways("heat the {room} to {degrees} degrees", "set the {room} to {degrees} degrees",
-              "set the {room} heating to {degrees}",
-              "set the heating in the {room} to {degrees} degrees",
-              "warm the {room} up to {degrees} degrees", "make it {degrees} degrees in the {room}",
-              "bring the {room} to {degrees} degrees",
-              "set the temperature of the {room} to {degrees}",
-              "in the {room}, set the heating to {degrees}"),
-        *ways("{room} {degrees} degrees", "{room} heating {degrees}", start=False),
-        *ways("set the temperature in the {room} to {degrees} degrees", held_out=True),
-    )),
+    Intent(
+        "dim",
+        ("room", "level"),
+        {**ROOM, "level": slots.number(5, 95, 5)},
+        (
+            *ways(
+                "dim the {room} lights to {level} percent",
+                "dim the {room} to {level} percent",
+                "set the {room} lights to {level} percent",
+                "set the {room} brightness to {level}",
+                "set the lights in the {room} to {level} percent",
+                "in the {room}, dim the lights to {level} percent",
+                "bring the brightness in the {room} to {level} percent",
+            ),
+            *ways("{room} lights {level} percent", "{room} lights at {level}%", start=False),
+            *ways("bring the {room} lights to {level} percent", held_out=True),
+        ),
+    ),
+    Intent(
+        "color",
+        ("room", "color"),
+        {**ROOM, "color": slots.one_of(slots.COLORS)},
+        (
+            *ways(
+                "make the {room} lights {color}",
+                "set the {room} lights to {color}",
+                "turn the {room} lights {color}",
+                "change the {room} light to {color}",
+                "make the lights in the {room} {color}",
+                "in the {room}, make the lights {color}",
+                "change the color in the {room} to {color}",
+            ),
+            *ways("{room} lights {color}", "{color} light in the {room}", start=False),
+            *ways("change the color of the {room} lights to {color}", held_out=True),
+        ),
+    ),
+    Intent(
+        "heat",
+        ("room", "degrees"),
+        {**ROOM, "degrees": slots.number(15, 27)},
+        (
+            *ways(
+                "heat the {room} to {degrees} degrees",
+                "set the {room} to {degrees} degrees",
+                "set the {room} heating to {degrees}",
+                "set the heating in the {room} to {degrees} degrees",
+                "warm the {room} up to {degrees} degrees",
+                "make it {degrees} degrees in the {room}",
+                "bring the {room} to {degrees} degrees",
+                "set the temperature of the {room} to {degrees}",
+                "in the {room}, set the heating to {degrees}",
+            ),
+            *ways("{room} {degrees} degrees", "{room} heating {degrees}", start=False),
+            *ways("set the temperature in the {room} to {degrees} degrees", held_out=True),
+        ),
+    ),
     Intent("alarm", ("day", "time"), WHEN, tuple(_alarm())),
-    Intent("cancel_alarm", ("day",), {"day": slots.day}, (
-        *ways("cancel my alarm {day}", "delete the alarm {day}", "turn off my alarm {day}",
-              "cancel the alarm i set {day}", "remove the alarm i have {day}",
-              "drop my alarm {day}"),
-        *ways("no alarm {day}", "i don't need the alarm {day}", start=False),
-        *ways("remove my alarm {day}", held_out=True),
-    )),
+    Intent(
+        "cancel_alarm",
+        ("day",),
+        {"day": slots.day},
+        (
+            *ways(
+                "cancel my alarm {day}",
+                "delete the alarm {day}",
+                "turn off my alarm {day}",
+                "cancel the alarm i set {day}",
+                "remove the alarm i have {day}",
+                "drop my alarm {day}",
+            ),
+            *ways("no alarm {day}", "i don't need the alarm {day}", start=False),
+            *ways("remove my alarm {day}", held_out=True),
+        ),
+    ),
     Intent("remind", ("text", "day", "time"), {"text": slots.deed, **WHEN}, tuple(_remind())),
     Intent("timer", ("amount", "unit"), {"amount": slots.number(1, 90)}, tuple(_timer())),
-    Intent("play", ("music", "room"), {"music": slots.one_of(slots.MUSIC), **ROOM}, (
-        *ways("play {music}", "play {music} in the {room}", "put on {music}", "start {music}",
-              "put on {music} in the {room}", "start playing {music} in the {room}",
-              "in the {room}, put on {music}", "play me {music}", "in the {room} start {music}"),
-        *ways("{music} in the {room}", "i want to hear {music}", "i'd like to listen to {music}",
-              start=False),
-        *ways("in the {room}, play {music}", held_out=True),
-    )),
-    Intent("volume", ("level",), {"level": slots.number(0, 100, 5)}, (
-        *ways("set the volume to {level}", "set the volume to {level} percent",
-              "change the volume to {level}", "turn the volume to {level} percent",
-              "put the sound at {level}", "put the volume to {level}"),
-        *ways("volume {level}", "volume at {level} percent", start=False),
-        *ways("put the volume at {level}", held_out=True),
-    )),
-    Intent("stop", (), {}, (
-        *ways("stop the music", "pause the music", "stop playing", "turn off the music",
-              "pause the song", "stop this song", "turn the song off", "stop the radio"),
-        *ways("music off", "quiet", "silence", start=False),
-        *ways("stop the song", held_out=True),
-    )),
-    Intent("buy", ("item", "amount"), {"item": slots.goods, "amount": slots.number(2, 24)}, (
-        *ways("add {item} to the shopping list", "put {item} on the shopping list",
-              "add {item} to my list", "note {item} on the shopping list", amount=1),
-        *ways("add {amount} {item} to the shopping list", "put {amount} {item} on my shopping list",
-              "write {amount} {item} on the shopping list", "note down {amount} {item}",
-              "get {amount} {item} for me", "note that we need {amount} {item}"),
-        *ways("we need {item}", "buy {item}", "i need to buy {item}", start=False, amount=1),
-        *ways("we need {amount} {item}", "buy {amount} {item}", start=False),
-        *ways("note {amount} {item} for shopping", held_out=True),
-    )),
-    Intent("remove", ("item",), {"item": slots.goods}, (
-        *ways("remove {item} from the shopping list", "take {item} off the list",
-              "delete {item} from my shopping list", "cross {item} off the shopping list",
-              "take {item} off my list", "cross {item} off my shopping list"),
-        *ways("we don't need {item} anymore", "no more {item}", start=False),
-        *ways("take {item} off my shopping list", held_out=True),
-    )),
+    Intent(
+        "play",
+        ("music", "room"),
+        {"music": slots.one_of(slots.MUSIC), **ROOM},
+        (
+            *ways(
+                "play {music}",
+                "play {music} in the {room}",
+                "put on {music}",
+                "start {music}",
+                "put on {music} in the {room}",
+                "start playing {music} in the {room}",
+                "in the {room}, put on {music}",
+                "play me {music}",
+                "in the {room} start {music}",
+            ),
+            *ways(
+                "{music} in the {room}",
+                "i want to hear {music}",
+                "i'd like to listen to {music}",
+                start=False,
+            ),
+            *ways("in the {room}, play {music}", held_out=True),
+        ),
+    ),
+    Intent(
+        "volume",
+        ("level",),
+        {"level": slots.number(0, 100, 5)},
+        (
+            *ways(
+                "set the volume to {level}",
+                "set the volume to {level} percent",
+                "change the volume to {level}",
+                "turn the volume to {level} percent",
+                "put the sound at {level}",
+                "put the volume to {level}",
+            ),
+            *ways("volume {level}", "volume at {level} percent", start=False),
+            *ways("put the volume at {level}", held_out=True),
+        ),
+    ),
+    Intent(
+        "stop",
+        (),
+        {},
+        (
+            *ways(
+                "stop the music",
+                "pause the music",
+                "stop playing",
+                "turn off the music",
+                "pause the song",
+                "stop this song",
+                "turn the song off",
+                "stop the radio",
+            ),
+            *ways("music off", "quiet", "silence", start=False),
+            *ways("stop the song", held_out=True),
+        ),
+    ),
+    Intent(
+        "buy",
+        ("item", "amount"),
+        {"item": slots.goods, "amount": slots.number(2, 24)},
+        (
+            *ways(
+                "add {item} to the shopping list",
+                "put {item} on the shopping list",
+                "add {item} to my list",
+                "note {item} on the shopping list",
+                amount=1,
+            ),
+            *ways(
+                "add {amount} {item} to the shopping list",
+                "put {amount} {item} on my shopping list",
+                "write {amount} {item} on the shopping list",
+                "note down {amount} {item}",
+                "get {amount} {item} for me",
+                "note that we need {amount} {item}",
+            ),
+            *ways("we need {item}", "buy {item}", "i need to buy {item}", start=False, amount=1),
+            *ways("we need {amount} {item}", "buy {amount} {item}", start=False),
+            *ways("note {amount} {item} for shopping", held_out=True),
+        ),
+    ),
+    Intent(
+        "remove",
+        ("item",),
+        {"item": slots.goods},
+        (
+            *ways(
+                "remove {item} from the shopping list",
+                "take {item} off the list",
+                "delete {item} from my shopping list",
+                "cross {item} off the shopping list",
+                "take {item} off my list",
+                "cross {item} off my shopping list",
+            ),
+            *ways("we don't need {item} anymore", "no more {item}", start=False),
+            *ways("take {item} off my shopping list", held_out=True),
+        ),
+    ),
     Intent("blinds", ("room", "state", "time"), {**ROOM, "time": slots.time}, tuple(_blinds())),
-)  # fmt: skip
+)

@@ -29,9 +29,13 @@ TEMPLATE = (
 VOCABULARY, CONTEXT = 1024, 256
 BATCH, WARMUP, PEAK, FLOOR = 96, 100, 3e-3, 3e-5
 SHAPE = {
-    "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 5,
-    "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 32,
-}  # fmt: skip
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+}
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -44,9 +48,11 @@ def make_tokenizer() -> Tokenizer:
         text for each in itertools.islice(training(), 30_000) for text in (each.prompt, each.answer)
     )
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=list(SPECIAL), show_progress=False,
+        vocab_size=VOCABULARY,
+        special_tokens=list(SPECIAL),
+        show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )  # fmt: skip
+    )
     library.train_from_iterator(texts, trainer)
     return library
 
@@ -81,10 +87,16 @@ def rate(step: int, steps: int) -> float:
 def make_model() -> LlamaForCausalLM:
     """A fresh llama of the shape above."""
     config = LlamaConfig(
-        **SHAPE, vocab_size=VOCABULARY, max_position_embeddings=CONTEXT, rms_norm_eps=1e-5,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, tie_word_embeddings=True,
-        bos_token_id=BOS, eos_token_id=END, pad_token_id=PAD,
-    )  # fmt: skip
+        **SHAPE,
+        vocab_size=VOCABULARY,
+        max_position_embeddings=CONTEXT,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        tie_word_embeddings=True,
+        bos_token_id=BOS,
+        eos_token_id=END,
+        pad_token_id=PAD,
+    )
     return LlamaForCausalLM(config)
 
 
@@ -122,10 +134,14 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     )
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<bos>", "eos_token": "<|end|>",
-        "pad_token": "<pad>", "model_max_length": CONTEXT, "clean_up_tokenization_spaces": False,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<bos>",
+        "eos_token": "<|end|>",
+        "pad_token": "<pad>",
+        "model_max_length": CONTEXT,
+        "clean_up_tokenization_spaces": False,
         "chat_template": TEMPLATE,
-    }  # fmt: skip
+    }
     _write(folder / "tokenizer_config.json", settings)
     write_held_out(folder / "heldout.jsonl")
 

@@ -12,15 +12,21 @@ from slmkit_coreml.options import problems
 from slmkit_coreml.sizes import matrix_bytes as weight_bytes
 
 __all__ = [
-    "CALIBRATED", "VERSION", "emit", "kept_bytes", "open_runner", "problems", "weight_bytes",
+    "CALIBRATED",
+    "VERSION",
+    "emit",
+    "open_runner",
+    "problems",
+    "state_bytes",
+    "weight_bytes",
     "weight_files",
-]  # fmt: skip
+]
 
 VERSION = 5
 CALIBRATED = False
 
 
-def kept_bytes(kind: str, states: Sequence[State]) -> int:
+def state_bytes(kind: str, states: Sequence[State]) -> int:
     """Everything is float16 at the border of a package."""
     return 2
 

@@ -100,11 +100,13 @@ def _inputs(job: Job, form: Form, chunk: Part, windows: Mapping[str, Window]) ->
     )
     return tuple(
         Tensor(
-            name, "int32" if name in INTEGERS else "float16", _symbolic(shape, decode[name]),
+            name,
+            "int32" if name in INTEGERS else "float16",
+            _symbolic(shape, decode[name]),
             _about(name),
         )
         for name, shape in prefill.items()
-    )  # fmt: skip
+    )
 
 
 def _is_state(name: str) -> bool:
@@ -143,10 +145,10 @@ def _outputs(job: Job, form: Form, chunk: Part) -> tuple[Tensor, ...]:
             name = f"new_{state_name(state.kind, state.layer)}"
             about = f"state of layer {state.layer}, for the next tokens"
             found.append(Tensor(name, "float16", state_shape(state), about))
-    attended = [layer for layer in job.model.attended if layer in layers]
-    if form.cache == "io" and attended:
+    attention_layers = [layer for layer in job.model.attention_layers if layer in layers]
+    if form.cache == "io" and attention_layers:
         row: list[Any] = list(form.layout.cache(spec.kv_heads, spec.head_width, 0))
         row[form.layout.token_axis - 1] = "tokens"
         for name in ("new_keys", "new_values"):
-            found.append(Tensor(name, "float16", (len(attended), *row), ABOUT[name]))
+            found.append(Tensor(name, "float16", (len(attention_layers), *row), ABOUT[name]))
     return tuple(found)

@@ -13,10 +13,30 @@ from slmkit_coreml.contract import CACHES, CHUNK_LIMIT, head_parts
 from slmkit_coreml.layout import LAYOUTS, Layout
 from slmkit_coreml.sizes import matrix_bytes, refused
 
-OPS = frozenset({
-    "embed", "linear", "rms_norm", "split", "split_heads", "rope", "attend", "add", "mul", "scale",
-    "sigmoid", "silu", "tanh", "gelu_tanh", "route", "weigh", "shift", "softplus", "conv", "scan",
-})  # fmt: skip
+OPS = frozenset(
+    {
+        "embed",
+        "linear",
+        "rms_norm",
+        "split",
+        "split_heads",
+        "rope",
+        "attend",
+        "add",
+        "mul",
+        "scale",
+        "sigmoid",
+        "silu",
+        "tanh",
+        "gelu_tanh",
+        "route",
+        "scale_by_column",
+        "add_bias",
+        "softplus",
+        "conv",
+        "scan",
+    }
+)
 UNITS = ("cpu_and_ne", "cpu_and_gpu", "cpu_only", "all")  # coremltools' ComputeUnit, in small
 SLOTS = 24  # bytes per slot: at most three rows of int32 in each of two functions
 TEXT = Option(lambda value: isinstance(value, str) and 0 < len(value) <= 500, "a short text")

@@ -63,7 +63,7 @@ class CoremlRunner(StaticRunner):
         """Forget the sequence."""
         facts = self.facts
         row = self.layout.cache(facts["kv_heads"], facts["head_width"], self.context_length)
-        shape = (len(facts["attended"]), *row)
+        shape = (len(facts["attention_layers"]), *row)
         for package in self.packages:
             package.reset()
         self.past = {name: np.zeros(shape, np.float32) for name in ("keys", "values")}
@@ -138,7 +138,7 @@ class CoremlRunner(StaticRunner):
         return {f"past_{name}": line[layers][past] for name, line in self.past.items()}
 
     def _append(self, chunk: Mapping[str, Any], found: Mapping[str, Array], count: int) -> None:
-        if self.facts["kv_cache"] != "io" or not chunk["attended"]:
+        if self.facts["kv_cache"] != "io" or not chunk["attention_layers"]:
             return
         here = self._slots(slice(self.length, self.length + count))
         for name, line in self.past.items():
@@ -146,8 +146,8 @@ class CoremlRunner(StaticRunner):
 
     def _layers(self, chunk: Mapping[str, Any]) -> slice:
         """Where the cache has a chunk's layers, among all that attend."""
-        first = sum(layer < chunk["first_layer"] for layer in self.facts["attended"])
-        return slice(first, first + len(chunk["attended"]))
+        first = sum(layer < chunk["first_layer"] for layer in self.facts["attention_layers"])
+        return slice(first, first + len(chunk["attention_layers"]))
 
     def _slots(self, tokens: slice) -> tuple[slice, ...]:
         """Some slots of a cache [layers, ...]."""

@@ -25,10 +25,12 @@ ANE_PREFILL = 64  # tokens: longer chunks do not help the Neural Engine
 MODES = (
     Mode("float32", "the saved package, evaluated without rounding", {"reference": "lowering"}),
     Mode(
-        "float16", "every operation's output rounded to float16: an estimate of the device; on "
-        "macOS, Core ML itself", {"reference": "float16"},
+        "float16",
+        "every operation's output rounded to float16: an estimate of the device; on "
+        "macOS, Core ML itself",
+        {"reference": "float16"},
     ),
-)  # fmt: skip
+)
 NOT_EXECUTED = "coreml: Core ML itself (macOS only): the saved package ran in the evaluator"
 
 
@@ -64,9 +66,15 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
     if not form.self_contained:
         facts["embedding"] = write_embedding(job.codes, written.table, folder)
     return Artifact(
-        job.artifact, version, "Core ML ML Program, iOS 18", MODES, inputs, outputs, facts,
+        job.artifact,
+        version,
+        "Core ML ML Program, iOS 18",
+        MODES,
+        inputs,
+        outputs,
+        facts,
         "float32",
-    )  # fmt: skip
+    )
 
 
 def _windows(job: Job, form: Form) -> dict[str, Window]:
@@ -87,14 +95,18 @@ def _windows(job: Job, form: Form) -> dict[str, Window]:
 
 def _note(
     written: Written, job: Job, form: Form, chunk: Part, path: Path, outputs: Sequence[str]
-) -> None:  # fmt: skip
+) -> None:
     layers = chunk.layers(job.spec.layers)
     written.packages.append(
-        {"package": path.name, "first_layer": chunk.first, "layers": len(layers),
-         "attended": [layer for layer in job.model.attended if layer in layers],
-         "outputs": list(outputs),
-         "weights": (path / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size}
-    )  # fmt: skip
+        {
+            "package": path.name,
+            "first_layer": chunk.first,
+            "layers": len(layers),
+            "attention_layers": [layer for layer in job.model.attention_layers if layer in layers],
+            "outputs": list(outputs),
+            "weights": (path / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size,
+        }
+    )
     if form.layout.name != "ane":  # the rules are the Neural Engine's
         return
     prefix = "" if chunk.name == "model" else f"{path.stem} "
@@ -117,10 +129,16 @@ def _require(form: Form, report: Mapping[str, Any]) -> None:
 def _facts(job: Job, form: Form, windows: Mapping[str, Window], written: Written) -> dict[str, Any]:
     spec = job.spec
     return {
-        "packages": written.packages, "layout": form.layout.name, "kv_cache": form.cache,
-        "self_contained": form.self_contained, "compute_units": form.compute_units,
-        "context_length": job.context_length, "attended": list(job.model.attended),
-        "kv_heads": spec.kv_heads, "head_width": spec.head_width, "vocabulary": spec.vocabulary,
+        "packages": written.packages,
+        "layout": form.layout.name,
+        "kv_cache": form.cache,
+        "self_contained": form.self_contained,
+        "compute_units": form.compute_units,
+        "context_length": job.context_length,
+        "attention_layers": list(job.model.attention_layers),
+        "kv_heads": spec.kv_heads,
+        "head_width": spec.head_width,
+        "vocabulary": spec.vocabulary,
         "logits": len(form.logits(spec.vocabulary)),
         "ropes": [
             {"frequencies": list(rope.frequencies), "magnitude": rope.magnitude}
@@ -132,8 +150,9 @@ def _facts(job: Job, form: Form, windows: Mapping[str, Window], written: Written
             for each in job.model.states
         ],
         "functions": {
-            name: {"tokens": window.tokens, "past": window.past}
-            for name, window in windows.items()
+            name: {"tokens": window.tokens, "past": window.past} for name, window in windows.items()
         },
-        "residency": written.residency, "taps": written.taps, "not_executed": [NOT_EXECUTED],
-    }  # fmt: skip
+        "residency": written.residency,
+        "taps": written.taps,
+        "not_executed": [NOT_EXECUTED],
+    }

@@ -10,15 +10,21 @@ from slmkit_litert.files import weight_files
 from slmkit_litert.options import problems, weight_bytes
 
 __all__ = [
-    "CALIBRATED", "VERSION", "emit", "kept_bytes", "open_runner", "problems", "weight_bytes",
+    "CALIBRATED",
+    "VERSION",
+    "emit",
+    "open_runner",
+    "problems",
+    "state_bytes",
+    "weight_bytes",
     "weight_files",
-]  # fmt: skip
+]
 
 VERSION = 4
 CALIBRATED = False
 
 
-def kept_bytes(kind: str, states: Sequence[State]) -> int:
+def state_bytes(kind: str, states: Sequence[State]) -> int:
     """Everything is float32."""
     return 4
 

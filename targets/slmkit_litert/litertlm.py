@@ -119,9 +119,14 @@ def every_id_named(text: str, vocabulary: int) -> str:
     known = {*ids, *(each["id"] for each in values["added_tokens"])}
     values["added_tokens"] += [
         {
-            "id": missing, "content": f"<unused {missing}>", "single_word": False, "lstrip": False,
-            "rstrip": False, "normalized": False, "special": True,
+            "id": missing,
+            "content": f"<unused {missing}>",
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
         }
         for missing in sorted(set(range(vocabulary)) - known)
-    ]  # fmt: skip
+    ]
     return json.dumps(values, ensure_ascii=False)

@@ -9,10 +9,30 @@ from slmkit.backend.interface import Model, one_of, option_problems
 from slmkit.quant.codes import padded_width
 from slmkit.recipe.scheme import Scheme
 
-OPS = frozenset({
-    "embed", "linear", "rms_norm", "split", "split_heads", "rope", "attend", "add", "mul", "scale",
-    "sigmoid", "silu", "tanh", "gelu_tanh", "route", "weigh", "shift", "softplus", "conv", "scan",
-})  # fmt: skip
+OPS = frozenset(
+    {
+        "embed",
+        "linear",
+        "rms_norm",
+        "split",
+        "split_heads",
+        "rope",
+        "attend",
+        "add",
+        "mul",
+        "scale",
+        "sigmoid",
+        "silu",
+        "tanh",
+        "gelu_tanh",
+        "route",
+        "scale_by_column",
+        "add_bias",
+        "softplus",
+        "conv",
+        "scan",
+    }
+)
 OPTIONS = {
     "require": one_of("delegation"),
     "tokenizer": one_of("huggingface", "sentencepiece"),

@@ -50,7 +50,7 @@ class LitertRunner(StaticRunner):
         keys = (1, facts["kv_heads"], self.context_length, facts["head_width"])
         values = (1, facts["kv_heads"], facts["head_width"], self.context_length)
         self.caches: dict[str, Array] = {}
-        for layer in facts["attended"]:
+        for layer in facts["attention_layers"]:
             for name, shape in zip(cache_names(layer), (keys, values), strict=True):
                 self.caches[name] = np.zeros(shape, np.float32)
         for each in facts["states"]:
@@ -105,6 +105,7 @@ def _opened(path: Path, mode: str) -> Interpreter:
         wide = Path(folder) / "float32.tflite"
         widen(path, wide, dequantized)
         return Interpreter(
-            model_path=str(wide), num_threads=THREADS,
+            model_path=str(wide),
+            num_threads=THREADS,
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )  # fmt: skip
+        )

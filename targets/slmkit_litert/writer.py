@@ -41,9 +41,11 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
     progress(2, 4)
     check_bytes(job, widths, folder / MODEL)
     report = call(
-        "slmkit_litert.verify.delegation:delegation_job", {"model": str(folder / MODEL)},
-        lambda done, total: None, "plans the model with XNNPACK",
-    )  # fmt: skip
+        "slmkit_litert.verify.delegation:delegation_job",
+        {"model": str(folder / MODEL)},
+        lambda done, total: None,
+        "plans the model with XNNPACK",
+    )
     _require(job, report)
     progress(3, 4)
     packed = bundles(job.model, job.options)
@@ -106,18 +108,22 @@ def _require(job: Job, report: Mapping[str, Any]) -> None:
 def _facts(job: Job, prefill: int, report: Mapping[str, Any]) -> dict[str, Any]:
     spec = job.spec
     return {
-        "model": MODEL, "prefill": prefill, "attended": list(job.model.attended),
+        "model": MODEL,
+        "prefill": prefill,
+        "attention_layers": list(job.model.attention_layers),
         "states": [asdict(state) for state in job.model.states],
-        "kv_heads": spec.kv_heads, "head_width": spec.head_width,
-        "context_length": job.context_length, "delegation": dict(report),
+        "kv_heads": spec.kv_heads,
+        "head_width": spec.head_width,
+        "context_length": job.context_length,
+        "delegation": dict(report),
         "report": said(dict(report)),
-    }  # fmt: skip
+    }
 
 
 def _border(job: Job) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     spec, total = job.spec, job.context_length
     caches = []
-    for layer in job.model.attended:
+    for layer in job.model.attention_layers:
         keys, values = cache_names(layer)
         shapes = (
             (1, spec.kv_heads, total, spec.head_width),

@@ -11,15 +11,21 @@ from slmkit_mlc.shards import weight_files
 from slmkit_mlc.sizes import dtype_of
 
 __all__ = [
-    "CALIBRATED", "VERSION", "emit", "kept_bytes", "open_runner", "problems", "weight_bytes",
+    "CALIBRATED",
+    "VERSION",
+    "emit",
+    "open_runner",
+    "problems",
+    "state_bytes",
+    "weight_bytes",
     "weight_files",
-]  # fmt: skip
+]
 
 VERSION = 4
 CALIBRATED = False
 
 
-def kept_bytes(kind: str, states: Sequence[State]) -> int:
+def state_bytes(kind: str, states: Sequence[State]) -> int:
     """States are float32, the KV cache is of the library's type."""
     return 2 if kind == "kv" and dtype_of(states) == "float16" else 4
 

@@ -29,29 +29,47 @@ def chat_config(job: Job, definition: Definition, quantization: str) -> tuple[di
     """The file's content, and how well MLC's form of the template says the same."""
     spec, limits, tokens = job.spec, definition.limits, job.tokens
     sizes = {
-        "vocab_size": spec.vocabulary, "context_window_size": limits.context,
-        "sliding_window_size": -1, "prefill_chunk_size": limits.prefill,
-        "tensor_parallel_shards": 1, "pipeline_parallel_stages": 1,
-    }  # fmt: skip
+        "vocab_size": spec.vocabulary,
+        "context_window_size": limits.context,
+        "sliding_window_size": -1,
+        "prefill_chunk_size": limits.prefill,
+        "tensor_parallel_shards": 1,
+        "pipeline_parallel_stages": 1,
+    }
     template, likeness = conversation(tokens)
     names = contract()["tokenizer_files"]
     values = {
-        "version": VERSION, "model_type": spec.model_type, "quantization": quantization,
+        "version": VERSION,
+        "model_type": spec.model_type,
+        "quantization": quantization,
         "model_config": {
-            **sizes, "max_batch_size": limits.batch, "hidden_size": spec.width,
-            "num_hidden_layers": spec.layers, "num_attention_heads": spec.heads,
-            "num_key_value_heads": spec.kv_heads, "head_dim": spec.head_width,
-            "intermediate_size": spec.feed_forward, "rms_norm_eps": spec.eps,
+            **sizes,
+            "max_batch_size": limits.batch,
+            "hidden_size": spec.width,
+            "num_hidden_layers": spec.layers,
+            "num_attention_heads": spec.heads,
+            "num_key_value_heads": spec.kv_heads,
+            "head_dim": spec.head_width,
+            "intermediate_size": spec.feed_forward,
+            "rms_norm_eps": spec.eps,
             "tie_word_embeddings": spec.tied,
         },
-        **sizes, "attention_sink_size": -1, "active_vocab_size": spec.vocabulary,
-        "temperature": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
-        "repetition_penalty": 1.0, "top_p": 1.0,
+        **sizes,
+        "attention_sink_size": -1,
+        "active_vocab_size": spec.vocabulary,
+        "temperature": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "repetition_penalty": 1.0,
+        "top_p": 1.0,
         "tokenizer_files": [path.name for path in tokens.files if path.name in names],
-        "tokenizer_info": tokenizer_info(tokens), "conv_template": template,
-        "pad_token_id": tokens.pad or 0, "bos_token_id": tokens.bos,
-        "eos_token_id": list(tokens.stop), "model_task": "chat",
-    }  # fmt: skip
+        "tokenizer_info": tokenizer_info(tokens),
+        "conv_template": template,
+        "pad_token_id": tokens.pad or 0,
+        "bos_token_id": tokens.bos,
+        "eos_token_id": list(tokens.stop),
+        "model_task": "chat",
+    }
     return values, likeness
 
 
@@ -102,12 +120,22 @@ def _form(
     tokens: TokenFacts, template: str, message: str, roles: dict[str, str], seps: list[str]
 ) -> dict[str, Any]:
     return {
-        "name": "slmkit", "system_template": template, "system_message": message,
-        "system_prefix_token_ids": None, "add_role_after_system_message": True,
-        "roles": {**roles, "tool": roles["user"]}, "role_templates": WORDS, "messages": [],
-        "seps": seps, "role_content_sep": "", "role_empty_sep": "", "stop_str": [],
-        "stop_token_ids": list(tokens.stop), "function_string": "", "use_function_calling": False,
-    }  # fmt: skip
+        "name": "slmkit",
+        "system_template": template,
+        "system_message": message,
+        "system_prefix_token_ids": None,
+        "add_role_after_system_message": True,
+        "roles": {**roles, "tool": roles["user"]},
+        "role_templates": WORDS,
+        "messages": [],
+        "seps": seps,
+        "role_content_sep": "",
+        "role_empty_sep": "",
+        "stop_str": [],
+        "stop_token_ids": list(tokens.stop),
+        "function_string": "",
+        "use_function_calling": False,
+    }
 
 
 def joined(form: Mapping[str, Any], messages: Messages) -> str:

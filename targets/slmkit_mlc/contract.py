@@ -12,9 +12,12 @@ KV, RECURRENT = "kv_cache", "rnn_state"  # what a sequence keeps: one of the two
 CREATE = {KV: "create_tir_paged_kv_cache", RECURRENT: "create_rnn_state"}
 VARIABLE = {KV: "paged_kv_cache", RECURRENT: "rnn_state"}
 CACHE_SIZES = (
-    "max_batch_size", "max_total_seq_len", "prefill_chunk_size", "page_size",
+    "max_batch_size",
+    "max_total_seq_len",
+    "prefill_chunk_size",
+    "page_size",
     "support_sliding_window",
-)  # fmt: skip
+)
 STATE_SIZES = ("max_batch_size", "max_history")
 PAGE = 16  # tokens of a page of the KV cache: MLC's own size
 FUNCTIONS = ("prefill", "decode", "batch_prefill", "batch_decode", "batch_verify")

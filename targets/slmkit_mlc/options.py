@@ -15,10 +15,30 @@ from slmkit_mlc.lowering.definition import Definition
 from slmkit_mlc.params import K_MAJOR
 from slmkit_mlc.sizes import unequal_layers
 
-OPS = frozenset({
-    "embed", "linear", "rms_norm", "split", "split_heads", "rope", "attend", "add", "mul", "scale",
-    "sigmoid", "silu", "tanh", "gelu_tanh", "route", "weigh", "shift", "softplus", "conv", "scan",
-})  # fmt: skip
+OPS = frozenset(
+    {
+        "embed",
+        "linear",
+        "rms_norm",
+        "split",
+        "split_heads",
+        "rope",
+        "attend",
+        "add",
+        "mul",
+        "scale",
+        "sigmoid",
+        "silu",
+        "tanh",
+        "gelu_tanh",
+        "route",
+        "scale_by_column",
+        "add_bias",
+        "softplus",
+        "conv",
+        "scan",
+    }
+)
 COMPILER = "mlc_llm"
 WIDEST_HEAD = 256  # threads that join two attentions, one for each number of a head
 SHORTEST = 8  # characters of a prefix: TVM fails on shorter ones (0.27.0.post1)

@@ -201,7 +201,7 @@ def table_of(model: Model, schemes: Mapping[str, Scheme], layout: str) -> Table:
 def _mixtures(model: Model, schemes: Mapping[str, Scheme]) -> Iterator[tuple[str, ...]]:
     """The experts' matrices of a layer, gate and up after each other, and downs, if all of them
     are coded alike."""
-    for experts in model.mixtures:
+    for experts in model.moe_layers:
         names = [name for each in experts for name in (*each.gate_up, each.down)]
         if len({schemes[name] for name in names}) == 1:
             yield tuple(name for each in experts for name in each.gate_up)

@@ -24,9 +24,12 @@ class Limits:
     def bounds(self) -> dict[str, int]:
         """Upper bounds of the symbolic lengths, by name."""
         return {
-            "total_seq_len": self.context, "seq_len": self.prefill, "batch_size": self.batch,
-            "num_samples": self.batch, "num_positions": RANKS * self.batch,
-        }  # fmt: skip
+            "total_seq_len": self.context,
+            "seq_len": self.prefill,
+            "batch_size": self.batch,
+            "num_samples": self.batch,
+            "num_positions": RANKS * self.batch,
+        }
 
 
 def window_of(spec: Spec) -> int | None:
@@ -44,14 +47,14 @@ def prefill_of(job: Job) -> int:
 
 def kept_by(model: Model) -> tuple[str, ...]:
     """What a sequence keeps from token to token: a KV cache, recurrent states, or both."""
-    present = {KV: model.attended, RECURRENT: model.states}
+    present = {KV: model.attention_layers, RECURRENT: model.states}
     return tuple(kind for kind, there in present.items() if there)
 
 
 def cache_layers(model: Model) -> list[str]:
     """The cache's layers by kind: those that attend. Where all of them slide, one more that no
     layer uses: TVM's cache fails without any that sees everything (0.27.0.post1)."""
-    windows = [model.spec.windows[layer] for layer in model.attended]
+    windows = [model.spec.windows[layer] for layer in model.attention_layers]
     kinds = ["mha" if window is None else "mha_sliding" for window in windows]
     return kinds if "mha" in kinds else [*kinds, "mha"]
 

@@ -51,12 +51,16 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
             libraries[gpu.name] = library
             progress(at + 2, steps)
     facts: dict[str, Any] = {
-        "params": PARAMS, "libraries": libraries, "quantization": quantization,
-        "layout": definition.layout, "prefill": definition.limits.prefill,
-        "context_length": job.context_length, "chat_template": likeness,
+        "params": PARAMS,
+        "libraries": libraries,
+        "quantization": quantization,
+        "layout": definition.layout,
+        "prefill": definition.limits.prefill,
+        "context_length": job.context_length,
+        "chat_template": likeness,
         "report": [*_said(libraries, likeness), *_not_executed(gpus)],
         "not_executed": [f"mlc: {why}" for why in _not_executed(gpus)],
-    }  # fmt: skip
+    }
     handed_over = job.options.get("compiler") == COMPILER
     if handed_over:
         facts["not_executed"] = [*facts["not_executed"], f"mlc: {NOT_OURS}"]
@@ -71,9 +75,12 @@ def write_params(definition: Definition, job: Job, folder: Path) -> None:
     from tvm.contrib import tvmjs
 
     tvmjs.dump_tensor_cache(
-        definition.table.values(job.codes), str(folder), encode_format="raw",
-        shard_cap_mb=SHARD_MB, show_progress=False,
-    )  # fmt: skip
+        definition.table.values(job.codes),
+        str(folder),
+        encode_format="raw",
+        shard_cap_mb=SHARD_MB,
+        show_progress=False,
+    )
 
 
 def modes_of(gpus: Sequence[Gpu], dtype: str) -> tuple[Mode, ...]:
@@ -113,9 +120,12 @@ def _compiled(job: Job, gpu: Gpu, name: str, quantization: str, out: Path) -> di
     if job.options.get("compiler") == COMPILER:
         return compile_with_mlc_llm(out.parent / PARAMS / CHAT_CONFIG, gpu, name, quantization, out)
     payload = {
-        **job.payload, "gpu": gpu.as_json, "library": name, "quantization": quantization,
+        **job.payload,
+        "gpu": gpu.as_json,
+        "library": name,
+        "quantization": quantization,
         "out": str(out),
-    }  # fmt: skip
+    }
     found: dict[str, Any] = call(
         "slmkit_mlc.compiler.compile:compile_job", payload, _quiet, f"compiles for {gpu.name}"
     )

@@ -18,10 +18,16 @@ OPSET = 21
 IR_VERSION = 10
 MICROSOFT = "com.microsoft"
 TYPES: dict[str, int] = {
-    "float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "uint8": TensorProto.UINT8,
-    "int8": TensorProto.INT8, "int4": TensorProto.INT4, "uint16": TensorProto.UINT16,
-    "int16": TensorProto.INT16, "int32": TensorProto.INT32, "int64": TensorProto.INT64,
-}  # fmt: skip
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "uint8": TensorProto.UINT8,
+    "int8": TensorProto.INT8,
+    "int4": TensorProto.INT4,
+    "uint16": TensorProto.UINT16,
+    "int16": TensorProto.INT16,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+}
 
 
 class Graph:

@@ -56,14 +56,40 @@ def main() -> None:
     theirs, out = options.folder / "builder", options.folder / "slmkit"
     shutil.rmtree(options.folder, ignore_errors=True)
     ours_build = watched(
-        [sys.executable, "-m", "slmkit", "build", "--target", "android", "--no-cache",
-         "--model", str(options.checkpoint), "--recipe", options.recipe, "--out", str(out)],
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "slmkit",
+            "build",
+            "--target",
+            "android",
+            "--no-cache",
+            "--model",
+            str(options.checkpoint),
+            "--recipe",
+            options.recipe,
+            "--out",
+            str(out),
+        ],
+    )
     theirs_build = watched(
-        [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(options.checkpoint),
-         "-o", str(theirs), "-p", "int4", "-e", "cpu", "-c", str(options.folder / "cache")],
+        [
+            sys.executable,
+            "-m",
+            "onnxruntime_genai.models.builder",
+            "-i",
+            str(options.checkpoint),
+            "-o",
+            str(theirs),
+            "-p",
+            "int4",
+            "-e",
+            "cpu",
+            "-c",
+            str(options.folder / "cache"),
+        ],
         stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
     ours = next(out.glob("*/ort"))
     speeds: dict[str, list[tuple[float, float]]] = {"slmkit": [], "builder": []}
     for _ in range(ROUNDS):

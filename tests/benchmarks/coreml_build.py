@@ -31,16 +31,16 @@ def main() -> None:
     facts = read_manifest(bundle).artifact("coreml").facts
     made = seconds["quantize"] + seconds["emit coreml"]
     result = {
-        "recipe": asked.recipe, "quantize and emit seconds": round(made, 1),
-        "limit seconds": LIMIT_SECONDS, "limit gb": LIMIT_GB,
+        "recipe": asked.recipe,
+        "quantize and emit seconds": round(made, 1),
+        "limit seconds": LIMIT_SECONDS,
+        "limit gb": LIMIT_GB,
         "with the whole proof": cost,
         "stages": seconds,
         "weight.bin mb": [round(each["weights"] / 1e6, 1) for each in facts["packages"]],
-        "predicted to stay": {
-            name: each["predicted"] for name, each in facts["residency"].items()
-        },
+        "predicted to stay": {name: each["predicted"] for name, each in facts["residency"].items()},
         "torch trace + coremltools, as measured before": PEER,
-    }  # fmt: skip
+    }
     sys.stdout.write(json.dumps(result, indent=1) + "\n")
 
 

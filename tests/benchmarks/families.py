@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent)]
+sys.path[:0] = [str(HERE.parent / "fixtures")]
 
 from slmkit.backend.interface import Artifact, Job  # noqa: E402
 from slmkit.backend.job import job_of  # noqa: E402
@@ -59,8 +59,11 @@ def measured(job: Job, folder: Path) -> dict[str, Any]:
     artifact = find_backend(job.artifact).emit(job, folder, lambda done, total: None)
     seconds = time.monotonic() - begun
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return {"snr_db": round(lowering(job, folder, artifact), 1),
-            "mb": round(size / 1e6, 2), "seconds": round(seconds, 1)}  # fmt: skip
+    return {
+        "snr_db": round(lowering(job, folder, artifact), 1),
+        "mb": round(size / 1e6, 2),
+        "seconds": round(seconds, 1),
+    }
 
 
 def lowering(job: Job, folder: Path, artifact: Artifact) -> float:
@@ -84,8 +87,9 @@ def main() -> None:
                 job = job_for(row, artifact, Path(scratch))
                 found = (
                     measured(job, Path(scratch) / "out")
-                    if isinstance(job, Job) else {"refused": job}
-                )  # fmt: skip
+                    if isinstance(job, Job)
+                    else {"refused": job}
+                )
             line = json.dumps({"family": row, "artifact": artifact, **found})
             sys.stdout.write(line + "\n")
             sys.stdout.flush()

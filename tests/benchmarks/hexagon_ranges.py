@@ -3,7 +3,7 @@
 python tests/benchmarks/hexagon_ranges.py CHECKPOINT [--tokens 4096]
 
 Signal to noise of the QDQ graph against its float twin, both on ONNX Runtime's CPU, on text that
-calibration has not heard; --data names it (home: held-out sentences).
+calibration has not recorded; --data names it (home: held-out sentences).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from slmkit.backend.partition import Part
 from slmkit.backend.static_runner import Window, slots
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.inference.evaluate import HELD_OUT, read_examples
-from slmkit.interpreters.recorder import listen
+from slmkit.interpreters.recorder import summarize
 from slmkit.models import registry
 from slmkit.parity.metrics import signal_to_noise
 from slmkit.planning.calibration import calibration_texts
@@ -50,9 +50,16 @@ def job_of(folder: Path, scratch: Path) -> Job:
     spec = checkpoint.spec
     codes = codes_of(checkpoint, matrix_schemes(spec, recipe), Cache(scratch), Silent())
     return Job(
-        "hexagon", listen(spec), lambda o: registry.run(o, spec), codes, {}, 2 * CHUNK, CHUNK,
-        token_facts(checkpoint.tokenizer, folder), calibration_texts(checkpoint, None),
-    )  # fmt: skip
+        "hexagon",
+        summarize(spec),
+        lambda o: registry.run(o, spec),
+        codes,
+        {},
+        2 * CHUNK,
+        CHUNK,
+        token_facts(checkpoint.tokenizer, folder),
+        calibration_texts(checkpoint, None),
+    )
 
 
 def unheard(folder: Path) -> list[np.ndarray]:
@@ -109,11 +116,11 @@ def main() -> None:
         folder.mkdir()
         job = job_of(asked.checkpoint, Path(scratch) / "cache")
         trial = Trial(job, folder, unheard(asked.checkpoint))
-        heard = calibration.listen(
+        recorded = calibration.observe(
             job, asked.length, asked.tokens, True, trial.data, folder, lambda done, total: None
         )
         report = {
-            f"{method} x {margin}": round(trial.quality(heard.choose(method, margin)), 1)
+            f"{method} x {margin}": round(trial.quality(recorded.choose(method, margin)), 1)
             for method in METHODS
             for margin in MARGINS
         }

@@ -84,13 +84,17 @@ def built(asked: Namespace, artifact: str) -> dict[str, Any]:
     (bundle,) = folder.iterdir()
     files = {
         path.name: round(path.stat().st_size / 1e6, 1)
-        for path in (bundle / artifact).iterdir() if path.stat().st_size > 1e6
-    }  # fmt: skip
+        for path in (bundle / artifact).iterdir()
+        if path.stat().st_size > 1e6
+    }
     made = round(seconds["quantize"] + seconds[f"emit {artifact}"], 1)
     return {
-        "quantize and emit seconds": made, "stages": seconds, "with the whole proof": cost,
-        "files mb": files, "bundle": str(bundle / artifact),
-    }  # fmt: skip
+        "quantize and emit seconds": made,
+        "stages": seconds,
+        "with the whole proof": cost,
+        "files mb": files,
+        "bundle": str(bundle / artifact),
+    }
 
 
 def exported(asked: Namespace) -> dict[str, Any]:

@@ -58,7 +58,8 @@ def of_target(asked: Namespace, target: str) -> dict[str, Any]:
     libraries = artifact["facts"]["libraries"]
     shards = (bundle / "mlc" / "params").glob("params_shard_*.bin")
     return {
-        "stages": seconds, "with the whole proof": cost,
+        "stages": seconds,
+        "with the whole proof": cost,
         "parameters mb": round(sum(path.stat().st_size for path in shards) / 1e6, 1),
         "libraries": {
             name: {
@@ -69,7 +70,7 @@ def of_target(asked: Namespace, target: str) -> dict[str, Any]:
             for name, each in libraries.items()
         },
         "bundle": str(bundle / "mlc"),
-    }  # fmt: skip
+    }
 
 
 def compiled_alone(bundle: Path, gpu: str) -> dict[str, float]:
@@ -87,7 +88,7 @@ def compiled_alone(bundle: Path, gpu: str) -> dict[str, float]:
     return {
         "write the program s": round(written - begun, 1),
         "compile s": round(time.monotonic() - written, 1),
-    }  # fmt: skip
+    }
 
 
 def traffic(bundle: Path, gpu: str) -> dict[str, Any]:
@@ -121,16 +122,22 @@ def traffic(bundle: Path, gpu: str) -> dict[str, Any]:
     weights = sum(
         int(np.prod(param.shape)) * np.dtype(param.dtype).itemsize for param in table.params
     )
-    unread = 0 if table.embedding == table.head else sum(
-        int(np.prod(param.shape)) * np.dtype(param.dtype).itemsize
-        for param in table.matrices[table.embedding].params
-    )  # fmt: skip
+    unread = (
+        0
+        if table.embedding == table.head
+        else sum(
+            int(np.prod(param.shape)) * np.dtype(param.dtype).itemsize
+            for param in table.matrices[table.embedding].params
+        )
+    )
     total = sum(size for name, size in moved if "take" not in name)
     return {
-        "limit": LIMIT, "aim": AIM, "launches": len(moved),
+        "limit": LIMIT,
+        "aim": AIM,
+        "launches": len(moved),
         "bytes moved per token / weights": round(total / (weights - unread), 4),
         "loads of a weight's byte": {k: v for k, v in loaded.items() if k in dict(moved)},
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

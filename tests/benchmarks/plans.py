@@ -6,7 +6,7 @@ python tests/benchmarks/plans.py FOLDER CONFIG... [--target android,ios] [--arti
 FOLDER is for what is made in between, and empty again afterwards. For each config.json: the plan of
 the whole model, and for a random checkpoint of its widths, vocabulary and all its experts, but of 2
 layers, each planned file beside the written one. The limit beside it: what a file may hold beside
-its weights (``BESIDE`` in ``tests/targets/planned_files.py``); mlc's must be equal.
+its weights (``BESIDE`` in ``tests/fixtures/planned_files.py``); mlc's must be equal.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "targets")]
+sys.path[:0] = [str(HERE), str(HERE.parent / "fixtures")]
 
-from planned_files import compared, good, model_of  # noqa: E402
 from random_checkpoint import completed, make  # noqa: E402
 
+from planned_files import compared, good, model_of  # noqa: E402
 from slmkit.models.config import read_config  # noqa: E402
 from slmkit.planning.plan import Request  # noqa: E402
 from slmkit.workflows.estimate import forecast  # noqa: E402
@@ -68,9 +68,15 @@ def checked(config: Path, target: str, asked: argparse.Namespace) -> dict[str, A
     make(completed(config, folder / "config", **cut(dict(values), asked.layers)), folder / "model")
     found: dict[str, Any] = {}
     request = Request(
-        folder / "model", target, "int4", folder / "out", context=asked.context,
-        memory_limit=LIMIT, socs=(SOC,) if target == "android" else (), cache=folder / "cache",
-    )  # fmt: skip
+        folder / "model",
+        target,
+        "int4",
+        folder / "out",
+        context=asked.context,
+        memory_limit=LIMIT,
+        socs=(SOC,) if target == "android" else (),
+        cache=folder / "cache",
+    )
     for each in forecast(request).artifacts:
         if each.refused or each.artifact not in asked.artifacts:
             continue
@@ -78,10 +84,11 @@ def checked(config: Path, target: str, asked: argparse.Namespace) -> dict[str, A
         for file in compared(request, each):
             excess = file.actual - file.planned
             found[f"{each.artifact} {file.name}"] = {
-                "planned": file.planned, "actual": file.actual,
+                "planned": file.planned,
+                "actual": file.actual,
                 "more %": round(100 * excess / file.planned, 2) if file.planned else None,
                 "good": good(file, model),
-            }  # fmt: skip
+            }
         shutil.rmtree(request.out)
     shutil.rmtree(folder)
     return found

@@ -24,12 +24,15 @@ BLOCK = 1 << 22  # numbers made at a time
 # Constants that some published lists of facts leave out; no size depends on them.
 UNSTATED = {
     "granitemoe": {
-        "embedding_multiplier": 12.0, "attention_multiplier": 0.015625,
-        "residual_multiplier": 0.22, "logits_scaling": 6.0, "rms_norm_eps": 1e-6,
+        "embedding_multiplier": 12.0,
+        "attention_multiplier": 0.015625,
+        "residual_multiplier": 0.22,
+        "logits_scaling": 6.0,
+        "rms_norm_eps": 1e-6,
         "max_position_embeddings": 4096,
     },
     "granite": {"max_position_embeddings": 4096},
-}  # fmt: skip
+}
 
 
 def make(config: Path, folder: Path) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path[:0] = [str(HERE), str(HERE.parent / "fixtures")]
 
 from random_checkpoint import completed, make  # noqa: E402
 from watching import stages_of  # noqa: E402
@@ -51,19 +51,37 @@ def built(planned: Forecast, artifacts: list[str], request: Request, most: float
     """One build, without a cache."""
     more = ["--soc", ",".join(request.socs)] if request.socs and "hexagon" in artifacts else []
     command = [
-        sys.executable, "-m", "slmkit", "build", "--target", request.target, "--no-cache", "--json",
-        "--model", str(request.model), "--recipe", request.recipe, "--out", str(request.out),
-        "--context", str(request.context), "--artifacts", ",".join(artifacts), *more,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "slmkit",
+        "build",
+        "--target",
+        request.target,
+        "--no-cache",
+        "--json",
+        "--model",
+        str(request.model),
+        "--recipe",
+        request.recipe,
+        "--out",
+        str(request.out),
+        "--context",
+        str(request.context),
+        "--artifacts",
+        ",".join(artifacts),
+        *more,
+    ]
     report = request.out.with_suffix(".json")
     with report.open("wb") as out:
         status, cost, stages, said = stages_of(command, most, out)
     lines = json.loads(report.read_text()).get("lines", []) if report.stat().st_size else []
     found: dict[str, Any] = {
-        "artifacts": artifacts, "good": status == 0 and cost["tree_gb"] < LIMIT_GB, **cost,
+        "artifacts": artifacts,
+        "good": status == 0 and cost["tree_gb"] < LIMIT_GB,
+        **cost,
         "stages": stages,
         "snr db": {_title(each): round(each["metrics"]["snr_db"], 1) for each in lines},
-    }  # fmt: skip
+    }
     if status:
         return {**found, "status": status, "said": said[-8:]}
     (bundle,) = request.out.iterdir()

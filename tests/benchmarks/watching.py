@@ -30,9 +30,11 @@ def watched(command: list[str], **options: Any) -> dict[str, float]:
 
 
 def tried(
-    command: list[str], most: float = math.inf, sampled: Callable[[float], None] | None = None,
+    command: list[str],
+    most: float = math.inf,
+    sampled: Callable[[float], None] | None = None,
     **options: Any,
-) -> tuple[int, dict[str, float]]:  # fmt: skip
+) -> tuple[int, dict[str, float]]:
     """The exit status, and wall time; the largest process's peak (as ``time -v`` has it); the
     tree's peak, sampled, and told each time. After ``most`` seconds all of the tree is ended."""
     begun = time.monotonic()
@@ -73,10 +75,25 @@ def parser(about: str | None) -> ArgumentParser:
 def build_command(asked: Namespace, target: str, artifact: str, out: Path, *more: str) -> list[str]:
     """A build of one artifact without a cache, as a benchmark was asked for it."""
     return [
-        sys.executable, "-m", "slmkit", "build", "--target", target, "--no-cache",
-        "--model", str(asked.checkpoint), "--recipe", asked.recipe, "--artifacts", artifact,
-        "--context", asked.context, "--out", str(out), *more,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "slmkit",
+        "build",
+        "--target",
+        target,
+        "--no-cache",
+        "--model",
+        str(asked.checkpoint),
+        "--recipe",
+        asked.recipe,
+        "--artifacts",
+        artifact,
+        "--context",
+        asked.context,
+        "--out",
+        str(out),
+        *more,
+    ]
 
 
 def staged(command: list[str]) -> tuple[dict[str, float], dict[str, float]]:

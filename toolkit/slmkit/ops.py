@@ -176,13 +176,13 @@ class Ops(ABC, Generic[V]):
         """Weights of E experts out of their scores, in float32. (T, E) -> (T, E)"""
 
     @abstractmethod
-    def weigh(self, x: V, weights: V, number: int) -> V:
+    def scale_by_column(self, x: V, weights: V, number: int) -> V:
         """x times one column of weights. (T, D), (T, E) -> (T, D)"""
 
     # Of layers that scan: an interpreter without them refuses such a model by its list of ops.
-    def shift(self, x: V, name: str) -> V:
+    def add_bias(self, x: V, name: str) -> V:
         """x + the vector ``name`` (no ending). Same shape."""
-        raise NotImplementedError("shift")
+        raise NotImplementedError("add_bias")
 
     def softplus(self, x: V) -> V:
         """log(1 + exp(x)), in float32. Same shape."""
@@ -237,7 +237,10 @@ class Ops(ABC, Generic[V]):
         (T, D), (T, E) -> (T, D). This body computes all of them, for graphs that cannot branch.
         """
         weights = self.route(scores, routing)
-        given = [self.weigh(self.expert(x, each), weights, at) for at, each in enumerate(experts)]
+        given = [
+            self.scale_by_column(self.expert(x, each), weights, at)
+            for at, each in enumerate(experts)
+        ]
         return reduce(self.add, given)
 
     def expert(self, x: V, expert: Expert) -> V:

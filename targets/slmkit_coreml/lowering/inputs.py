@@ -43,19 +43,19 @@ class Border:
         return self.chunk.layers(self.spec.layers)
 
     @property
-    def attended(self) -> list[int]:
+    def attention_layers(self) -> list[int]:
         """Those with a KV cache."""
-        return [layer for layer in self.model.attended if layer in self.layers]
+        return [layer for layer in self.model.attention_layers if layer in self.layers]
 
     @property
     def windows(self) -> list[int | None]:
         """The different sliding windows of its layers: a mask each."""
-        return list(dict.fromkeys(self.spec.windows[layer] for layer in self.attended))
+        return list(dict.fromkeys(self.spec.windows[layer] for layer in self.attention_layers))
 
     @property
     def ropes(self) -> dict[int, Rope]:
         """The different ropes of its layers, by their numbers in the whole model."""
-        used = {self.spec.rope_at(layer) for layer in self.attended}
+        used = {self.spec.rope_at(layer) for layer in self.attention_layers}
         return {at: rope for at, rope in enumerate(self.spec.ropes) if rope in used}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -66,7 +66,7 @@ class Border:
             first = {"hidden": rows}
         else:
             first = {"ids": (1, tokens)} if form.self_contained else {"embeds": rows}
-        if not self.attended:
+        if not self.attention_layers:
             return {**first, **self._states()}
         if form.self_contained:
             return {**first, "position": (1,), **self._caches()}
@@ -92,7 +92,7 @@ class Border:
         tokens = self.window.past if io else self.window.total
         names = ("past_keys", "past_values") if io else ("key_cache", "value_cache")
         row = self.form.layout.cache(self.spec.kv_heads, self.spec.head_width, tokens)
-        return dict.fromkeys(names, (len(self.attended), *row))
+        return dict.fromkeys(names, (len(self.attention_layers), *row))
 
     def _places(self) -> dict[str, tuple[int, ...]]:
         layout, tokens, total = self.form.layout, self.window.tokens, self.window.total
@@ -119,7 +119,7 @@ def placeholder(name: str, shape: tuple[int, ...]) -> Any:
 def given(border: Border, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs, with cos, sin, masks and places where the package computes them."""
     known = dict(inputs)
-    if not border.form.self_contained or not border.attended:
+    if not border.form.self_contained or not border.attention_layers:
         return known
     layout, window, position = border.form.layout, border.window, known["position"]
     for number, rope in border.ropes.items():

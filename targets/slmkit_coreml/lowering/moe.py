@@ -16,14 +16,14 @@ def routed(scores: Any, axis: int, routing: Routing) -> Any:
     An expert is chosen if fewer than ``chosen`` score higher: E * E comparisons.
     """
     count = scores.shape[axis]
-    chances = mb.softmax(x=scores, axis=axis)
+    probabilities = mb.softmax(x=scores, axis=axis)
     others = mb.split(x=scores, num_splits=count, axis=axis) if count > 1 else [scores]
     higher = [mb.cast(x=mb.greater(x=each, y=scores), dtype="fp16") for each in others]
     ranks = higher[0]
     for each in higher[1:]:
         ranks = mb.add(x=ranks, y=each)
     chosen = mb.cast(x=mb.less(x=ranks, y=np.float16(routing.chosen)), dtype="fp16")
-    kept = mb.mul(x=chances, y=chosen)
+    kept = mb.mul(x=probabilities, y=chosen)
     if not routing.normalized:
         return kept
     parts = mb.split(x=kept, num_splits=count, axis=axis) if count > 1 else [kept]

@@ -56,28 +56,28 @@ def word(method: Word) -> Word:
 
     @functools.wraps(method)
     def spoken(self: CoremlOps, *said: Any, **more: Any) -> Any:
-        heard = signature.bind(self, *said, **more).arguments
-        self.unit = _unit(method.__name__, heard, self)
-        values = {key: each for key, each in heard.items() if isinstance(each, Value)}
+        arguments = signature.bind(self, *said, **more).arguments
+        self.unit = _unit(method.__name__, arguments, self)
+        values = {key: each for key, each in arguments.items() if isinstance(each, Value)}
         if self.unit > self.border.chunk.last:
             for value in values.values():
                 self.leave(value)
         if not self.border.chunk.first <= self.unit <= self.border.chunk.last:
             nothing = Value(ELSEWHERE, ())
-            return (nothing,) * len(heard["widths"]) if "widths" in heard else nothing
-        heard |= {key: self.enter(value) for key, value in values.items()}
-        return method(**heard)
+            return (nothing,) * len(arguments["widths"]) if "widths" in arguments else nothing
+        arguments |= {key: self.enter(value) for key, value in values.items()}
+        return method(**arguments)
 
     return spoken  # type: ignore[return-value]
 
 
-def _unit(name: str, heard: dict[str, Any], ops: CoremlOps) -> int:
+def _unit(name: str, arguments: dict[str, Any], ops: CoremlOps) -> int:
     """The layer (or L, for the head) that a word belongs to; without a name, that of the last."""
-    if "layer" in heard:
-        return int(heard["layer"])
-    if name in ("embed", "tap") or "name" not in heard:
+    if "layer" in arguments:
+        return int(arguments["layer"])
+    if name in ("embed", "tap") or "name" not in arguments:
         return ops.unit
-    return unit_of(heard["name"], ops.border.spec.layers)
+    return unit_of(arguments["name"], ops.border.spec.layers)
 
 
 class CoremlOps(Ops[Value]):
@@ -89,7 +89,7 @@ class CoremlOps(Ops[Value]):
         form = border.form
         self.weights, self.border, self.given, self.debug = weights, border, given, debug
         self.cache = CacheWriter(
-            border.spec, form.layout, border.window, form.cache, given, border.attended
+            border.spec, form.layout, border.window, form.cache, given, border.attention_layers
         )
         self.unit = 0
         self.table = ""  # the embedding's name
@@ -203,7 +203,7 @@ class CoremlOps(Ops[Value]):
         return Value((routed(scores.whole, self.channels(scores.shape), routing),), scores.shape)
 
     @word
-    def weigh(self, x: Value, weights: Value, number: int) -> Value:
+    def scale_by_column(self, x: Value, weights: Value, number: int) -> Value:
         axis, whole = self.channels(weights.shape), weights.whole
         begin = [number if at == axis else 0 for at in range(whole.rank)]
         size = [1 if at == axis else length for at, length in enumerate(whole.shape)]
@@ -211,7 +211,7 @@ class CoremlOps(Ops[Value]):
         return Value((mb.mul(x=x.whole, y=column),), x.shape)
 
     @word
-    def shift(self, x: Value, name: str) -> Value:
+    def add_bias(self, x: Value, name: str) -> Value:
         axis, whole = self.channels(x.shape), x.whole
         term = self.weights.vector(name, slice(0, None), whole.rank - 1 - axis)
         return Value((mb.add(x=whole, y=term),), x.shape)
@@ -227,7 +227,7 @@ class CoremlOps(Ops[Value]):
         found, kept = convolved(self.upright(x), weight, before, f"{name}.weight")
         self.keep("conv", layer, kept)
         given = Value((self.lying(found),), x.shape)
-        return self.shift(given, f"{name}.bias") if bias else given
+        return self.add_bias(given, f"{name}.bias") if bias else given
 
     @word
     def scan(self, x: Value, step: Value, b: Value, c: Value, layer: int, kind: Scan) -> Value:

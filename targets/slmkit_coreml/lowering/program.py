@@ -51,10 +51,14 @@ def write_package(program: Program, path: Path, description: Description | None 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # its folder is left to the collector
         model = ct.convert(
-            program, convert_to="mlprogram", minimum_deployment_target=TARGET,
-            compute_precision=ct.precision.FLOAT16, compute_units=ct.ComputeUnit.CPU_AND_NE,
-            skip_model_load=True, pass_pipeline=ct.PassPipeline.EMPTY,
-        )  # fmt: skip
+            program,
+            convert_to="mlprogram",
+            minimum_deployment_target=TARGET,
+            compute_precision=ct.precision.FLOAT16,
+            compute_units=ct.ComputeUnit.CPU_AND_NE,
+            skip_model_load=True,
+            pass_pipeline=ct.PassPipeline.EMPTY,
+        )
         model.save(str(path))
         del model
         gc.collect()

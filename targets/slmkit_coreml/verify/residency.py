@@ -16,11 +16,30 @@ from slmkit_coreml.contract import ALIGNMENT, HEAD_ROWS
 from slmkit_coreml.package import MODEL, WEIGHTS
 
 FILE_LIMIT = 10**9  # bytes of weights
-ELSEWHERE = frozenset({
-    "argsort", "cond", "cumsum", "custom_layer", "gather", "gather_along_axis", "gather_nd", "gru",
-    "lstm", "non_zero", "one_hot", "random_normal", "range_1d", "rnn", "scatter",
-    "scatter_along_axis", "scatter_nd", "shape", "topk", "while_loop",
-})  # fmt: skip
+ELSEWHERE = frozenset(
+    {
+        "argsort",
+        "cond",
+        "cumsum",
+        "custom_layer",
+        "gather",
+        "gather_along_axis",
+        "gather_nd",
+        "gru",
+        "lstm",
+        "non_zero",
+        "one_hot",
+        "random_normal",
+        "range_1d",
+        "rnn",
+        "scatter",
+        "scatter_along_axis",
+        "scatter_nd",
+        "shape",
+        "topk",
+        "while_loop",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -82,10 +101,16 @@ def _function(function: Any, description: Any, whole: Counter[Finding]) -> dict[
             total += 1
             away += any(rule != "group-scales" for rule, _ in broken)
     findings = [
-        {"rule": rule, "level": RULES[rule].level, "at": at, "count": count,
-         "reason": RULES[rule].reason, "source": RULES[rule].source}
+        {
+            "rule": rule,
+            "level": RULES[rule].level,
+            "at": at,
+            "count": count,
+            "reason": RULES[rule].reason,
+            "source": RULES[rule].source,
+        }
         for (rule, at), count in sorted(found.items())
-    ]  # fmt: skip
+    ]
     return {"operations": total, "predicted": round(1 - away / total, 4), "findings": findings}
 
 

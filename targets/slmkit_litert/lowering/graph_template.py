@@ -32,19 +32,30 @@ def skeleton(job: Job, prefill: int, widths: Mapping[str, int], folder: Path) ->
     ``widths``: inputs of linears that are filled up to whole groups.
     """
     facts = {
-        "spec": asdict(job.spec), "context": job.context_length, "prefill": prefill,
-        "widths": dict(widths), "debug": job.debug, "version": VERSION,
+        "spec": asdict(job.spec),
+        "context": job.context_length,
+        "prefill": prefill,
+        "widths": dict(widths),
+        "debug": job.debug,
+        "version": VERSION,
         "tensorflow": version("tensorflow-cpu"),
-    }  # fmt: skip
+    }
     cache = Cache(Path(job.payload["cache"]) if job.payload.get("cache") else folder)
     key = key_of(facts)
     if cache.find("skeleton", key) is None:
         with cache.making("skeleton", key) as making:
             payload = {
-                **job.payload, "out": str(making), "prefill": prefill, "widths": dict(widths)
-            }  # fmt: skip
-            call("slmkit_litert.lowering.graph_template:make", payload, lambda done, total: None,
-                 "traces the model with TensorFlow")  # fmt: skip
+                **job.payload,
+                "out": str(making),
+                "prefill": prefill,
+                "widths": dict(widths),
+            }
+            call(
+                "slmkit_litert.lowering.graph_template:make",
+                payload,
+                lambda done, total: None,
+                "traces the model with TensorFlow",
+            )
     return cache.folder / f"skeleton-{key}"
 
 
@@ -92,7 +103,7 @@ def _traced(
         "input_pos": ((tokens,), tf.int32),
         "mask": ((1, 1, tokens, context), tf.float32),
     }
-    for layer in job.model.attended:
+    for layer in job.model.attention_layers:
         keys, values = cache_names(layer)
         shapes[keys] = ((1, spec.kv_heads, context, spec.head_width), tf.float32)
         shapes[values] = ((1, spec.kv_heads, spec.head_width, context), tf.float32)

@@ -34,9 +34,14 @@ class LitertOps(Ops[Value]):
     """Writes one signature. ``given``: its inputs by name; ``weights``: inputs by tensor name."""
 
     def __init__(
-        self, spec: Spec, tokens: int, context: int, given: Mapping[str, Any],
-        weights: Mapping[str, Any], debug: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        spec: Spec,
+        tokens: int,
+        context: int,
+        given: Mapping[str, Any],
+        weights: Mapping[str, Any],
+        debug: bool = False,
+    ) -> None:
         self.spec, self.tokens, self.context = spec, tokens, context
         self.given, self.weights, self.debug = given, weights, debug
         self.caches: dict[str, Any] = {}
@@ -122,20 +127,20 @@ class LitertOps(Ops[Value]):
     def route(self, scores: Value, routing: Routing) -> Value:
         """An expert is chosen if fewer than ``chosen`` score higher: E * E differences, whose
         signs are 0 or 1 when multiplied by very much. XNNPACK has no comparison and no top-k."""
-        chances = tf.nn.softmax(scores.tensor)
+        probabilities = tf.nn.softmax(scores.tensor)
         difference = scores.tensor[:, None, :] - scores.tensor[:, :, None]
         higher = _step(difference)
         count = np.float32(scores.shape[0])
         ranks = tf.reduce_mean(higher, -1) * count
-        kept = chances * _step(np.float32(routing.chosen - 0.5) - ranks)
+        kept = probabilities * _step(np.float32(routing.chosen - 0.5) - ranks)
         if routing.normalized:
             kept = kept / (tf.reduce_mean(kept, -1, keepdims=True) * count)
         return Value(kept, scores.shape)
 
-    def weigh(self, x: Value, weights: Value, number: int) -> Value:
+    def scale_by_column(self, x: Value, weights: Value, number: int) -> Value:
         return Value(x.tensor * weights.tensor[:, number : number + 1], x.shape)
 
-    def shift(self, x: Value, name: str) -> Value:
+    def add_bias(self, x: Value, name: str) -> Value:
         return Value(x.tensor + self.weights[name], x.shape)
 
     def softplus(self, x: Value) -> Value:

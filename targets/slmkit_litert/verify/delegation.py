@@ -77,11 +77,14 @@ def _of_first(path: Path) -> dict[str, Any]:
     taken = sum(size for at, size in enumerate(work) if at in inside)
     outside = Counter(each["op_name"] for at, each in enumerate(real) if at not in inside)
     return {
-        "operations": len(real), "delegated": len(inside), "partitions": len(partitions),
-        "multiplications": sum(work), "share": round(taken / max(1, sum(work)), 6),
+        "operations": len(real),
+        "delegated": len(inside),
+        "partitions": len(partitions),
+        "multiplications": sum(work),
+        "share": round(taken / max(1, sum(work)), 6),
         "outside": dict(sorted(outside.items())),
         "why": {kind: WHY.get(kind, OTHERWISE) for kind in sorted(outside)},
-    }  # fmt: skip
+    }
 
 
 def _inside(real: list[Any], partitions: list[Any]) -> set[int]:

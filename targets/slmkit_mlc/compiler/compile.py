@@ -57,9 +57,15 @@ def gpu_module(definition: Definition, gpu: Gpu) -> Module:
 
 
 def build(
-    mod: Module, target: Any, schedules: Pass, definition: Definition,
-    metadata: dict[str, Any], prefix: str = "", look: Look | None = None, asserts: bool = True,
-) -> Any:  # fmt: skip
+    mod: Module,
+    target: Any,
+    schedules: Pass,
+    definition: Definition,
+    metadata: dict[str, Any],
+    prefix: str = "",
+    look: Look | None = None,
+    asserts: bool = True,
+) -> Any:
     """Lower, schedule and generate code. -> an executable of TVM's virtual machine"""
     config = {} if asserts else {"tirx.disable_assert": True}
     passes = lowering(definition.limits.bounds, schedules, metadata, look)
@@ -67,9 +73,11 @@ def build(
     def built(**more: bool) -> Any:
         with target, tvm.transform.PassContext(opt_level=3, config={**config, **more}):
             return relax.build(
-                mod, target=target, relax_pipeline=passes,
+                mod,
+                target=target,
+                relax_pipeline=passes,
                 **({"system_lib": True} if prefix else {}),
-            )  # fmt: skip
+            )
 
     try:
         return built()

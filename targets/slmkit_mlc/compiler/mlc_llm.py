@@ -23,10 +23,20 @@ def compile_with_mlc_llm(
 ) -> dict[str, Any]:
     """Run ``python -m mlc_llm compile``. Raises BackendError with its last words."""
     command = [
-        sys.executable, "-m", "mlc_llm", "compile", str(config), "--device", DEVICES[gpu.name],
-        "--quantization", quantization, "--system-lib-prefix", prefix_of(name),
-        "--output", str(out),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "mlc_llm",
+        "compile",
+        str(config),
+        "--device",
+        DEVICES[gpu.name],
+        "--quantization",
+        quantization,
+        "--system-lib-prefix",
+        prefix_of(name),
+        "--output",
+        str(out),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not out.is_file():
         last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it said nothing"]

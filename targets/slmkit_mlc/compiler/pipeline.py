@@ -32,17 +32,34 @@ def lowering(
 
     @tvm.transform.module_pass(opt_level=0)
     def run(mod: Module, _: Any) -> Module:
-        return tvm.transform.Sequential([
-            relax.backend.DispatchSampling(), relax.backend.DispatchSortScan(),
-            passes.LegalizeOps(), passes.AnnotateTIROpPattern(), passes.FoldConstant(),
-            passes.FuseOps(), passes.FuseTIR(), passes.DeadCodeElimination(),
-            seeing(look), schedules, WorkspacesPlanned(), IndicesNarrowed(),
-            passes.RewriteDataflowReshape(), passes.DeadCodeElimination(),
-            passes.ToNonDataflow(), passes.RemovePurityChecking(), passes.CallTIRRewrite(),
-            passes.StaticPlanBlockMemory(), _described(metadata), passes.LowerAllocTensor(),
-            passes.KillAfterLastUse(), passes.LowerRuntimeBuiltin(), passes.VMShapeLower(),
-            passes.AttachGlobalSymbol(),
-        ])(_bounded(mod, bounds))  # fmt: skip
+        return tvm.transform.Sequential(
+            [
+                relax.backend.DispatchSampling(),
+                relax.backend.DispatchSortScan(),
+                passes.LegalizeOps(),
+                passes.AnnotateTIROpPattern(),
+                passes.FoldConstant(),
+                passes.FuseOps(),
+                passes.FuseTIR(),
+                passes.DeadCodeElimination(),
+                seeing(look),
+                schedules,
+                WorkspacesPlanned(),
+                IndicesNarrowed(),
+                passes.RewriteDataflowReshape(),
+                passes.DeadCodeElimination(),
+                passes.ToNonDataflow(),
+                passes.RemovePurityChecking(),
+                passes.CallTIRRewrite(),
+                passes.StaticPlanBlockMemory(),
+                _described(metadata),
+                passes.LowerAllocTensor(),
+                passes.KillAfterLastUse(),
+                passes.LowerRuntimeBuiltin(),
+                passes.VMShapeLower(),
+                passes.AttachGlobalSymbol(),
+            ]
+        )(_bounded(mod, bounds))
 
     return run
 

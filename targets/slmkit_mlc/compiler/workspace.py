@@ -44,9 +44,16 @@ def _widened(function: Any) -> Any:
     block = realize.block
     rest = [each for each in block.alloc_buffers if each.scope() != "global"]
     inner = SBlock(
-        block.iter_vars, block.reads, block.writes, block.name_hint, block.body, block.init,
-        rest, block.match_buffers, block.annotations,
-    )  # fmt: skip
+        block.iter_vars,
+        block.reads,
+        block.writes,
+        block.name_hint,
+        block.body,
+        block.init,
+        rest,
+        block.match_buffers,
+        block.annotations,
+    )
     body = SBlockRealize(realize.iter_values, realize.predicate, inner)
     return tirx.PrimFunc(
         [*function.params, *allocated(function)], body, function.ret_type, function.attrs

@@ -12,27 +12,27 @@ from slmkit_mlc.params import Matrix
 Te = Any  # a te.Tensor
 
 
-def ranked(chances: Te) -> Te:
+def ranked(probabilities: Te) -> Te:
     """How many of the last axis come before each; of equals, the first does. [b, T, E], int32"""
 
     def rank(b: Any, t: Any, at: Any) -> Any:
-        here, total = chances[b, t, at], tirx.const(0, "int32")
-        for other in range(int(chances.shape[2])):  # dlight has no rule for it as a reduction
-            there = chances[b, t, other]
+        here, total = probabilities[b, t, at], tirx.const(0, "int32")
+        for other in range(int(probabilities.shape[2])):  # dlight has no rule for it as a reduction
+            there = probabilities[b, t, other]
             first = tirx.any(there > here, tirx.all(there == here, tirx.const(other) < at))
             total += first.astype("int32")
         return total
 
-    return te.compute(chances.shape, rank, name="ranks")
+    return te.compute(probabilities.shape, rank, name="ranks")
 
 
-def best_kept(chosen: int, chances: Te, ranks: Te) -> Te:
+def best_kept(chosen: int, probabilities: Te, ranks: Te) -> Te:
     """The best, and 0 for the others. [b, T, E]"""
 
     def kept(*at: Any) -> Any:
-        return tirx.if_then_else(ranks(*at) < chosen, chances(*at), constant(0))
+        return tirx.if_then_else(ranks(*at) < chosen, probabilities(*at), constant(0))
 
-    return te.compute(chances.shape, kept, name="kept")
+    return te.compute(probabilities.shape, kept, name="kept")
 
 
 def best_named(chosen: int, ranks: Te) -> Te:

@@ -32,9 +32,13 @@ def split_rotary(spec: Spec, rope: Rope, dtype: str) -> Any:
 
     @T.prim_func(s_tir=True)
     def rotary(
-        var_qkv: T.handle, var_positions: T.handle, var_q: T.handle, var_k: T.handle,
-        var_v: T.handle, frequencies: T.Buffer((half,), "float32"),
-    ):  # fmt: skip
+        var_qkv: T.handle,
+        var_positions: T.handle,
+        var_q: T.handle,
+        var_k: T.handle,
+        var_v: T.handle,
+        frequencies: T.Buffer((half,), "float32"),
+    ):
         T.func_attr({"op_pattern": 8, "tirx.noalias": True})
         tokens = T.int32()
         offset = T.int32()

@@ -40,9 +40,13 @@ def convolution(channels: int, kernel: int, dtype: str) -> Any:
 
     @T.prim_func(s_tir=True)
     def conv(
-        x_: T.handle, weight: T.Buffer((channels * kernel,), "float16"), ends_: T.handle,
-        state_: T.handle, y_: T.handle, after_: T.handle,
-    ):  # fmt: skip
+        x_: T.handle,
+        weight: T.Buffer((channels * kernel,), "float16"),
+        ends_: T.handle,
+        state_: T.handle,
+        y_: T.handle,
+        after_: T.handle,
+    ):
         T.func_attr({"op_pattern": 8, "tirx.noalias": True})
         length, sequences = T.int32(), T.int32()
         x = T.match_buffer(x_, (length, channels), dtype)
@@ -81,10 +85,17 @@ def selective_scan(kind: Scan, channels: int, dtype: str, other: str) -> Any:
 
     @T.prim_func(s_tir=True)
     def scan(
-        x_: T.handle, step_: T.handle, b_: T.handle, c_: T.handle,
-        decay: T.Buffer((rates,), "float16"), skip: T.Buffer((heads,), "float16"),
-        ends_: T.handle, state_: T.handle, y_: T.handle, after_: T.handle,
-    ):  # fmt: skip
+        x_: T.handle,
+        step_: T.handle,
+        b_: T.handle,
+        c_: T.handle,
+        decay: T.Buffer((rates,), "float16"),
+        skip: T.Buffer((heads,), "float16"),
+        ends_: T.handle,
+        state_: T.handle,
+        y_: T.handle,
+        after_: T.handle,
+    ):
         T.func_attr({"op_pattern": 8, "tirx.noalias": True})
         length, sequences = T.int32(), T.int32()
         x = T.match_buffer(x_, (length, channels), dtype)

@@ -46,7 +46,7 @@ def merge_state(spec: Spec, dtype: str) -> Any:
                         ours[bx, by, tx] = (
                             (ours[bx, by, tx] * one[0] + others[bx, by, tx] * other[0])
                             / (one[0] + other[0])
-                        ).astype(dtype)  # fmt: skip
+                        ).astype(dtype)
                         if tx == 0:
                             sums[bx, by] = most[0] + T.log2(one[0] + other[0])
 

@@ -57,32 +57,47 @@ class Definition:
         spec, model, limits = self.spec, self.model, self.limits
         kept = kept_by(model)
         return {
-            "model_type": spec.model_type, "quantization": quantization,
-            "context_window_size": limits.context, "prefill_chunk_size": limits.prefill,
-            "max_batch_size": limits.batch, "sliding_window_size": -1, "attention_sink_size": -1,
-            "tensor_parallel_shards": 1, "pipeline_parallel_stages": 1, "disaggregation": False,
+            "model_type": spec.model_type,
+            "quantization": quantization,
+            "context_window_size": limits.context,
+            "prefill_chunk_size": limits.prefill,
+            "max_batch_size": limits.batch,
+            "sliding_window_size": -1,
+            "attention_sink_size": -1,
+            "tensor_parallel_shards": 1,
+            "pipeline_parallel_stages": 1,
+            "disaggregation": False,
             "kv_state_kind": kept[0] if len(kept) == 1 else "hybrid",
-            "active_vocab_size": None, "model_task": "chat",
+            "active_vocab_size": None,
+            "model_task": "chat",
             "kv_cache": {
-                "num_hidden_layers": len(cache_layers(model)), "num_attention_heads": spec.heads,
-                "num_key_value_heads": spec.kv_heads, "head_dim": spec.head_width,
+                "num_hidden_layers": len(cache_layers(model)),
+                "num_attention_heads": spec.heads,
+                "num_key_value_heads": spec.kv_heads,
+                "head_dim": spec.head_width,
             },
             "params": [
                 {
-                    "name": each.name, "shape": list(each.shape), "dtype": each.dtype,
-                    "preprocs": [], "pipeline_stages": [0],
+                    "name": each.name,
+                    "shape": list(each.shape),
+                    "dtype": each.dtype,
+                    "preprocs": [],
+                    "pipeline_stages": [0],
                 }
                 for each in self.table.params
             ],
-        }  # fmt: skip
+        }
 
     def write(self, folder: Path) -> None:
         """Put it beside the libraries."""
         values = {
-            "spec": written_spec(self.spec), "layout": self.layout,
+            "spec": written_spec(self.spec),
+            "layout": self.layout,
             "schemes": {name: each.model_dump() for name, each in self.schemes.items()},
-            "context": self.limits.context, "prefill": self.limits.prefill, "debug": self.debug,
-        }  # fmt: skip
+            "context": self.limits.context,
+            "prefill": self.limits.prefill,
+            "debug": self.debug,
+        }
         (folder / FILE).write_text(json.dumps(values, indent=1), encoding="utf-8")
 
 

@@ -39,15 +39,27 @@ def add_cache(bb: relax.BlockBuilder, model: Model, dtype: str, target: Any) -> 
     rope = cache_rope(spec)
     with bb.function(CREATE[KV], given):
         cache = TIRPagedKVCache(
-            kinds, *sizes, layer_partition=relax.ShapeExpr([0, len(kinds)]),
-            num_hidden_layers=len(kinds), num_attention_heads=spec.heads,
-            num_key_value_heads=spec.kv_heads, qk_head_dim=spec.head_width,
-            v_head_dim=spec.head_width, mla_original_qk_head_dim=0, mla_original_v_head_dim=0,
-            rope_mode=RopeMode.NORMAL, rope_scale=1, rope_theta=1, rope_scaling={},
+            kinds,
+            *sizes,
+            layer_partition=relax.ShapeExpr([0, len(kinds)]),
+            num_hidden_layers=len(kinds),
+            num_attention_heads=spec.heads,
+            num_key_value_heads=spec.kv_heads,
+            qk_head_dim=spec.head_width,
+            v_head_dim=spec.head_width,
+            mla_original_qk_head_dim=0,
+            mla_original_v_head_dim=0,
+            rope_mode=RopeMode.NORMAL,
+            rope_scale=1,
+            rope_theta=1,
+            rope_scaling={},
             rope_ext_factors=relax.const(np.asarray(rope.frequencies, np.float32)),
-            rotary_dim=rope.width, enable_disaggregation=False,
-            dtype=dtype, target=target, layer_sliding_window_size=window_of(spec) or UNUSED,
-        )  # fmt: skip
+            rotary_dim=rope.width,
+            enable_disaggregation=False,
+            dtype=dtype,
+            target=target,
+            layer_sliding_window_size=window_of(spec) or UNUSED,
+        )
         bb.emit_func_output(cache._expr)
     _replace(bb, "tir_split_rotary", lambda _: split_rotary(spec, rope, dtype))
     _replace(bb, "tir_attention_merge_state", lambda _: merge_state(spec, dtype))

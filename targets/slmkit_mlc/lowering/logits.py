@@ -59,9 +59,13 @@ def _penalty(vocabulary: int) -> Any:
 
     @T.prim_func(s_tir=True)
     def apply_penalty(
-        var_logits: T.handle, var_sequences: T.handle, var_places: T.handle,
-        var_tokens: T.handle, var_counts: T.handle, var_penalties: T.handle,
-    ):  # fmt: skip
+        var_logits: T.handle,
+        var_sequences: T.handle,
+        var_places: T.handle,
+        var_tokens: T.handle,
+        var_counts: T.handle,
+        var_penalties: T.handle,
+    ):
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         batch = T.int32()
         rows = T.int32()

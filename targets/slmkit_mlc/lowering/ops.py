@@ -67,9 +67,14 @@ class MlcOps(Ops[Value]):
     """Writes one function into the block builder's open dataflow block."""
 
     def __init__(
-        self, bb: relax.BlockBuilder, model: Model, table: Table, dtype: str, step: Step,
+        self,
+        bb: relax.BlockBuilder,
+        model: Model,
+        table: Table,
+        dtype: str,
+        step: Step,
         debug: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.bb, self.model, self.table, self.dtype, self.step = bb, model, table, dtype, step
         self.cache = PagedKVCache(_expr=step.kept.get(KV), _name="cache")
         self.states = States(bb, model, step.kept.get(RECURRENT))
@@ -137,7 +142,7 @@ class MlcOps(Ops[Value]):
             qkv = self._shaped(q.whole, heads + 2 * k.shape[0], width)
         else:
             qkv = self._te(dense.heads_joined, q.tensor, k.tensor, v.tensor)
-        place, joined = self.model.attended.index(layer), Tensor(_expr=qkv)
+        place, joined = self.model.attention_layers.index(layer), Tensor(_expr=qkv)
         mixed = self.cache.attention_with_fused_qkv(place, joined, heads, kind.scale)
         return Value(self._shaped(mixed._expr, heads * width), (heads * width,))
 
@@ -182,10 +187,10 @@ class MlcOps(Ops[Value]):
         given = self._te(partial(chosen.shrunk, down, width), inner, named, self._stored(down))
         return Value(self._te(partial(chosen.joined, self.dtype), given, named, weights), x.shape)
 
-    def weigh(self, x: Value, weights: Value, number: int) -> Value:
+    def scale_by_column(self, x: Value, weights: Value, number: int) -> Value:
         return Value(self._te(dense.weighed, x.tensor, weights.tensor, number), x.shape)
 
-    def shift(self, x: Value, name: str) -> Value:
+    def add_bias(self, x: Value, name: str) -> Value:
         return Value(self._te(dense.shifted, x.tensor, self._weight(name)), x.shape)
 
     def softplus(self, x: Value) -> Value:
@@ -194,7 +199,7 @@ class MlcOps(Ops[Value]):
     def conv(self, x: Value, name: str, kernel: int, layer: int, bias: bool) -> Value:
         convolution = scan.convolution(x.shape[0], kernel, x.dtype)
         mixed = self._through(convolution, layer, "conv", [x], [self._weight(f"{name}.weight")])
-        return self.shift(mixed, f"{name}.bias") if bias else mixed
+        return self.add_bias(mixed, f"{name}.bias") if bias else mixed
 
     def scan(self, x: Value, step: Value, b: Value, c: Value, layer: int, kind: Scan) -> Value:
         vectors = [self._weight(f"{kind.at}.A_log"), self._weight(f"{kind.at}.D")]
@@ -214,9 +219,9 @@ class MlcOps(Ops[Value]):
 
     def _routed(self, scores: Value, routing: Routing) -> tuple[Expr, Expr]:
         """Weights of the experts, and their ranks."""
-        chances = self.bb.emit(relax.op.nn.softmax(relax.op.astype(scores.tensor, "float32")))
-        ranks = self._te(chosen.ranked, chances)
-        kept = self._te(partial(chosen.best_kept, routing.chosen), chances, ranks)
+        probabilities = self.bb.emit(relax.op.nn.softmax(relax.op.astype(scores.tensor, "float32")))
+        ranks = self._te(chosen.ranked, probabilities)
+        kept = self._te(partial(chosen.best_kept, routing.chosen), probabilities, ranks)
         if routing.normalized:
             kept = self.bb.emit(relax.op.divide(kept, relax.op.sum(kept, -1, keepdims=True)))
         return kept, ranks

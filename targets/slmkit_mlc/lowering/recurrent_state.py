@@ -51,19 +51,26 @@ def add_states(bb: relax.BlockBuilder, model: Model) -> None:
     with bb.function(CREATE[RECURRENT], given):
         begin = [bb.emit(relax.op.zeros((each.size,), FLOAT)) for each in kept]
         states = relax.call_pure_packed(
-            "vm.builtin.rnn_state_create", relax.prim_value(len(state_layers(model))),
-            *(relax.prim_value(size) for size in sizes), _movers(bb, kept, "get"),
-            _movers(bb, kept, "set"), relax.Tuple(begin), ty_args=relax.AnyType(),
-        )  # fmt: skip
+            "vm.builtin.rnn_state_create",
+            relax.prim_value(len(state_layers(model))),
+            *(relax.prim_value(size) for size in sizes),
+            _movers(bb, kept, "get"),
+            _movers(bb, kept, "set"),
+            relax.Tuple(begin),
+            ty_args=relax.AnyType(),
+        )
         bb.emit_func_output(bb.emit(states))
 
 
 def _movers(bb: relax.BlockBuilder, kept: Sequence[Kept], way: str) -> Any:
     """The kernels that TVM's runtime calls, one for each state, under their names."""
     named = {f"rnn_state_{way}_{each.kind}": mover(each.size, way == "set") for each in kept}
-    return relax.Tuple([
-        bb.add_func(kernel.with_attr("global_symbol", name), name) for name, kernel in named.items()
-    ])  # fmt: skip
+    return relax.Tuple(
+        [
+            bb.add_func(kernel.with_attr("global_symbol", name), name)
+            for name, kernel in named.items()
+        ]
+    )
 
 
 def mover(size: int, into: bool) -> Any:

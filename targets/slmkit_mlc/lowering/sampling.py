@@ -126,9 +126,13 @@ def _picking(vocabulary: int) -> Any:
 
     @T.prim_func(private=True, s_tir=True)
     def pick(
-        var_probs: T.handle, var_ids: T.handle, var_uniform: T.handle, var_places: T.handle,
-        var_top_p: T.handle, var_tokens: T.handle,
-    ):  # fmt: skip
+        var_probs: T.handle,
+        var_ids: T.handle,
+        var_uniform: T.handle,
+        var_places: T.handle,
+        var_top_p: T.handle,
+        var_tokens: T.handle,
+    ):
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         batch = T.int32()
         samples = T.int32()
@@ -169,9 +173,10 @@ def _take(bb: relax.BlockBuilder, rows: tuple[Any, int], samples: Any, positions
     ranks = relax.Var("top_prob_offsets", relax.TensorType((positions,), "int32"))
     given = [probs, ids, places, sampled, ranks]
     outputs = [
-        relax.TensorType((samples,), "float32"), relax.TensorType((positions,), "float32"),
+        relax.TensorType((samples,), "float32"),
+        relax.TensorType((positions,), "float32"),
         relax.TensorType((positions,), "int32"),
-    ]  # fmt: skip
+    ]
     with bb.function("sampler_take_probs", given):
         with bb.dataflow():
             own = bb.add_func(_taking(rows[1]), "take_probs")
@@ -182,9 +187,15 @@ def _take(bb: relax.BlockBuilder, rows: tuple[Any, int], samples: Any, positions
 def _taking(vocabulary: int) -> Any:
     @T.prim_func(private=True, s_tir=True)
     def take_probs(
-        var_probs: T.handle, var_ids: T.handle, var_places: T.handle, var_sampled: T.handle,
-        var_ranks: T.handle, var_values: T.handle, var_top: T.handle, var_tokens: T.handle,
-    ):  # fmt: skip
+        var_probs: T.handle,
+        var_ids: T.handle,
+        var_places: T.handle,
+        var_sampled: T.handle,
+        var_ranks: T.handle,
+        var_values: T.handle,
+        var_top: T.handle,
+        var_tokens: T.handle,
+    ):
         T.func_attr({"tirx.noalias": True})
         batch = T.int32()
         samples = T.int32()

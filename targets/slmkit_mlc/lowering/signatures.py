@@ -33,9 +33,12 @@ def expected_signatures(definition: Definition, gpu: Gpu) -> dict[str, Signature
     """The contract's functions for a GPU, with the model's sizes."""
     spec = definition.spec
     sizes: dict[str, object] = {
-        "dt": definition.dtype, "D": spec.width, "V": spec.vocabulary,
-        "W": -(-spec.vocabulary // 32), "C": definition.limits.prefill,
-    }  # fmt: skip
+        "dt": definition.dtype,
+        "D": spec.width,
+        "V": spec.vocabulary,
+        "W": -(-spec.vocabulary // 32),
+        "C": definition.limits.prefill,
+    }
     kept = kept_by(definition.model)
     return {
         name: {

@@ -36,10 +36,14 @@ class Twin:
     """Compiled kernels of a GPU, ready to be launched here."""
 
     def __init__(
-        self, definition: Definition, gpu: Gpu, library: Path | None,
-        change: Callable[[Any], Any] | None = None, look: Look | None = None,
+        self,
+        definition: Definition,
+        gpu: Gpu,
+        library: Path | None,
+        change: Callable[[Any], Any] | None = None,
+        look: Look | None = None,
         scheduled: Look | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """``look`` sees the kernels before they are scheduled, ``scheduled`` after."""
         mod = gpu_module(definition, gpu)
         mod = change(mod) if change else mod

@@ -144,11 +144,14 @@ def check_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
             "please report this; gpus in the recipe leaves a GPU out",
         )
     return {
-        "kernels": len(twin.kernels), "executed": len(twin.executed),
-        "compared": len(checker.found), "worst": worst,
-        "worst_db": round(checker.found[worst].worst_db, 1), "runtime": twin.device.name,
+        "kernels": len(twin.kernels),
+        "executed": len(twin.executed),
+        "compared": len(checker.found),
+        "worst": worst,
+        "worst_db": round(checker.found[worst].worst_db, 1),
+        "runtime": twin.device.name,
         "not_executed": sorted(set(twin.kernels) - twin.executed),
-    }  # fmt: skip
+    }
 
 
 def watched_twin(

@@ -43,9 +43,13 @@ class Machine:
     definition's context, or for ``tokens``."""
 
     def __init__(
-        self, executable: Any, definition: Definition, params: Path, device: Any = None,
+        self,
+        executable: Any,
+        definition: Definition,
+        params: Path,
+        device: Any = None,
         tokens: int | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.device = tvm.cpu() if device is None else device
         self.machine = relax.VirtualMachine(executable, self.device)
         self.definition = definition

@@ -32,7 +32,7 @@ def weight_files(
     return files.weight_files(model, schemes, values)
 
 
-def kept_bytes(kind: str, states: Sequence[State]) -> int:
+def state_bytes(kind: str, states: Sequence[State]) -> int:
     """The KV cache and states of convolutions are int16, those of scans float32."""
     return 4 if STATES.get(kind) == "float32" else 2
 

@@ -23,12 +23,13 @@ def weight_files(
     table = plan.table_bytes if plan.embedded else 0
     binaries = [
         WeightFile(
-            f"{soc}/{binary_file(part.name)}", part.bytes_of(plan.sizes) + table,
+            f"{soc}/{binary_file(part.name)}",
+            part.bytes_of(plan.sizes) + table,
             f"{part.about(layers)}, for {soc}",
         )
         for soc in plan.options.soc
         for part in plan.parts
-    ]  # fmt: skip
+    ]
     return [WeightFile(DATA, table + _data_bytes(model, schemes, plan), "all graphs"), *binaries]
 
 

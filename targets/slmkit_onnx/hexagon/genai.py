@@ -47,10 +47,16 @@ def _config(job: Job, windows: Mapping[str, Window], emitted: Emitted) -> dict[s
             "decoder": _decoder(job, windows, emitted),
         },
         "search": {
-            "do_sample": False, "max_length": job.context_length, "min_length": 0, "num_beams": 1,
-            "past_present_share_buffer": False, "temperature": 1.0, "top_k": 1, "top_p": 1.0,
+            "do_sample": False,
+            "max_length": job.context_length,
+            "min_length": 0,
+            "num_beams": 1,
+            "past_present_share_buffer": False,
+            "temperature": 1.0,
+            "top_k": 1,
+            "top_p": 1.0,
         },
-    }  # fmt: skip
+    }
 
 
 def _decoder(job: Job, windows: Mapping[str, Window], emitted: Emitted) -> dict[str, Any]:
@@ -148,8 +154,13 @@ def _mask(graph: Graph, name: str, window: int | None, total: int, hidden: float
         seen = graph.node("And", [seen, near], f"{name}.within")
     real = graph.node("Cast", ["attention_mask"], f"{name}.real", to=TensorProto.BOOL)
     shown = graph.node("And", [seen, real], f"{name}.shown")
-    values = [shown, *(constant(label, value, np.float32) for label, value in
-                       (("visible", 0.0), ("hidden", hidden)))]  # fmt: skip
+    values = [
+        shown,
+        *(
+            constant(label, value, np.float32)
+            for label, value in (("visible", 0.0), ("hidden", hidden))
+        ),
+    ]
     flat = graph.node("Where", values, f"{name}.flat")
     lifted = graph.node("Unsqueeze", [flat, constant("axes.01", [0, 1])], name)
     graph.output(lifted, (1, 1, "tokens", total))

@@ -42,9 +42,13 @@ SHARED_UNRUN = (
 
 
 def artifact(
-    job: Job, written_by: str, plan: Plan, calibration: Calibration, emitted: Mapping[str, Emitted],
+    job: Job,
+    written_by: str,
+    plan: Plan,
+    calibration: Calibration,
+    emitted: Mapping[str, Emitted],
     folder: Path,
-) -> Artifact:  # fmt: skip
+) -> Artifact:
     """The artifact as the manifest shows it."""
     host = emitted["prefill"].host
     sdk = sdk_version(folder / plan.options.soc[0] / graph_file("decode", plan.parts[-1].name))
@@ -52,7 +56,7 @@ def artifact(
         "contract": plan.options.runtime,
         "context_length": job.context_length,
         "layers": job.spec.layers,
-        "attended": list(job.model.attended),
+        "attention_layers": list(job.model.attention_layers),
         "states": [
             {
                 "layer": each.layer,
@@ -84,11 +88,12 @@ def artifact(
         "qairt": sdk,
         "packages": _packages(sdk),
         "calibration": {
-            "method": calibration.method, "margin": calibration.margin,
+            "method": calibration.method,
+            "margin": calibration.margin,
             "tokens": calibration.tokens,
         },
         "not_executed": _not_executed(job, plan),
-    }  # fmt: skip
+    }
     inputs, outputs = _tensors(emitted, "inputs"), _tensors(emitted, "outputs")
     modes = _modes(plan)
     shipped = modes[-1].name if plan.emulated else "qdq"
@@ -164,9 +169,11 @@ def _between(emitted: Mapping[str, Emitted]) -> list[dict[str, Any]]:
         facts: dict[str, Any] = {"name": value.name, "dtype": "float32"}
         if encoding := value.encoding:
             facts = {
-                "name": value.integers, "dtype": encoding.dtype, "scale": encoding.scale,
+                "name": value.integers,
+                "dtype": encoding.dtype,
+                "scale": encoding.scale,
                 "zero_point": encoding.zero_point,
-            }  # fmt: skip
+            }
         found.append({**facts, "shape": [1, "tokens", *value.shape[2:]]})
     return found
 

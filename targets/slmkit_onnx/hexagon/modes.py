@@ -71,9 +71,10 @@ def _reloaded(folder: Path, artifact: Artifact, soc: Soc, names: list[str]) -> d
         for part in names:
             compile_part(folder, out, part, soc, False, Options.timeout)
         return _chains(
-            artifact.facts, names,
+            artifact.facts,
+            names,
             lambda kind, part: qnn_session(out / graph_file(kind, part), soc),
-        )  # fmt: skip
+        )
 
 
 def _layers_apart(

@@ -33,13 +33,13 @@ OPS = frozenset(
         "tanh",
         "gelu_tanh",
         "route",
-        "weigh",
-        "shift",
+        "scale_by_column",
+        "add_bias",
         "softplus",
         "conv",
         "scan",
     }
-)  # fmt: skip - words of the vocabulary that were run on HTP's emulator
+)
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,11 @@ def make_plan(job: Job) -> Plan:
 
 
 def plan_of(
-    model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, Any],
+    model: Model,
+    schemes: Mapping[str, Scheme],
+    values: Mapping[str, Any],
     windows: dict[str, Window],
-) -> Plan:  # fmt: skip
+) -> Plan:
     """Parts, and the embedding's place, from shapes alone."""
     chosen, sizes = options.read(values), options.sizes_of(model, schemes)
     return Plan(

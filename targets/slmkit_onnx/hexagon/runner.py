@@ -55,7 +55,7 @@ class Cache:
         """Forget everything: zeros, in the integers' sense."""
         size = (self.facts["kv_heads"], self.facts["head_width"], self.facts["context_length"])
         dtype = np.float32 if self.floats else self.contract.cache
-        for layer in self.facts["attended"]:
+        for layer in self.facts["attention_layers"]:
             for part in ("key", "value"):
                 shape = self.contract.cache_shape(part, *size)
                 zero = 0 if self.floats or self.contract.cache != "uint8" else 128
@@ -97,9 +97,14 @@ class HexagonRunner(StaticRunner):
     """Feeds tokens through ``prefill`` and ``decode``; keeps the cache as an app would."""
 
     def __init__(
-        self, folder: Path, artifact: Artifact, runtime: str, chains: dict[int, Chain],
-        floats: bool, embeds: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        folder: Path,
+        artifact: Artifact,
+        runtime: str,
+        chains: dict[int, Chain],
+        floats: bool,
+        embeds: bool = False,
+    ) -> None:
         facts = artifact.facts
         self.facts = facts
         self.runtime = runtime

@@ -10,7 +10,7 @@ from slmkit.backend.interface import Artifact, Job
 from slmkit.backend.partition import Part
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.hexagon import io_description
-from slmkit_onnx.hexagon.calibrate.calibration import Calibration, listen
+from slmkit_onnx.hexagon.calibrate.calibration import Calibration, observe
 from slmkit_onnx.hexagon.contract import CONTRACTS
 from slmkit_onnx.hexagon.genai import write_genai
 from slmkit_onnx.hexagon.lowering.emit import (
@@ -21,7 +21,7 @@ from slmkit_onnx.hexagon.lowering.emit import (
     embedding_graph,
     emit_form,
     save,
-)  # fmt: skip
+)
 from slmkit_onnx.hexagon.lowering.encodings import asymmetric
 from slmkit_onnx.hexagon.partition import first_and_last
 from slmkit_onnx.hexagon.plan import Plan, make_plan
@@ -38,12 +38,21 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     """The whole artifact; ``folder`` is empty before."""
     plan, data = make_plan(job), DataFile(DATA)
     asked = plan.options
-    run = min(job.context_length, RUN) if job.model.attended else plan.windows["prefill"].tokens
-    heard = listen(
-        job, run, asked.tokens, asked.range != "minmax", data, folder,
+    run = (
+        min(job.context_length, RUN)
+        if job.model.attention_layers
+        else plan.windows["prefill"].tokens
+    )
+    recorded = observe(
+        job,
+        run,
+        asked.tokens,
+        asked.range != "minmax",
+        data,
+        folder,
         lambda done, total: progress(int(1000 * CALIBRATE * done / max(total, 1)), 1000),
-    )  # fmt: skip
-    calibration = heard.choose(asked.range, asked.margin)
+    )
+    calibration = recorded.choose(asked.range, asked.margin)
     calibration.write(folder)
     emitted = _write_graphs(job, plan, calibration, data, folder)
     if plan.options.runtime == "genai":

@@ -48,7 +48,7 @@ def weight_files(
     return [WeightFile(DATA, data_bytes(model, schemes, context_length), "the whole model")]
 
 
-def kept_bytes(kind: str, states: Sequence[State]) -> int:
+def state_bytes(kind: str, states: Sequence[State]) -> int:
     """Everything is float32."""
     return 4
 

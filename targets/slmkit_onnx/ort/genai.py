@@ -11,10 +11,21 @@ from slmkit_onnx.ort.lowering.attention import cache_names, fused
 from slmkit_onnx.ort.lowering.scan import state_names
 
 # Types of decoders that onnxruntime-genai 0.18 knows; it treats them all alike, and refuses others.
-KNOWN = frozenset({
-    "gemma", "gemma2", "gemma3_text", "granite", "granitemoehybrid", "lfm2", "llama", "mistral",
-    "phi3", "qwen2", "qwen3",
-})  # fmt: skip
+KNOWN = frozenset(
+    {
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "granite",
+        "granitemoehybrid",
+        "lfm2",
+        "llama",
+        "mistral",
+        "phi3",
+        "qwen2",
+        "qwen3",
+    }
+)
 ANY = "llama"
 RECURRENT = {"conv": "conv", "scan": "recurrent"}  # its names for states
 
@@ -64,9 +75,9 @@ def _names(model: Model) -> tuple[dict[str, str], dict[str, str]]:
     """What goes in for every layer, and what comes out."""
     kinds = sorted({state.kind for state in model.states})
     kept = {RECURRENT[kind]: state_names(kind, "%d") for kind in kinds}
-    if model.attended:
+    if model.attention_layers:
         kept |= zip(("key", "value"), zip(*cache_names("%d"), strict=True), strict=True)
-    mask = {"attention_mask": "attention_mask"} if model.attended else {}
+    mask = {"attention_mask": "attention_mask"} if model.attention_layers else {}
     past = {f"past_{what}_names": name for what, (name, _) in kept.items()}
     present = {f"present_{what}_names": name for what, (_, name) in kept.items()}
     return {**mask, **past}, present

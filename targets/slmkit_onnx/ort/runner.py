@@ -50,7 +50,7 @@ class OrtRunner:
 
     def _names(self) -> Iterator[tuple[str, str]]:
         """What goes in, and under which name it comes out for the next tokens."""
-        for layer in self.facts["attended"]:
+        for layer in self.facts["attention_layers"]:
             yield from zip(*cache_names(layer), strict=True)
         for each in self.facts["states"]:
             yield state_names(each["kind"], each["layer"])
@@ -61,7 +61,7 @@ class OrtRunner:
         check_context(self.length, self.context_length)
         binding = self.session.io_binding()
         binding.bind_cpu_input("input_ids", np.asarray(ids, dtype=np.int64)[None])
-        if self.facts["attended"]:
+        if self.facts["attention_layers"]:
             binding.bind_cpu_input("attention_mask", np.ones((1, self.length), dtype=np.int64))
         for name, value in self.past.items():
             binding.bind_ortvalue_input(name, value)

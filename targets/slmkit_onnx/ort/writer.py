@@ -51,7 +51,7 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
         "accuracy_level": level,
         "attention": "GroupQueryAttention" if fused(job.spec) else "decomposed",
         "context_length": job.context_length,
-        "attended": list(job.model.attended),
+        "attention_layers": list(job.model.attention_layers),
         "states": [asdict(state) for state in job.model.states],
         "kv_heads": job.spec.kv_heads,
         "head_width": job.spec.head_width,
@@ -63,7 +63,7 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
 def tensors(model: Model) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """The graph's inputs and outputs: onnxruntime-genai's names for a decoder."""
     spec, past, present = model.spec, [], []
-    for layer in model.attended:
+    for layer in model.attention_layers:
         names = cache_names(layer)
         for part, old, new in zip(("keys", "values"), *names, strict=True):
             about = f"{part} of layer {layer}"
@@ -76,7 +76,7 @@ def tensors(model: Model) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     ids = Tensor("input_ids", "int64", ("batch", "tokens"), "token ids")
     mask = Tensor("attention_mask", "int64", ("batch", "total"), "1 for each token so far")
     logits = Tensor("logits", "float32", ("batch", "tokens", spec.vocabulary), "next-token scores")
-    inputs = (ids, mask, *past) if model.attended else (ids, *past)
+    inputs = (ids, mask, *past) if model.attention_layers else (ids, *past)
     return inputs, (logits, *present)
 
 

@@ -17,10 +17,24 @@ from slmkit.quant.codes import CodesFile
 from slmkit.recipe.scheme import Scheme
 
 __all__ = [
-    "Artifact", "Backend", "Chat", "Forward", "Job", "Mode", "Model", "Option", "Runner", "Spec",
-    "State", "Tensor", "TokenFacts", "WeightFile", "artifact_from_json", "one_of",
+    "Artifact",
+    "Backend",
+    "Chat",
+    "Forward",
+    "Job",
+    "Mode",
+    "Model",
+    "Option",
+    "Runner",
+    "Spec",
+    "State",
+    "Tensor",
+    "TokenFacts",
+    "WeightFile",
+    "artifact_from_json",
+    "one_of",
     "option_problems",
-]  # fmt: skip
+]
 
 
 Chat = Callable[[Sequence[Mapping[str, str]], bool], str]  # (messages, with the answer's opening)
@@ -56,7 +70,7 @@ class Job:
     context_length: int
     prefill_chunk: int
     tokens: TokenFacts
-    calibration: tuple[tuple[int, ...], ...] = ()  # texts as token ids, for backends that listen
+    calibration: tuple[tuple[int, ...], ...] = ()  # texts as token ids, for backends that calibrate
     about: Mapping[str, str] = field(default_factory=dict)  # model, recipe, license, slmkit
     target: str = ""  # the platform that the artifact is for
     debug: bool = False  # tapped intermediates become outputs, "tap.NAME"
@@ -189,7 +203,7 @@ class Backend(Protocol):
         """What one matrix takes in the runtime's memory."""
         ...
 
-    def kept_bytes(self, kind: str, states: Sequence[State]) -> int:
+    def state_bytes(self, kind: str, states: Sequence[State]) -> int:
         """What one number takes that is kept from token to token: of the KV cache ("kv"), or of a
         state of this kind, in a model with these states."""
         ...

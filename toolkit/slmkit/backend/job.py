@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from slmkit.backend.interface import Forward, Job, TokenFacts
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.checkpoint.tokenizer import FILES, Tokenizer
-from slmkit.interpreters.recorder import Model, listen
+from slmkit.interpreters.recorder import Model, summarize
 from slmkit.models import registry
 from slmkit.models.spec import Spec
 from slmkit.ops import Ops, V
@@ -47,7 +47,7 @@ def definition(spec: Spec) -> tuple[Model, Forward]:
     def forward(o: Ops[V]) -> V:
         return registry.run(o, spec)
 
-    return listen(spec), forward
+    return summarize(spec), forward
 
 
 def written_spec(spec: Spec) -> dict[str, Any]:

@@ -23,12 +23,14 @@ PLATFORMS = {
     platform.name: platform
     for platform in (
         Platform(
-            "android", "Android phones and tablets, arm64", ("ort", "hexagon", "litert", "mlc"),
+            "android",
+            "Android phones and tablets, arm64",
+            ("ort", "hexagon", "litert", "mlc"),
             3 * GB,
         ),
         Platform("ios", "iPhone and iPad, iOS 18 and later", ("coreml", "mlc"), 3 * GB),
     )
-}  # fmt: skip
+}
 
 
 def find_platform(name: str) -> Platform:

@@ -46,7 +46,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         )
     config, spec = read_facts(folder / CONFIG)
     how = architecture(spec)
-    shards = Shards(folder, how.readings, how.stacked)
+    shards = Shards(folder, how.transforms, how.stacked)
     shards.check(record(spec).weights, spec.tied)
     tokenizer = Tokenizer(folder)
     if tokenizer.size > spec.vocabulary:

@@ -24,12 +24,22 @@ from slmkit.ops import Floats
 
 HEADER_LIMIT = 100_000_000  # bytes; the same limit as the safetensors library
 STORED: dict[str, np.dtype[Any]] = {
-    "F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"),
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),  # NumPy has no bfloat16: the upper half of a float32
-    "I64": np.dtype("<i8"), "I32": np.dtype("<i4"), "I16": np.dtype("<i2"), "I8": np.dtype("i1"),
-    "U64": np.dtype("<u8"), "U32": np.dtype("<u4"), "U16": np.dtype("<u2"), "U8": np.dtype("u1"),
-    "BOOL": np.dtype("?"), "F8_E4M3": np.dtype("u1"), "F8_E5M2": np.dtype("u1"),
-}  # fmt: skip
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+    "F8_E4M3": np.dtype("u1"),
+    "F8_E5M2": np.dtype("u1"),
+}
 FLOATS = ("F32", "F16", "BF16")
 DAMAGED = "the file is damaged or was changed: download it again"
 
@@ -180,8 +190,10 @@ class SafetensorsWriter:
             dtype, shape = tensors[name]
             size = math.prod(shape) * STORED[dtype].itemsize
             header[name] = {
-                "dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]
-            }  # fmt: skip
+                "dtype": dtype,
+                "shape": list(shape),
+                "data_offsets": [offset, offset + size],
+            }
             self.entries[name] = Entry(dtype, shape, offset, offset + size)
             self.missing[name] = size
             offset += size

@@ -15,7 +15,7 @@ from slmkit.checkpoint.safetensors import FLOATS, Entry, SafetensorsFile, apart,
 from slmkit.errors import CheckpointError
 from slmkit.interpreters.recorder import Weight
 from slmkit.models.config import read_json
-from slmkit.models.weight_transforms import Readings, reading_of
+from slmkit.models.weight_transforms import WeightTransforms, transform_of
 from slmkit.ops import Floats
 
 INDEX = "model.safetensors.index.json"
@@ -30,10 +30,13 @@ class Shards:
     """Tensors by name through memory maps. Reads check that every number is finite."""
 
     def __init__(
-        self, folder: Path, readings: Readings | None = None, stacked: tuple[str, ...] = ()
+        self,
+        folder: Path,
+        transforms: WeightTransforms | None = None,
+        stacked: tuple[str, ...] = (),
     ) -> None:
         """``stacked``: endings of tensors that hold several matrices, which get a name each."""
-        self.folder, self.readings = folder, readings or {}
+        self.folder, self.transforms = folder, transforms or {}
         self.files = [SafetensorsFile(path) for path in _paths(folder)]
         for file in self.files:
             file.entries = _named_apart(file.entries, stacked)
@@ -86,7 +89,7 @@ class Shards:
     def vector(self, tensor: str) -> Floats:
         """Numbers that are no matrix, float32, as the vocabulary means them."""
         stored = self._finite(tensor, self.where[tensor].floats(tensor).reshape(-1))
-        reading = reading_of(tensor, self.readings)
+        reading = transform_of(tensor, self.transforms)
         return reading(stored) if reading else stored
 
     def rows(self, tensor: str, rows: NDArray[np.int64] | slice) -> Floats:

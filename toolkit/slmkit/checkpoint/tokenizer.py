@@ -19,9 +19,13 @@ from slmkit.models.config import LARGEST, read_json
 
 Message = Mapping[str, Any]
 FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-    "chat_template.jinja", "generation_config.json", "tokenizer.model",
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "tokenizer.model",
+)
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -70,9 +74,11 @@ class Tokenizer:
         return found
 
     def chat(
-        self, messages: Sequence[Message], add_generation_prompt: bool = True,
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
-    ) -> str:  # fmt: skip
+    ) -> str:
         """The chat template over ``messages`` ({"role", "content"}, or what else the template
         reads: tool calls) and ``tools`` (JSON schemas of functions), as text."""
         if self.template is None:

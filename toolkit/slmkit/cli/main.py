@@ -39,9 +39,10 @@ def main() -> None:
     "--out", type=FOLDER, default=Path("dist"), show_default=True, help="Folder for the bundle."
 )
 @click.option(
-    "--calibration", type=FOLDER,
+    "--calibration",
+    type=FOLDER,
     help="Text, or JSONL of messages, for ranges of activations [default: the model's, or ours].",
-)  # fmt: skip
+)
 @click.option("--force", is_flag=True, help="Replace an older bundle.")
 @cache_options
 @json_option
@@ -119,9 +120,13 @@ def trace(
     from slmkit.workflows.layerwise import trace as follow
 
     request = Request(
-        model or SAMPLE_MODEL, target, recipe, context=context,
-        artifacts=(artifact,) if artifact else (), cache=chosen_cache(cache, no_cache),
-    )  # fmt: skip
+        model or SAMPLE_MODEL,
+        target,
+        recipe,
+        context=context,
+        artifacts=(artifact,) if artifact else (),
+        cache=chosen_cache(cache, no_cache),
+    )
     with shown_progress() as progress:
         taps = follow(request, progress)
     if as_json:
@@ -159,9 +164,16 @@ def trace(
 @click.option("--mode", help="How to run it [default: as it ships].")
 @command
 def run(
-    bundle: Path, prompt: str, raw: bool, max_tokens: int, temperature: float, top_p: float,
-    seed: int, artifact: str | None, mode: str | None,
-) -> None:  # fmt: skip
+    bundle: Path,
+    prompt: str,
+    raw: bool,
+    max_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+    artifact: str | None,
+    mode: str | None,
+) -> None:
     """Answer a prompt with a bundle (or, slowly, with a checkpoint's reference)."""
     from slmkit.inference.generate import Sampler, generate, stream_text
     from slmkit.inference.load import load
@@ -190,9 +202,14 @@ def run(
 @json_option
 @command
 def evaluate(
-    path: Path, data: Path | None, limit: int | None, artifact: str | None, mode: str | None,
-    wrong: int, as_json: bool,
-) -> None:  # fmt: skip
+    path: Path,
+    data: Path | None,
+    limit: int | None,
+    artifact: str | None,
+    mode: str | None,
+    wrong: int,
+    as_json: bool,
+) -> None:
     """Exact match on held-out prompts: of a bundle, or of a checkpoint's reference."""
     from dataclasses import asdict
 
@@ -222,11 +239,13 @@ def _print_parity(
     from slmkit.cli import tables
 
     if as_json:
-        print_json({
-            **(more or {}),
-            "passed": not any(line.failures for line in lines),
-            "lines": [line.as_json() for line in lines],
-            "recorded": [line.as_json() for line in recorded],
-        })  # fmt: skip
+        print_json(
+            {
+                **(more or {}),
+                "passed": not any(line.failures for line in lines),
+                "lines": [line.as_json() for line in lines],
+                "recorded": [line.as_json() for line in recorded],
+            }
+        )
     else:
         print_tables(tables.parity_table(lines, recorded))

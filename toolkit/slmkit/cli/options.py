@@ -83,18 +83,29 @@ def build_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def request_of(
-    target: str, model: Path | None, recipe: str, context: int | None, memory_limit: float | None,
-    artifacts: str | None, soc: str | None, **more: Any,
-) -> Request:  # fmt: skip
+    target: str,
+    model: Path | None,
+    recipe: str,
+    context: int | None,
+    memory_limit: float | None,
+    artifacts: str | None,
+    soc: str | None,
+    **more: Any,
+) -> Request:
     """What ``build_options`` were given."""
     from slmkit.checkpoint.folder import SAMPLE_MODEL
     from slmkit.planning.plan import Request
 
     return Request(
-        model or SAMPLE_MODEL, target, recipe, context=context, artifacts=_names(artifacts),
+        model or SAMPLE_MODEL,
+        target,
+        recipe,
+        context=context,
+        artifacts=_names(artifacts),
         memory_limit=None if memory_limit is None else int(memory_limit * 10**9),
-        socs=_names(soc), **more,
-    )  # fmt: skip
+        socs=_names(soc),
+        **more,
+    )
 
 
 def _names(text: str | None) -> tuple[str, ...]:

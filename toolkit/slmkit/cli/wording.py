@@ -9,7 +9,7 @@ from slmkit.models.spec import Spec
 
 def feed_forward(spec: Spec) -> str:
     """The second half of a layer."""
-    kind = spec.mixture
+    kind = spec.moe
     if kind is None:
         return f", feed-forward {spec.feed_forward}" if spec.feed_forward else ""
     shared = f", and one of {kind.shared} for every token" if kind.shared else ""

@@ -33,16 +33,22 @@ class Sampler:
             return int(logits.argmax())
         scaled = (logits - logits.max()).astype(np.float64) / self.temperature
         order = np.argsort(-scaled, kind="stable")
-        chances = np.exp(scaled[order])
-        chances /= chances.sum()
-        kept = int(np.searchsorted(np.cumsum(chances), self.top_p)) + 1
-        return int(self.random.choice(order[:kept], p=chances[:kept] / chances[:kept].sum()))
+        probabilities = np.exp(scaled[order])
+        probabilities /= probabilities.sum()
+        kept = int(np.searchsorted(np.cumsum(probabilities), self.top_p)) + 1
+        return int(
+            self.random.choice(order[:kept], p=probabilities[:kept] / probabilities[:kept].sum())
+        )
 
 
 def generate(
-    runner: Runner, prompt: Sequence[int], stop: Sequence[int], limit: int, sampler: Sampler,
+    runner: Runner,
+    prompt: Sequence[int],
+    stop: Sequence[int],
+    limit: int,
+    sampler: Sampler,
     chunk: int,
-) -> Iterator[int]:  # fmt: skip
+) -> Iterator[int]:
     """Token ids after ``prompt``, until a stop id (kept back), ``limit`` or the context's end."""
     if not prompt:
         raise SlmkitError("the prompt is empty", "give some text")

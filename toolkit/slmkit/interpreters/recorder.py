@@ -13,7 +13,7 @@ from slmkit.ops import Attention, Expert, Ops, Rope, Routing, Scan
 
 
 @dataclass(frozen=True)
-class Heard:
+class RecordedValue:
     """One value of the recording: its number in the text, and its shape after T."""
 
     number: int
@@ -66,9 +66,9 @@ class Model:
     shapes: Mapping[str, tuple[int, ...]]  # matrices by name, vectors by tensor
     multiplied: frozenset[str]  # matrices of a linear
     looked_up: frozenset[str]  # tables of an embed; a tied one is both
-    attended: tuple[int, ...] = ()  # layers with a KV cache
+    attention_layers: tuple[int, ...] = ()  # layers with a KV cache
     states: tuple[State, ...] = ()  # of the other layers
-    mixtures: tuple[tuple[Expert, ...], ...] = ()  # the experts of each layer that has some
+    moe_layers: tuple[tuple[Expert, ...], ...] = ()  # the experts of each layer that has some
 
     @property
     def parameters(self) -> int:
@@ -82,7 +82,7 @@ class Model:
 
 
 @dataclass
-class Recorder(Ops[Heard]):
+class Recorder(Ops[RecordedValue]):
     """Writes down each op; computes nothing. ``taps`` are kept as lines too."""
 
     lines: list[str] = field(default_factory=list)
@@ -90,88 +90,94 @@ class Recorder(Ops[Heard]):
     weights: dict[str, Weight] = field(default_factory=dict)
     multiplied: set[str] = field(default_factory=set)  # matrices that a linear reads
     looked_up: set[str] = field(default_factory=set)  # tables that an embed reads
-    attended: list[int] = field(default_factory=list)  # layers with a KV cache
+    attention_layers: list[int] = field(default_factory=list)  # layers with a KV cache
     states: list[State] = field(default_factory=list)
-    mixtures: list[tuple[Expert, ...]] = field(default_factory=list)
+    moe_layers: list[tuple[Expert, ...]] = field(default_factory=list)
     cached: int = 0  # numbers per token that the KV cache of all layers holds
     widest: int = 0  # most numbers per token that one op reads and writes
 
-    def embed(self, name: str, rows: int, width: int) -> Heard:
+    def embed(self, name: str, rows: int, width: int) -> RecordedValue:
         self._weight(Weight(name, "table", (rows, width)))
         self.looked_up.add(name)
         return self._say("embed", (), (width,), name)
 
-    def linear(self, x: Heard, name: str, width: int, bias: bool = False) -> Heard:
+    def linear(self, x: RecordedValue, name: str, width: int, bias: bool = False) -> RecordedValue:
         self._weight(Weight(name, "linear", (width, x.shape[-1])))
         self.multiplied.add(name)
         if bias:
             self._weight(Weight(name, "bias", (width,)))
         return self._say("linear", (x,), (width,), name + (" +bias" if bias else ""))
 
-    def rms_norm(self, x: Heard, name: str, eps: float) -> Heard:
+    def rms_norm(self, x: RecordedValue, name: str, eps: float) -> RecordedValue:
         self._weight(Weight(name, "norm", (x.shape[-1],)))
         return self._say("rms_norm", (x,), x.shape, f"{name} eps={eps:g}")
 
-    def split(self, x: Heard, widths: Sequence[int]) -> tuple[Heard, ...]:
+    def split(self, x: RecordedValue, widths: Sequence[int]) -> tuple[RecordedValue, ...]:
         return tuple(
             self._say("split", (x,), (width,), f"part={number} of {len(widths)}")
             for number, width in enumerate(widths)
         )
 
-    def split_heads(self, x: Heard, heads: int) -> Heard:
+    def split_heads(self, x: RecordedValue, heads: int) -> RecordedValue:
         return self._say("split_heads", (x,), (heads, x.shape[-1] // heads))
 
-    def rope(self, x: Heard, rope: Rope) -> Heard:
+    def rope(self, x: RecordedValue, rope: Rope) -> RecordedValue:
         return self._say("rope", (x,), x.shape, _rope_text(rope))
 
-    def attend(self, q: Heard, k: Heard, v: Heard, layer: int, kind: Attention) -> Heard:
-        self.attended.append(layer)
+    def attend(
+        self, q: RecordedValue, k: RecordedValue, v: RecordedValue, layer: int, kind: Attention
+    ) -> RecordedValue:
+        self.attention_layers.append(layer)
         self.cached += _size(k) + _size(v)
         shape = (q.shape[0] * q.shape[1],)
         return self._say("attend", (q, k, v), shape, f"layer={layer} {_attention_text(kind)}")
 
-    def add(self, x: Heard, y: Heard) -> Heard:
+    def add(self, x: RecordedValue, y: RecordedValue) -> RecordedValue:
         return self._say("add", (x, y), x.shape)
 
-    def mul(self, x: Heard, y: Heard) -> Heard:
+    def mul(self, x: RecordedValue, y: RecordedValue) -> RecordedValue:
         return self._say("mul", (x, y), x.shape)
 
-    def scale(self, x: Heard, by: float) -> Heard:
+    def scale(self, x: RecordedValue, by: float) -> RecordedValue:
         return self._say("scale", (x,), x.shape, f"by={by:.6g}")
 
-    def sigmoid(self, x: Heard) -> Heard:
+    def sigmoid(self, x: RecordedValue) -> RecordedValue:
         return self._say("sigmoid", (x,), x.shape)
 
-    def tanh(self, x: Heard) -> Heard:
+    def tanh(self, x: RecordedValue) -> RecordedValue:
         return self._say("tanh", (x,), x.shape)
 
-    def gelu_tanh(self, x: Heard) -> Heard:
+    def gelu_tanh(self, x: RecordedValue) -> RecordedValue:
         return self._say("gelu_tanh", (x,), x.shape)
 
-    def silu(self, x: Heard) -> Heard:
+    def silu(self, x: RecordedValue) -> RecordedValue:
         return self._say("silu", (x,), x.shape)
 
-    def route(self, scores: Heard, routing: Routing) -> Heard:
+    def route(self, scores: RecordedValue, routing: Routing) -> RecordedValue:
         kind = "normalized" if routing.normalized else "as they are"
         return self._say("route", (scores,), scores.shape, f"chosen={routing.chosen} {kind}")
 
-    def weigh(self, x: Heard, weights: Heard, number: int) -> Heard:
-        return self._say("weigh", (x, weights), x.shape, f"column={number}")
+    def scale_by_column(
+        self, x: RecordedValue, weights: RecordedValue, number: int
+    ) -> RecordedValue:
+        return self._say("scale_by_column", (x, weights), x.shape, f"column={number}")
 
     def experts(
-        self, x: Heard, scores: Heard, routing: Routing, experts: Sequence[Expert]
-    ) -> Heard:
-        self.mixtures.append(tuple(experts))
+        self, x: RecordedValue, scores: RecordedValue, routing: Routing, experts: Sequence[Expert]
+    ) -> RecordedValue:
+        self.moe_layers.append(tuple(experts))
         return super().experts(x, scores, routing, experts)
 
-    def shift(self, x: Heard, name: str) -> Heard:
+    def add_bias(self, x: RecordedValue, name: str) -> RecordedValue:
         self._weight(Weight(name, "plain", x.shape))
-        return self._say("shift", (x,), x.shape, name)
+        return self._say("add_bias", (x,), x.shape, name)
 
-    def softplus(self, x: Heard) -> Heard:
+    def softplus(self, x: RecordedValue) -> RecordedValue:
         return self._say("softplus", (x,), x.shape)
 
-    def conv(self, x: Heard, name: str, kernel: int, layer: int, bias: bool) -> Heard:
+    def conv(
+        self, x: RecordedValue, name: str, kernel: int, layer: int, bias: bool
+    ) -> RecordedValue:
         channels = x.shape[-1]
         self._weight(Weight(name, "conv", (channels * kernel,), (channels, 1, kernel)))
         if bias:
@@ -180,7 +186,15 @@ class Recorder(Ops[Heard]):
         note = f"{name} kernel={kernel} layer={layer}{' +bias' if bias else ''}"
         return self._say("conv", (x,), x.shape, note)
 
-    def scan(self, x: Heard, step: Heard, b: Heard, c: Heard, layer: int, kind: Scan) -> Heard:
+    def scan(
+        self,
+        x: RecordedValue,
+        step: RecordedValue,
+        b: RecordedValue,
+        c: RecordedValue,
+        layer: int,
+        kind: Scan,
+    ) -> RecordedValue:
         stored = (kind.heads, kind.state) if kind.by_number else (kind.heads,)
         self._weight(Weight(f"{kind.at}.A_log", "plain", (math.prod(stored),), stored))
         self._weight(Weight(f"{kind.at}.D", "plain", (kind.heads,)))
@@ -188,7 +202,7 @@ class Recorder(Ops[Heard]):
         self.states.append(State(layer, "scan", size))
         return self._say("scan", (x, step, b, c), x.shape, f"{kind.at} layer={layer} state={size}")
 
-    def tap(self, x: Heard, name: str) -> Heard:
+    def tap(self, x: RecordedValue, name: str) -> RecordedValue:
         self.lines.append(f"tap {x} {name}")
         return x
 
@@ -197,15 +211,15 @@ class Recorder(Ops[Heard]):
         self.weights.setdefault(weight.tensor, weight)
 
     def _say(
-        self, op: str, inputs: tuple[Heard, ...], shape: tuple[int, ...], note: str = ""
-    ) -> Heard:
+        self, op: str, inputs: tuple[RecordedValue, ...], shape: tuple[int, ...], note: str = ""
+    ) -> RecordedValue:
         self.inventory[op] += 1
-        heard = Heard(sum(self.inventory.values()), shape)
-        self.widest = max(self.widest, sum(_size(each) for each in (*inputs, heard)))
+        recorded = RecordedValue(sum(self.inventory.values()), shape)
+        self.widest = max(self.widest, sum(_size(each) for each in (*inputs, recorded)))
         width = ", ".join(map(str, ("T", *shape)))
         said = " ".join([op, *map(str, inputs), note]).rstrip()
-        self.lines.append(f"{heard} = {said} -> ({width})")
-        return heard
+        self.lines.append(f"{recorded} = {said} -> ({width})")
+        return recorded
 
 
 def record(spec: Spec) -> Recorder:
@@ -215,24 +229,28 @@ def record(spec: Spec) -> Recorder:
     return recorder
 
 
-def listen(spec: Spec) -> Model:
+def summarize(spec: Spec) -> Model:
     """What the architecture of ``spec`` says, as a backend wants to know it."""
-    heard = record(spec)
+    recorded = record(spec)
     shapes = {
         weight.name if len(weight.shape) == 2 else weight.tensor: weight.shape
-        for weight in heard.weights.values()
+        for weight in recorded.weights.values()
     }
-    names = frozenset(heard.multiplied), frozenset(heard.looked_up)
+    names = frozenset(recorded.multiplied), frozenset(recorded.looked_up)
     return Model(
-        spec, dict(heard.inventory), shapes, *names,
-        attended=tuple(heard.attended), states=tuple(heard.states),
-        mixtures=tuple(heard.mixtures),
-    )  # fmt: skip
+        spec,
+        dict(recorded.inventory),
+        shapes,
+        *names,
+        attention_layers=tuple(recorded.attention_layers),
+        states=tuple(recorded.states),
+        moe_layers=tuple(recorded.moe_layers),
+    )
 
 
-def _size(heard: Heard) -> int:
+def _size(recorded: RecordedValue) -> int:
     size = 1
-    for length in heard.shape:
+    for length in recorded.shape:
         size *= length
     return size
 

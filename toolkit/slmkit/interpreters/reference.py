@@ -124,16 +124,16 @@ class Reference(Ops[Floats]):
         return x * np.float32(by)
 
     def route(self, scores: Floats, routing: Routing) -> Floats:
-        chances = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        chances /= chances.sum(axis=-1, keepdims=True)
-        best = np.argsort(-chances, axis=-1, kind="stable")[:, : routing.chosen]
-        weights: Floats = np.zeros_like(chances)
-        np.put_along_axis(weights, best, np.take_along_axis(chances, best, axis=-1), axis=-1)
+        probabilities = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        probabilities /= probabilities.sum(axis=-1, keepdims=True)
+        best = np.argsort(-probabilities, axis=-1, kind="stable")[:, : routing.chosen]
+        weights: Floats = np.zeros_like(probabilities)
+        np.put_along_axis(weights, best, np.take_along_axis(probabilities, best, axis=-1), axis=-1)
         if routing.normalized:
             weights /= weights.sum(axis=-1, keepdims=True)
         return weights
 
-    def weigh(self, x: Floats, weights: Floats, number: int) -> Floats:
+    def scale_by_column(self, x: Floats, weights: Floats, number: int) -> Floats:
         return x * weights[:, number : number + 1]
 
     def experts(
@@ -145,10 +145,10 @@ class Reference(Ops[Floats]):
             tokens = np.flatnonzero(weights[:, number])
             if len(tokens):
                 given = self.expert(x[tokens], each)
-                total[tokens] += self.weigh(given, weights[tokens], number)
+                total[tokens] += self.scale_by_column(given, weights[tokens], number)
         return total
 
-    def shift(self, x: Floats, name: str) -> Floats:
+    def add_bias(self, x: Floats, name: str) -> Floats:
         return x + self.weights.vector(name)
 
     def softplus(self, x: Floats) -> Floats:
@@ -184,8 +184,8 @@ class Reference(Ops[Floats]):
 
     def sigmoid(self, x: Floats) -> Floats:
         with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, 0
-            chances: Floats = np.float32(1) / (np.float32(1) + np.exp(-x))
-            return chances
+            probabilities: Floats = np.float32(1) / (np.float32(1) + np.exp(-x))
+            return probabilities
 
     def tanh(self, x: Floats) -> Floats:
         bent: Floats = np.tanh(x)
@@ -274,9 +274,12 @@ def visible(tokens: int, total: int, window: int | None) -> NDArray[np.bool_]:
 
 
 def logits(
-    weights: Weights, spec: Spec, sequences: Sequence[Ids], caches: Sequence[Cache] | None = None,
+    weights: Weights,
+    spec: Spec,
+    sequences: Sequence[Ids],
+    caches: Sequence[Cache] | None = None,
     kind: type[Reference] = Reference,
-) -> list[Floats]:  # fmt: skip
+) -> list[Floats]:
     """Logits of each sequence, (T, V); with ``caches``, as a continuation, which extends them."""
     caches = [Cache() for _ in sequences] if caches is None else caches
     reference = kind(weights, sequences, caches)

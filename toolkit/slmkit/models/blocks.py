@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from slmkit.models.spec import Mixture, Spec
+from slmkit.models.spec import MoE, Spec
 from slmkit.ops import Expert, Ops, Projection, V
 
 EMBEDDING = "model.embed_tokens"
@@ -74,8 +74,8 @@ def attention(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
 
 def feed_forward(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
     """The second half of a layer: one gated mlp, or experts. (T, D) -> (T, D)"""
-    if spec.mixture and spec.mixture.layers[layer]:
-        return mixture(o, spec, spec.mixture, x, layer)
+    if spec.moe and spec.moe.layers[layer]:
+        return moe(o, spec, spec.moe, x, layer)
     return gated_mlp(o, spec, x, f"model.layers.{layer}.{spec.names.mlp}", spec.feed_forward)
 
 
@@ -87,7 +87,7 @@ def gated_mlp(o: Ops[V], spec: Spec, x: V, at: str, width: int) -> V:
     return o.tap(down, at)
 
 
-def mixture(o: Ops[V], spec: Spec, kind: Mixture, x: V, layer: int) -> V:
+def moe(o: Ops[V], spec: Spec, kind: MoE, x: V, layer: int) -> V:
     """A router, the experts that it chooses, and one that every token goes through, if any."""
     at = f"model.layers.{layer}.{'block_sparse_moe' if kind.stacked else 'mlp'}"
     router = f"{at}.{'router.layer' if kind.stacked else 'gate'}"
@@ -96,14 +96,14 @@ def mixture(o: Ops[V], spec: Spec, kind: Mixture, x: V, layer: int) -> V:
     if kind.shared and kind.shared_weighed:
         each = gated_mlp(o, spec, x, f"{at}.shared_expert", kind.shared)
         gate = o.sigmoid(o.linear(x, f"{at}.shared_expert_gate", 1))
-        total = o.add(total, o.weigh(each, gate, 0))
+        total = o.add(total, o.scale_by_column(each, gate, 0))
     elif kind.shared:
         beside = f"model.layers.{layer}.{spec.names.mlp}"
         total = o.add(total, gated_mlp(o, spec, x, beside, kind.shared))
     return o.tap(total, at)
 
 
-def _expert(spec: Spec, kind: Mixture, at: str, number: int) -> Expert:
+def _expert(spec: Spec, kind: MoE, at: str, number: int) -> Expert:
     if kind.stacked:
         gate_up: tuple[str, ...] = (f"{at}.input_linear.{number}",)
         down = f"{at}.output_linear.{number}"

@@ -15,11 +15,11 @@ from slmkit.models.transformer_config import (
     no_window,
     read_head_width,
     read_transformer,
-)  # fmt: skip
+)
 from slmkit.models.weight_transforms import plus_one
 from slmkit.ops import Ops, Rope, V
 
-READINGS = {"norm.weight": plus_one}  # transformers' GemmaRMSNorm: x * (1 + weight)
+TRANSFORMS = {"norm.weight": plus_one}  # transformers' GemmaRMSNorm: x * (1 + weight)
 GLOBAL_EVERY = 6  # Gemma 3: five local layers, then one that sees everything
 
 
@@ -68,13 +68,15 @@ def read_gemma3(config: Config) -> Spec:
 def _read(config: Config, windows: Windows = no_window, **more: Any) -> Spec:
     bias = config.boolean("attention_bias", False)
     return read_transformer(
-        config, windows,
+        config,
+        windows,
         activation=_activation(config),
         tied=config.boolean("tie_word_embeddings", True),
-        qkv_bias=bias, output_bias=bias,
+        qkv_bias=bias,
+        output_bias=bias,
         embedding_scale=config.integer("hidden_size") ** 0.5,
         **more,
-    )  # fmt: skip
+    )
 
 
 def _activation(config: Config) -> str:

@@ -6,17 +6,19 @@ from slmkit.errors import CheckpointError
 from slmkit.models import blocks, mamba
 from slmkit.models.config import Config
 from slmkit.models.granite import multipliers
-from slmkit.models.moe import read_mixture
+from slmkit.models.moe import read_moe
 from slmkit.models.rope import read_rope
-from slmkit.models.spec import Mixture, Names, Spec, StateSpace
+from slmkit.models.spec import MoE, Names, Spec, StateSpace
 from slmkit.models.transformer_config import COMPARE, layer_kinds, read_head_width, read_transformer
 from slmkit.ops import Ops, Rope, V
 
 NAMES = Names(mlp="shared_mlp", gate_up=("input_linear",), down="output_linear")
 KINDS = {  # as it is written before transformers 5 and since
-    "attention": "attention", "full_attention": "attention",
-    "mamba": "scan", "linear_attention": "scan",
-}  # fmt: skip
+    "attention": "attention",
+    "full_attention": "attention",
+    "mamba": "scan",
+    "linear_attention": "scan",
+}
 
 
 def forward(o: Ops[V], spec: Spec) -> V:
@@ -34,7 +36,7 @@ def read_granite_hybrid(config: Config) -> Spec:
         config,
         feed_forward=config.integer("shared_intermediate_size"),
         kinds=kinds,
-        mixture=_mixture(config),
+        moe=_moe(config),
         names=NAMES,
         output_bias=bias,
         qkv_bias=bias,
@@ -44,12 +46,12 @@ def read_granite_hybrid(config: Config) -> Spec:
     )
 
 
-def _mixture(config: Config) -> Mixture | None:
+def _moe(config: Config) -> MoE | None:
     """Experts in every layer, or in none; weights of the chosen add up to 1."""
     if not config.count("num_local_experts", least=0):
         return None
     width, shared = (config.integer(f"{of}intermediate_size") for of in ("", "shared_"))
-    return read_mixture(
+    return read_moe(
         config, "num_local_experts", width, True, shared=shared, stacked=True, shared_weighed=False
     )
 
@@ -77,10 +79,14 @@ def _state(config: Config) -> StateSpace:
             COMPARE,
         )
     return StateSpace(
-        inner=inner, heads=heads, state=config.integer("mamba_d_state"),
-        kernel=config.integer("mamba_d_conv", least=2), rank=0,
-        conv_bias=config.boolean("mamba_conv_bias"), bias=config.boolean("mamba_proj_bias"),
-    )  # fmt: skip
+        inner=inner,
+        heads=heads,
+        state=config.integer("mamba_d_state"),
+        kernel=config.integer("mamba_d_conv", least=2),
+        rank=0,
+        conv_bias=config.boolean("mamba_conv_bias"),
+        bias=config.boolean("mamba_proj_bias"),
+    )
 
 
 def _mixed(o: Ops[V], spec: Spec, x: V, layer: int) -> V:

@@ -9,10 +9,16 @@ from slmkit.models.transformer_config import layer_kinds, read_transformer
 from slmkit.ops import Ops, V
 
 NAMES = Names(
-    first_norm="operator_norm", second_norm="ffn_norm", last_norm="model.embedding_norm",
-    q_norm="q_layernorm", k_norm="k_layernorm", attention_output="out_proj",
-    mlp="feed_forward", gate_up=("w1", "w3"), down="w2",
-)  # fmt: skip
+    first_norm="operator_norm",
+    second_norm="ffn_norm",
+    last_norm="model.embedding_norm",
+    q_norm="q_layernorm",
+    k_norm="k_layernorm",
+    attention_output="out_proj",
+    mlp="feed_forward",
+    gate_up=("w1", "w3"),
+    down="w2",
+)
 KINDS = {"full_attention": "attention", "conv": "conv"}
 
 

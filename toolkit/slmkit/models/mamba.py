@@ -8,7 +8,7 @@ from slmkit.models.weight_transforms import minus_exp
 from slmkit.ops import Ops, Rope, Scan, V
 
 EMBEDDING, NORM = "backbone.embeddings", "backbone.norm_f"
-READINGS = {".A_log": minus_exp}
+TRANSFORMS = {".A_log": minus_exp}
 # A step without limits, as it is written before transformers 5 and since.
 UNLIMITED = (None, [0.0, float("inf")], [0.0, {"__float__": "Infinity"}])
 BOUNDLESS = 1 << 20  # no positions: any sequence may go on; the authors trained on 2048 tokens
@@ -32,10 +32,14 @@ def read_mamba(config: Config) -> Spec:
     """MambaForCausalLM: each channel has a step and a decay per number of state."""
     inner = config.integer("intermediate_size")
     state = StateSpace(
-        inner=inner, heads=inner, state=config.integer("state_size"),
-        kernel=config.integer("conv_kernel", least=2), rank=config.integer("time_step_rank"),
-        conv_bias=config.boolean("use_conv_bias"), bias=config.boolean("use_bias"),
-    )  # fmt: skip
+        inner=inner,
+        heads=inner,
+        state=config.integer("state_size"),
+        kernel=config.integer("conv_kernel", least=2),
+        rank=config.integer("time_step_rank"),
+        conv_bias=config.boolean("use_conv_bias"),
+        bias=config.boolean("use_bias"),
+    )
     return _spec(config, state)
 
 
@@ -45,10 +49,14 @@ def read_mamba2(config: Config) -> Spec:
     expect_any_step(config)
     heads = config.integer("num_heads")
     state = StateSpace(
-        inner=heads * config.integer("head_dim"), heads=heads, state=config.integer("state_size"),
-        kernel=config.integer("conv_kernel", least=2), rank=0,
-        conv_bias=config.boolean("use_conv_bias"), bias=config.boolean("use_bias"),
-    )  # fmt: skip
+        inner=heads * config.integer("head_dim"),
+        heads=heads,
+        state=config.integer("state_size"),
+        kernel=config.integer("conv_kernel", least=2),
+        rank=0,
+        conv_bias=config.boolean("use_conv_bias"),
+        bias=config.boolean("use_bias"),
+    )
     return _spec(config, state)
 
 
@@ -71,14 +79,25 @@ def _spec(config: Config, state: StateSpace) -> Spec:
     config.expect("hidden_act", "silu", default="silu")
     return Spec(
         model_type=config.string("model_type"),
-        layers=config.count("num_hidden_layers"), width=config.integer("hidden_size"),
-        heads=0, kv_heads=0, head_width=0, feed_forward=0,
-        vocabulary=config.integer("vocab_size"), eps=config.number("layer_norm_epsilon"),
-        rope=Rope(()), tied=config.boolean("tie_word_embeddings"),
-        qkv_bias=False, output_bias=False, mlp_bias=False, qk_norm=False, windows=(),
+        layers=config.count("num_hidden_layers"),
+        width=config.integer("hidden_size"),
+        heads=0,
+        kv_heads=0,
+        head_width=0,
+        feed_forward=0,
+        vocabulary=config.integer("vocab_size"),
+        eps=config.number("layer_norm_epsilon"),
+        rope=Rope(()),
+        tied=config.boolean("tie_word_embeddings"),
+        qkv_bias=False,
+        output_bias=False,
+        mlp_bias=False,
+        qk_norm=False,
+        windows=(),
         kinds=("scan",) * config.count("num_hidden_layers"),
-        trained_context=BOUNDLESS, state=state,
-    )  # fmt: skip
+        trained_context=BOUNDLESS,
+        state=state,
+    )
 
 
 def _first(o: Ops[V], spec: Spec, kind: StateSpace, x: V, at: str, layer: int) -> V:
@@ -100,6 +119,6 @@ def _second(o: Ops[V], spec: Spec, kind: StateSpace, x: V, at: str, layer: int) 
     gate, mixed, step = o.split(o.linear(x, f"{at}.in_proj", sum(widths), kind.bias), widths)
     mixed = o.silu(o.conv(mixed, f"{at}.conv1d", kind.kernel, layer, kind.conv_bias))
     x, b, c = o.split(mixed, (inner, size, size))
-    step = o.softplus(o.shift(step, f"{at}.dt_bias"))
+    step = o.softplus(o.add_bias(step, f"{at}.dt_bias"))
     given = o.scan(x, step, b, c, layer, Scan(at, kind.heads, size, by_number=False))
     return o.rms_norm(o.mul(given, o.silu(gate)), f"{at}.norm", spec.eps)

@@ -6,7 +6,7 @@ from slmkit.errors import CheckpointError
 from slmkit.models.config import Config
 from slmkit.models.granite import multipliers
 from slmkit.models.llama import read_qwen2, read_qwen3
-from slmkit.models.spec import Mixture, Spec
+from slmkit.models.spec import MoE, Spec
 from slmkit.models.transformer_config import COMPARE, read_transformer
 from slmkit.ops import Routing
 
@@ -20,32 +20,30 @@ def read_olmoe(config: Config) -> Spec:
     return read_transformer(
         config,
         whole_norm=True,
-        mixture=read_mixture(config, "num_experts", width, _normalized(config)),
+        moe=read_moe(config, "num_experts", width, _normalized(config)),
     )
 
 
 def read_qwen2_moe(config: Config) -> Spec:
     """Qwen2MoeForCausalLM: an expert beside the chosen ones takes every token."""
     shared = config.integer("shared_expert_intermediate_size")
-    return read_qwen2(config, mixture=_qwen(config, shared))
+    return read_qwen2(config, moe=_qwen(config, shared))
 
 
 def read_qwen3_moe(config: Config) -> Spec:
     """Qwen3MoeForCausalLM."""
-    return read_qwen3(config, mixture=_qwen(config, 0))
+    return read_qwen3(config, moe=_qwen(config, 0))
 
 
 def read_granitemoe(config: Config) -> Spec:
     """GraniteMoeForCausalLM: weights of the chosen add up to 1; all experts lie in one tensor."""
     width = config.integer("intermediate_size")
-    mixture = read_mixture(config, "num_local_experts", width, True, stacked=True)
+    moe = read_moe(config, "num_local_experts", width, True, stacked=True)
     bias = config.boolean("attention_bias", False)
-    return read_transformer(
-        config, qkv_bias=bias, output_bias=bias, mixture=mixture, **multipliers(config)
-    )
+    return read_transformer(config, qkv_bias=bias, output_bias=bias, moe=moe, **multipliers(config))
 
 
-def _qwen(config: Config, shared: int) -> Mixture:
+def _qwen(config: Config, shared: int) -> MoE:
     """Every ``decoder_sparse_step``-th layer has experts, but for ``mlp_only_layers``."""
     step = config.integer("decoder_sparse_step", 1)
     dense = config.integers("mlp_only_layers") if config.has("mlp_only_layers") else []
@@ -53,17 +51,22 @@ def _qwen(config: Config, shared: int) -> Mixture:
     sparse = tuple((layer + 1) % step == 0 and layer not in dense for layer in layers)
     width = config.integer("moe_intermediate_size")
     key = "num_experts" if config.has("num_experts") else "num_local_experts"  # transformers 5
-    return read_mixture(config, key, width, _normalized(config), sparse, shared)
+    return read_moe(config, key, width, _normalized(config), sparse, shared)
 
 
 def _normalized(config: Config) -> bool:
     return config.boolean("norm_topk_prob", False)
 
 
-def read_mixture(
-    config: Config, key: str, width: int, normalized: bool, layers: tuple[bool, ...] = (),
-    shared: int = 0, **more: bool,
-) -> Mixture:  # fmt: skip
+def read_moe(
+    config: Config,
+    key: str,
+    width: int,
+    normalized: bool,
+    layers: tuple[bool, ...] = (),
+    shared: int = 0,
+    **more: bool,
+) -> MoE:
     """As many experts as ``key`` says, in every layer or in these; ``more``: other facts."""
     config.expect("hidden_act", "silu", default="silu")  # an expert's activation
     experts, chosen = config.count(key), config.count("num_experts_per_tok")
@@ -72,4 +75,4 @@ def read_mixture(
             f"{config.where}: num_experts_per_tok {chosen} is more than {key} {experts}", COMPARE
         )
     every = (True,) * config.count("num_hidden_layers")
-    return Mixture(experts, Routing(chosen, normalized), width, layers or every, shared, **more)
+    return MoE(experts, Routing(chosen, normalized), width, layers or every, shared, **more)

@@ -10,7 +10,7 @@ from slmkit.errors import CheckpointError
 from slmkit.models import gemma, granite, granite_hybrid, lfm2, llama, mamba, moe, phi3
 from slmkit.models.config import Config
 from slmkit.models.spec import Spec
-from slmkit.models.weight_transforms import Readings
+from slmkit.models.weight_transforms import WeightTransforms
 from slmkit.ops import Ops, V
 
 
@@ -29,23 +29,23 @@ class Architecture:
 
     read: Callable[[Config], Spec]
     forward: Forward
-    readings: Readings = field(default_factory=dict)
+    transforms: WeightTransforms = field(default_factory=dict)
     stacked: tuple[str, ...] = ()
 
 
 MODELS = {
-    "gemma": Architecture(gemma.read_gemma, llama.forward, gemma.READINGS),
-    "gemma2": Architecture(gemma.read_gemma2, gemma.forward, gemma.READINGS),
-    "gemma3_text": Architecture(gemma.read_gemma3, gemma.forward, gemma.READINGS),
+    "gemma": Architecture(gemma.read_gemma, llama.forward, gemma.TRANSFORMS),
+    "gemma2": Architecture(gemma.read_gemma2, gemma.forward, gemma.TRANSFORMS),
+    "gemma3_text": Architecture(gemma.read_gemma3, gemma.forward, gemma.TRANSFORMS),
     "granite": Architecture(granite.read_granite, llama.forward),
     "granitemoe": Architecture(moe.read_granitemoe, llama.forward, stacked=moe.STACKED),
     "granitemoehybrid": Architecture(
-        granite_hybrid.read_granite_hybrid, granite_hybrid.forward, mamba.READINGS, moe.STACKED
+        granite_hybrid.read_granite_hybrid, granite_hybrid.forward, mamba.TRANSFORMS, moe.STACKED
     ),
     "lfm2": Architecture(lfm2.read_lfm2, lfm2.forward),
     "llama": Architecture(llama.read_llama, llama.forward),
-    "mamba": Architecture(mamba.read_mamba, mamba.forward, mamba.READINGS),
-    "mamba2": Architecture(mamba.read_mamba2, mamba.forward, mamba.READINGS),
+    "mamba": Architecture(mamba.read_mamba, mamba.forward, mamba.TRANSFORMS),
+    "mamba2": Architecture(mamba.read_mamba2, mamba.forward, mamba.TRANSFORMS),
     "mistral": Architecture(llama.read_mistral, llama.forward),
     "olmoe": Architecture(moe.read_olmoe, llama.forward),
     "phi3": Architecture(phi3.read_phi3, llama.forward),

@@ -28,7 +28,7 @@ class Names:
 
 
 @dataclass(frozen=True)
-class Mixture:
+class MoE:
     """The experts of a layer's feed-forward."""
 
     experts: int  # E
@@ -88,7 +88,7 @@ class Spec:
     local_rope: Rope | None = None  # of layers with a window; None: as the others
     long_rope: LongRope | None = None  # in place of ``rope`` for long contexts
     whole_norm: bool = False  # RMS norm over all of q and all of k, before heads are split
-    mixture: Mixture | None = None  # experts in place of the feed-forward
+    moe: MoE | None = None  # experts in place of the feed-forward
     state: StateSpace | None = None  # of the layers that scan
     convolution: ShortConvolution | None = None  # of the layers that convolve
     attention_scale: float | None = None  # None: 1 / sqrt(d)

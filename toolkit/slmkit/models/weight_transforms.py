@@ -8,8 +8,8 @@ import numpy as np
 
 from slmkit.ops import Floats
 
-Reading = Callable[[Floats], Floats]
-Readings = Mapping[str, Reading]  # by the ending of a tensor's name
+WeightTransform = Callable[[Floats], Floats]
+WeightTransforms = Mapping[str, WeightTransform]  # by the ending of a tensor's name
 
 
 def plus_one(stored: Floats) -> Floats:
@@ -22,9 +22,9 @@ def minus_exp(stored: Floats) -> Floats:
     return -np.exp(stored)
 
 
-def reading_of(tensor: str, readings: Readings) -> Reading | None:
+def transform_of(tensor: str, transforms: WeightTransforms) -> WeightTransform | None:
     """How this tensor is read; None: as it is stored."""
-    for ending, reading in readings.items():
+    for ending, reading in transforms.items():
         if tensor.endswith(ending):
             return reading
     return None

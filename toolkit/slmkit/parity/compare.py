@@ -77,12 +77,17 @@ class Proof:
                 known[mode.name] = replace(wanted, outputs=got)
                 lines += [
                     metrics.judge(
-                        artifact.name, mode, against, run.runtime, got,
-                        known[against].first(len(wanted.sequences)), self.bounds,
+                        artifact.name,
+                        mode,
+                        against,
+                        run.runtime,
+                        got,
+                        known[against].first(len(wanted.sequences)),
+                        self.bounds,
                     )
                     for against in mode.bounds
                     if against in known
-                ]  # fmt: skip
+                ]
         return lines
 
     def _run_golden(self, artifact: Artifact, mode: Mode, golden: Golden) -> Run:
@@ -90,30 +95,44 @@ class Proof:
         return self._run(artifact, mode, sequences, lengths, [0] * len(sequences))
 
     def _run(
-        self, artifact: Artifact, mode: Mode, sequences: Sequence[Ids], lengths: Sequence[int],
+        self,
+        artifact: Artifact,
+        mode: Mode,
+        sequences: Sequence[Ids],
+        lengths: Sequence[int],
         decode: Sequence[int],
-    ) -> Run:  # fmt: skip
+    ) -> Run:
         out = Path(tempfile.mkdtemp(prefix="logits-", dir=self.scratch))
         payload = {
-            "artifact": asdict(artifact), "folder": str(self.folder / artifact.name),
-            "mode": mode.name, "out": str(out), "sequences": [ids.tolist() for ids in sequences],
-            "prompt_lengths": list(lengths), "decode": list(decode),
-        }  # fmt: skip
+            "artifact": asdict(artifact),
+            "folder": str(self.folder / artifact.name),
+            "mode": mode.name,
+            "out": str(out),
+            "sequences": [ids.tolist() for ids in sequences],
+            "prompt_lengths": list(lengths),
+            "decode": list(decode),
+        }
         self.progress.stage(
             f"run {artifact.name}, {mode.name}", sum(map(len, sequences)) + sum(decode)
         )
         result = subprocess_worker.call(
-            "run", payload, lambda done, _: self.progress.advance(done),
+            "run",
+            payload,
+            lambda done, _: self.progress.advance(done),
             f"runs the artifact {artifact.name}",
-        )  # fmt: skip
+        )
         logits = [np.load(out / f"{at}.npy", mmap_mode="r") for at in range(len(sequences))]
         return Run([np.asarray(ids) for ids in result["sequences"]], logits, result["runtime"])
 
 
 def answers(
-    weights: reference.Weights, spec: Spec, prompts: Sequence[Prompt], sequences: Sequence[Ids],
-    artifacts: Iterable[Artifact], progress: Progress,
-) -> Answers:  # fmt: skip
+    weights: reference.Weights,
+    spec: Spec,
+    prompts: Sequence[Prompt],
+    sequences: Sequence[Ids],
+    artifacts: Iterable[Artifact],
+    progress: Progress,
+) -> Answers:
     """The reference on the codes over whole sequences, every column of the vocabulary; and the one
     of rounded activations, if a mode of the artifacts is compared with it."""
     names = tuple(prompt.name for prompt in prompts)
@@ -145,9 +164,13 @@ def price(artifact: str, floats: Outputs, golden: Golden, bounds: Bounds) -> met
 
 
 def _reference(
-    weights: reference.Weights, spec: Spec, sequences: Sequence[Ids], label: str,
-    progress: Progress, kind: type[reference.Reference] = reference.Reference,
-) -> list[Floats]:  # fmt: skip
+    weights: reference.Weights,
+    spec: Spec,
+    sequences: Sequence[Ids],
+    label: str,
+    progress: Progress,
+    kind: type[reference.Reference] = reference.Reference,
+) -> list[Floats]:
     progress.stage(label, spec.layers)
     return reference.logits(_Counted(weights, progress, spec.layers), spec, sequences, kind=kind)
 

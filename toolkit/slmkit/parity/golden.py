@@ -87,9 +87,11 @@ class Golden:
             return self
         sequences = self.sequences[:prompts]
         return Golden(
-            self.names[:prompts], sequences, self.prompt_lengths[:prompts],
+            self.names[:prompts],
+            sequences,
+            self.prompt_lengths[:prompts],
             self.outputs.first(sum(map(len, sequences))),
-        )  # fmt: skip
+        )
 
     def reduced(self) -> Golden:
         """With the columns that a bundle keeps: the best few of each position, others at random."""

@@ -60,10 +60,14 @@ class Line:
         for key in ("snr_db", "median_db"):
             metrics[key] = round(metrics[key], 2)
         return {
-            "artifact": self.artifact, "mode": self.mode, "against": self.against,
-            "error": self.error, "runtime": self.runtime, "metrics": metrics,
+            "artifact": self.artifact,
+            "mode": self.mode,
+            "against": self.against,
+            "error": self.error,
+            "runtime": self.runtime,
+            "metrics": metrics,
             "failures": list(self.failures),
-        }  # fmt: skip
+        }
 
 
 def line_from_json(values: dict[str, Any]) -> Line:
@@ -73,9 +77,14 @@ def line_from_json(values: dict[str, Any]) -> Line:
 
 
 def judge(
-    artifact: str, mode: Mode, against: str, runtime: str, got: Outputs, golden: Golden,
+    artifact: str,
+    mode: Mode,
+    against: str,
+    runtime: str,
+    got: Outputs,
+    golden: Golden,
     bounds: Bounds,
-) -> Line:  # fmt: skip
+) -> Line:
     """Measure outputs against a golden (the reference's, or an earlier mode's)."""
     metrics = measure(golden.outputs, got, golden.decoded())
     error = mode.bounds[against]

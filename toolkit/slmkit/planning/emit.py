@@ -27,9 +27,14 @@ FACTS = "artifact.json"  # beside the files in the cache
 
 
 def payload_of(
-    artifact: str, checkpoint: Checkpoint, codes: CodesFile, recipe: Recipe, context_length: int,
-    calibration: Sequence[Sequence[int]], target: str = "",
-) -> Payload:  # fmt: skip
+    artifact: str,
+    checkpoint: Checkpoint,
+    codes: CodesFile,
+    recipe: Recipe,
+    context_length: int,
+    calibration: Sequence[Sequence[int]],
+    target: str = "",
+) -> Payload:
     """The emit job of one artifact, without the folder that it writes to."""
     listens = find_backend(artifact).CALIBRATED  # the others need no new build for a new text
     return {
@@ -51,9 +56,13 @@ def payload_of(
 
 
 def emit(
-    payload: Payload, checkpoint: Checkpoint, codes: CodesFile, folder: Path, cache: Cache,
+    payload: Payload,
+    checkpoint: Checkpoint,
+    codes: CodesFile,
+    folder: Path,
+    cache: Cache,
     progress: Progress,
-) -> Artifact:  # fmt: skip
+) -> Artifact:
     """Write an artifact into ``folder``: out of the cache, or by its backend in a worker."""
     key = _key(payload, checkpoint, codes)
     progress.stage(f"emit {payload['artifact']}", 1000)

@@ -17,7 +17,7 @@ FLOAT = 4  # bytes of one number of the KV cache and of activations
 SMALLEST_CONTEXT = 128
 KV = "kv"  # what the numbers of the KV cache are called beside the kinds of states
 WeightBytes = Callable[[int, int, Scheme], int]  # (rows, width, scheme) -> bytes
-KeptBytes = Callable[[str, Sequence[State]], int]  # (kind, the model's states) -> of a number
+StateBytes = Callable[[str, Sequence[State]], int]  # (kind, the model's states) -> of a number
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Costs:
 
     artifact: str
     weight_bytes: WeightBytes
-    kept_bytes: KeptBytes
+    state_bytes: StateBytes
 
 
 @dataclass(frozen=True)
@@ -46,27 +46,27 @@ class MemoryPlan:
 
 def plan(spec: Spec, recipe: Recipe, context_length: int, costs: Costs | None = None) -> MemoryPlan:
     """The memory of a model in a runtime; without one, its weights as the codes take them."""
-    heard = record(spec)
+    recorded = record(spec)
     chunk = min(recipe.prefill_chunk, context_length)
     return MemoryPlan(
         context_length,
-        _weights(heard, recipe, spec, costs),
-        _kept(heard, context_length, costs),
-        (heard.widest + spec.vocabulary) * chunk * FLOAT,
+        _weights(recorded, recipe, spec, costs),
+        _kept(recorded, context_length, costs),
+        (recorded.widest + spec.vocabulary) * chunk * FLOAT,
     )
 
 
-def kept_values(heard: Recorder, tokens: int) -> int:
+def state_values(recorded: Recorder, tokens: int) -> int:
     """How many numbers the KV cache of so many tokens and all states hold."""
-    return heard.cached * tokens + sum(math.prod(state.shape) for state in heard.states)
+    return recorded.cached * tokens + sum(math.prod(state.shape) for state in recorded.states)
 
 
-def _kept(heard: Recorder, tokens: int, costs: Costs | None) -> int:
+def _kept(recorded: Recorder, tokens: int, costs: Costs | None) -> int:
     if costs is None:
-        return kept_values(heard, tokens) * FLOAT
-    numbers = [(KV, heard.cached * tokens)]
-    numbers += [(state.kind, math.prod(state.shape)) for state in heard.states]
-    return sum(count * costs.kept_bytes(kind, heard.states) for kind, count in numbers if count)
+        return state_values(recorded, tokens) * FLOAT
+    numbers = [(KV, recorded.cached * tokens)]
+    numbers += [(state.kind, math.prod(state.shape)) for state in recorded.states]
+    return sum(count * costs.state_bytes(kind, recorded.states) for kind, count in numbers if count)
 
 
 def default_context(spec: Spec, recipe: Recipe, asked: int | None) -> int:
@@ -140,9 +140,9 @@ def _longest_context(
     return None
 
 
-def _weights(heard: Recorder, recipe: Recipe, spec: Spec, costs: Costs | None) -> int:
+def _weights(recorded: Recorder, recipe: Recipe, spec: Spec, costs: Costs | None) -> int:
     total = 0
-    for weight in heard.weights.values():
+    for weight in recorded.weights.values():
         if len(weight.shape) == 1:
             total += weight.size * FLOAT
             continue

@@ -10,7 +10,7 @@ from slmkit.backend.registry import find_backend
 from slmkit.backend.targets import Platform, find_platform, known_artifacts
 from slmkit.checkpoint.folder import Checkpoint, open_checkpoint
 from slmkit.errors import RecipeError, SlmkitError
-from slmkit.interpreters.recorder import Model, listen, record
+from slmkit.interpreters.recorder import Model, record, summarize
 from slmkit.models.spec import Spec
 from slmkit.planning import memory
 from slmkit.planning.calibration import calibration_texts
@@ -97,7 +97,7 @@ def make_plan(request: Request) -> Plan:
     """Check everything that can be checked before work begins. Raises SlmkitError."""
     checkpoint = open_checkpoint(request.model)
     spec = checkpoint.spec
-    choice, model = choose(spec, request), listen(spec)
+    choice, model = choose(spec, request), summarize(spec)
     recipe, context_length = choice.recipe, choice.context_length
     own = [why for name in choice.artifacts for why in problems_of(model, choice, name)]
     refuse(recipe, [*unknown_artifacts(recipe), *own])
@@ -108,16 +108,24 @@ def make_plan(request: Request) -> Plan:
     texts = calibration_texts(checkpoint, request.calibration)
     place = request.out / f"{checkpoint.name}-{choice.platform.name}-{recipe.name}"
     return Plan(
-        checkpoint.at_context(context_length), choice.platform, recipe, choice.artifacts,
-        choice.encodings, context_length, plans, model.parameters, texts, place,
-    )  # fmt: skip
+        checkpoint.at_context(context_length),
+        choice.platform,
+        recipe,
+        choice.artifacts,
+        choice.encodings,
+        context_length,
+        plans,
+        model.parameters,
+        texts,
+        place,
+    )
 
 
 def choose(spec: Spec, request: Request) -> Choice:
     """What is asked for, as it is for this model. Raises SlmkitError for what does not exist."""
     platform = find_platform(request.target)
     recipe = with_socs(load_recipe(request.recipe), request.socs)
-    if spec.mixture:
+    if spec.moe:
         recipe = recipe.model_copy(update={"parity": recipe.parity.by_median()})
     artifacts = _chosen(platform, request.artifacts)
     if request.socs and CHIPS not in artifacts:
@@ -126,10 +134,13 @@ def choose(spec: Spec, request: Request) -> Choice:
             f"it writes: {', '.join(artifacts)}",
         )
     return Choice(
-        platform, recipe, artifacts, encodings_of(spec, recipe, artifacts),
+        platform,
+        recipe,
+        artifacts,
+        encodings_of(spec, recipe, artifacts),
         memory.default_context(spec, recipe, request.context),
         request.memory_limit or platform.memory_limit,
-    )  # fmt: skip
+    )
 
 
 def problems_of(model: Model, choice: Choice, artifact: str) -> list[str]:
@@ -176,7 +187,7 @@ def encoding_name(names: Sequence[str], artifacts: Sequence[str]) -> str:
 def costs_of(artifact: str) -> memory.Costs:
     """What numbers take in the memory of an artifact's runtime."""
     backend = find_backend(artifact)
-    return memory.Costs(artifact, backend.weight_bytes, backend.kept_bytes)
+    return memory.Costs(artifact, backend.weight_bytes, backend.state_bytes)
 
 
 def with_socs(recipe: Recipe, socs: tuple[str, ...]) -> Recipe:
@@ -202,9 +213,13 @@ def codes_of(
     if entry is None:
         with cache.making("codes", key) as making:
             quantize(
-                checkpoint.shards, weights, schemes, making / "codes.safetensors", key,
+                checkpoint.shards,
+                weights,
+                schemes,
+                making / "codes.safetensors",
+                key,
                 progress.advance,
-            )  # fmt: skip
+            )
         entry = cache.find("codes", key)
     else:
         progress.advance(numbers)

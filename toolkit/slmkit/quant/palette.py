@@ -88,9 +88,12 @@ def _companded(numbers: Floats, levels: int) -> Doubles:
     quantiles = numbers[:, at].astype(np.float64)
     share = _running(np.diff(quantiles, axis=1) ** (2 / 3))  # width * density^(1/3)
     wanted = (np.arange(levels) + 0.5) / levels
-    centers = np.stack([
-        np.interp(wanted * sums[-1], sums, row) for sums, row in zip(share, quantiles, strict=True)
-    ])  # fmt: skip
+    centers = np.stack(
+        [
+            np.interp(wanted * sums[-1], sums, row)
+            for sums, row in zip(share, quantiles, strict=True)
+        ]
+    )
     few = np.flatnonzero((np.diff(numbers, axis=1) > 0).sum(axis=1) < levels)
     for group in few:  # an entry for each number
         different = np.unique(numbers[group])

@@ -145,8 +145,9 @@ def _palettes(name: str, floats: Floats, scheme: Scheme) -> tuple[Arrays, Energy
     meant = PaletteCodes(codes, palettes, np.arange(rows) // group).dequantize()
     filled = np.pad(codes, ((0, 0), (0, padded_width(scheme, width) - width)))
     arrays: Arrays = {
-        f"{name}.codes": pack(filled, bits), f"{name}.palettes": palettes.astype(np.float16)
-    }  # fmt: skip
+        f"{name}.codes": pack(filled, bits),
+        f"{name}.palettes": palettes.astype(np.float16),
+    }
     return arrays, Energy(_energy(floats), _energy(meant - floats))
 
 

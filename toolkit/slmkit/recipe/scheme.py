@@ -7,8 +7,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, model_validator
 
 BITS: dict[str, tuple[int | None, ...]] = {
-    "float16": (None,), "per-channel": (4, 8), "group-wise": (4, 8), "palette": (4, 6),
-}  # fmt: skip
+    "float16": (None,),
+    "per-channel": (4, 8),
+    "group-wise": (4, 8),
+    "palette": (4, 6),
+}
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 

@@ -40,9 +40,11 @@ def call(
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", START],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
             env={**os.environ, "PYTHONPATH": path},
-        )  # fmt: skip
+        )
         late = threading.Event()
         timer = threading.Timer(timeout or 0, _end, (process, late))
         if timeout is not None:

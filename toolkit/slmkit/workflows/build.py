@@ -80,9 +80,14 @@ def _emit_all(
         (folder / name).mkdir()
         own = codes[plan.encoding(name)]
         job = payload_of(
-            name, plan.checkpoint, own, plan.recipe, plan.context_length, plan.calibration,
+            name,
+            plan.checkpoint,
+            own,
+            plan.recipe,
+            plan.context_length,
+            plan.calibration,
             plan.platform.name,
-        )  # fmt: skip
+        )
         artifacts[name] = emit(job, plan.checkpoint, own, folder / name, cache, progress)
     return artifacts
 
@@ -94,9 +99,13 @@ def _copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _prove(
-    plan: Plan, codes: Encoded, artifacts: Mapping[str, Artifact], folder: Path, scratch: Path,
+    plan: Plan,
+    codes: Encoded,
+    artifacts: Mapping[str, Artifact],
+    folder: Path,
+    scratch: Path,
     progress: Progress,
-) -> tuple[metrics.Line, ...]:  # fmt: skip
+) -> tuple[metrics.Line, ...]:
     """Both errors of every artifact in every mode; keeps the golden; raises on a broken bound."""
     checkpoint, bounds = plan.checkpoint, plan.recipe.parity
     prompts = golden_prompts(
@@ -168,9 +177,11 @@ def _artifact(plan: Plan, artifact: Artifact) -> manifest.Artifact:
             "folder": artifact.name,
             "golden": plan.encoding(artifact.name).golden,
             "memory": {
-                "weights": planned.weights, "kv_cache": planned.kv_cache,
-                "working": planned.working, "total": planned.total,
+                "weights": planned.weights,
+                "kv_cache": planned.kv_cache,
+                "working": planned.working,
+                "total": planned.total,
             },
             "libraries": versions_of(artifact.name),
         }
-    )  # fmt: skip
+    )

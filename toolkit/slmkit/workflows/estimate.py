@@ -9,7 +9,7 @@ from slmkit.backend.interface import WeightFile
 from slmkit.backend.registry import find_backend
 from slmkit.checkpoint.folder import CONFIG, model_name, read_facts
 from slmkit.errors import CheckpointError, SlmkitError
-from slmkit.interpreters.recorder import Model, listen
+from slmkit.interpreters.recorder import Model, summarize
 from slmkit.planning import memory
 from slmkit.planning.plan import (
     Choice,
@@ -76,12 +76,16 @@ def forecast(request: Request) -> Forecast:
     _, spec = read_facts(path / CONFIG if path.is_dir() else path)
     choice = choose(spec, request)
     refuse(choice.recipe, unknown_artifacts(choice.recipe))
-    model = listen(spec.at_context(choice.context_length))
+    model = summarize(spec.at_context(choice.context_length))
     return Forecast(
-        model_name(path), choice.platform.name, choice.recipe.name, model.parameters,
-        choice.context_length, choice.memory_limit,
+        model_name(path),
+        choice.platform.name,
+        choice.recipe.name,
+        model.parameters,
+        choice.context_length,
+        choice.memory_limit,
         tuple(_expected(model, choice, name) for name in choice.artifacts),
-    )  # fmt: skip
+    )
 
 
 def _expected(model: Model, choice: Choice, artifact: str) -> Expected:

@@ -37,8 +37,9 @@ class Inspection:
         for key in ("long_rope", "local_rope", "names"):
             del values["spec"][key]
         values["spec"]["rope"] = {
-            "pairs": len(self.spec.rope.frequencies), "magnitude": self.spec.rope.magnitude
-        }  # fmt: skip
+            "pairs": len(self.spec.rope.frequencies),
+            "magnitude": self.spec.rope.magnitude,
+        }
         return values
 
 
@@ -46,18 +47,18 @@ def inspect(folder: Path) -> Inspection:
     """Open and check a checkpoint; nothing but headers is read."""
     checkpoint = open_checkpoint(folder)
     spec, shards = checkpoint.spec, checkpoint.shards
-    heard = record(spec)
+    recorded = record(spec)
     entries = [file.entries[name] for name, file in shards.where.items()]
     return Inspection(
         name=checkpoint.name,
         spec=spec,
-        parameters=sum(weight.size for weight in heard.weights.values()),
+        parameters=sum(weight.size for weight in recorded.weights.values()),
         tensors=len(entries),
         stored_bytes=sum(entry.stop - entry.start for entry in entries),
         dtypes=tuple(sorted({entry.dtype for entry in entries})),
         tokenizer_size=checkpoint.tokenizer.size,
         has_chat_template=checkpoint.tokenizer.template is not None,
-        ops=dict(heard.inventory),
+        ops=dict(recorded.inventory),
         plans=_plans(spec),
     )
 

@@ -65,9 +65,14 @@ def _compare(plan: Plan, codes: CodesFile, folder: Path, progress: Progress) -> 
     )[0]
     progress.stage(f"emit {name} with taps", 1000)
     payload = payload_of(
-        name, checkpoint, codes, plan.recipe, plan.context_length, plan.calibration,
+        name,
+        checkpoint,
+        codes,
+        plan.recipe,
+        plan.context_length,
+        plan.calibration,
         plan.platform.name,
-    )  # fmt: skip
+    )
     emit_anew(folder, {**payload, "debug": True}, progress)
     progress.stage(f"run {name}", 1)
     job = {

@@ -67,9 +67,13 @@ def _holders(manifest: Manifest, golden: str) -> list[str]:
 
 
 def _anew(
-    manifest: Manifest, kept: Mapping[str, Answers], artifacts: Mapping[str, Artifact],
-    model: Path, cache: Cache, progress: Progress,
-) -> tuple[dict[str, Answers], tuple[Line, ...]]:  # fmt: skip
+    manifest: Manifest,
+    kept: Mapping[str, Answers],
+    artifacts: Mapping[str, Artifact],
+    model: Path,
+    cache: Cache,
+    progress: Progress,
+) -> tuple[dict[str, Answers], tuple[Line, ...]]:
     """The golden answers and the quantization errors out of the checkpoint itself."""
     checkpoint = open_checkpoint(model)
     if checkpoint.shards.fingerprint != manifest.model.checkpoint_sha256:
@@ -87,9 +91,13 @@ def _anew(
         schemes = memory.matrix_schemes(spec, recipe, names[0])
         codes = codes_of(checkpoint, schemes, cache, progress)
         fresh[file] = answers(
-            codes, spec, old.exact.prompts(), sequences, [artifacts[name] for name in names],
+            codes,
+            spec,
+            old.exact.prompts(),
+            sequences,
+            [artifacts[name] for name in names],
             progress,
-        )  # fmt: skip
+        )
         name = encoding_name(names, [each.name for each in manifest.artifacts])
         prices.append(price(name, floats, fresh[file].exact, recipe.parity))
     return fresh, tuple(prices)

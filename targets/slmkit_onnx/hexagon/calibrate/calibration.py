@@ -55,14 +55,17 @@ class Calibration:
     def write(self, folder: Path) -> None:
         """Keep it beside the graphs."""
         facts = {
-            "method": self.method, "margin": self.margin, "tokens": self.tokens,
-            "hidden": self.hidden, "ranges": self.ranges,
-        }  # fmt: skip
+            "method": self.method,
+            "margin": self.margin,
+            "tokens": self.tokens,
+            "hidden": self.hidden,
+            "ranges": self.ranges,
+        }
         (folder / TABLE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)
-class Heard:
+class RecordedValue:
     """What was gathered: each value's spread, the range of the embedding table."""
 
     spreads: dict[str, Spread]
@@ -80,10 +83,15 @@ class Heard:
         return Calibration(ranges, hidden_score(scores), method, margin, self.tokens)
 
 
-def listen(
-    job: Job, tokens: int, most: int, counted: bool, data: DataFile, folder: Path,
+def observe(
+    job: Job,
+    tokens: int,
+    most: int,
+    counted: bool,
+    data: DataFile,
+    folder: Path,
     progress: Progress,
-) -> Heard:  # fmt: skip
+) -> RecordedValue:
     """Read ``most`` tokens of the job's texts in runs of ``tokens``; weights go to ``folder``.
 
     ``counted``: gather histograms too, which every method but "minmax" needs.
@@ -96,7 +104,9 @@ def listen(
     data.write(folder / DATA, lambda done, total: progress(done, 2 * total))
     runs = packed_runs(job.calibration, tokens, most)
     spreads = _gather(models, embed, emitted, runs, folder, counted, progress)
-    return Heard(spreads, WeightWriter(job.codes).table_range(emitted.table), tokens * len(runs))
+    return RecordedValue(
+        spreads, WeightWriter(job.codes).table_range(emitted.table), tokens * len(runs)
+    )
 
 
 def packed_runs(texts: Sequence[Sequence[int]], tokens: int, most: int) -> list[Ids]:
@@ -114,9 +124,14 @@ def packed_runs(texts: Sequence[Sequence[int]], tokens: int, most: int) -> list[
 
 
 def _gather(
-    models: list[bytes], embed: bytes, emitted: Emitted, runs: list[Ids], folder: Path,
-    counted: bool, progress: Progress,
-) -> dict[str, Spread]:  # fmt: skip
+    models: list[bytes],
+    embed: bytes,
+    emitted: Emitted,
+    runs: list[Ids],
+    folder: Path,
+    counted: bool,
+    progress: Progress,
+) -> dict[str, Spread]:
     """Spreads of all exposed values, unit after unit."""
     window = Window(len(runs[0]), 0)
     fixed = emitted.host.inputs(*slots(window, 0, window.tokens, slides=False))

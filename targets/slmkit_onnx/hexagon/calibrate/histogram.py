@@ -78,8 +78,10 @@ def mean_squared_error(spread: Spread) -> Range:
 
 
 METHODS: dict[str, Callable[[Spread], Range]] = {
-    "minmax": minmax, "percentile": percentile, "mse": mean_squared_error,
-}  # fmt: skip
+    "minmax": minmax,
+    "percentile": percentile,
+    "mse": mean_squared_error,
+}
 
 
 def _error(centers: NDArray[np.float64], spread: Spread, share: float) -> float:

@@ -41,8 +41,8 @@ class AttentionWriter:
         scores = graphs.op("MatMul", [scaled, keys], f"{at}.scores", (*flat[:3], heads[3]))
         scores = self._capped(scores, kind.cap, at)
         masked = self._masked(graphs.reshaped(scores, heads), kind.window, f"{at}.masked")
-        chances = graphs.op("Softmax", [masked], f"{at}.softmax", heads, fixed=UNIT, axis=-1)
-        grouped = graphs.reshaped(chances, (*flat[:3], heads[3]))
+        probabilities = graphs.op("Softmax", [masked], f"{at}.softmax", heads, fixed=UNIT, axis=-1)
+        grouped = graphs.reshaped(probabilities, (*flat[:3], heads[3]))
         mixed = graphs.op("MatMul", [grouped, values], f"{at}.mixed", flat)
         apart = graphs.reshaped(mixed, (1, spec.heads, tokens, spec.head_width))
         joined = (1, tokens, spec.heads * spec.head_width)
@@ -90,9 +90,11 @@ class AttentionWriter:
         graphs, spec, past = self.graphs, self.spec, self.window.past
         ranges = graphs.ranges
         encoding = None if ranges is None else symmetric(ranges[new.key], self.contract.cache)
-        whole = (*new.shape[:-1], self.window.total) if part == "key" else (
-            *new.shape[:2], self.window.total, new.shape[3]
-        )  # fmt: skip
+        whole = (
+            (*new.shape[:-1], self.window.total)
+            if part == "key"
+            else (*new.shape[:2], self.window.total, new.shape[3])
+        )
         size = (spec.kv_heads, spec.head_width)
         shaped = self.graphs.reshaped(
             new, self.contract.cache_shape(part, *size, self.window.tokens)
@@ -102,10 +104,13 @@ class AttentionWriter:
             name, shape = f"past_{part}_{layer}", self.contract.cache_shape(part, *size, past)
             old = graphs.input(name, shape, encoding, integers=True)
             stored = graphs.op(
-                "Concat", [old, stored], f"all_{part}_{layer}",
+                "Concat",
+                [old, stored],
+                f"all_{part}_{layer}",
                 self.contract.cache_shape(part, *size, self.window.total),
-                like=stored, axis=token_axis(part),
-            )  # fmt: skip
+                like=stored,
+                axis=token_axis(part),
+            )
         return self.graphs.reshaped(stored, whole)
 
     def _masked(self, scores: Value, window: int | None, name: str) -> Value:

@@ -28,8 +28,10 @@ def routed(graphs: StaticGraphs, scores: Value, routing: Routing, at: str) -> Va
     limit = graphs.constant(f"{at}.limit", np.array([routing.chosen], np.float32))
     room = graphs.op("Sub", [limit, ranks], f"{at}.room", scores.shape)
     chosen = graphs.op("Clip", [room, *_bounds(graphs)], f"{at}.chosen", scores.shape, fixed=UNIT)
-    chances = graphs.op("Softmax", [scores], f"{at}.chances", scores.shape, fixed=UNIT, axis=-1)
-    kept = graphs.op("Mul", [chances, chosen], f"{at}.kept", scores.shape)
+    probabilities = graphs.op(
+        "Softmax", [scores], f"{at}.chances", scores.shape, fixed=UNIT, axis=-1
+    )
+    kept = graphs.op("Mul", [probabilities, chosen], f"{at}.kept", scores.shape)
     if not routing.normalized:
         return kept
     last = graphs.graph.constant("axes.2", [2])

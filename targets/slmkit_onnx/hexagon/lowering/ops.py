@@ -29,9 +29,13 @@ class HexagonOps(Ops[Value]):
     """Writes one token count of a model into its parts' graphs."""
 
     def __init__(
-        self, graphs: StaticGraphs, weights: WeightWriter, attention: AttentionWriter,
-        embedded: bool, debug: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        graphs: StaticGraphs,
+        weights: WeightWriter,
+        attention: AttentionWriter,
+        embedded: bool,
+        debug: bool = False,
+    ) -> None:
         self.graphs = graphs
         self.weights = weights
         self.attention = attention
@@ -53,9 +57,11 @@ class HexagonOps(Ops[Value]):
             integers = not self.attention.contract.float_embeds
             return graphs.input("input_embeds", (1, tokens, width), encoding, integers)
         return graphs.looked_up(
-            self.weights.table(graphs.graph, name, encoding), "input_ids", (1, tokens, width),
+            self.weights.table(graphs.graph, name, encoding),
+            "input_ids",
+            (1, tokens, width),
             encoding,
-        )  # fmt: skip
+        )
 
     def linear(self, x: Value, name: str, width: int, bias: bool = False) -> Value:
         self._enter(name)
@@ -74,9 +80,14 @@ class HexagonOps(Ops[Value]):
         gain = self.graphs.constant(f"{name}.weight", vector, real=x.real)
         flat = self.graphs.reshaped(x, (1, math.prod(x.shape[:-1]), x.shape[-1]))
         normed = self.graphs.op(
-            "RMSNormalization", [flat, gain], f"{name}.normed", flat.shape,
-            real=name.startswith(f"{self.scanned}."), axis=-1, epsilon=eps,
-        )  # fmt: skip
+            "RMSNormalization",
+            [flat, gain],
+            f"{name}.normed",
+            flat.shape,
+            real=name.startswith(f"{self.scanned}."),
+            axis=-1,
+            epsilon=eps,
+        )
         return self.graphs.reshaped(normed, x.shape)
 
     def split(self, x: Value, widths: Sequence[int]) -> tuple[Value, ...]:
@@ -118,14 +129,14 @@ class HexagonOps(Ops[Value]):
     def route(self, scores: Value, routing: Routing) -> Value:
         return routed(self.graphs, scores, routing, self._new("route"))
 
-    def weigh(self, x: Value, weights: Value, number: int) -> Value:
+    def scale_by_column(self, x: Value, weights: Value, number: int) -> Value:
         at, graph, shape = self._new("weighed"), self.graphs.graph, (*weights.shape[:-1], 1)
         ends = (("start", number), ("end", number + 1), ("axis", len(shape) - 1))
         bounds = [graph.constant(f"cut.{name}.{value}", [value]) for name, value in ends]
         one = self.graphs.op("Slice", [weights, *bounds], f"{at}.weight", shape, like=weights)
         return self.graphs.op("Mul", [x, one], at, x.shape)
 
-    def shift(self, x: Value, name: str) -> Value:
+    def add_bias(self, x: Value, name: str) -> Value:
         term = self.graphs.constant(name, self.weights.vector(name))
         return self.graphs.op("Add", [x, term], self._new("shifted"), x.shape)
 
@@ -135,7 +146,7 @@ class HexagonOps(Ops[Value]):
     def conv(self, x: Value, name: str, kernel: int, layer: int, bias: bool) -> Value:
         weight = self.weights.vector(f"{name}.weight").reshape(-1, kernel)
         found = self.scans.convolved(x, weight, layer, self._new("conv"))
-        return self.shift(found, f"{name}.bias") if bias else found
+        return self.add_bias(found, f"{name}.bias") if bias else found
 
     def scan(self, x: Value, step: Value, b: Value, c: Value, layer: int, kind: Scan) -> Value:
         decay, skip = (self.weights.vector(f"{kind.at}.{name}") for name in ("A_log", "D"))

@@ -138,8 +138,10 @@ class ScanWriter:
         graphs, (_, tokens, heads), size = self.graphs, step.shape, b.shape[-1]
         flat, share = x.shape, x.shape[-1] // heads
         apart, one_each, split = (
-            (1, tokens, heads, share), (1, tokens, heads, 1), (1, size, heads, share)
-        )  # fmt: skip
+            (1, tokens, heads, share),
+            (1, tokens, heads, 1),
+            (1, size, heads, share),
+        )
         factors = [graphs.reshaped(x, apart), graphs.reshaped(step, one_each)]
         weighed = self._real("Mul", factors, f"{at}.weighed", apart)
         past = self._past(layer, (1, size, flat[-1]))

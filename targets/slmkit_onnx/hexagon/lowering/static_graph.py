@@ -75,18 +75,33 @@ class StaticGraphs:
         self.current = next(holds)
 
     def op(
-        self, op: str, inputs: Sequence[Value | str], name: str, shape: tuple[int, ...],
-        like: Value | None = None, fixed: Encoding | None = None, key: str = "",
-        real: bool = False, **facts: Any,
-    ) -> Value:  # fmt: skip
+        self,
+        op: str,
+        inputs: Sequence[Value | str],
+        name: str,
+        shape: tuple[int, ...],
+        like: Value | None = None,
+        fixed: Encoding | None = None,
+        key: str = "",
+        real: bool = False,
+        **facts: Any,
+    ) -> Value:
         """One op with one output: as ``like``, encoded as ``fixed`` or calibrated, or ``real``."""
         return self.ops(op, inputs, [name], shape, like, fixed, key, real=real, **facts)[0]
 
     def ops(
-        self, op: str, inputs: Sequence[Value | str], names: list[str], shape: tuple[int, ...],
-        like: Value | None = None, fixed: Encoding | None = None, key: str = "",
-        shapes: Sequence[tuple[int, ...]] = (), real: bool = False, **facts: Any,
-    ) -> list[Value]:  # fmt: skip
+        self,
+        op: str,
+        inputs: Sequence[Value | str],
+        names: list[str],
+        shape: tuple[int, ...],
+        like: Value | None = None,
+        fixed: Encoding | None = None,
+        key: str = "",
+        shapes: Sequence[tuple[int, ...]] = (),
+        real: bool = False,
+        **facts: Any,
+    ) -> list[Value]:
         """One op with several outputs, of one shape or of ``shapes``."""
         real = like.real if like else real
         read = [self.read(each) if isinstance(each, Value) else each for each in inputs]
@@ -202,9 +217,12 @@ class StaticGraphs:
         encoding = like.encoding if like and like.encoding else own
         value = Value(name, array.shape, name, self.current, encoding, f"{name}.q")
         self.graph.external(
-            value.integers, encoding.dtype, array.shape, value.integers,
+            value.integers,
+            encoding.dtype,
+            array.shape,
+            value.integers,
             lambda: iter([encoding.quantize(array)]),
-        )  # fmt: skip
+        )
         self._dequantize(value)
         return value
 

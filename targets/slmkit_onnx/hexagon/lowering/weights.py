@@ -63,9 +63,12 @@ class WeightWriter:
         scheme, rows = self.codes.schemes[name], self.codes.shapes[name][0]
         dtype = "int4" if scheme.bits == 4 else "int8"
         codes = graph.external(
-            f"{name}.codes", dtype, (self.inputs_of(name), rows), f"{name}.turned",
+            f"{name}.codes",
+            dtype,
+            (self.inputs_of(name), rows),
+            f"{name}.turned",
             lambda: iter([self._turned(name)]),
-        )  # fmt: skip
+        )
         output = f"{name}.weight"
         if scheme.bits == 8:
             scales = graph.floats(f"{name}.channel_scales", self.codes.scales(name)[:, 0])
@@ -102,9 +105,12 @@ class WeightWriter:
         """The scales of a 4-bit weight's blocks, [K/g, N], as multiplier x channel scale."""
         channel, multipliers = self._factors(name)
         graph.external(
-            f"{name}.multipliers", "uint8", multipliers.shape, f"{name}.multipliers",
+            f"{name}.multipliers",
+            "uint8",
+            multipliers.shape,
+            f"{name}.multipliers",
             lambda: iter([multipliers]),
-        )  # fmt: skip
+        )
         graph.floats(f"{name}.channel_scales", channel)
         return graph.node(
             "DequantizeLinear",

@@ -34,9 +34,12 @@ def compile_part(
     """
     out.mkdir(exist_ok=True)
     payload = {
-        "folder": str(folder), "out": str(out), "soc": soc.name, "shared": shared,
+        "folder": str(folder),
+        "out": str(out),
+        "soc": soc.name,
+        "shared": shared,
         "files": [graph_file(kind, part) for kind in KINDS],
-    }  # fmt: skip
+    }
     about = f"compiles the part {part} of the artifact hexagon for {soc.name}"
     subprocess_worker.call(JOB, payload, lambda done, total: None, about, timeout)
 

@@ -1,9 +1,9 @@
-"""A QDQ graph that cuts on this processor what HTP cuts, where ONNX Runtime would round.
+"""Emulate HTP's rounding on the CPU: floor after RMSNorm, drop the low 16 bits of softmax times V.
 
 HTP takes the next lower integer of a norm: half a step less on average, in every number alike, so
-that all that is computed of it moves the same way. Of a sum of products of chances and values, both
-of 16 bits, it drops the lowest 16 bits. The emulator does so to the last integer
-(``tests/targets/test_hexagon_cut.py``), but of a large model it runs two layers only; the processor
+that all that is computed from it moves the same way. Of a sum of products of probabilities and
+values, both of 16 bits, it drops the lowest 16 bits. The emulator does so to the last integer
+(``tests/backends/hexagon/test_cut.py``), but of a large model it runs two layers only; the CPU
 runs all.
 """
 
@@ -66,8 +66,12 @@ class Known:
         read = [self.given[each] for each in node.input if each in self.given]
         if len(read) < 2 or any(each.input[0] in self.tensors for each in read):
             return False  # a weight's
-        chances, values = map(self._zero, read)
-        return chances.dtype == np.uint16 and values.dtype == np.int16 and not chances.any()
+        probabilities, values = map(self._zero, read)
+        return (
+            probabilities.dtype == np.uint16
+            and values.dtype == np.int16
+            and not probabilities.any()
+        )
 
     def _zero(self, node: NodeProto) -> NDArray[Any]:
         return numpy_helper.to_array(self.tensors[node.input[2]])

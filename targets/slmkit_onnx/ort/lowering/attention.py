@@ -54,14 +54,22 @@ class AttentionWriter:
         output = f"layer.{layer}.attention"
         self.graph.nodes_out(
             "GroupQueryAttention",
-            [*self._packed(q, k, v), *past, *self._lengths(),
-             *(self.rope_tables(rope) if rope else ())],
+            [
+                *self._packed(q, k, v),
+                *past,
+                *self._lengths(),
+                *(self.rope_tables(rope) if rope else ()),
+            ],
             [output, *present],
             MICROSOFT,
-            num_heads=self.spec.heads, kv_num_heads=self.spec.kv_heads, scale=kind.scale,
-            do_rotary=int(rope is not None), rotary_interleaved=0,
-            local_window_size=kind.window or -1, softcap=kind.cap or 0.0,
-        )  # fmt: skip
+            num_heads=self.spec.heads,
+            kv_num_heads=self.spec.kv_heads,
+            scale=kind.scale,
+            do_rotary=int(rope is not None),
+            rotary_interleaved=0,
+            local_window_size=kind.window or -1,
+            softcap=kind.cap or 0.0,
+        )
         return output
 
     def plain(self, q: Value, k: Value, v: Value, layer: int, kind: Attention) -> str:
@@ -101,8 +109,11 @@ class AttentionWriter:
         graph.nodes_out("Split", [x.name, widths], parts, axis=-1)
         product = {}
         for name, (half, table) in {
-            "ac": (a, cos), "bs": (b, sin), "bc": (b, cos), "as": (a, sin)
-        }.items():  # fmt: skip
+            "ac": (a, cos),
+            "bs": (b, sin),
+            "bc": (b, cos),
+            "as": (a, sin),
+        }.items():
             product[name] = graph.node("Mul", [half, table], f"{output}.{name}")
         low = graph.node("Sub", [product["ac"], product["bs"]], f"{output}.low")
         high = graph.node("Add", [product["bc"], product["as"]], f"{output}.high")

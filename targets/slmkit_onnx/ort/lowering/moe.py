@@ -47,16 +47,29 @@ class ExpertWriter:
         up = self._stored(f"{stem}.gate_up", experts, (2 * wide, width), block, self._in_turns)
         down = self._stored(f"{stem}.down", experts, (width, wide), block, self._down)
         return graph.node(
-            "QMoE", [x, rows, *up, "", *down, "", "", "", "", "", "", "", rows], output, MICROSOFT,
-            k=routing.chosen, activation_type="swiglu", swiglu_fusion=1, activation_alpha=1.0,
-            activation_beta=0.0, expert_weight_bits=4, block_size=block,
-            normalize_routing_weights=0, accuracy_level=self.accuracy_level,
-        )  # fmt: skip
+            "QMoE",
+            [x, rows, *up, "", *down, "", "", "", "", "", "", "", rows],
+            output,
+            MICROSOFT,
+            k=routing.chosen,
+            activation_type="swiglu",
+            swiglu_fusion=1,
+            activation_alpha=1.0,
+            activation_beta=0.0,
+            expert_weight_bits=4,
+            block_size=block,
+            normalize_routing_weights=0,
+            accuracy_level=self.accuracy_level,
+        )
 
     def _stored(
-        self, name: str, experts: Sequence[Expert], shape: tuple[int, int], block: int,
+        self,
+        name: str,
+        experts: Sequence[Expert],
+        shape: tuple[int, int],
+        block: int,
         rows: Callable[[Expert, Read], Array],
-    ) -> list[str]:  # fmt: skip
+    ) -> list[str]:
         """Codes [E, N, K / 2] and scales [E, N, K / block] of one of the two products."""
         count, (outputs, inputs) = len(experts), shape
 
@@ -69,14 +82,20 @@ class ExpertWriter:
         scales = (count, outputs, inputs // block)
         return [
             self.graph.external(
-                f"{name}.codes", "uint8", (count, outputs, inputs // 2), f"{name}.codes",
+                f"{name}.codes",
+                "uint8",
+                (count, outputs, inputs // 2),
+                f"{name}.codes",
                 lambda: chunks(self.codes.packed),
             ),
             self.graph.external(
-                f"{name}.scales", "float32", scales, f"{name}.scales",
+                f"{name}.scales",
+                "float32",
+                scales,
+                f"{name}.scales",
                 lambda: chunks(self.codes.scales),
             ),
-        ]  # fmt: skip
+        ]
 
     @staticmethod
     def _in_turns(expert: Expert, read: Read) -> Array:

@@ -51,9 +51,13 @@ class OnnxOps(Ops[Value]):
     def rms_norm(self, x: Value, name: str, eps: float) -> Value:
         inputs = [x.name, self.weights.vector(f"{name}.weight")]
         output = self.graph.node(
-            "SimplifiedLayerNormalization", inputs, self._new(name),
-            axis=-1, epsilon=eps, stash_type=1,
-        )  # fmt: skip
+            "SimplifiedLayerNormalization",
+            inputs,
+            self._new(name),
+            axis=-1,
+            epsilon=eps,
+            stash_type=1,
+        )
         return Value(output, x.shape)
 
     def add_norm(self, x: Value, y: Value, name: str, eps: float) -> tuple[Value, Value]:
@@ -114,27 +118,27 @@ class OnnxOps(Ops[Value]):
 
     def route(self, scores: Value, routing: Routing) -> Value:
         graph, at = self.graph, self._new("route")
-        chances = graph.node("Softmax", [scores.name], f"{at}.chances", axis=-1)
+        probabilities = graph.node("Softmax", [scores.name], f"{at}.chances", axis=-1)
         count = graph.constant(f"chosen.{routing.chosen}", [routing.chosen])
         best, which = f"{at}.best", f"{at}.which"
-        graph.nodes_out("TopK", [chances, count], [best, which], axis=-1)
+        graph.nodes_out("TopK", [probabilities, count], [best, which], axis=-1)
         if routing.normalized:
             axis = graph.constant("axis.last", [-1])
             total = graph.node("ReduceSum", [best, axis], f"{at}.total", keepdims=1)
             best = graph.node("Div", [best, total], f"{at}.share")
         nothing = graph.constant("float.0", 0.0, np.float32)
-        empty = graph.node("Mul", [chances, nothing], f"{at}.empty")
+        empty = graph.node("Mul", [probabilities, nothing], f"{at}.empty")
         graph.node("ScatterElements", [empty, which, best], at, axis=-1)
         return Value(at, scores.shape)
 
-    def weigh(self, x: Value, weights: Value, number: int) -> Value:
+    def scale_by_column(self, x: Value, weights: Value, number: int) -> Value:
         column = self.graph.constant(f"column.{number}", [number])
         one = self.graph.node("Gather", [weights.name, column], self._new("weight"), axis=-1)
         return Value(self.graph.node("Mul", [x.name, one], self._new("weighed")), x.shape)
 
-    def shift(self, x: Value, name: str) -> Value:
+    def add_bias(self, x: Value, name: str) -> Value:
         inputs = [x.name, self.weights.vector(name)]
-        return Value(self.graph.node("Add", inputs, self._new("shift")), x.shape)
+        return Value(self.graph.node("Add", inputs, self._new("add_bias")), x.shape)
 
     def softplus(self, x: Value) -> Value:
         return Value(self.graph.node("Softplus", [x.name], self._new("softplus")), x.shape)

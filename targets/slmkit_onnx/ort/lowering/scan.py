@@ -46,9 +46,15 @@ class ScanWriter:
         decay = self._decay(step, kind, at)
         given = f"{at}.given"
         graph.nodes_out(
-            "LinearAttention", [queries, keys, weighed, past, decay], [given, present], MICROSOFT,
-            q_num_heads=kind.heads, kv_num_heads=kind.heads, update_rule="gated", scale=1.0,
-        )  # fmt: skip
+            "LinearAttention",
+            [queries, keys, weighed, past, decay],
+            [given, present],
+            MICROSOFT,
+            q_num_heads=kind.heads,
+            kv_num_heads=kind.heads,
+            update_rule="gated",
+            scale=1.0,
+        )
         skip = np.repeat(self.weights.codes.vector(f"{kind.at}.D"), share)
         through = graph.node("Mul", [x.name, graph.floats(f"{kind.at}.D", skip)], f"{at}.through")
         return graph.node("Add", [given, through], at)

@@ -1,0 +1,103 @@
+"""The few operations that are ours, each against another source."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from coremltools.optimize._utils import lut_to_dense
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slmkit.errors import BackendError
+from slmkit.interpreters.reference import Reference, attention
+from slmkit.ops import Attention
+from slmkit_coreml.verify import kernels
+
+
+def var(value):
+    return SimpleNamespace(val=value)
+
+
+def random(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def test_conv_multiplies_channels():
+    x, weight = random(1, 6, 1, 5), random(4, 6, 1, 1, seed=1)
+    op = SimpleNamespace(x=var(x), weight=var(weight), pad_type=var("valid"))
+    expected = np.einsum("oi,bixt->boxt", weight[:, :, 0, 0], x)
+    np.testing.assert_allclose(kernels.conv(op), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_wider_convolution_is_refused():
+    op = SimpleNamespace(x=var(random(1, 6, 1, 5)), weight=var(random(4, 6, 1, 3)))
+    with pytest.raises(NotImplementedError):
+        kernels.conv(op)
+
+
+def test_silu_is_x_times_sigmoid():
+    x = np.array([-1e4, -3, 0, 2, 1e4], np.float32)
+    with np.errstate(over="ignore"):
+        expected = x * Reference.sigmoid(None, x)
+    np.testing.assert_allclose(kernels.silu(SimpleNamespace(x=var(x))), expected, rtol=1e-6)
+
+
+def test_fused_attention_is_the_reference_s():
+    tokens, width = 7, 8
+    q, k, v = (random(tokens, 3, width, seed=seed) for seed in range(3))
+    mask = np.where(np.tri(tokens, dtype=bool), 0, -40000).astype(np.float32)[None, None]
+    query, key, value = (var(each.transpose(1, 0, 2)[None]) for each in (q, k, v))
+    op = SimpleNamespace(query=query, key=key, value=value, attn_mask=var(mask))
+    got = kernels.scaled_dot_product_attention(op)[0].transpose(1, 0, 2).reshape(tokens, -1)
+    expected = attention(q, k, v, Attention(width**-0.5))
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mask_of_booleans_is_refused():
+    ones = var(np.ones((1, 1, 2, 2), np.float32))
+    mask = var(np.ones((2, 2), bool))
+    op = SimpleNamespace(query=ones, key=ones, value=ones, attn_mask=mask)
+    with pytest.raises(NotImplementedError):
+        kernels.scaled_dot_product_attention(op)
+
+
+def test_a_cast_between_floats_rounds_nothing():
+    x = var(np.array([0.1, 2.5], np.float32))
+    cast = SimpleNamespace(x=x, dtype=var("fp16"))
+    np.testing.assert_array_equal(kernels.cast(cast), x.val)
+    cast.dtype = var("int32")
+    np.testing.assert_array_equal(kernels.cast(cast), [0, 2])
+    cast.dtype = var("int8")
+    with pytest.raises(NotImplementedError):
+        kernels.cast(cast)
+
+
+def palette_op(indices, palettes, decompress):
+    return SimpleNamespace(
+        op_type="constexpr_lut_to_dense",
+        name="w",
+        indices=var(indices),
+        lut=var(palettes),
+        decompress=decompress,
+    )
+
+
+@given(st.integers(1, 3), st.sampled_from([1, 8, 300]), st.integers(1, 9), st.sampled_from([4, 6]))
+def test_palettes_are_decompressed_as_coremltools_does(groups, rows, width, bits):
+    source = np.random.default_rng(groups + rows + width)
+    indices = source.integers(0, 1 << bits, (groups * rows, width, 1, 1)).astype(np.uint8)
+    palettes = source.standard_normal((groups, 1, 1, 1, 1 << bits, 1)).astype(np.float32)
+    got = kernels.decompressed(palette_op(indices, palettes, lut_to_dense))
+    np.testing.assert_array_equal(got, lut_to_dense(indices, palettes))
+
+
+def test_a_difference_from_coremltools_is_an_error():
+    indices, palettes = np.zeros((4, 2), np.uint8), np.ones((1, 1, 16, 1), np.float32)
+
+    def other(indices, lut, axis):
+        return lut_to_dense(indices, lut) * 2
+
+    with pytest.raises(BackendError, match="decompress w differently"):
+        kernels.decompressed(palette_op(indices, palettes, other))

@@ -1,0 +1,239 @@
+"""Tiny architectures as saved Core ML packages, evaluated, against the reference on codes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coreml_artifacts import (
+    FLOAT16_FLOOR,
+    FLOAT32_FLOOR,
+    blobs,
+    check_floors,
+    coreml_job,
+    emitted,
+    run,
+)
+from hexagon_artifacts import ALL_SCHEMES, ids_for, reference_of, snr_db
+from slmkit.backend.registry import find_backend
+from slmkit.errors import BackendError
+from slmkit.recipe.scheme import Scheme
+from slmkit_coreml import contract
+from slmkit_coreml.lowering.ops import scale_factors
+from slmkit_coreml.options import read, table_bytes, unit_sizes
+from slmkit_coreml.package import WEIGHTS
+from slmkit_coreml.verify.evaluator import Package
+from slmkit_coreml.verify.kernels import MISSING
+from tiny_models import STORIES
+
+
+@pytest.mark.parametrize("scheme", ALL_SCHEMES)
+def test_every_scheme_keeps_the_floors(tiny, tmp_path, scheme):
+    check_floors(coreml_job(tiny("llama-biases"), tmp_path, scheme), tmp_path / "coreml")
+
+
+def test_eps_is_not_rounded_to_float16(tiny, tmp_path):
+    """0.001 is 4e-7 off in float16; beside squares of 0.01 that would leave 95 dB."""
+    job = coreml_job(tiny("qwen2", rms_norm_eps=1e-3), tmp_path, "int8-per-channel")
+    check_floors(job, tmp_path / "coreml")
+
+
+def test_a_trained_model_keeps_the_floors(tmp_path):
+    check_floors(coreml_job(STORIES, tmp_path, "int8-per-channel"), tmp_path / "coreml")
+
+
+@pytest.mark.parametrize("architecture", ["llama-tied", "granite", "gemma2"])
+def test_a_head_in_parts_gives_the_same_logits(tiny, tmp_path, monkeypatch, architecture):
+    """Whatever comes after it: a scale, a soft cap."""
+    job = coreml_job(tiny(architecture), tmp_path)
+    whole = emitted(job, tmp_path / "whole")
+    monkeypatch.setattr(contract, "HEAD_ROWS", 128)
+    parted = emitted(job, tmp_path / "parted")
+    assert (whole.facts["logits"], parted.facts["logits"]) == (1, 3)
+    assert [each.shape[1] for each in parted.outputs[:3]] == [128, 128, 64]
+    np.testing.assert_allclose(
+        run(tmp_path / "parted", parted, job, "float32"),
+        run(tmp_path / "whole", whole, job, "float32"),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+FORMS = [
+    {"layout": layout, "kv_cache": cache, "self_contained": whole}
+    for layout in ("ane", "gpu")
+    for cache in contract.CACHES
+    for whole in (False, True)
+]
+
+
+@pytest.mark.parametrize("options", FORMS, ids=lambda options: "-".join(map(str, options.values())))
+@pytest.mark.parametrize("architecture", ["qwen3", "mistral-window"])
+def test_every_form_gives_the_same_logits(tiny, tmp_path, architecture, options):
+    job = dataclasses.replace(coreml_job(tiny(architecture), tmp_path), options=options)
+    artifact, expected = emitted(job, tmp_path / "form"), reference_of(job)
+    assert snr_db(expected, run(tmp_path / "form", artifact, job, "float32")) > FLOAT32_FLOOR
+    assert snr_db(expected, run(tmp_path / "form", artifact, job, "float16")) > FLOAT16_FLOOR
+    outputs = {each.name for each in artifact.outputs}
+    assert ("new_keys" in outputs) == (options["kv_cache"] == "io")
+    assert ("embedding" in artifact.facts) == (not options["self_contained"])
+    assert bool(artifact.facts["residency"]) == (options["layout"] == "ane")
+
+
+@pytest.mark.parametrize("scheme", ALL_SCHEMES)
+def test_the_gpu_layout_carries_every_scheme(tiny, tmp_path, scheme):
+    job = coreml_job(tiny("llama-biases"), tmp_path, scheme)
+    options = {"layout": "gpu", "self_contained": True}
+    check_floors(dataclasses.replace(job, options=options), tmp_path / "gpu")
+
+
+FIVE_LAYERS: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "lfm2": {"layer_types": ["conv", "conv", "full_attention", "conv", "full_attention"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("llama", {}),
+        ("llama", {"self_contained": True}),
+        ("llama", {"layout": "gpu"}),
+        ("lfm2", {}),  # the first chunk attends nowhere
+        ("lfm2", {"layout": "gpu", "kv_cache": "io"}),
+    ],
+    ids=str,
+)
+def test_chunks_of_whole_layers_give_the_same_logits(tiny, tmp_path, architecture, options):
+    folder = tiny(architecture, num_hidden_layers=5, **FIVE_LAYERS[architecture])
+    job = coreml_job(folder, tmp_path, "lut4-g16")
+    sizes = unit_sizes(job.model, job.codes.schemes, read(options))
+    limit = max(sizes) * 2 + table_bytes(job.model, job.context_length)
+    chunked = dataclasses.replace(job, options={**options, "chunk_limit": limit})
+    artifact = emitted(chunked, tmp_path / "chunks")
+    packages = artifact.facts["packages"]
+    assert [each["layers"] for each in packages][-1] == 0  # the head
+    assert sum(each["layers"] for each in packages) == 5
+    attention_layers = [layer for each in packages for layer in each["attention_layers"]]
+    assert (
+        attention_layers == artifact.facts["attention_layers"] == list(job.model.attention_layers)
+    )
+    assert len(packages) >= 3
+    for each in packages:
+        weights = tmp_path / "chunks" / each["package"] / WEIGHTS / "weight.bin"
+        assert weights.stat().st_size == each["weights"] <= limit
+    got = run(tmp_path / "chunks", artifact, chunked, "float32")
+    assert snr_db(reference_of(job), got) > FLOAT32_FLOOR
+    assert "hands the hidden state from package to package" in artifact.facts["host"]
+
+
+def test_a_layer_above_the_chunk_limit_is_refused(tiny, tmp_path):
+    job = coreml_job(tiny("llama"), tmp_path)
+    found = find_backend("coreml").problems(job.model, job.codes.schemes, {"chunk_limit": 1000})
+    assert len(found) == 3
+    assert "coreml: layer 0 has" in found[0]
+
+
+@pytest.mark.parametrize("rows", [300, 329])
+@pytest.mark.parametrize("layout", ["ane", "gpu"])
+def test_a_vocabulary_that_no_group_of_rows_divides(tiny, tmp_path, rows, layout):
+    job = coreml_job(tiny("llama-tied", vocab_size=rows), tmp_path, "lut4-g16")
+    options = {"layout": layout, "self_contained": layout == "gpu"}
+    check_floors(dataclasses.replace(job, options=options), tmp_path / "coreml")
+
+
+def test_the_findings_of_the_cache_forms(tiny, tmp_path):
+    rules = {}
+    for cache in contract.CACHES:
+        job = coreml_job(tiny("llama"), tmp_path, "lut4-g16")
+        job = dataclasses.replace(job, options={"kv_cache": cache})
+        report = emitted(job, tmp_path / cache).facts["residency"]
+        rules[cache] = {
+            found["rule"]
+            for function in report.values()
+            for found in function["findings"]
+            if found["level"] != "note"
+        }
+    assert rules == {"io": set(), "state-slice": {"runtime-index"}, "state-blend": set()}
+
+
+def test_a_stateful_runner_forgets(tiny, tmp_path):
+    job = coreml_job(tiny("llama"), tmp_path)
+    job = dataclasses.replace(job, options={"kv_cache": "state-blend"})
+    artifact = emitted(job, tmp_path / "coreml")
+    runner = find_backend("coreml").open_runner(tmp_path / "coreml", artifact, "float32")
+    first = runner.feed(ids_for(job)[:9])
+    runner.feed(ids_for(job)[9:12])
+    runner.reset()
+    np.testing.assert_array_equal(runner.feed(ids_for(job)[:9]), first)
+
+
+def test_a_state_s_context_is_a_multiple_of_32(tiny, tmp_path):
+    job = coreml_job(tiny("llama"), tmp_path)
+    job = dataclasses.replace(job, options={"kv_cache": "state-slice"}, context_length=50)
+    with pytest.raises(BackendError, match="multiple of 32"):
+        emitted(job, tmp_path / "coreml")
+
+
+def test_the_same_job_gives_the_same_bytes(tiny, tmp_path):
+    job = coreml_job(tiny("qwen3"), tmp_path)
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        emitted(job, folder)
+    files = [path for path in folders[0].rglob("*") if path.is_file()]
+    assert {"model.mlmodel", "weight.bin", "Manifest.json"} <= {path.name for path in files}
+    for path in files:
+        other = folders[1] / path.relative_to(folders[0])
+        assert path.read_bytes() == other.read_bytes(), path.name
+
+
+def test_codes_are_those_of_the_bundle_bit_for_bit_and_shared(tiny, tmp_path):
+    job = coreml_job(tiny("llama", num_hidden_layers=4, intermediate_size=512), tmp_path)
+    emitted(job, tmp_path / "coreml")
+    found, size = blobs(tmp_path / "coreml" / "model.mlpackage")
+    bits = 0
+    for name in job.model.multiplied:
+        label = f"{name.replace('.', '_')}_0_weight"
+        codes = job.codes.codes(name)
+        stored = np.frombuffer(found[label, "data"], np.uint8)
+        nibbles = np.stack([stored & 15, stored >> 4], axis=1).reshape(codes.codes.shape)
+        np.testing.assert_array_equal((nibbles ^ 8).astype(int) - 8, codes.signed)
+        scales = np.frombuffer(found[label, "scale"], np.float16)
+        np.testing.assert_array_equal(scales, codes.scales.reshape(-1))
+        bits += 4 * codes.codes.size + 16 * codes.scales.size
+    vectors = sum(np.prod(shape) for shape in job.model.shapes.values() if len(shape) == 1)
+    assert size <= 1.06 * (bits / 8 + 2 * vectors)  # both functions name one copy; tiny: headers
+
+
+def test_an_operation_without_a_meaning_is_refused_by_name(tiny, tmp_path, monkeypatch):
+    emitted(coreml_job(tiny("llama"), tmp_path), tmp_path / "coreml")
+    package = Package(tmp_path / "coreml" / "model.mlpackage", "float32")
+    monkeypatch.delitem(MISSING, "conv")
+    function = package.program.functions["decode"]
+    inputs = {name: np.zeros(each.shape) for name, each in function.inputs.items()}
+    with pytest.raises(BackendError, match="no meaning for the operation conv"):
+        package.run("decode", inputs)
+
+
+@pytest.mark.parametrize("width", [8, 16, 32, 64, 80, 96, 128, 256])
+def test_two_halves_multiply_to_the_attention_scale(width):
+    one, other = scale_factors(width**-0.5)
+    assert float(one) * float(other) == pytest.approx(width**-0.5, rel=1e-6)
+
+
+def test_what_core_ml_cannot_take_is_named(tiny, tmp_path):
+    job = coreml_job(tiny("llama-narrow-heads"), tmp_path, "int4-per-channel")
+    grouped = Scheme(encoding="group-wise", bits=4, group_size=32)
+    uneven = Scheme(encoding="group-wise", bits=4, group_size=32, symmetric=False)
+    schemes = {
+        **job.codes.schemes,
+        "model.layers.0.mlp.down_proj": grouped,
+        "lm_head": uneven,
+    }
+    found = find_backend("coreml").problems(job.model, schemes, {"colour": 1})
+    assert len(found) == 3
+    assert any("down_proj" in each and "100 inputs" in each for each in found)
+    assert any("lm_head" in each and "asymmetric" in each for each in found)

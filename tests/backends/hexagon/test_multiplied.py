@@ -1,0 +1,71 @@
+"""Scales multiplied before a graph is loaded: the same numbers, and no weight is written out."""
+
+from __future__ import annotations
+
+import collections
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from hexagon_artifacts import emitted, job_of
+from slmkit.errors import BackendError
+from slmkit_onnx.hexagon.verify.fold_scales import exact_session, multiplied
+from slmkit_onnx.sessions import cpu_session, options_for
+
+GRAPH = "float.decode.onnx"
+
+
+@pytest.fixture
+def folder(tiny, tmp_path):
+    emitted(replace(job_of(tiny("qwen2"), tmp_path), debug=True), tmp_path / "hexagon")
+    return tmp_path / "hexagon"  # no binary was compiled
+
+
+def words(model: onnx.ModelProto) -> collections.Counter[str]:
+    return collections.Counter(node.op_type for node in model.graph.node)
+
+
+def random_inputs(session) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(3)
+    return {
+        each.name: random.standard_normal(each.shape).astype(np.float32)
+        for each in session.get_inputs()
+    }
+
+
+def test_a_graph_gives_the_same_logits(folder):
+    plain, changed = cpu_session(folder / GRAPH, folder), exact_session(folder / GRAPH)
+    given = random_inputs(plain)
+    expected, got = (each.run(["logits"], given)[0] for each in (plain, changed))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_every_weight_is_read_as_codes(folder, tmp_path):
+    """By ORT's kernel: those of 4 bits, and the head of 8 bits, which has no multipliers."""
+    before = onnx.load(folder / GRAPH, load_external_data=False)
+    source = multiplied((folder / GRAPH).read_bytes(), folder)
+    four_bit = [each for each in before.graph.initializer if each.name.endswith(".multipliers")]
+    after = words(onnx.load_model_from_string(source))
+    assert after["DequantizeLinear"] == words(before)["DequantizeLinear"] - len(four_bit)
+    options = options_for(folder)
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    optimized = words(onnx.load(tmp_path / "optimized.onnx", load_external_data=False))
+    assert optimized["MatMulNBits"] == len(four_bit) + 1 > 10
+    assert optimized["DequantizeLinear"] == 0
+
+
+@pytest.mark.parametrize("damage", ["cut", "no data", "short data"])
+def test_a_damaged_graph_is_a_sentence(folder, damage):
+    if damage == "cut":
+        (folder / GRAPH).write_bytes((folder / GRAPH).read_bytes()[:999])
+    elif damage == "no data":
+        (folder / "weights.data").unlink()
+    else:
+        (folder / "weights.data").write_bytes((folder / "weights.data").read_bytes()[:4096])
+    with pytest.raises(BackendError, match=rf"cannot load {GRAPH}: ") as caught:
+        exact_session(folder / GRAPH)
+    assert "\n" not in caught.value.message

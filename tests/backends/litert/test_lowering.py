@@ -1,0 +1,123 @@
+"""Tiny architectures as .tflite, run by LiteRT's interpreter, against the reference on codes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hexagon_artifacts import ids_for
+from litert_artifacts import SCHEMES, check_floors, emitted, litert_job, run
+from slmkit.backend.registry import find_backend
+from slmkit.errors import BackendError
+from slmkit.recipe.scheme import Scheme
+from slmkit_litert.lowering import weight_binding
+from slmkit_litert.lowering.weight_binding import read_model, weights_of
+from slmkit_litert.weights import dequantized, pack_signed
+from slmkit_litert.writer import check_bytes
+from tiny_models import STORIES
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_keeps_the_floors(tiny, tmp_path, scheme):
+    check_floors(litert_job(tiny("llama-biases"), tmp_path, scheme), tmp_path / "litert")
+
+
+def test_a_trained_model_with_a_width_that_no_group_divides(tmp_path):
+    check_floors(litert_job(STORIES, tmp_path, "int4-g32"), tmp_path / "litert")
+
+
+@pytest.mark.parametrize("scheme", [*SCHEMES, ""])
+def test_the_file_holds_the_codes_of_the_bundle(tiny, tmp_path, scheme):
+    job = litert_job(tiny("llama-tied"), tmp_path, scheme)
+    emitted(job, tmp_path / "litert")
+    stored = weights_of(*read_model(tmp_path / "litert" / "model.tflite"))
+    for name, shape in job.model.shapes.items():
+        tensor = f"{name}.weight" if len(shape) == 2 else name
+        matrix = len(shape) == 2
+        expected = job.codes.rows(tensor, slice(None)) if matrix else job.codes.vector(tensor)
+        meant = dequantized(stored[tensor])[..., : shape[-1]]  # without what fills a last group
+        np.testing.assert_array_equal(meant, expected)
+
+
+def test_signatures_and_a_tied_head_share_their_buffers(tiny, tmp_path):
+    job = litert_job(tiny("llama-tied"), tmp_path, "int8-per-channel")
+    emitted(job, tmp_path / "litert")
+    size = (tmp_path / "litert" / "model.tflite").stat().st_size
+    matrices = sum(np.prod(shape) for shape in job.model.shapes.values() if len(shape) == 2)
+    assert size < matrices + 150_000  # the graph, scales and rope tables
+
+
+def test_a_changed_byte_is_found(tiny, tmp_path):
+    job = litert_job(tiny("llama"), tmp_path)
+    emitted(job, tmp_path / "litert")
+    path = tmp_path / "litert" / "model.tflite"
+    check_bytes(job, {}, path)
+    model, whole = read_model(path)
+    stored = weights_of(model, whole)["model.layers.0.mlp.up_proj.weight"].data
+    raw = path.read_bytes()
+    at = raw.index(bytes(stored))
+    path.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
+    with pytest.raises(BackendError, match=r"other bytes for model\.layers\.0\.mlp\.up_proj"):
+        check_bytes(job, {}, path)
+
+
+def test_buffers_beyond_a_small_limit_lie_outside(tiny, tmp_path, monkeypatch):
+    """The flatbuffer's 2 GB, made small: the same logits with every weight outside or inside."""
+    job = litert_job(tiny("llama"), tmp_path)
+    outside = emitted(job, tmp_path / "outside")
+    graph, whole = read_model(tmp_path / "outside" / "model.tflite")
+    assert sum(buffer.size for buffer in graph.buffers) > 0.4 * len(whole)
+    monkeypatch.setattr(weight_binding, "INSIDE", 1 << 40)
+    inside = emitted(job, tmp_path / "inside")
+    np.testing.assert_array_equal(
+        run(tmp_path / "outside", outside, "float32", job),
+        run(tmp_path / "inside", inside, "float32", job),
+    )
+
+
+def test_the_same_job_gives_the_same_bytes(tiny, tmp_path):
+    job = litert_job(tiny("qwen3"), tmp_path)
+    for name in ("one", "two"):
+        emitted(job, tmp_path / name)
+    one, two = ((tmp_path / name / "model.tflite").read_bytes() for name in ("one", "two"))
+    assert one == two
+
+
+def test_a_runner_forgets(tiny, tmp_path):
+    job = litert_job(tiny("llama"), tmp_path)
+    artifact = emitted(job, tmp_path / "litert")
+    runner = find_backend("litert").open_runner(tmp_path / "litert", artifact, "shipped")
+    first = runner.feed(ids_for(job)[:9])
+    runner.feed(ids_for(job)[9:12])
+    runner.reset()
+    np.testing.assert_array_equal(runner.feed(ids_for(job)[:9]), first)
+
+
+def test_taps_of_a_debug_build_are_the_reference_s(tiny, tmp_path):
+    job = litert_job(tiny("llama"), tmp_path, debug=True)
+    artifact = emitted(job, tmp_path / "litert")
+    runner = find_backend("litert").open_runner(tmp_path / "litert", artifact, "float32")
+    runner.feed(ids_for(job)[:5])
+    assert len(runner.taps) >= job.spec.layers
+    assert {each.shape[0] for each in runner.taps.values()} == {5}
+
+
+def test_what_litert_cannot_take_is_named(tiny, tmp_path):
+    job = litert_job(tiny("llama"), tmp_path)
+    palette = Scheme(encoding="palette", bits=4, group_rows=16)
+    uneven = Scheme(encoding="group-wise", bits=4, group_size=32, symmetric=False)
+    grouped = Scheme(encoding="group-wise", bits=8, group_size=32)
+    schemes = {
+        **job.codes.schemes,
+        "model.layers.0.mlp.down_proj": palette,
+        "lm_head": uneven,
+        "model.embed_tokens": grouped,
+    }
+    found = find_backend("litert").problems(job.model, schemes, {"colour": 1})
+    assert len(found) == 4
+    assert all(word in " ".join(found) for word in ("palettes", "asymmetric", "8-bit groups"))
+
+
+def test_nibbles_are_packed_low_first_without_padding_rows():
+    packed = pack_signed(np.array([[1, -1, 7], [-8, 0, 2]], np.int8))
+    assert packed.tolist() == [0xF1, 0x87, 0x20]

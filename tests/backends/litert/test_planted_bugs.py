@@ -1,0 +1,156 @@
+"""Bugs planted into a written .tflite or its host: the float32 gate must find each."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hexagon_artifacts import reference_of
+from litert_artifacts import FLOOR, emitted, litert_job, run, token_snr_db
+from slmkit.ops import Rope
+from slmkit_litert import runner as host
+from slmkit_litert.lowering.weight_binding import read_model, weights_of
+from tiny_models import tiny_config, write_checkpoint
+
+EPS, THETA = 1e-3, 10000.0
+LAYER = "model.layers.0"
+FLIPS, CAUGHT = 30, 27  # padding of a buffer may be hit, or a name
+
+
+class Planted:
+    """A copy of the artifact's file, open for surgery; patches of the host."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, job) -> None:
+        self.path, self.patch, self.job = folder / "model.tflite", patch, job
+        found = weights_of(*read_model(self.path))
+        self.stored = {name: copy.deepcopy(each) for name, each in found.items()}  # off the file
+
+    def replace(self, old: np.ndarray, new: np.ndarray) -> None:
+        """Other bytes in the place of those, wherever they are."""
+        raw, one, other = self.path.read_bytes(), old.tobytes(), new.tobytes()
+        assert len(one) == len(other) > 0
+        assert one in raw
+        self.path.write_bytes(raw.replace(one, other))
+
+
+def wrong_rope_theta(planted: Planted) -> None:
+    width, positions = planted.job.spec.head_width, np.arange(planted.job.context_length)
+    frequencies = (2 * THETA) ** (-np.arange(0, width, 2) / width)
+    wrong = Rope(tuple(frequencies.tolist())).table(positions)
+    for old, new in zip(planted.job.spec.rope.table(positions), wrong, strict=True):
+        planted.replace(old, new)
+
+
+def swapped_kv_heads(planted: Planted) -> None:
+    weight = planted.stored[f"{LAYER}.self_attn.k_proj.weight"]
+    planted.replace(weight.data, np.roll(weight.data, len(weight.data) // 2))
+    planted.replace(weight.scales, np.roll(weight.scales, len(weight.scales) // 2, axis=0))
+
+
+def missing_eps(planted: Planted) -> None:
+    planted.replace(np.float32(EPS), np.float32(0))
+
+
+def transposed_scales(planted: Planted) -> None:
+    scales = planted.stored[f"{LAYER}.self_attn.o_proj.weight"].scales
+    planted.replace(scales, scales.T.reshape(scales.shape))
+
+
+def swapped_gate_and_up(planted: Planted) -> None:
+    gate, up = (planted.stored[f"{LAYER}.mlp.{part}_proj.weight"] for part in ("gate", "up"))
+    planted.replace(gate.data, up.data[::-1])  # never both at once in one file
+    planted.replace(up.data, gate.data)
+    planted.replace(up.data[::-1], up.data)
+    planted.replace(gate.scales, up.scales)
+
+
+def swapped_nibbles(planted: Planted) -> None:
+    data = planted.stored[f"{LAYER}.mlp.down_proj.weight"].data
+    planted.replace(data, (data >> 4) | (data << 4))
+
+
+def scales_of_another_row(planted: Planted) -> None:
+    scales = planted.stored[f"{LAYER}.mlp.up_proj.weight"].scales
+    planted.replace(scales, np.roll(scales, 1, axis=0))
+
+
+def wrong_position_in_decode(planted: Planted) -> None:
+    right = host.LitertRunner._run
+
+    def late(self, tokens, ids, position, caches):
+        return right(self, tokens, ids, position + (tokens == 1), caches)
+
+    planted.patch.setattr(host.LitertRunner, "_run", late)
+
+
+def mask_off_by_one(planted: Planted) -> None:
+    right = host.mask_of
+    planted.patch.setattr(host, "mask_of", lambda positions, total: right(positions + 1, total))
+
+
+def stale_cache(planted: Planted) -> None:
+    """The new values of layer 1 are lost."""
+    right = host.LitertRunner._kept
+
+    def forgetful(self, found):
+        return {**right(self, found), "kv_cache_v_1": self.caches["kv_cache_v_1"]}
+
+    planted.patch.setattr(host.LitertRunner, "_kept", forgetful)
+
+
+BUGS = [
+    wrong_rope_theta,
+    swapped_kv_heads,
+    missing_eps,
+    transposed_scales,
+    swapped_gate_and_up,
+    swapped_nibbles,
+    scales_of_another_row,
+    wrong_position_in_decode,
+    mask_off_by_one,
+    stale_cache,
+]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("planted")
+    config = tiny_config("llama", rms_norm_eps=EPS, rope_theta=THETA)
+    job = litert_job(write_checkpoint(folder / "model", config), folder, "int4-g32")
+    return folder / "litert", emitted(job, folder / "litert"), job, reference_of(job)
+
+
+def worst_db(original, folder: Path, patch, plant) -> float:
+    source, artifact, job, expected = original
+    shutil.copytree(source, folder)
+    plant(Planted(folder, patch, job))
+    return float(token_snr_db(expected, run(folder, artifact, "float32", job)).min())
+
+
+def test_the_surgery_itself_changes_nothing(original, tmp_path, monkeypatch):
+    assert worst_db(original, tmp_path / "l", monkeypatch, lambda planted: None) > FLOOR
+
+
+@pytest.mark.parametrize("plant", BUGS, ids=lambda plant: plant.__name__)
+def test_parity_catches(original, tmp_path, monkeypatch, plant):
+    found = worst_db(original, tmp_path / "l", monkeypatch, plant)
+    assert not found >= FLOOR, f"{found:.1f} dB"
+
+
+def test_most_single_bit_flips_in_the_weights_are_caught(original, tmp_path, monkeypatch):
+    random, caught = np.random.default_rng(11), 0
+    names = sorted(original[2].model.multiplied)  # of a table, few rows are read
+    for number in range(FLIPS):
+
+        def flip(planted: Planted) -> None:
+            data = planted.stored[f"{names[random.integers(len(names))]}.weight"].data
+            wrong = data.copy()
+            wrong[random.integers(len(data))] ^= np.uint8(1 << random.integers(8))
+            planted.replace(data, wrong)
+
+        caught += not worst_db(original, tmp_path / str(number), monkeypatch, flip) >= FLOOR
+    assert caught >= CAUGHT, f"{caught} of {FLIPS}"

@@ -1,0 +1,95 @@
+"""Chat templates in MLC's form: equal to the template, or said not to be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from slmkit.backend.interface import TokenFacts
+from slmkit.checkpoint.tokenizer import Tokenizer
+from slmkit_mlc.chat_config import DIFFERS, EXACT, NO_SYSTEM, conversation, joined, tokenizer_info
+from tiny_models import SHARED
+
+HOME = Path(__file__).resolve().parents[3] / "toolkit" / "slmkit" / "sample_model"
+DEFAULT_SYSTEM = (
+    "{% for m in messages %}{% if loop.first and m.role != 'system' %}<|im_start|>system\n"
+    "You are helpful.<|im_end|>\n{% endif %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+NO_OPENING = (
+    "<s>{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+    "{% else %}{{ m.content }}</s>{% endif %}{% endfor %}"
+)
+REFUSES = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('none') }}{% endif %}"
+    "<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+COUNTS = (
+    "{% for m in messages %}{{ loop.index }} {{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant:{% endif %}"
+)
+
+
+def facts_of(template: str | None) -> TokenFacts:
+    tokenizer = Tokenizer(HOME)
+    tokenizer.template = template
+    chat = tokenizer.chat if template else None
+    return TokenFacts(None, (2,), None, (), template, chat)
+
+
+@pytest.mark.parametrize(
+    ("template", "likeness"),
+    [
+        (Tokenizer(HOME).template, NO_SYSTEM),
+        (DEFAULT_SYSTEM, EXACT),
+        (NO_OPENING, NO_SYSTEM),
+        (REFUSES, NO_SYSTEM),
+        (COUNTS, DIFFERS),
+        (None, EXACT),
+    ],
+    ids=["home", "default system", "no opening", "refuses a system", "counts", "none"],
+)
+def test_how_well_mlc_s_form_says_the_same(template, likeness):
+    form, found = conversation(facts_of(template))
+    assert found == likeness
+    assert form["stop_token_ids"] == [2]
+    assert len(form["seps"]) in (1, 2)
+
+
+def test_a_template_s_own_system_text_is_kept_and_replaced():
+    form, _ = conversation(facts_of(DEFAULT_SYSTEM))
+    assert form["system_message"] == "You are helpful."
+    assert form["system_template"] == "<|im_start|>system\n{system_message}<|im_end|>\n"
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    facts = facts_of(DEFAULT_SYSTEM)
+    assert facts.chat is not None
+    assert joined(form, messages) == facts.chat(messages, True)
+
+
+@pytest.mark.parametrize("name", ["phi3", "gptneox"])
+def test_real_tokenizers(name):
+    folder = SHARED / "tokenizers" / name
+    tokenizer = Tokenizer(folder)
+    chat = tokenizer.chat if tokenizer.template else None
+    files = tuple(sorted(folder.iterdir()))
+    facts = TokenFacts(None, (), None, files, tokenizer.template, chat)
+    assert conversation(facts)[1] in (EXACT, NO_SYSTEM)
+    info = tokenizer_info(facts)
+    assert info["token_postproc_method"] == {"phi3": "byte_fallback", "gptneox": "byte_level"}[name]
+
+
+def test_the_decoder_of_tokenizer_json_decides(tmp_path):
+    values = {
+        "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Strip"}]},
+        "normalizer": {"type": "Prepend", "prepend": "_"},
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(values))
+    facts = TokenFacts(None, (), None, (tmp_path / "tokenizer.json",), None)
+    assert tokenizer_info(facts) == {
+        "token_postproc_method": "byte_fallback",
+        "prepend_space_in_encode": True,
+        "strip_space_in_decode": True,
+    }

@@ -1,0 +1,202 @@
+"""Libraries of a tiny model: what MLC's engine looks up is there, and kernels are fused."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mlc_artifacts import emitted, mlc_job
+from slmkit.errors import BackendError
+from slmkit.system.subprocess_worker import call
+from slmkit_mlc import writer
+from slmkit_mlc.compiler.library import form_of, objects
+from slmkit_mlc.contract import LIBRARY_SYMBOL, contract
+from slmkit_mlc.gpus import known_gpus
+from slmkit_mlc.lowering.definition import read_definition
+from slmkit_mlc.lowering.signatures import expected_signatures
+from slmkit_mlc.verify import opencl
+from tiny_models import tiny_config, write_checkpoint
+
+GPUS = {"adreno": "android", "mali": "android", "apple": "ios"}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The artifacts of both platforms, without executing their kernels."""
+    folder = tmp_path_factory.mktemp("libraries")
+    model = write_checkpoint(folder / "tiny model", tiny_config("qwen2"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "runtime", lambda: None)
+        found = {}
+        for target in ("android", "ios"):
+            job = mlc_job(model, folder / f"c-{target}", target=target)
+            found[target] = folder / target, emitted(job, folder / target)
+    return found
+
+
+def library_of(written, gpu):
+    folder, artifact = written[GPUS[gpu]]
+    return folder, artifact, artifact.facts["libraries"][gpu]
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_a_library_is_two_objects_with_the_loader_s_symbol(written, gpu):
+    folder, _, facts = library_of(written, gpu)
+    found = objects(folder / facts["file"])
+    assert sorted(found) == sorted(["lib0.o", f"{facts['prefix']}devc.o"])
+    expected = contract()["objects"][known_gpus()[gpu].target["kind"]]
+    assert {form_of(data) for data in found.values()} == {expected}
+    assert f"{facts['prefix']}{LIBRARY_SYMBOL}".encode() in b"".join(found.values())
+    assert facts["prefix"] == facts["model_lib"].replace("-", "_") + "_"
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_functions_and_signatures_are_the_contract_s(written, gpu):
+    folder, _, facts = library_of(written, gpu)
+    expected = expected_signatures(read_definition(folder), known_gpus()[gpu])
+    assert facts["functions"] == expected
+    inside = b"".join(objects(folder / facts["file"]).values())
+    for name in expected:
+        assert name.encode() in inside
+    assert ("argsort_probs" in expected) == (gpu == "apple")
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_the_library_says_what_it_is(written, gpu):
+    """Its ``_metadata`` is text inside of it: every field of the contract, parameters in order."""
+    folder, artifact, facts = library_of(written, gpu)
+    inside = b"".join(objects(folder / facts["file"]).values())
+    start = inside.index(b'{"model_type": "qwen2"')
+    said, _ = json.JSONDecoder().raw_decode(inside[start : start + 200_000].decode("latin-1"))
+    wanted = contract()["metadata"]
+    assert set(wanted) <= set(said)
+    assert set(said["kv_cache"]) == set(wanted["kv_cache"])
+    params = read_definition(folder).table.params
+    assert [(each["name"], tuple(each["shape"]), each["dtype"]) for each in said["params"]] == [
+        (param.name, param.shape, param.dtype) for param in params
+    ]
+    assert all(set(wanted["params"]) <= set(each) for each in said["params"])
+    assert said["memory_usage"] == facts["memory"]
+    assert said["memory_usage"]["prefill"] > said["memory_usage"]["decode"] > 0
+    assert said["quantization"] == artifact.facts["quantization"] == "slm_int4"
+
+
+@pytest.mark.parametrize("target", ["android", "ios"])
+def test_the_folder_of_parameters_is_what_an_app_loads(written, target):
+    folder, artifact = written[target]
+    config = json.loads((folder / "params" / "mlc-chat-config.json").read_text())
+    assert set(contract()["chat_config"]) <= set(config)
+    assert set(contract()["model_config"]) <= set(config["model_config"])
+    for name in config["tokenizer_files"]:
+        assert (folder / "params" / name).is_file()
+    assert config["prefill_chunk_size"] == artifact.facts["prefill"]
+    cache = json.loads((folder / "params" / "tensor-cache.json").read_text())
+    for shard in cache["records"]:
+        assert (folder / "params" / shard["dataPath"]).stat().st_size == shard["nbytes"]
+
+
+def test_a_library_that_lacks_a_function_is_refused(written):
+    from slmkit_mlc.compiler.compile import gpu_module
+    from slmkit_mlc.lowering.program import Writer
+    from slmkit_mlc.lowering.signatures import checked
+
+    definition, gpu = read_definition(written["android"][0]), known_gpus()["adreno"]
+    mod = Writer(definition.program("float16")).module(gpu.code_target, ("decode",), [])
+    with pytest.raises(BackendError, match="batch_prefill is missing"):
+        checked(mod, definition, gpu)
+    wider = replace(definition, spec=replace(definition.spec, vocabulary=321))
+    with pytest.raises(BackendError, match=r"decode is .* not .*321"):
+        checked(gpu_module(definition, gpu), wider, gpu)
+
+
+@pytest.mark.parametrize("gpu", ["adreno", "mali"])
+def test_no_kernel_writes_a_dequantized_weight(written, gpu):
+    """Read off the library's own source: of a kernel that reads words of codes, the buffers that
+    it stores to are as large as its result (or its activations, laid out anew), never as the
+    weight; and each such kernel multiplies, or looks rows up."""
+    from slmkit_mlc.verify.cpu_build import Twin, body_of
+
+    folder, _, facts = library_of(written, gpu)
+    if opencl.runtime() is None:
+        pytest.skip("no OpenCL runtime is installed: the extra opencl")
+    sizes: dict[str, dict[str, int]] = {}
+    twin = Twin(
+        read_definition(folder),
+        known_gpus()[gpu],
+        folder / facts["file"],
+        scheduled=lambda mod: sizes.update(static_sizes(mod)),
+    )
+    readers = [
+        kernel
+        for kernel in twin.kernels.values()
+        if "uint* restrict" in kernel.source and "__global uint*" in signature(kernel)
+    ]
+    assert len(readers) >= 10
+    weights = {name: rows for name, rows in sizes.items() if "dequantize" in name}
+    assert weights
+    for kernel in readers:
+        stored = set(re.findall(r"(\w+)_ptr\[[^;=]*\] = ", body_of(kernel)))
+        stored |= set(re.findall(r"vstore\d\([^;]*, (\w+)_ptr \+", body_of(kernel)))
+        globals_ = set(re.findall(r"__global \w+\* restrict (\w+)_ptr", signature(kernel)))
+        function = max((name for name in sizes if kernel.name.startswith(name)), key=len)
+        for name in stored & globals_:
+            assert sizes[function][name] < sizes[function]["dequantized"], (kernel.name, name)
+
+
+def signature(kernel) -> str:
+    start = kernel.source.rindex(f"__kernel void {kernel.name}(")
+    return kernel.source[start : kernel.source.index("{", start)]
+
+
+def static_sizes(mod) -> dict[str, dict[str, int]]:
+    """Numbers of each buffer of kernels that read codes; a symbolic length counts as one chunk."""
+    from tvm import tirx
+
+    found = {}
+    for own, function in mod.functions_items():
+        if not isinstance(function, tirx.PrimFunc) or "dequantize" not in own.name_hint:
+            continue
+        numbers = {}
+        for param in [*function.params, *function.body.block.alloc_buffers]:
+            lengths = [int(each) if isinstance(each, tirx.IntImm) else 1 for each in param.shape]
+            numbers[param.name] = int(np.prod(lengths))
+        words = [
+            int(np.prod([int(n) for n in p.shape]))
+            for p in function.params
+            if str(p.dtype) == "uint32"
+        ]
+        found[own.name_hint] = {**numbers, "dequantized": min(words) * 4}
+    return found
+
+
+def test_the_same_job_gives_the_same_bytes(written, tmp_path, monkeypatch):
+    monkeypatch.setattr(writer, "runtime", lambda: None)
+    folder, _ = written["android"]
+    job = mlc_job(folder.parent / "tiny model", tmp_path, gpus=["adreno"])
+    job = replace(job, options={"gpus": ["adreno"]})
+    emitted(job, tmp_path / "again")
+    for path in sorted((tmp_path / "again").rglob("*")):
+        if path.is_file():
+            assert path.read_bytes() == (folder / path.relative_to(tmp_path / "again")).read_bytes()
+
+
+def test_a_compiler_that_dies_is_a_sentence_that_names_the_function(written, tmp_path):
+    """As dlight's own matmul rule for Metal ends it, after more than a minute (``gpus.json`` has
+    the detour); here a rule does so at once."""
+    folder, _ = written["ios"]
+    job = mlc_job(folder.parent / "tiny model", tmp_path, target="ios")
+    payload = {
+        **job.payload,
+        "gpu": known_gpus()["apple"].as_json,
+        "library": "tiny-model-apple",
+        "quantization": "x",
+        "out": str(tmp_path / "x.tar"),
+    }
+    said = r"compiles for apple, while scheduling \w+, died \(SIGSEGV\)"
+    with pytest.raises(BackendError, match=said):
+        call("mlc_artifacts:compile_and_crash", payload, lambda *_: None, "compiles for apple")
+    assert not (tmp_path / "x.tar").exists()

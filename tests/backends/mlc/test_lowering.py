@@ -1,0 +1,141 @@
+"""Tiny architectures as Relax programs on LLVM, with the paged KV cache, against the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hexagon_artifacts import ids_for, reference_of, snr_db
+from litert_artifacts import token_snr_db
+from mlc_artifacts import FLOAT16, FLOAT32, SCHEMES, machine_of, mlc_job, run
+from slmkit_mlc.contract import ALSO
+from slmkit_mlc.lowering.definition import definition_for
+from slmkit_mlc.lowering.program import PROOF, Writer
+from slmkit_mlc.verify.machine import processor
+from tiny_models import STORIES
+
+LAYOUTS = {"android": "K-major", "ios": "N-major"}
+
+
+PLACES = [  # one program holds every scheme
+    "0.self_attn.[qkv]_proj",
+    "0.self_attn.o_proj",
+    "0.mlp.gate_proj",
+    "0.mlp.up_proj",
+    "0.mlp.down_proj",
+    "1.self_attn.[qkv]_proj",
+    "1.self_attn.o_proj",
+    "1.mlp.*_proj",
+]
+
+
+@pytest.mark.parametrize("target", LAYOUTS)
+def test_every_scheme_keeps_the_floor(tiny, tmp_path, target):
+    job = mlc_job(tiny("llama-biases"), tmp_path, dict(zip(PLACES, SCHEMES, strict=True)), target)
+    assert len({str(scheme) for scheme in job.codes.schemes.values()}) >= len(SCHEMES)
+    machine, _ = machine_of(job, tmp_path, functions=PROOF)
+    assert token_snr_db(reference_of(job), run(machine, job)).min() > FLOAT32
+
+
+def test_float16_keeps_its_floor(tiny, tmp_path):
+    job = mlc_job(tiny("mistral-window"), tmp_path)
+    machine, _ = machine_of(job, tmp_path, "float16", PROOF)
+    assert snr_db(reference_of(job), run(machine, job)) > FLOAT16
+
+
+def test_a_trained_model_with_a_width_that_no_group_divides(tmp_path):
+    job = mlc_job(STORIES, tmp_path, "int4-g32")
+    expected = reference_of(job)
+    for dtype, floor in (("float32", FLOAT32), ("float16", FLOAT16)):
+        machine, _ = machine_of(job, tmp_path / dtype, dtype, PROOF)
+        assert snr_db(expected, run(machine, job)) > floor
+
+
+@pytest.fixture(scope="module", params=["qwen2", "mamba"])
+def whole(tmp_path_factory, request):
+    """A machine with every function of the contract: of a KV cache, and of recurrent states."""
+    from tiny_models import tiny_config, write_checkpoint
+
+    folder = tmp_path_factory.mktemp("whole")
+    job = mlc_job(write_checkpoint(folder / "model", tiny_config(request.param)), folder)
+    return machine_of(job, folder)[0], job, reference_of(job)
+
+
+def close(expected: np.ndarray, got: np.ndarray) -> bool:
+    return snr_db(expected, got) > FLOAT32
+
+
+def test_prefill_gives_the_last_token_s_logits_and_so_does_extend(whole):
+    machine, job, expected = whole
+    machine.reset()
+    assert close(expected[11], machine.call("prefill", ids_for(job)[:12])[0][0, 0])
+    assert close(expected[15], machine.call("extend", ids_for(job)[12:16])[0][0, 0])
+    assert set(ALSO) == {"extend", "batch_extend"}
+
+
+def test_sequences_of_a_batch_do_not_see_each_other(whole):
+    """Sequence 0 is the reference's; sequence 1 begins in its middle, and disturbs nothing."""
+    machine, job, expected = whole
+    machine.reset()
+    machine.tell("add_sequence", 1)
+    ids, other = ids_for(job), ids_for(job)[20:]
+    positions = machine.tensor(np.array([7, 12], np.int32))
+    both = np.concatenate([ids[:8], other[:5]])
+    first = machine.call("batch_prefill", both, (8, 5), positions)[0]
+    assert close(expected[7], first[0, 0])
+    second = machine.call("batch_decode", np.array([ids[8], other[5]]), (1, 1))[0]
+    assert close(expected[8], second[0, 0])
+    machine.reset()
+    alone = machine.call("batch_verify", other[:6])[0][0]
+    assert close(alone[4], first[0, 1])
+    assert close(alone[5], second[1, 0])
+
+
+def test_a_machine_forgets(whole):
+    machine, job, _ = whole
+    machine.reset()
+    first = machine.call("batch_verify", ids_for(job)[:9])[0]
+    machine.reset()
+    np.testing.assert_array_equal(machine.call("batch_verify", ids_for(job)[:9])[0], first)
+
+
+def test_taps_of_a_debug_build_are_the_reference_s(tiny, tmp_path):
+    from slmkit.backend.interface import Artifact
+    from slmkit.interpreters.reference import taps
+    from slmkit_mlc.runner import MlcRunner
+
+    job = mlc_job(tiny("llama"), tmp_path, debug=True)
+    _, definition = machine_of(job, tmp_path, functions=())
+    definition.write(tmp_path)
+    artifact = Artifact("mlc", "", "", (), (), (), {"params": "params"})
+    runner = MlcRunner(tmp_path, artifact, "float32")
+    ids = ids_for(job)[:5]
+    runner.feed(ids)
+    expected = taps(job.codes, job.spec, ids)
+    assert set(runner.taps) == set(expected) - {"logits"}
+    for name, value in runner.taps.items():
+        assert snr_db(expected[name], value) > FLOAT32, name
+
+
+def kernels_of(job) -> set[str]:
+    """Names of everything in a decode step."""
+    program = definition_for(job).program("float32")
+    mod = Writer(program).module(processor(), ("decode",), [])
+    return {own.name_hint for own in mod.get_global_vars()}
+
+
+def test_experts_of_one_scheme_are_read_by_choice(tiny, tmp_path):
+    """One kernel for the gates and ups of all, one for the downs."""
+    names = kernels_of(mlc_job(tiny("granite-moe"), tmp_path))
+    assert {"grown", "shrunk"} <= names
+    assert not any(name.startswith("weighed") for name in names)
+
+
+def test_experts_of_several_schemes_are_all_computed(tiny, tmp_path):
+    mixed = {f"{at}.block_sparse_moe.input_linear.1": "int8-per-channel" for at in (0, 1)}
+    job = mlc_job(tiny("granite-moe"), tmp_path, mixed)
+    names = kernels_of(job)
+    assert not {"grown", "shrunk"} & names
+    assert "weighed" in names
+    machine, _ = machine_of(job, tmp_path, functions=PROOF)
+    assert token_snr_db(reference_of(job), run(machine, job)).min() > FLOAT32

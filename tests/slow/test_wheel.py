@@ -1,0 +1,84 @@
+"""The wheel, in a fresh environment, works without the checkout."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from tiny_models import STORIES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """A fresh environment that holds the wheel; its libraries are those of this one."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT],
+        check=True,
+    )
+    (wheel,) = folder.glob("slmkit-*.whl")
+    venv.create(folder / "venv", with_pip=True)
+    python = folder / "venv" / "bin" / "python"
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "--no-deps", wheel], check=True, cwd=folder
+    )
+    # Libraries come by path, after the wheel: installing them again would test pip, not slmkit.
+    site = next((folder / "venv" / "lib").glob("python*/site-packages"))
+    libraries = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "libraries.pth").write_text("\n".join(libraries) + "\n")
+    return folder / "venv" / "bin" / "slmkit"
+
+
+def run(command: Path, *words: object, cwd: Path) -> str:
+    done = subprocess.run(
+        [command, *map(str, words)], capture_output=True, text=True, cwd=cwd, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_wheel_is_what_runs(installed, tmp_path):
+    python = installed.with_name("python")
+    where = run(python, "-c", "import slmkit; print(slmkit.__file__)", cwd=tmp_path)
+    assert Path(where.strip()).is_relative_to(installed.parents[1])
+
+
+def test_help_and_recipes_are_in_the_wheel(installed, tmp_path):
+    assert "Commands:" in run(installed, "--help", cwd=tmp_path)
+    names = [each["name"] for each in json.loads(run(installed, "recipes", "--json", cwd=tmp_path))]
+    assert {"int4", "int8", "float16"} <= set(names)
+
+
+def test_a_small_build_works_from_the_wheel(installed, tmp_path):
+    words = (
+        "build",
+        "--target",
+        "android",
+        "--model",
+        STORIES,
+        "--soc",
+        "sm8650",
+        "--artifacts",
+        "ort,hexagon,litert",
+        "--json",
+    )
+    built = json.loads(run(installed, *words, cwd=tmp_path))
+    assert built["passed"]
+    assert {line["artifact"] for line in built["lines"]} == {"ort", "hexagon", "litert", "all"}
+    data = "from slmkit_mlc.gpus import known_gpus; from slmkit_mlc.contract import contract"
+    python = installed.with_name("python")
+    run(python, "-c", f"{data}; assert known_gpus() and contract()", cwd=tmp_path)
+    assert "girl" in run(installed, "run", built["bundle"], "--prompt", "Once", cwd=tmp_path)
+
+
+def test_the_sample_model_is_in_the_wheel(installed, tmp_path):
+    words = ("build", "--target", "android", "--artifacts", "ort", "--json")
+    built = json.loads(run(installed, *words, cwd=tmp_path))
+    assert "home-android-int4" in built["bundle"]

@@ -1,0 +1,220 @@
+"""Commands as a user meets them: output, exit codes, errors in one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from slmkit.backend.registry import BUILT_IN
+from slmkit.cli.main import main
+from tiny_models import STORIES
+
+HEAVY = (
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime_genai",
+    "tokenizers",
+    "pydantic",
+    "rich",
+    "jinja2",
+    "yaml",
+    "torch",
+    "transformers",
+)
+
+
+def slmkit(*words, expect=0):
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == expect, result.output + result.stderr
+    return result
+
+
+def test_help_loads_no_heavy_library():
+    code = (
+        "import sys; from slmkit.cli.main import main\n"
+        "try: main(['--help'])\n"
+        f"except SystemExit: print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    path = os.pathsep.join(filter(None, sys.path))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.stdout.strip().endswith("[]")
+
+
+def test_build_run_parity_inspect_verify(tmp_path):
+    built = json.loads(
+        slmkit(
+            "build",
+            "--target",
+            "android",
+            "--model",
+            STORIES,
+            "--recipe",
+            "int8",
+            "--artifacts",
+            "ort",
+            "--out",
+            tmp_path,
+            "--json",
+        ).stdout
+    )
+    assert built["passed"]
+    bundle = built["bundle"]
+    checked = json.loads(slmkit("parity", bundle, "--json").stdout)
+    assert [line["metrics"] for line in checked["lines"]] == [
+        line["metrics"] for line in built["lines"] if line["error"] != "quantization"
+    ]
+    assert [line["error"] for line in checked["recorded"]] == ["quantization"]
+    said = slmkit("run", bundle, "--prompt", "Once upon a time", "--max-tokens", 20).stdout
+    assert said.startswith(", there was a little girl named Lily.")
+    assert slmkit("run", bundle, "--prompt", "Once", "--temperature", 1, "--seed", 3).stdout
+    assert "stories260K" in slmkit("inspect", bundle).stdout
+    assert "are what the manifest says" in slmkit("verify", bundle).stdout
+    table = slmkit("parity", bundle).stdout
+    assert "lowering" in table and "recorded at build" in table
+
+
+def test_a_failed_parity_is_exit_code_1_with_its_table(tmp_path, monkeypatch):
+    bundle = json.loads(
+        slmkit(
+            "build",
+            "--target",
+            "android",
+            "--model",
+            STORIES,
+            "--artifacts",
+            "ort",
+            "--out",
+            tmp_path,
+            "--json",
+        ).stdout
+    )["bundle"]
+    monkeypatch.setattr("slmkit.parity.metrics.broken", lambda metrics, bound: ("it is wrong",))
+    failed = slmkit("parity", bundle, expect=1)
+    assert "FAIL" in failed.stdout
+    assert failed.stderr.splitlines()[-2].startswith("Error: parity failed: ort exact: it is wrong")
+
+
+@pytest.mark.parametrize(
+    ("family", "words"),
+    [
+        ("qwen2-moe", "2 of 4 experts of feed-forward 32, and one of 64 for every token"),
+        ("mamba2", "128 channels in 8 heads, state 8, convolution over 4 tokens"),
+        ("gemma3", "4 query, 1 kv, width 32"),
+        ("granite-hybrid", "4 query, 2 kv, width 16, no positions (layer 1)"),
+        ("granite-hybrid-moe", "2 of 4 experts of feed-forward 32, and one of 96 for every token"),
+        ("lfm2", "over 3 tokens, gated (layers 0, 2)"),
+        ("lfm2", "4 query, 2 kv, width 16 (layer 1)"),
+    ],
+)
+def test_inspect_tells_what_a_family_is_made_of(tiny, family, words):
+    folder = tiny(family)
+    assert words in slmkit("inspect", folder).stdout
+    assert json.loads(slmkit("inspect", folder, "--json").stdout)["spec"]["layers"] >= 2
+
+
+def test_inspect_tells_a_checkpoint_s_numbers():
+    found = json.loads(slmkit("inspect", STORIES, "--json").stdout)
+    assert found["parameters"] == 260_032
+    assert found["spec"]["heads"] == 8
+    assert {"int4", "int8", "float16"} <= set(found["plans"])
+    assert "260,032" in slmkit("inspect", STORIES).stdout
+
+
+def test_lists_are_tables_or_json():
+    names = [each["name"] for each in json.loads(slmkit("recipes", "--json").stdout)]
+    assert {"int4", "int8", "float16"} <= set(names)
+    assert "two-level" in slmkit("recipes", "show", "int4").stdout
+    assert "int4" in slmkit("recipes").stdout
+    assert "ort" in slmkit("targets").stdout
+    assert json.loads(slmkit("targets", "--json").stdout)[0]["name"] == "android"
+    assert "onnxruntime" in slmkit("doctor").stdout
+    assert json.loads(slmkit("doctor", "--json").stdout)["extras"][0]["extra"] == "ort"
+
+
+def test_doctor_gives_the_command_for_what_is_missing(monkeypatch):
+    monkeypatch.setattr("slmkit.backend.registry._version", lambda name: None)
+    assert 'pip install "slmkit[ort]"' in slmkit("doctor").stdout
+
+
+def test_a_missing_backend_is_one_sentence_with_the_command(tmp_path, monkeypatch):
+    monkeypatch.setattr("slmkit.backend.registry._version", lambda name: None)
+    failed = slmkit("build", "--target", "android", "--model", STORIES, "--out", tmp_path, expect=1)
+    assert failed.stderr.splitlines() == [
+        "Error: the artifact ort needs onnx, onnxruntime",
+        'hint: pip install "slmkit[ort]"',
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("build", "--target", "android", "--model", "nowhere"),
+        ("build", "--target", "ios", "--artifacts", "ort"),
+        ("build", "--target", "android", "--soc", "sm8450"),
+        ("build", "--target", "android", "--calibration", "nowhere"),
+        ("parity", "nowhere"),
+        ("run", "nowhere", "--prompt", "hi"),
+        ("eval", "nowhere"),
+        ("eval", STORIES, "--data", "nowhere"),
+        ("inspect", "nowhere"),
+        ("plan", "--target", "android", "--model", "nowhere"),
+        ("plan", "--target", "ios", "--artifacts", "ort"),
+        ("plan", "--target", "android", "--memory-limit", 0.001),
+        ("verify", "nowhere"),
+        ("recipes", "show", "nowhere"),
+        ("run", STORIES, "--prompt", "x" * 3000),
+    ],
+)
+def test_bad_input_is_exit_code_1_with_a_hint(words):
+    failed = slmkit(*words, expect=1)
+    lines = failed.stderr.strip().splitlines()
+    assert lines[-2].startswith("Error: ") and lines[-1].startswith("hint: ")
+    assert "Traceback" not in failed.output
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (MemoryError(), "memory is full"),
+    ],
+)
+def test_a_full_disk_or_memory_is_one_sentence(tmp_path, monkeypatch, error, said):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr("slmkit.planning.plan.quantize", fail)
+    failed = slmkit("build", "--target=android", "--model", STORIES, "--out", tmp_path, expect=1)
+    assert said in failed.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [("build",), ("biuld",), ("run", STORIES), ("parity",)])
+def test_a_bad_command_line_is_exit_code_2(words):
+    slmkit(*words, expect=2)
+
+
+def test_every_option_has_a_line_of_help():
+    for name, command in main.commands.items():
+        assert command.help, name
+        for option in command.params:
+            if option.param_type_name == "option":
+                assert option.help, f"{name} {option.opts}"
+
+
+def test_every_artifact_of_a_target_has_a_backend():
+    from slmkit.backend.targets import PLATFORMS
+
+    assert {name for each in PLATFORMS.values() for name in each.artifacts} <= set(BUILT_IN)

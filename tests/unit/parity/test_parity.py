@@ -1,0 +1,170 @@
+"""The metrics against their textbook formulas; bounds; ties."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from rich.console import Console
+
+from slmkit.backend.interface import Mode
+from slmkit.cli.tables import parity_table
+from slmkit.parity.golden import Golden, load_golden, outputs_of, save_golden
+from slmkit.parity.metrics import Line, broken, judge, line_from_json, measure
+from slmkit.recipe.bounds import Bound
+from slmkit.recipe.recipe import load_recipe
+
+LOGITS = arrays(np.float32, (6, 10), elements=st.floats(-50, 50, width=32))
+
+
+def measured(expected, got, spans=(slice(0, 6),)):
+    return measure(outputs_of([expected]), outputs_of([got]), list(spans))
+
+
+def softmax(logits):
+    weights = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+@given(LOGITS, LOGITS)
+def test_metrics_are_the_textbook_formulas(expected, got):
+    found = measured(expected, got)
+    p, q = softmax(expected), softmax(got)
+    kl = np.where(p > 0, p * np.log(np.maximum(p, 1e-300) / np.maximum(q, 1e-300)), 0).sum(axis=1)
+    assert found.kl == pytest.approx(max(0, kl.mean()), abs=1e-4, rel=1e-4)
+    assert found.max_abs == pytest.approx(np.abs(expected - got).max())
+    noise = np.square(expected.astype(np.float64) - got).sum()
+    signal = np.square(expected.astype(np.float64)).sum()
+    if noise > 0 and signal > 0:
+        assert found.snr_db == pytest.approx(10 * np.log10(signal / noise), abs=1e-3)
+
+
+@given(LOGITS)
+def test_equal_logits_are_perfect(logits):
+    found = measured(logits, logits)
+    assert (found.max_abs, found.top1, found.greedy) == (0, 1, 6)
+    assert not broken(found, Bound(snr_db=200, max_kl=1e-6, top1=1))
+
+
+def test_a_tie_within_rounding_is_agreement_and_beyond_it_is_not():
+    expected = np.zeros((1, 4), np.float32)
+    expected[0, 0], expected[0, 1] = 100, 100 - 0.005
+    near, far = expected.copy(), expected.copy()
+    near[0, 1] += 0.01
+    far[0, 2] = 101
+    assert measured(expected, near, ()).top1 == 1
+    assert measured(expected, far, ()).top1 == 0
+
+
+def test_greedy_counts_until_the_first_difference_of_each_sequence():
+    expected = np.tile(np.arange(10, dtype=np.float32), (6, 1))
+    got = expected.copy()
+    got[1, 0] = 99
+    found = measured(expected, got, (slice(0, 3), slice(3, 6)))
+    assert (found.greedy, found.decoded) == (1 + 3, 6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_and_infinity_break_every_bound(bad):
+    expected = np.ones((2, 4), np.float32)
+    got = expected.copy()
+    got[0, 1] = bad
+    with np.errstate(all="ignore"):
+        found = measured(expected, got, ())
+    assert "the logits hold NaN or infinity" in broken(found, Bound())
+    assert len(broken(found, Bound(snr_db=0))) == 2
+
+
+def test_each_broken_bound_has_its_sentence():
+    expected = np.eye(4, dtype=np.float32)
+    said = " ".join(broken(measured(expected, -expected, ()), Bound(snr_db=0, max_kl=0, top1=1)))
+    for part in ("SNR", "KL", "top-1"):
+        assert part in said
+
+
+def golden_of(logits, lengths=(4, 2)):
+    sequences = np.split(np.arange(6), [lengths[0]])
+    return Golden(
+        ("a", "b\n"), tuple(sequences), (2, 1), outputs_of(np.split(logits, [lengths[0]]))
+    )
+
+
+@given(LOGITS)
+def test_a_golden_survives_the_round_trip(tmp_path_factory, logits):
+    path = tmp_path_factory.mktemp("golden") / "golden.safetensors"
+    golden = golden_of(logits)
+    save_golden(golden, path)
+    loaded = load_golden(path)
+    assert (loaded.names, loaded.prompt_lengths) == (golden.names, golden.prompt_lengths)
+    for ours, theirs in zip(loaded.sequences, golden.sequences, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for part in ("columns", "values", "norm", "best"):
+        np.testing.assert_array_equal(getattr(loaded.outputs, part), getattr(golden.outputs, part))
+
+
+def test_a_reduced_golden_measures_nearly_the_same(monkeypatch):
+    monkeypatch.setattr("slmkit.parity.golden.COLUMNS", 2000)
+    random = np.random.default_rng(0)
+    expected = random.standard_normal((6, 20_000), dtype=np.float32) * 3
+    got = expected + random.standard_normal(expected.shape, dtype=np.float32) * np.float32(0.1)
+    golden = golden_of(expected).reduced()
+    assert golden.outputs.values.shape == (6, 2000)
+    full = measured(expected, got)
+    part = measure(golden.outputs, outputs_of([got], golden.outputs.columns), [slice(0, 6)])
+    assert part.snr_db == pytest.approx(full.snr_db, abs=1)
+    assert 0 < part.kl <= full.kl * 1.001  # what is not kept counts as one: a lower bound
+    assert (part.top1, part.greedy) == (full.top1, full.greedy)
+
+
+def test_decoded_positions_start_at_each_prompt_s_last_token():
+    golden = golden_of(np.zeros((6, 10), np.float32))
+    assert golden.decoded() == [slice(1, 4), slice(4, 6)]
+
+
+def test_a_line_survives_json():
+    found = measured(np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32) * 2, ())
+    line = Line("ort", "exact", "reference", "lowering", "a runtime", found, ("why",))
+    again = line_from_json(line.as_json())
+    assert again.as_json() == line.as_json()
+
+
+def test_fewer_prompts_are_the_first_ones():
+    golden = golden_of(np.arange(60, dtype=np.float32).reshape(6, 10))
+    two = Golden(
+        ("a", "b"),
+        (np.arange(6), np.arange(6, 9)),
+        (2, 1),
+        outputs_of([np.ones((6, 10), np.float32), np.zeros((3, 10), np.float32)]),
+    )
+    assert golden.first(None) is golden
+    first = two.first(1)
+    assert (first.names, len(first.outputs.values), len(first.sequences)) == (("a",), 6, 1)
+    assert first.outputs.values.min() == 1
+
+
+def test_a_step_is_judged_against_an_earlier_mode_by_its_own_bound():
+    bounds = load_recipe("int4").parity
+    golden = golden_of(np.eye(6, 10, dtype=np.float32) * 9)
+    mode = Mode("sm8650", "a step", {"qdq": "emulator", "reference": "activations"})
+    near = outputs_of([golden.outputs.values * np.float32(1.01)])  # 40 dB
+    step = judge("hexagon", mode, "qdq", "a runtime", near, golden, bounds)
+    price = judge("hexagon", mode, "reference", "a runtime", near, golden, bounds)
+    assert (step.error, step.against) == ("emulator", "qdq")
+    assert "below 50 dB" in step.failures[0]
+    assert price.failures == ()
+
+
+def test_the_table_of_a_whole_ladder_fits_80_columns():
+    found = measured(np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32) * 2, ())
+    found = replace(found, kl=1.23e-05, greedy=165, decoded=165)
+    line = Line("hexagon", "sm8750-binary", "sm8750", "reloaded", "a runtime", found, ("why",))
+    console = Console(file=io.StringIO(), width=200)
+    console.print(parity_table([line, replace(line, mode="qdq", against="float")]))
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "reloaded/sm8750" in "".join(lines)

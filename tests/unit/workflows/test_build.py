@@ -1,0 +1,225 @@
+"""The whole road: bundles are complete, reproducible, and survive kills and interruptions."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from slmkit.bundle.folder import verify
+from slmkit.bundle.manifest import read_manifest
+from slmkit.errors import BundleError, RecipeError, SlmkitError
+from slmkit.planning.plan import Request
+from slmkit.recipe.recipe import load_recipe
+from slmkit.system.progress import Silent
+from slmkit.workflows.build import FailedParity, build
+from tiny_models import STORIES, ort_request
+
+COMMAND = [
+    sys.executable,
+    "-m",
+    "slmkit",
+    "build",
+    "--target",
+    "android",
+    "--artifacts",
+    "ort",
+    "--model",
+    str(STORIES),
+]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def start(out: Path, *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, "--out", str(out), *more],
+        env=environment(),
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def wait_for(process: subprocess.Popen[str], stage: str) -> list[psutil.Process]:
+    """Read stderr up to a stage's line; the worker processes of that moment."""
+    for line in process.stderr:
+        if line.strip() == f"slmkit: {stage}":
+            time.sleep(0.15)  # into the stage
+            return psutil.Process(process.pid).children(recursive=True)
+    raise AssertionError(f"the stage {stage!r} never came")
+
+
+def finish(process: subprocess.Popen[str]) -> int:
+    process.stderr.close()
+    return process.wait(timeout=30)
+
+
+def test_two_builds_give_identical_bytes(tiny, tmp_path):
+    model = tiny("qwen2")
+    bundles = [
+        build(ort_request(model, "int4", tmp_path / name), Silent()).folder
+        for name in ("first", "second")
+    ]
+    first, second = map(contents, bundles)
+    assert list(first) == list(second)
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_a_cached_build_equals_a_fresh_one(tiny, tmp_path):
+    model, cache = tiny("llama"), tmp_path / "cache"
+    fresh = build(ort_request(model, "int8", tmp_path / "a", cache=cache), Silent())
+    kept = sorted(path.name for path in cache.iterdir())
+    cached = build(ort_request(model, "int8", tmp_path / "b", cache=cache), Silent())
+    assert sorted(path.name for path in cache.iterdir()) == kept
+    assert len(kept) == 2
+    assert contents(fresh.folder) == contents(cached.folder)
+
+
+def test_the_manifest_tells_what_an_app_needs(tiny, tmp_path):
+    folder = build(ort_request(tiny("qwen3"), "int4", tmp_path), Silent()).folder
+    manifest = read_manifest(folder)
+    artifact = manifest.artifact("ort")
+    assert {tensor.name for tensor in artifact.inputs} >= {"input_ids", "attention_mask"}
+    assert artifact.outputs[0].shape == ("batch", "tokens", 320)
+    assert manifest.recipe == load_recipe("int4")
+    assert manifest.context_length == 256  # the model's own, below the recipe's 2048
+    assert {line.error for line in manifest.parity} == {"lowering", "shipped", "quantization"}
+    assert artifact.memory.total == sum(
+        getattr(artifact.memory, part) for part in ("weights", "kv_cache", "working")
+    )
+    assert verify(folder) == len(manifest.files)
+
+
+@pytest.mark.parametrize(
+    "stage", ["quantize", "emit ort", "run ort, exact", "reference on floats", "run ort, shipped"]
+)
+def test_a_killed_build_leaves_no_bundle_and_breaks_no_older_one(tmp_path, stage):
+    older = build(ort_request(STORIES, "int4", tmp_path), Silent()).folder
+    before = contents(older)
+    process = start(tmp_path, "--recipe", "int4", "--force", "--no-cache")
+    workers = wait_for(process, stage)
+    process.kill()
+    assert finish(process) == -signal.SIGKILL
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert alive == []
+    assert contents(older) == before
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == [
+        older.name
+    ]
+    build(ort_request(STORIES, "int4", tmp_path, force=True), Silent())
+    assert [path.name for path in tmp_path.iterdir()] == [older.name]  # leftovers are gone
+
+
+def test_a_killed_first_build_leaves_nothing_that_looks_like_a_bundle(tmp_path):
+    process = start(tmp_path, "--no-cache")
+    wait_for(process, "run ort, exact")
+    process.kill()
+    finish(process)
+    assert not list(tmp_path.glob("[!.]*"))
+
+
+@pytest.mark.parametrize("stage", ["emit ort", "run ort, exact"])
+def test_an_interrupted_build_leaves_nothing_behind(tmp_path, stage):
+    process = start(tmp_path / "out", "--cache", str(tmp_path / "cache"))
+    workers = wait_for(process, stage)
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait(timeout=30) == 130
+    process.stderr.close()
+    assert "Traceback" not in rest
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
+    assert list((tmp_path / "out").iterdir()) == []
+    assert not list((tmp_path / "cache").glob(".making*"))
+
+
+def test_a_bundle_is_not_overwritten_without_force(tiny, tmp_path):
+    request = ort_request(tiny("llama"), "int8", tmp_path / "out")
+    folder = build(request, Silent()).folder
+    before = contents(folder)
+    with pytest.raises(BundleError, match="exists") as caught:
+        build(request, Silent())
+    assert "--force" in caught.value.hint
+    assert contents(folder) == before
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(tiny, tmp_path):
+    place = tmp_path / "out" / "tiny-llama-android-int8"
+    place.mkdir(parents=True)
+    (place / "thesis.txt").write_text("years of work")
+    with pytest.raises(BundleError, match="is not a bundle"):
+        build(ort_request(tiny("llama"), "int8", place.parent, force=True), Silent())
+    assert (place / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_broken_bound_writes_no_bundle(tiny, tmp_path):
+    recipe = json.loads(load_recipe("int4").model_dump_json())
+    recipe["parity"]["quantization"] = {"snr_db": 90}
+    path = tmp_path / "strict.yaml"
+    path.write_text(json.dumps(recipe))  # JSON is YAML
+    with pytest.raises(FailedParity, match="below 90 dB") as caught:
+        build(ort_request(tiny("llama"), str(path), tmp_path / "out"), Silent())
+    assert len(caught.value.lines) == 3
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_backend_options_are_checked_before_anything_is_built(tiny, tmp_path):
+    recipe = json.loads(load_recipe("int4").model_dump_json())
+    recipe["artifacts"] = {"ort": {"accuracy_level": 7, "speed": 11}, "abacus": {}}
+    path = tmp_path / "wrong.yaml"
+    path.write_text(json.dumps(recipe))
+    with pytest.raises(RecipeError) as caught:
+        build(ort_request(tiny("llama"), str(path), tmp_path / "out"), Silent())
+    for said in ("artifacts.ort.speed: unknown key", "accuracy_level is 7", "artifacts.abacus"):
+        assert said in caught.value.message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"target": "windows"}, "no target 'windows'"),
+        ({"target": "ios", "artifacts": ("ort",)}, "no artifact 'ort'"),
+        ({"recipe": "int3"}, "no recipe 'int3'"),
+        ({"context": 100_000}, "--context 100000"),
+        ({"artifacts": ("coreml",)}, "no artifact 'coreml'"),
+        ({"target": "ios", "socs": ("sm8650",)}, "--soc is for the artifact hexagon"),
+        ({"memory_limit": 100_000}, "the limit is 100.0 kB"),
+        ({"model": Path("/nowhere")}, "is not a folder"),
+    ],
+)
+def test_wrong_requests_are_refused_before_anything_is_written(tiny, tmp_path, changes, said):
+    values = {
+        "model": tiny("llama"),
+        "target": "android",
+        "recipe": "int4",
+        "out": tmp_path / "out",
+    }
+    with pytest.raises(SlmkitError) as caught:
+        build(Request(**{**values, **changes}), Silent())
+    assert said in caught.value.message
+    assert caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_written_is_one_sentence(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleError, match="cannot write"):
+        build(ort_request(tiny("llama"), "int4", tmp_path / "file" / "out"), Silent())
