@@ -28,6 +28,8 @@ one and enters the next; each has the cache of its own layers.
 
 from __future__ import annotations
 
+from slmkit.backend.interface import State
+
 HIDDEN = -40000.0  # finite in float16 with any score beside it: the Neural Engine dislikes -inf
 CACHES = ("io", "state-slice", "state-blend")
 ALIGNMENT = 32  # numbers of float16: the last dimension of a state must be a multiple
@@ -38,6 +40,12 @@ CHUNK_LIMIT = 950_000_000  # bytes of weights in one package: 1 GB fails to load
 def state_name(kind: str, layer: int) -> str:
     """A state, after ``past_`` as an input and ``new_`` as an output."""
     return f"{kind}_{layer}"
+
+
+def state_shape(state: State) -> tuple[int, ...]:
+    """Shape of a state's tensor: conv [1, D, 1, K - 1]; scan [1, H, N, P]."""
+    first, *rest = state.shape
+    return (1, first, 1, *rest) if state.kind == "conv" else (1, first, *rest)
 
 
 def mask_name(window: int | None) -> str:

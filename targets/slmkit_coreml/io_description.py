@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slmkit.backend.interface import Job, Tensor
+from slmkit.backend.interface import Job, Report, ReportTable, Tensor
 from slmkit.backend.partition import Part
 from slmkit.backend.static_runner import Window
-from slmkit_coreml.contract import state_name
-from slmkit_coreml.lowering.inputs import INTEGERS, Border, state_shape
+from slmkit_coreml.contract import state_name, state_shape
+from slmkit_coreml.lowering.inputs import INTEGERS, Border
 from slmkit_coreml.options import Form
 from slmkit_coreml.package import Description
 
@@ -32,6 +32,8 @@ ABOUT = {
     "new_keys": "keys of these tokens, for the host to append",
     "new_values": "values of these tokens, for the host to append",
 }
+COLUMNS = ("rule", "level", "by", "times", "reason")
+NOT_EXECUTED = "coreml: Core ML itself (macOS only): the saved package ran in the evaluator"
 HOST = {
     "embeds": "looks up rows of the embedding file",
     "cos": "computes cos and sin of the rope",
@@ -92,6 +94,33 @@ def host_duties(inputs: Sequence[Tensor], chunks: int) -> list[str]:
     names = {"past_states" if _is_state(each.name) else each.name for each in inputs}
     names |= {"hidden"} if chunks > 1 else set()
     return [duty for name, duty in HOST.items() if name in names]
+
+
+def residency_report(residency: Mapping[str, Any]) -> Report:
+    """The predicted residency of each function, for the end of a build and for ``inspect``; a rule
+    that several functions break is told once."""
+    lines: dict[str, None] = {}
+    tables = []
+    for name, found in residency.items():
+        share = f"{found['predicted']:.1%} of {found['operations']} operations"
+        plan = found.get("compute_plan")
+        own = f"; Core ML's own plan: {plan}" if plan else ""
+        lines[f"{name}: {share} predicted to stay on the accelerator{own}"] = None
+        title = f"{name}: {share} predicted to stay on the accelerator"
+        tables.append(ReportTable(title, COLUMNS, tuple(map(_finding_row, _violations(found)))))
+    for found in residency.values():
+        for each in _violations(found):
+            lines[f"  {each['level']} {each['rule']} ({each['at']}): {each['reason']}"] = None
+    return Report(tuple(lines), tuple(tables), (NOT_EXECUTED,))
+
+
+def _violations(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Findings that are more than a note."""
+    return [each for each in found["findings"] if each["level"] != "note"]
+
+
+def _finding_row(found: Mapping[str, Any]) -> tuple[str, ...]:
+    return (found["rule"], found["level"], found["at"], str(found["count"]), found["reason"])
 
 
 def _inputs(job: Job, form: Form, chunk: Part, windows: Mapping[str, Window]) -> tuple[Tensor, ...]:

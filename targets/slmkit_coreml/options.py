@@ -6,53 +6,36 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slmkit.backend.interface import Model, Option, one_of, option_problems
+from slmkit.backend.interface import Model
 from slmkit.backend.partition import Part, plan_parts, too_large, unit_bytes
+from slmkit.backend.support import Option, Support, one_of, refuse_asymmetric, whole_number
 from slmkit.recipe.scheme import Scheme
 from slmkit_coreml.contract import CACHES, CHUNK_LIMIT, head_parts
 from slmkit_coreml.layout import LAYOUTS, Layout
-from slmkit_coreml.sizes import matrix_bytes, refused
+from slmkit_coreml.sizes import matrix_bytes
 
-OPS = frozenset(
-    {
-        "embed",
-        "linear",
-        "rms_norm",
-        "split",
-        "split_heads",
-        "rope",
-        "attend",
-        "add",
-        "mul",
-        "scale",
-        "sigmoid",
-        "silu",
-        "tanh",
-        "gelu_tanh",
-        "route",
-        "scale_by_column",
-        "add_bias",
-        "softplus",
-        "conv",
-        "scan",
-    }
-)
 UNITS = ("cpu_and_ne", "cpu_and_gpu", "cpu_only", "all")  # coremltools' ComputeUnit, in small
 SLOTS = 24  # bytes per slot: at most three rows of int32 in each of two functions
 TEXT = Option(lambda value: isinstance(value, str) and 0 < len(value) <= 500, "a short text")
-SIZE = Option(
-    lambda value: type(value) is int and 0 < value <= CHUNK_LIMIT, f"bytes, up to {CHUNK_LIMIT}"
+SUPPORT = Support(
+    "coreml",
+    options={
+        "layout": one_of(*LAYOUTS),
+        "kv_cache": one_of(*CACHES),
+        "self_contained": one_of(True, False),
+        "require": one_of("ane"),
+        "chunk_limit": whole_number(1, CHUNK_LIMIT, f"bytes, up to {CHUNK_LIMIT}"),
+        "compute_units": one_of(*UNITS),
+        "author": TEXT,
+        "license": TEXT,
+    },
+    refusals=(
+        refuse_asymmetric(
+            "asymmetric codes are not written: use symmetric: true, or encoding: palette"
+        ),
+    ),
+    whole_groups="use encoding: per-channel",
 )
-OPTIONS = {
-    "layout": one_of(*LAYOUTS),
-    "kv_cache": one_of(*CACHES),
-    "self_contained": one_of(True, False),
-    "require": one_of("ane"),
-    "chunk_limit": SIZE,
-    "compute_units": one_of(*UNITS),
-    "author": TEXT,
-    "license": TEXT,
-}
 
 
 @dataclass(frozen=True)
@@ -88,13 +71,7 @@ def read(options: Mapping[str, Any]) -> Form:
 
 def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any]) -> list[str]:
     """Everything that this backend cannot do for the model and recipe, one sentence each."""
-    found = option_problems("coreml", options, OPTIONS)
-    found += [f"coreml has no form of the op {op}" for op in sorted(set(model.ops) - OPS)]
-    found += [
-        f"coreml cannot take {name} in {schemes[name]}: {why}"
-        for name in schemes
-        if (why := refused(schemes[name], model.shapes[name][1], name in model.multiplied))
-    ]
+    found = SUPPORT.problems(model, schemes, options)
     if found:
         return found
     form = read(options)

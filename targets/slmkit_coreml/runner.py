@@ -21,7 +21,7 @@ from slmkit.backend.static_runner import (
     visible,
 )
 from slmkit.ops import Floats, Rope
-from slmkit_coreml.contract import HIDDEN, mask_name
+from slmkit_coreml.contract import HIDDEN, mask_name, state_name, state_shape
 from slmkit_coreml.embedding import Embedding
 from slmkit_coreml.layout import LAYOUTS, Array
 from slmkit_coreml.verify.device import DevicePackage, on_macos, system
@@ -46,7 +46,8 @@ class CoremlRunner(StaticRunner):
     def __init__(self, folder: Path, artifact: Artifact, precision: str) -> None:
         self.facts = facts = artifact.facts
         self.layout = LAYOUTS[facts["layout"]]
-        self.context_length = facts["context_length"]
+        self.state = artifact.state
+        self.context_length = artifact.state.context_length
         self.chunks: list[Mapping[str, Any]] = facts["packages"]
         self.packages, self.runtime = self._open(folder, precision)
         whole = facts["self_contained"]
@@ -55,20 +56,21 @@ class CoremlRunner(StaticRunner):
             Rope(tuple(each["frequencies"]), each["magnitude"]) for each in facts["ropes"]
         ]
         self.functions = {each["tokens"]: name for name, each in facts["functions"].items()}
-        self.sizes, self.whole_chunks = tuple(self.functions), bool(facts["states"])
+        self.sizes, self.whole_chunks = tuple(self.functions), bool(artifact.state.states)
         self.taps: dict[str, Floats] = {}
         self.reset()
 
     def reset(self) -> None:
         """Forget the sequence."""
-        facts = self.facts
-        row = self.layout.cache(facts["kv_heads"], facts["head_width"], self.context_length)
-        shape = (len(facts["attention_layers"]), *row)
+        state = self.state
+        row = self.layout.cache(state.kv_heads, state.head_width, self.context_length)
+        shape = (len(state.attention_layers), *row)
         for package in self.packages:
             package.reset()
         self.past = {name: np.zeros(shape, np.float32) for name in ("keys", "values")}
         self.states = {
-            each["name"]: np.zeros(each["shape"], np.float32) for each in facts["states"]
+            state_name(each.kind, each.layer): np.zeros(state_shape(each), np.float32)
+            for each in state.states
         }
         self.length = 0
 
@@ -146,7 +148,7 @@ class CoremlRunner(StaticRunner):
 
     def _layers(self, chunk: Mapping[str, Any]) -> slice:
         """Where the cache has a chunk's layers, among all that attend."""
-        first = sum(layer < chunk["first_layer"] for layer in self.facts["attention_layers"])
+        first = sum(layer < chunk["first_layer"] for layer in self.state.attention_layers)
         return slice(first, first + len(chunk["attention_layers"]))
 
     def _slots(self, tokens: slice) -> tuple[slice, ...]:

@@ -1,4 +1,4 @@
-"""What a weight takes in a package, and why some cannot be in one."""
+"""Bytes of a weight in a package."""
 
 from __future__ import annotations
 
@@ -17,12 +17,3 @@ def matrix_bytes(rows: int, width: int, scheme: Scheme) -> int:
     else:
         beside = rows * -(-width // (scheme.group_size or width)) * 2
     return -(-rows * width * scheme.bits // 8) + beside + 2 * BLOB
-
-
-def refused(scheme: Scheme, width: int, multiplied: bool) -> str:
-    """Why Core ML (or the embedding file) cannot take a weight as it is; empty if it can."""
-    if not scheme.symmetric:
-        return "asymmetric codes are not written: use symmetric: true, or encoding: palette"
-    if multiplied and scheme.group_size and width % scheme.group_size:
-        return f"{width} inputs are no multiple of its groups: use encoding: per-channel"
-    return ""

@@ -11,11 +11,16 @@ from slmkit.backend.interface import Artifact, Job, Mode
 from slmkit.backend.partition import Part
 from slmkit.backend.static_runner import Window
 from slmkit.errors import BackendError
-from slmkit_coreml.contract import ALIGNMENT, state_name
+from slmkit_coreml.contract import ALIGNMENT
 from slmkit_coreml.embedding import write_embedding
 from slmkit_coreml.files import package_name
-from slmkit_coreml.io_description import borders, describe, host_duties, whole_border
-from slmkit_coreml.lowering.inputs import state_shape
+from slmkit_coreml.io_description import (
+    borders,
+    describe,
+    host_duties,
+    residency_report,
+    whole_border,
+)
 from slmkit_coreml.lowering.program import build_program, write_package
 from slmkit_coreml.options import Form, plan_chunks, read
 from slmkit_coreml.verify.device import compute_plan, on_macos
@@ -31,7 +36,6 @@ MODES = (
         {"reference": "float16"},
     ),
 )
-NOT_EXECUTED = "coreml: Core ML itself (macOS only): the saved package ran in the evaluator"
 
 
 @dataclass
@@ -72,8 +76,10 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
         MODES,
         inputs,
         outputs,
+        job.state,
         facts,
         "float32",
+        residency_report(written.residency),
     )
 
 
@@ -134,25 +140,15 @@ def _facts(job: Job, form: Form, windows: Mapping[str, Window], written: Written
         "kv_cache": form.cache,
         "self_contained": form.self_contained,
         "compute_units": form.compute_units,
-        "context_length": job.context_length,
-        "attention_layers": list(job.model.attention_layers),
-        "kv_heads": spec.kv_heads,
-        "head_width": spec.head_width,
-        "vocabulary": spec.vocabulary,
         "logits": len(form.logits(spec.vocabulary)),
         "ropes": [
             {"frequencies": list(rope.frequencies), "magnitude": rope.magnitude}
             for rope in spec.ropes
         ],
         "windows": list(dict.fromkeys(spec.windows)),
-        "states": [
-            {"name": state_name(each.kind, each.layer), "shape": list(state_shape(each))}
-            for each in job.model.states
-        ],
         "functions": {
             name: {"tokens": window.tokens, "past": window.past} for name, window in windows.items()
         },
         "residency": written.residency,
         "taps": written.taps,
-        "not_executed": [NOT_EXECUTED],
     }

@@ -16,6 +16,8 @@ S is the context length. LiteRT-LM masks the future itself; a sliding window is 
 
 from __future__ import annotations
 
+from slmkit.backend.artifact import SequenceState, Tensor
+
 HIDDEN = -0.7 * 3.4028234663852886e38  # -0.7 FLT_MAX: two of them must not be added up
 DECODE = "decode"
 
@@ -35,6 +37,29 @@ def state_name(kind: str, layer: int) -> str:
     return f"state_{kind}_{layer}"
 
 
+def cache_tensors(state: SequenceState) -> tuple[Tensor, ...]:
+    """KV cache and states: inputs that are outputs under the same names, 0 at first."""
+    heads, width, total = state.kv_heads, state.head_width, state.context_length
+    found = []
+    for layer in state.attention_layers:
+        keys, values = cache_names(layer)
+        about = "keys of a layer, slot j for position j"
+        found.append(Tensor(keys, "float32", (1, heads, total, width), about))
+        found.append(
+            Tensor(values, "float32", (1, heads, width, total), "values of a layer, turned")
+        )
+    for each in state.states:
+        about = f"state of layer {each.layer}"
+        name = state_name(each.kind, each.layer)
+        found.append(Tensor(name, "float32", (1, *each.shape), about))
+    return tuple(found)
+
+
 def weight_input(number: int) -> str:
     """A weight of the skeleton, in the order in which the architecture names them."""
     return f"w_{number}"
+
+
+def sizes_of(tensor: Tensor) -> tuple[int, ...]:
+    """The shape of a tensor without dynamic dimensions."""
+    return tuple(int(size) for size in tensor.shape)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from slmkit.backend.interface import Artifact
 from slmkit.backend.static_runner import StaticRunner, Window
 from slmkit.ops import Floats
-from slmkit_litert.contract import DECODE, HIDDEN, cache_names, prefill_name, state_name
+from slmkit_litert.contract import DECODE, HIDDEN, cache_tensors, prefill_name, sizes_of
 from slmkit_litert.lowering.weight_binding import Array, widen
 from slmkit_litert.weights import dequantized
 
@@ -31,12 +31,13 @@ class LitertRunner(StaticRunner):
 
     def __init__(self, folder: Path, artifact: Artifact, mode: str) -> None:
         self.facts = facts = artifact.facts
-        self.context_length = facts["context_length"]
+        self.state = artifact.state
+        self.context_length = artifact.state.context_length
         self.runtime = (
             f"ai-edge-litert {version('ai-edge-litert')}, {KERNELS[mode]}, {mode} weights"
         )
         self.interpreter = _opened(folder / facts["model"], mode)
-        self.sizes, self.whole_chunks = (facts["prefill"], 1), bool(facts["states"])
+        self.sizes, self.whole_chunks = (facts["prefill"], 1), bool(artifact.state.states)
         self.signatures = {
             tokens: self.interpreter.get_signature_runner(name)
             for tokens, name in ((facts["prefill"], prefill_name(facts["prefill"])), (1, DECODE))
@@ -46,16 +47,9 @@ class LitertRunner(StaticRunner):
 
     def reset(self) -> None:
         """Forget the sequence."""
-        facts = self.facts
-        keys = (1, facts["kv_heads"], self.context_length, facts["head_width"])
-        values = (1, facts["kv_heads"], facts["head_width"], self.context_length)
-        self.caches: dict[str, Array] = {}
-        for layer in facts["attention_layers"]:
-            for name, shape in zip(cache_names(layer), (keys, values), strict=True):
-                self.caches[name] = np.zeros(shape, np.float32)
-        for each in facts["states"]:
-            name = state_name(each["kind"], each["layer"])
-            self.caches[name] = np.zeros((1, *each["shape"]), np.float32)
+        self.caches: dict[str, Array] = {
+            each.name: np.zeros(sizes_of(each), np.float32) for each in cache_tensors(self.state)
+        }
         self.length = 0
 
     def step(self, ids: NDArray[np.int64], window: Window) -> Floats:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slmkit.backend.interface import Artifact, Job, Mode, Tensor
+from slmkit.backend.interface import Artifact, Job, Mode, Report, Tensor
 from slmkit.errors import BackendError
 from slmkit.system.subprocess_worker import call
-from slmkit_litert.contract import cache_names, state_name
+from slmkit_litert.contract import cache_tensors
 from slmkit_litert.files import MODEL, bundles
 from slmkit_litert.litertlm import pack
 from slmkit_litert.lowering.graph_template import FILE, NAMES, skeleton, tensors_of
@@ -50,12 +49,24 @@ def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], N
     progress(3, 4)
     packed = bundles(job.model, job.options)
     pack(job, folder / MODEL, folder, packed)
-    facts = {**_facts(job, prefill, report), "taps": names["taps"], "bundles": packed}
-    if not packed:
-        facts["report"].append(NO_BUNDLE)
-    inputs, outputs = _border(job)
-    form = "LiteRT .tflite and .litertlm" if packed else "LiteRT .tflite"
-    return Artifact(job.artifact, version, form, modes_of(job), inputs, outputs, facts)
+    inputs, outputs = _io_tensors(job)
+    return Artifact(
+        job.artifact,
+        version,
+        "LiteRT .tflite and .litertlm" if packed else "LiteRT .tflite",
+        modes_of(job),
+        inputs,
+        outputs,
+        job.state,
+        facts={
+            "model": MODEL,
+            "prefill": prefill,
+            "delegation": dict(report),
+            "taps": names["taps"],
+            "bundles": packed,
+        },
+        report=Report((*said(dict(report)), *([] if packed else [NO_BUNDLE]))),
+    )
 
 
 def modes_of(job: Job) -> tuple[Mode, ...]:
@@ -105,44 +116,17 @@ def _require(job: Job, report: Mapping[str, Any]) -> None:
         )
 
 
-def _facts(job: Job, prefill: int, report: Mapping[str, Any]) -> dict[str, Any]:
-    spec = job.spec
-    return {
-        "model": MODEL,
-        "prefill": prefill,
-        "attention_layers": list(job.model.attention_layers),
-        "states": [asdict(state) for state in job.model.states],
-        "kv_heads": spec.kv_heads,
-        "head_width": spec.head_width,
-        "context_length": job.context_length,
-        "delegation": dict(report),
-        "report": said(dict(report)),
-    }
-
-
-def _border(job: Job) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    spec, total = job.spec, job.context_length
-    caches = []
-    for layer in job.model.attention_layers:
-        keys, values = cache_names(layer)
-        shapes = (
-            (1, spec.kv_heads, total, spec.head_width),
-            (1, spec.kv_heads, spec.head_width, total),
-        )
-        caches += [
-            Tensor(keys, "float32", shapes[0], "keys of a layer, slot j for position j"),
-            Tensor(values, "float32", shapes[1], "values of a layer, turned"),
-        ]
-    for state in job.model.states:
-        name, about = state_name(state.kind, state.layer), f"state of layer {state.layer}"
-        caches.append(Tensor(name, "float32", (1, *state.shape), about))
+def _io_tensors(job: Job) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Inputs and outputs of both signatures."""
+    total = job.context_length
     inputs = (
         Tensor("tokens", "int32", (1, "tokens"), "token ids"),
         Tensor("input_pos", "int32", ("tokens",), "their positions"),
         Tensor(
             "mask", "float32", (1, 1, "tokens", total), "added to the scores: 0, or -0.7 FLT_MAX"
         ),
-        *caches,
     )
-    logits = Tensor("logits", "float32", (1, 1, spec.vocabulary), "next-token scores; decode only")
-    return inputs, (logits, *caches)
+    caches = cache_tensors(job.state)
+    shape = (1, 1, job.spec.vocabulary)
+    logits = Tensor("logits", "float32", shape, "next-token scores; decode only")
+    return (*inputs, *caches), (logits, *caches)

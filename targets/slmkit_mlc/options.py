@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from slmkit.backend.interface import Job, Model, Option, one_of, option_problems
+from slmkit.backend.interface import Job, Model
+from slmkit.backend.support import Option, Support, one_of, refuse_palettes
 from slmkit.quant.codes import padded_width
 from slmkit.recipe.scheme import Scheme
 from slmkit_mlc.gpus import Gpu, gpus_of, known_gpus
@@ -15,30 +16,6 @@ from slmkit_mlc.lowering.definition import Definition
 from slmkit_mlc.params import K_MAJOR
 from slmkit_mlc.sizes import unequal_layers
 
-OPS = frozenset(
-    {
-        "embed",
-        "linear",
-        "rms_norm",
-        "split",
-        "split_heads",
-        "rope",
-        "attend",
-        "add",
-        "mul",
-        "scale",
-        "sigmoid",
-        "silu",
-        "tanh",
-        "gelu_tanh",
-        "route",
-        "scale_by_column",
-        "add_bias",
-        "softplus",
-        "conv",
-        "scan",
-    }
-)
 COMPILER = "mlc_llm"
 WIDEST_HEAD = 256  # threads that join two attentions, one for each number of a head
 SHORTEST = 8  # characters of a prefix: TVM fails on shorter ones (0.27.0.post1)
@@ -48,27 +25,23 @@ def _gpus(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and set(value) <= set(known_gpus())
 
 
-OPTIONS = {
-    "compiler": one_of("slmkit", COMPILER),
-    "gpus": Option(_gpus, f"a list of {', '.join(known_gpus())}"),
-}
+SUPPORT = Support(
+    "mlc",
+    options={
+        "compiler": one_of("slmkit", COMPILER),
+        "gpus": Option(_gpus, f"a list of {', '.join(known_gpus())}"),
+    },
+    refusals=(
+        refuse_palettes("palettes have no kernels: name them under artifacts.coreml.weights"),
+    ),
+    widest_head=WIDEST_HEAD,
+    windows=1,
+)
 
 
 def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any]) -> list[str]:
     """Everything that this backend cannot do for the model and recipe, one sentence each."""
-    found = option_problems("mlc", options, OPTIONS)
-    found += [f"mlc has no form of the op {op}" for op in sorted(set(model.ops) - OPS)]
-    palettes = [name for name, scheme in schemes.items() if scheme.encoding == "palette"]
-    if palettes:
-        found.append(
-            f"mlc has no kernels for palettes ({palettes[0]} and {len(palettes) - 1} others): "
-            "name them under artifacts.coreml.weights"
-        )
-    windows = {each for each in model.spec.windows if each is not None}
-    if len(windows) > 1:
-        found.append(f"mlc's KV cache knows one sliding window, the model has {sorted(windows)}")
-    if model.spec.head_width > WIDEST_HEAD:
-        found.append(f"mlc's kernels take heads up to {WIDEST_HEAD} wide")
+    found = SUPPORT.problems(model, schemes, options)
     if unequal_layers(model):
         found.append("mlc's recurrent state has the same sizes in every layer that has one")
     if options.get("compiler") == COMPILER:

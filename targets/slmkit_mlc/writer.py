@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from slmkit.backend.interface import Artifact, Job, Mode, Tensor
+from slmkit.backend.interface import Artifact, Job, Mode, Report, Tensor
 from slmkit.system.subprocess_worker import call
 from slmkit_mlc.chat_config import DIFFERS, EXACT, NO_SYSTEM, write_chat_config
 from slmkit_mlc.compiler.mlc_llm import compile_with_mlc_llm
@@ -36,7 +36,8 @@ Progress = Callable[[int, int], None]
 
 def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     """Convert the parameters once, then compile for one GPU after the other."""
-    definition, gpus = definition_for(job), chosen_gpus(job)
+    definition = definition_for(job)
+    gpus = [] if job.debug else chosen_gpus(job)  # taps are of the program on this processor
     quantization = quantization_of(definition, job.about["recipe"])
     steps = len(gpus) + 1
     write_params(definition, job, folder / PARAMS)
@@ -50,24 +51,27 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
         for at, (gpu, library) in enumerate(zip(gpus, made, strict=True)):
             libraries[gpu.name] = library
             progress(at + 2, steps)
-    facts: dict[str, Any] = {
-        "params": PARAMS,
-        "libraries": libraries,
-        "quantization": quantization,
-        "layout": definition.layout,
-        "prefill": definition.limits.prefill,
-        "context_length": job.context_length,
-        "chat_template": likeness,
-        "report": [*_said(libraries, likeness), *_not_executed(gpus)],
-        "not_executed": [f"mlc: {why}" for why in _not_executed(gpus)],
-    }
-    handed_over = job.options.get("compiler") == COMPILER
-    if handed_over:
-        facts["not_executed"] = [*facts["not_executed"], f"mlc: {NOT_OURS}"]
-    inputs, outputs = _border(definition)
-    modes = modes_of(() if handed_over else gpus, definition.dtype)
-    form = "MLC model library (TVM system library) and parameters"
-    return Artifact(job.artifact, version, form, modes, inputs, outputs, facts, definition.dtype)
+    inputs, outputs = _io_tensors(definition)
+    by_mlc_llm = job.options.get("compiler") == COMPILER
+    return Artifact(
+        job.artifact,
+        version,
+        "MLC model library (TVM system library) and parameters",
+        modes_of(() if by_mlc_llm else gpus, definition.dtype),
+        inputs,
+        outputs,
+        job.state,
+        facts={
+            "params": PARAMS,
+            "libraries": libraries,
+            "quantization": quantization,
+            "layout": definition.layout,
+            "prefill": definition.limits.prefill,
+            "chat_template": likeness,
+        },
+        shipped=definition.dtype,
+        report=_report(libraries, likeness, gpus, by_mlc_llm),
+    )
 
 
 def write_params(definition: Definition, job: Job, folder: Path) -> None:
@@ -120,7 +124,7 @@ def _compiled(job: Job, gpu: Gpu, name: str, quantization: str, out: Path) -> di
     if job.options.get("compiler") == COMPILER:
         return compile_with_mlc_llm(out.parent / PARAMS / CHAT_CONFIG, gpu, name, quantization, out)
     payload = {
-        **job.payload,
+        "folder": str(out.parent),
         "gpu": gpu.as_json,
         "library": name,
         "quantization": quantization,
@@ -149,8 +153,21 @@ def _not_executed(gpus: Sequence[Gpu]) -> list[str]:
     return [*found, NO_METAL] if metal and not metal_present() else found
 
 
-def _said(libraries: Mapping[str, Mapping[str, Any]], likeness: str) -> list[str]:
-    """For the build's report."""
+def _report(
+    libraries: Mapping[str, Mapping[str, Any]],
+    likeness: str,
+    gpus: Sequence[Gpu],
+    by_mlc_llm: bool,
+) -> Report:
+    """Memory, executed kernels, the chat template, and what could not be executed."""
+    unrun = _not_executed(gpus)
+    lines = [*_library_lines(libraries), *TEMPLATE[likeness], *unrun]
+    if by_mlc_llm:
+        unrun = [*unrun, NOT_OURS]
+    return Report(tuple(lines), not_executed=tuple(f"mlc: {why}" for why in unrun))
+
+
+def _library_lines(libraries: Mapping[str, Mapping[str, Any]]) -> list[str]:
     lines = []
     for gpu, each in libraries.items():
         if each["memory"]:
@@ -158,7 +175,6 @@ def _said(libraries: Mapping[str, Mapping[str, Any]], likeness: str) -> list[str
             lines.append(f"{gpu}: at most {most:.1f} MB of working memory, by the static plan")
         if "kernels" in each:
             lines.append(f"{gpu}: {_executed(each['kernels'])}")
-    lines += TEMPLATE[likeness]
     return lines
 
 
@@ -172,7 +188,7 @@ def _executed(found: Mapping[str, Any]) -> str:
     )
 
 
-def _border(definition: Definition) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def _io_tensors(definition: Definition) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """What ``decode`` takes and gives; ``functions`` in the facts have the others."""
     spec = definition.spec
     row = Tensor(

@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,11 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "fixtures")]
 
 from slmkit.backend.interface import Artifact, Job  # noqa: E402
-from slmkit.backend.job import job_of  # noqa: E402
 from slmkit.backend.registry import find_backend  # noqa: E402
 from slmkit.checkpoint.folder import open_checkpoint  # noqa: E402
 from slmkit.interpreters.reference import logits  # noqa: E402
 from slmkit.parity.metrics import signal_to_noise  # noqa: E402
-from slmkit.planning.emit import payload_of  # noqa: E402
+from slmkit.planning.emit import describe_job  # noqa: E402
 from slmkit.planning.memory import matrix_schemes  # noqa: E402
 from slmkit.planning.plan import codes_of, with_socs  # noqa: E402
 from slmkit.recipe.recipe import load_recipe  # noqa: E402
@@ -44,11 +44,13 @@ def job_for(row: str, artifact: str, scratch: Path) -> Job | list[str]:
     """The job of a build with the recipe int4; or why the backend refuses it."""
     checkpoint = open_checkpoint(write_checkpoint(scratch / row, tiny_config(row)))
     recipe = with_socs(load_recipe("int4"), ("sm8650",))
-    schemes = matrix_schemes(checkpoint.spec, recipe, artifact)
+    schemes = matrix_schemes(checkpoint.model, recipe, artifact)
     codes = codes_of(checkpoint, schemes, Cache(scratch / "cache"), Silent())
     texts = np.random.default_rng(3).integers(0, checkpoint.spec.vocabulary, (64, CONTEXT))
-    payload = payload_of(artifact, checkpoint, codes, recipe, CONTEXT, texts.tolist(), "android")
-    job = job_of({**payload, "prefill_chunk": CHUNK})
+    described = describe_job(
+        artifact, checkpoint, codes, recipe, CONTEXT, texts.tolist(), "android"
+    )
+    job = replace(described, prefill_chunk=CHUNK).open()
     return find_backend(artifact).problems(job.model, schemes, job.options) or job
 
 

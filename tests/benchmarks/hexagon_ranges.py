@@ -23,8 +23,6 @@ from slmkit.backend.partition import Part
 from slmkit.backend.static_runner import Window, slots
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.inference.evaluate import HELD_OUT, read_examples
-from slmkit.interpreters.recorder import summarize
-from slmkit.models import registry
 from slmkit.parity.metrics import signal_to_noise
 from slmkit.planning.calibration import calibration_texts
 from slmkit.planning.memory import matrix_schemes
@@ -47,12 +45,10 @@ CHUNK, TEXTS = 128, 12
 def job_of(folder: Path, scratch: Path) -> Job:
     """The job that a build would hand to the backend."""
     checkpoint, recipe = open_checkpoint(folder), load_recipe("int4")
-    spec = checkpoint.spec
-    codes = codes_of(checkpoint, matrix_schemes(spec, recipe), Cache(scratch), Silent())
+    codes = codes_of(checkpoint, matrix_schemes(checkpoint.model, recipe), Cache(scratch), Silent())
     return Job(
         "hexagon",
-        summarize(spec),
-        lambda o: registry.run(o, spec),
+        checkpoint.model,
         codes,
         {},
         2 * CHUNK,

@@ -27,7 +27,7 @@ from random_checkpoint import completed, make  # noqa: E402
 from planned_files import compared, good, model_of  # noqa: E402
 from slmkit.models.config import read_config  # noqa: E402
 from slmkit.planning.plan import Request  # noqa: E402
-from slmkit.workflows.estimate import forecast  # noqa: E402
+from slmkit.workflows.estimate import estimate  # noqa: E402
 
 SOC = "sm8650"
 LIMIT = 10**11  # bytes of memory: the plan is asked for whatever the model needs
@@ -47,7 +47,7 @@ def cut(values: dict[str, Any], layers: int) -> dict[str, Any]:
 def planned(config: Path, target: str, asked: argparse.Namespace) -> dict[str, Any]:
     """What `slmkit plan` says of the whole model, pieces of one thing added up."""
     request = Request(config, target, "int4", context=asked.context)
-    found = forecast(request)
+    found = estimate(request)
     artifacts = {}
     for each in found.artifacts:
         files: dict[str, list[int]] = {}
@@ -74,10 +74,10 @@ def checked(config: Path, target: str, asked: argparse.Namespace) -> dict[str, A
         folder / "out",
         context=asked.context,
         memory_limit=LIMIT,
-        socs=(SOC,) if target == "android" else (),
+        options={"hexagon": {"soc": (SOC,)}} if target == "android" else {},
         cache=folder / "cache",
     )
-    for each in forecast(request).artifacts:
+    for each in estimate(request).artifacts:
         if each.refused or each.artifact not in asked.artifacts:
             continue
         model = model_of(request)

@@ -29,7 +29,7 @@ from watching import stages_of  # noqa: E402
 from slmkit.bundle.manifest import read_manifest  # noqa: E402
 from slmkit.planning.plan import Request  # noqa: E402
 from slmkit.recipe.recipe import SHIPPED  # noqa: E402
-from slmkit.workflows.estimate import Forecast, forecast  # noqa: E402
+from slmkit.workflows.estimate import Estimate, estimate  # noqa: E402
 
 LIMIT_GB = 8
 # dB. Random weights have no structure that codes could keep: what quantizing costs says nothing.
@@ -47,9 +47,10 @@ def loosened(folder: Path) -> Path:
     return path
 
 
-def built(planned: Forecast, artifacts: list[str], request: Request, most: float) -> dict[str, Any]:
+def built(planned: Estimate, artifacts: list[str], request: Request, most: float) -> dict[str, Any]:
     """One build, without a cache."""
-    more = ["--soc", ",".join(request.socs)] if request.socs and "hexagon" in artifacts else []
+    socs = request.options.get("hexagon", {}).get("soc", ())
+    more = ["--soc", ",".join(socs)] if socs and "hexagon" in artifacts else []
     command = [
         sys.executable,
         "-m",
@@ -74,7 +75,7 @@ def built(planned: Forecast, artifacts: list[str], request: Request, most: float
     report = request.out.with_suffix(".json")
     with report.open("wb") as out:
         status, cost, stages, said = stages_of(command, most, out)
-    lines = json.loads(report.read_text()).get("lines", []) if report.stat().st_size else []
+    lines = json.loads(report.read_text()).get("comparisons", []) if report.stat().st_size else []
     found: dict[str, Any] = {
         "artifacts": artifacts,
         "good": status == 0 and cost["tree_gb"] < LIMIT_GB,
@@ -100,7 +101,7 @@ def _megabytes(files: dict[str, int], folder: str) -> float:
 
 
 def _beside_plan(
-    planned: Forecast, artifacts: list[str], files: dict[str, int]
+    planned: Estimate, artifacts: list[str], files: dict[str, int]
 ) -> dict[str, tuple[int, int, float]]:
     """Each planned file as it is in the bundle; a package is a folder."""
     found = {}
@@ -131,9 +132,14 @@ def main() -> None:
         for target in asked.target.split(","):
             socs = tuple(asked.soc.split(",")) if asked.soc and target == "android" else ()
             request = Request(
-                folder / "model", target, str(recipe), folder / target, asked.context, socs=socs
+                folder / "model",
+                target,
+                str(recipe),
+                folder / target,
+                asked.context,
+                options={"hexagon": {"soc": socs}} if socs else {},
             )
-            planned = forecast(request)
+            planned = estimate(request)
             refused = {each.artifact: each.refused for each in planned.artifacts if each.refused}
             chosen = [each.artifact for each in planned.artifacts if not each.refused]
             artifacts = [name for name in chosen if name in asked.artifacts.split(",")]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from slmkit.backend.targets import PLATFORMS
+from slmkit.backend.registry import targets
 from slmkit.checkpoint.folder import SAMPLE_NAME
 from slmkit.cli.main import main
 from slmkit.models.registry import MODELS
@@ -66,7 +66,7 @@ def test_the_first_block_is_the_makefile_s_two_targets():
 
 
 def test_the_readme_names_every_command_model_type_target_and_recipe():
-    for name in (*main.commands, *MODELS, *PLATFORMS):
+    for name in (*main.commands, *MODELS, *targets()):
         assert name in README, name
     recipes = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
     for name in shipped_names():
@@ -86,7 +86,9 @@ def a_bundle(folder) -> tuple[str, Path]:
     """A model's name and its bundle: CI's demo, or one that is built now."""
     if DEMO:
         return SAMPLE_NAME, Path(DEMO)
-    request = Request(STORIES, "android", one_gpu(folder), folder, socs=("sm8550",))
+    request = Request(
+        STORIES, "android", one_gpu(folder), folder, options={"hexagon": {"soc": ["sm8550"]}}
+    )
     return STORIES.name, build(request, Silent()).folder
 
 

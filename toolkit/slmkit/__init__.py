@@ -1,3 +1,68 @@
 """slmkit takes a small language model from a Hugging Face checkpoint to phones, and proves it."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from slmkit.api import (
+        BackendError,
+        Bundle,
+        BundleError,
+        CheckpointError,
+        Comparison,
+        Estimate,
+        Inspection,
+        MissingPackageError,
+        ParityError,
+        Recipe,
+        RecipeError,
+        RefusedError,
+        Score,
+        Session,
+        SlmkitError,
+        Tap,
+        UsageError,
+        build,
+        compare_layers,
+        estimate,
+        inspect,
+        load,
+        targets,
+    )
+
 __version__ = "0.1.0"
+__all__ = [
+    "BackendError",
+    "Bundle",
+    "BundleError",
+    "CheckpointError",
+    "Comparison",
+    "Estimate",
+    "Inspection",
+    "MissingPackageError",
+    "ParityError",
+    "Recipe",
+    "RecipeError",
+    "RefusedError",
+    "Score",
+    "Session",
+    "SlmkitError",
+    "Tap",
+    "UsageError",
+    "__version__",
+    "build",
+    "compare_layers",
+    "estimate",
+    "inspect",
+    "load",
+    "targets",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public API when it is first used: ``import slmkit`` alone loads no library."""
+    if name in __all__:
+        return getattr(import_module("slmkit.api"), name)
+    raise AttributeError(f"module 'slmkit' has no attribute {name!r}")

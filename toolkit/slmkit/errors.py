@@ -1,13 +1,29 @@
-"""Errors that speak to the reader: what is wrong, where, and what to do instead."""
+"""Errors that speak to the reader: what is wrong, where, and what to do instead.
+
+Each class has the exit code that the command line ends with.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
 
 
 class SlmkitError(Exception):
     """A mistake in the user's input: one sentence, and a hint that says what would work."""
 
+    exit_code: ClassVar[int] = 1
+
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.details: dict[str, Any] = {}  # of a report, for ``--json``
+
+
+class UsageError(SlmkitError):
+    """An option or argument of a call or command that does not exist or does not fit."""
+
+    exit_code = 2
 
 
 class CheckpointError(SlmkitError):
@@ -28,3 +44,37 @@ class BackendError(SlmkitError):
 
 class ParityError(SlmkitError):
     """An artifact computes something else than the reference, beyond the recipe's bound."""
+
+    exit_code = 3
+
+
+class RefusedError(SlmkitError):
+    """The model cannot be built so: an artifact cannot carry it, or it does not fit into memory."""
+
+    exit_code = 4
+
+
+class MissingPackageError(BackendError):
+    """Python packages are not installed; the hint is the command that installs all of them."""
+
+    exit_code = 5
+
+
+INTERRUPTED = 130  # the exit code after Ctrl-C: 128 + SIGINT, as shells have it
+EXIT_CODES = {
+    0: "done",
+    1: "your input cannot be used: checkpoint, bundle, recipe, text",
+    2: "your command line is wrong: an option or an argument",
+    3: "parity failed: an artifact breaks a bound",
+    4: "the model is refused: an artifact cannot carry it, or it does not fit into memory",
+    5: "a Python package is missing",
+    INTERRUPTED: "interrupted",
+}
+
+
+def error_of(name: str, message: str, hint: str) -> SlmkitError:
+    """An error by the name of its class, as it comes from another process."""
+    found = globals().get(name)
+    if isinstance(found, type) and issubclass(found, SlmkitError):
+        return found(message, hint)
+    return SlmkitError(message, hint)

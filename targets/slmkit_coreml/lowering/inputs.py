@@ -10,11 +10,11 @@ import numpy as np
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import types
 
-from slmkit.backend.interface import Model, Spec, State
+from slmkit.backend.interface import Model, Spec
 from slmkit.backend.partition import Part
 from slmkit.backend.static_runner import Window, rope_names
 from slmkit.ops import Rope
-from slmkit_coreml.contract import HIDDEN, mask_name, state_name
+from slmkit_coreml.contract import HIDDEN, mask_name, state_name, state_shape
 from slmkit_coreml.layout import Arrangement
 from slmkit_coreml.lowering.weights import shared
 from slmkit_coreml.options import Form
@@ -101,12 +101,6 @@ class Border:
         if self.form.cache == "state-blend":
             return {"keep": layout.keep.shape(total), "place": layout.place.shape(tokens, total)}
         return {}
-
-
-def state_shape(state: State) -> tuple[int, ...]:
-    """conv [1, D, 1, K - 1]; scan [1, H, N, P]."""
-    first, *rest = state.shape
-    return (1, first, 1, *rest) if state.kind == "conv" else (1, first, *rest)
 
 
 def placeholder(name: str, shape: tuple[int, ...]) -> Any:

@@ -70,7 +70,7 @@ def _function(job: Job, border: Border, weights: WeightWriter) -> tuple[Function
     with Function(inputs, TARGET) as function:
         known = given(border, function.inputs)
         ops = LAYOUT_OPS[border.form.layout.name](weights, border, known, job.debug)
-        logits = job.forward(ops)
+        logits = job.model.run(ops)
         if border.chunk.last < border.spec.layers:
             if ops.left is None:
                 raise ValueError(f"nothing leaves the chunk {border.chunk.name}")

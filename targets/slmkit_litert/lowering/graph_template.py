@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from slmkit.backend.interface import Job, Model
-from slmkit.backend.job import job_of
+from slmkit.backend.job import model_from_json, spec_to_json
 from slmkit.system.cache import Cache, key_of
 from slmkit.system.subprocess_worker import call
 from slmkit_litert.contract import DECODE, cache_names, prefill_name, state_name, weight_input
@@ -40,15 +40,17 @@ def skeleton(job: Job, prefill: int, widths: Mapping[str, int], folder: Path) ->
         "version": VERSION,
         "tensorflow": version("tensorflow-cpu"),
     }
-    cache = Cache(Path(job.payload["cache"]) if job.payload.get("cache") else folder)
+    cache = Cache(job.cache or folder)
     key = key_of(facts)
     if cache.find("skeleton", key) is None:
         with cache.making("skeleton", key) as making:
             payload = {
-                **job.payload,
                 "out": str(making),
+                "spec": spec_to_json(job.spec),
+                "context": job.context_length,
                 "prefill": prefill,
                 "widths": dict(widths),
+                "debug": job.debug,
             }
             call(
                 "slmkit_litert.lowering.graph_template:make",
@@ -74,12 +76,13 @@ def make(payload: dict[str, Any], report: Report) -> None:
     os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     import tensorflow as tf
 
-    job, out = job_of(payload), Path(payload["out"])
-    tensors = tensors_of(job.model, payload["widths"])
-    taps: dict[str, str] = {}
+    model, out = model_from_json(payload["spec"]), Path(payload["out"])
+    tensors = tensors_of(model, payload["widths"])
+    context, prefill, debug = payload["context"], payload["prefill"], payload["debug"]
+    taps: dict[str, str] | None = {} if debug else None
     signatures = {
-        prefill_name(payload["prefill"]): _traced(tf, job, tensors, payload["prefill"], {}),
-        DECODE: _traced(tf, job, tensors, 1, taps),
+        prefill_name(prefill): _traced(tf, model, context, tensors, prefill, None),
+        DECODE: _traced(tf, model, context, tensors, 1, taps),
     }
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(tf.Module(), folder, signatures=signatures)
@@ -88,39 +91,45 @@ def make(payload: dict[str, Any], report: Report) -> None:
         )
         (out / FILE).write_bytes(converter.convert())
     names = {weight_input(number): tensor for number, tensor in enumerate(tensors)}
-    (out / NAMES).write_text(json.dumps({"weights": names, "taps": taps}), encoding="utf-8")
+    (out / NAMES).write_text(json.dumps({"weights": names, "taps": taps or {}}), encoding="utf-8")
 
 
 def _traced(
-    tf: Any, job: Job, tensors: Mapping[str, tuple[int, ...]], tokens: int, taps: dict[str, str]
+    tf: Any,
+    model: Model,
+    context: int,
+    tensors: Mapping[str, tuple[int, ...]],
+    tokens: int,
+    taps: dict[str, str] | None,
 ) -> Any:
-    """A concrete function of one signature."""
+    """A concrete function of one signature; ``taps`` are filled, if there is such a table."""
     from slmkit_litert.lowering.ops import LitertOps
 
-    spec, context = job.spec, job.context_length
+    spec = model.spec
     shapes: dict[str, tuple[tuple[int, ...], Any]] = {
         "tokens": ((1, tokens), tf.int32),
         "input_pos": ((tokens,), tf.int32),
         "mask": ((1, 1, tokens, context), tf.float32),
     }
-    for layer in job.model.attention_layers:
+    for layer in model.attention_layers:
         keys, values = cache_names(layer)
         shapes[keys] = ((1, spec.kv_heads, context, spec.head_width), tf.float32)
         shapes[values] = ((1, spec.kv_heads, spec.head_width, context), tf.float32)
-    for state in job.model.states:
+    for state in model.states:
         shapes[state_name(state.kind, state.layer)] = ((1, *state.shape), tf.float32)
     for number, shape in enumerate(tensors.values()):
         shapes[weight_input(number)] = (shape, tf.float32)
 
     def function(**given: Any) -> dict[str, Any]:
         weights = {tensor: given[weight_input(number)] for number, tensor in enumerate(tensors)}
-        ops = LitertOps(spec, tokens, context, given, weights, job.debug and tokens == 1)
-        logits = job.forward(ops)
+        ops = LitertOps(spec, tokens, context, given, weights, taps is not None)
+        logits = model.run(ops)
         outputs = dict(ops.caches)
         if tokens == 1:
             outputs["logits"] = logits.tensor[None]
-            for number, (name, tapped) in enumerate(ops.taps.items()):
-                outputs[f"tap_{number}"] = tapped
+        for number, (name, tapped) in enumerate(ops.taps.items()):
+            outputs[f"tap_{number}"] = tapped
+            if taps is not None:
                 taps[f"tap_{number}"] = name
         return outputs
 

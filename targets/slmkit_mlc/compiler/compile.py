@@ -11,12 +11,11 @@ import tvm
 from tvm import relax
 from tvm.support import tar
 
-from slmkit.backend.job import job_of
 from slmkit_mlc.compiler.library import objects, write_objects
 from slmkit_mlc.compiler.pipeline import Look, Pass, for_gpu, lowering
 from slmkit_mlc.contract import FUNCTIONS, prefix_of
 from slmkit_mlc.gpus import Gpu, gpu_from_json
-from slmkit_mlc.lowering.definition import Definition, definition_for
+from slmkit_mlc.lowering.definition import Definition, read_definition
 from slmkit_mlc.lowering.logits import add_logit_functions
 from slmkit_mlc.lowering.program import Writer
 from slmkit_mlc.lowering.sampling import add_samplers
@@ -32,7 +31,7 @@ Module = Any
 def compile_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
     """In the process of its own: one GPU's library, and what is in it."""
     signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # TVM's handler reads symbols for a minute
-    definition = definition_for(job_of(payload))
+    definition = read_definition(Path(payload["folder"]))
     gpu, name = gpu_from_json(payload["gpu"]), payload["library"]
     mod = gpu_module(definition, gpu)
     signatures = checked(mod, definition, gpu)

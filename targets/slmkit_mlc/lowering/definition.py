@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from slmkit.backend.interface import Job, Model, Spec
-from slmkit.backend.job import definition, read_spec, written_spec
+from slmkit.backend.job import model_from_json, spec_to_json
 from slmkit.recipe.scheme import Scheme
 from slmkit_mlc.params import Table, table_of
 from slmkit_mlc.sizes import BATCH, Limits, cache_layers, dtype_of, kept_by, prefill_of
@@ -24,16 +24,16 @@ FILE = "program.json"
 class Definition:
     """Facts of the model, treatment of its weights, the sizes that memory is planned for."""
 
-    spec: Spec
+    model: Model
     schemes: Mapping[str, Scheme]
     layout: str
     limits: Limits
     debug: bool = False
 
     @property
-    def model(self) -> Model:
-        """What the architecture says."""
-        return definition(self.spec)[0]
+    def spec(self) -> Spec:
+        """The model's facts."""
+        return self.model.spec
 
     @property
     def dtype(self) -> str:
@@ -49,8 +49,7 @@ class Definition:
         """What the functions are written of, in a type of activations."""
         from slmkit_mlc.lowering.program import Program
 
-        model, forward = definition(self.spec)
-        return Program(model, forward, self.table, dtype, self.limits, self.debug)
+        return Program(self.model, self.table, dtype, self.limits, self.debug)
 
     def metadata(self, quantization: str) -> dict[str, Any]:
         """What the library says of itself, but for the memory, which compiling adds."""
@@ -91,7 +90,7 @@ class Definition:
     def write(self, folder: Path) -> None:
         """Put it beside the libraries."""
         values = {
-            "spec": written_spec(self.spec),
+            "spec": spec_to_json(self.spec),
             "layout": self.layout,
             "schemes": {name: each.model_dump() for name, each in self.schemes.items()},
             "context": self.limits.context,
@@ -106,7 +105,7 @@ def definition_for(job: Job) -> Definition:
     from slmkit_mlc.gpus import layout_of
 
     limits = Limits(job.context_length, prefill_of(job), BATCH)
-    return Definition(job.spec, job.codes.schemes, layout_of(job.target), limits, job.debug)
+    return Definition(job.model, job.codes.schemes, layout_of(job.target), limits, job.debug)
 
 
 def read_definition(folder: Path) -> Definition:
@@ -114,4 +113,5 @@ def read_definition(folder: Path) -> Definition:
     values = json.loads((folder / FILE).read_text(encoding="utf-8"))
     schemes = {name: Scheme.model_validate(each) for name, each in values["schemes"].items()}
     limits = Limits(values["context"], values["prefill"], BATCH)
-    return Definition(read_spec(values["spec"]), schemes, values["layout"], limits, values["debug"])
+    model = model_from_json(values["spec"])
+    return Definition(model, schemes, values["layout"], limits, values["debug"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from tvm import relax, tirx
 
-from slmkit.backend.interface import Forward, Model, Spec
+from slmkit.backend.interface import Model, Spec
 from slmkit_mlc.contract import ALSO, KV, PARAMS, RECURRENT, VARIABLE
 from slmkit_mlc.kernels import dense
 from slmkit_mlc.lowering.kv_cache import add_cache
@@ -27,7 +27,6 @@ class Program:
     """What the functions are written of."""
 
     model: Model
-    forward: Forward
     table: Table
     dtype: str
     limits: Limits
@@ -125,7 +124,7 @@ class Writer:
         def written(weights: Any, bb: relax.BlockBuilder) -> Expr:
             step = Step(embeddings, kept, weights, select, *more)
             ops = MlcOps(bb, program.model, program.table, program.dtype, step, program.debug)
-            logits = program.forward(ops).tensor
+            logits = program.model.run(ops).tensor
             self.taps = list(ops.taps)
             return relax.Tuple([logits, *ops.kept, *ops.taps.values()])
 

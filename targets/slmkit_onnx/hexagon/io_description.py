@@ -7,9 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from slmkit.backend.interface import Artifact, Job, Mode, Tensor
+from slmkit.backend.interface import Artifact, Job, Mode, Report, Tensor
 from slmkit_onnx.hexagon.calibrate.calibration import Calibration
-from slmkit_onnx.hexagon.contract import STATES, state_shape
 from slmkit_onnx.hexagon.lowering.emit import Emitted
 from slmkit_onnx.hexagon.lowering.static_graph import Value
 from slmkit_onnx.hexagon.plan import Plan
@@ -54,21 +53,7 @@ def artifact(
     sdk = sdk_version(folder / plan.options.soc[0] / graph_file("decode", plan.parts[-1].name))
     facts: dict[str, Any] = {
         "contract": plan.options.runtime,
-        "context_length": job.context_length,
         "layers": job.spec.layers,
-        "attention_layers": list(job.model.attention_layers),
-        "states": [
-            {
-                "layer": each.layer,
-                "kind": each.kind,
-                "dtype": STATES[each.kind],
-                "shape": list(state_shape(each.kind, each.shape)),
-            }
-            for each in job.model.states
-        ],
-        "kv_heads": job.spec.kv_heads,
-        "head_width": job.spec.head_width,
-        "vocabulary": job.spec.vocabulary,
         "embedding": "graph" if plan.embedded else "host",
         "ropes": [
             {"frequencies": list(rope.frequencies), "magnitude": rope.magnitude}
@@ -92,12 +77,23 @@ def artifact(
             "margin": calibration.margin,
             "tokens": calibration.tokens,
         },
-        "not_executed": _not_executed(job, plan),
     }
     inputs, outputs = _tensors(emitted, "inputs"), _tensors(emitted, "outputs")
     modes = _modes(plan)
     shipped = modes[-1].name if plan.emulated else "qdq"
-    return Artifact(job.artifact, written_by, FORMAT, modes, inputs, outputs, facts, shipped)
+    unrun = Report(not_executed=_not_executed(job, plan))
+    return Artifact(
+        job.artifact,
+        written_by,
+        FORMAT,
+        modes,
+        inputs,
+        outputs,
+        job.state,
+        facts,
+        shipped,
+        unrun,
+    )
 
 
 def _modes(plan: Plan) -> tuple[Mode, ...]:
@@ -127,14 +123,14 @@ def _layers_emulated(plan: Plan) -> Iterator[Mode]:
         yield Mode(f"{name}-layers", about.format(f"the emulator of {name}"), steps, OTHER_PROMPTS)
 
 
-def _not_executed(job: Job, plan: Plan) -> list[str]:
+def _not_executed(job: Job, plan: Plan) -> tuple[str, ...]:
     if plan.emulated:
-        return [SHARED_UNRUN]
-    return [
+        return (SHARED_UNRUN,)
+    return (
         "hexagon: the whole model and its binaries on the emulator: with "
         f"{job.model.parameters:,} parameters it is too large for it; the first and the last "
-        "layer ran there, the whole model as QDQ on ONNX Runtime's CPU"
-    ]
+        "layer ran there, the whole model as QDQ on ONNX Runtime's CPU",
+    )
 
 
 def _packages(sdk: str) -> list[str]:

@@ -10,10 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slmkit.backend.interface import Artifact
+from slmkit.backend.interface import Artifact, SequenceState
 from slmkit.backend.static_runner import StaticRunner, Window, slots
 from slmkit.ops import Floats, Rope
-from slmkit_onnx.hexagon.contract import CONTRACTS, NEW, PAST, token_axis
+from slmkit_onnx.hexagon.contract import (
+    CONTRACTS,
+    NEW,
+    PAST,
+    STATES,
+    Contract,
+    state_shape,
+    token_axis,
+)
 from slmkit_onnx.hexagon.host import Host
 from slmkit_onnx.hexagon.lowering.emit import EMBED, EXACT_EMBEDS
 from slmkit_onnx.hexagon.lowering.ops import TAP
@@ -43,9 +51,9 @@ class Chain:
 class Cache:
     """Of one sequence: all keys and values as they came out, oldest first; the states."""
 
-    def __init__(self, facts: Any, floats: bool) -> None:
-        self.facts = facts
-        self.contract = CONTRACTS[facts["contract"]]
+    def __init__(self, state: SequenceState, contract: Contract, floats: bool) -> None:
+        self.state = state
+        self.contract = contract
         self.floats = floats
         self.buffers: Arrays = {}
         self.states: Arrays = {}
@@ -53,16 +61,17 @@ class Cache:
 
     def reset(self) -> None:
         """Forget everything: zeros, in the integers' sense."""
-        size = (self.facts["kv_heads"], self.facts["head_width"], self.facts["context_length"])
+        size = (self.state.kv_heads, self.state.head_width, self.state.context_length)
         dtype = np.float32 if self.floats else self.contract.cache
-        for layer in self.facts["attention_layers"]:
+        for layer in self.state.attention_layers:
             for part in ("key", "value"):
                 shape = self.contract.cache_shape(part, *size)
                 zero = 0 if self.floats or self.contract.cache != "uint8" else 128
                 self.buffers[f"{part}_{layer}"] = np.full(shape, zero, dtype)
-        for each in self.facts["states"]:
-            kept = np.float32 if self.floats else each["dtype"]
-            self.states[f"{each['kind']}_{each['layer']}"] = np.zeros(each["shape"], kept)
+        for each in self.state.states:
+            kept = np.float32 if self.floats else STATES[each.kind]
+            shape = state_shape(each.kind, each.shape)
+            self.states[f"{each.kind}_{each.layer}"] = np.zeros(shape, kept)
 
     def past(self, length: int, window: Window) -> Arrays:
         """The graph's past inputs when ``length`` tokens are known."""
@@ -108,9 +117,9 @@ class HexagonRunner(StaticRunner):
         facts = artifact.facts
         self.facts = facts
         self.runtime = runtime
-        self.context_length = facts["context_length"]
+        self.context_length = artifact.state.context_length
         self.chains = chains
-        self.sizes, self.whole_chunks = tuple(chains), bool(facts["states"])
+        self.sizes, self.whole_chunks = tuple(chains), bool(artifact.state.states)
         self.floats = floats
         ropes = [Rope(tuple(each["frequencies"]), each["magnitude"]) for each in facts["ropes"]]
         contract = CONTRACTS[facts["contract"]]
@@ -118,7 +127,7 @@ class HexagonRunner(StaticRunner):
         self.embed = None
         if floats or embeds or facts["embedding"] == "host":
             self.embed = cpu_session(folder / EMBED, folder)
-        self.cache = Cache(facts, floats)
+        self.cache = Cache(artifact.state, contract, floats)
         self.taps: dict[str, Floats] = {}
 
     def reset(self) -> None:

@@ -6,34 +6,27 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slmkit.backend.interface import (
-    Artifact,
-    Job,
-    Model,
-    Runner,
-    State,
-    WeightFile,
-    one_of,
-    option_problems,
-)
+from slmkit.backend.interface import Artifact, Job, Model, Runner, State, WeightFile
+from slmkit.backend.support import Support, one_of, refuse_palettes
 from slmkit.recipe.scheme import Scheme
 from slmkit_onnx.ort.files import DATA, data_bytes, matrix_bytes
 
 VERSION = 4
 CALIBRATED = False
-OPTIONS = {"accuracy_level": one_of(0, 1, 4)}
+PALETTES = (
+    "palettes have no kernels: use encoding group-wise or per-channel, and name palettes under "
+    "artifacts.coreml.weights"
+)
+SUPPORT = Support(
+    "ort",
+    options={"accuracy_level": one_of(0, 1, 4)},
+    refusals=(refuse_palettes(PALETTES),),
+)
 
 
 def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any]) -> list[str]:
     """Everything that this backend cannot do for the model and recipe, one sentence each."""
-    found = option_problems("ort", options, OPTIONS)
-    palettes = [name for name, scheme in schemes.items() if scheme.encoding == "palette"]
-    if palettes:
-        found.append(
-            f"ort has no kernels for palettes ({palettes[0]} and {len(palettes) - 1} others): use "
-            "encoding group-wise or per-channel, and name palettes under artifacts.coreml.weights"
-        )
-    return found
+    return SUPPORT.problems(model, schemes, options)
 
 
 def weight_bytes(rows: int, width: int, scheme: Scheme) -> int:
@@ -49,7 +42,7 @@ def weight_files(
 
 
 def state_bytes(kind: str, states: Sequence[State]) -> int:
-    """Everything is float32."""
+    """Bytes of a number: everything is float32."""
     return 4
 
 

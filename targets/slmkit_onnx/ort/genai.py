@@ -7,8 +7,8 @@ from typing import Any
 
 from slmkit.backend.interface import Job, Model
 from slmkit_onnx.genai import token_ids, write_config, write_tokenizer
-from slmkit_onnx.ort.lowering.attention import cache_names, fused
-from slmkit_onnx.ort.lowering.scan import state_names
+from slmkit_onnx.ort.contract import cache_names, state_names
+from slmkit_onnx.ort.lowering.attention import fused
 
 # Types of decoders that onnxruntime-genai 0.18 knows; it treats them all alike, and refuses others.
 KNOWN = frozenset(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ from numpy.typing import NDArray
 from slmkit.backend.interface import Artifact
 from slmkit.backend.static_runner import check_context
 from slmkit.ops import Floats
-from slmkit_onnx.ort.lowering.attention import cache_names
+from slmkit_onnx.ort.contract import kept_tensors
 from slmkit_onnx.ort.lowering.ops import TAP
-from slmkit_onnx.ort.lowering.scan import state_names
 from slmkit_onnx.sessions import RUNTIME, cpu_session
 
 
@@ -25,11 +23,11 @@ class OrtRunner:
 
     def __init__(self, folder: Path, artifact: Artifact, exact: bool) -> None:
         self.runtime = RUNTIME
-        self.facts = artifact.facts
-        self.context_length: int = self.facts["context_length"]
-        model = folder / self.facts["model"]
+        self.context_length = artifact.state.context_length
+        self.masked = bool(artifact.state.attention_layers)
+        model = folder / artifact.facts["model"]
         self.session = cpu_session(_at_level_0(model) if exact else model, folder)
-        self.cache = dict(self._names())
+        self.kept = kept_tensors(artifact.state)
         self.length = 0
         self.past: dict[str, Any] = {}
         self.taps: dict[str, Floats] = {}
@@ -38,22 +36,7 @@ class OrtRunner:
     def reset(self) -> None:
         """Forget the sequence."""
         self.length = 0
-        empty = (self.facts["kv_heads"], 0, self.facts["head_width"])
-        shapes = dict.fromkeys(self.cache, empty) | {
-            state_names(each["kind"], each["layer"])[0]: each["shape"]
-            for each in self.facts["states"]
-        }
-        self.past = {
-            past: onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((1, *shape), np.float32))
-            for past, shape in shapes.items()
-        }
-
-    def _names(self) -> Iterator[tuple[str, str]]:
-        """What goes in, and under which name it comes out for the next tokens."""
-        for layer in self.facts["attention_layers"]:
-            yield from zip(*cache_names(layer), strict=True)
-        for each in self.facts["states"]:
-            yield state_names(each["kind"], each["layer"])
+        self.past = {each.past: _zeros(each.empty_shape()) for each in self.kept}
 
     def feed(self, ids: NDArray[np.int64]) -> Floats:
         """Append tokens; their logits, (T, V). Raises BackendError beyond the context."""
@@ -61,7 +44,7 @@ class OrtRunner:
         check_context(self.length, self.context_length)
         binding = self.session.io_binding()
         binding.bind_cpu_input("input_ids", np.asarray(ids, dtype=np.int64)[None])
-        if self.facts["attention_layers"]:
+        if self.masked:
             binding.bind_cpu_input("attention_mask", np.ones((1, self.length), dtype=np.int64))
         for name, value in self.past.items():
             binding.bind_ortvalue_input(name, value)
@@ -70,7 +53,7 @@ class OrtRunner:
         self.session.run_with_iobinding(binding)
         names = [output.name for output in self.session.get_outputs()]
         values = dict(zip(names, binding.get_outputs(), strict=True))
-        self.past = {past: values[present] for past, present in self.cache.items()}
+        self.past = {each.past: values[each.present] for each in self.kept}
         self.taps = {
             name.removeprefix(TAP): value.numpy()[0]
             for name, value in values.items()
@@ -78,6 +61,11 @@ class OrtRunner:
         }
         result: Floats = values["logits"].numpy()[0]
         return result
+
+
+def _zeros(shape: tuple[int, ...]) -> Any:
+    """A tensor of ONNX Runtime with a batch of one."""
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((1, *shape), np.float32))
 
 
 def _at_level_0(path: Path) -> bytes:

@@ -41,17 +41,17 @@ def built(tmp_path_factory):
         folder / "out",
         context=64,
         artifacts=("hexagon",),
-        socs=("sm8650",),
+        options={"hexagon": {"soc": ["sm8650"]}},
         calibration=folder / "text.txt",
     )
     return build(request, Silent())
 
 
 def test_every_step_of_the_ladder_is_reported_and_kept(built):
-    steps = {(line.mode, line.against, line.error) for line in built.lines}
+    steps = {(line.mode, line.against, line.error) for line in built.manifest.parity}
     assert steps >= LADDER
-    assert not any(line.failures for line in built.lines)
-    where = {line.mode: line.runtime for line in built.lines}
+    assert not any(line.failures for line in built.manifest.parity)
+    where = {line.mode: line.runtime for line in built.manifest.parity}
     assert "emulator of sm8650 (Hexagon V75), reloaded binary" in where["sm8650-binary"]
 
 

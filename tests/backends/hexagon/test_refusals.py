@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hexagon_artifacts import emitted, job_of
 from slmkit.backend.partition import plan_parts
 from slmkit.backend.registry import find_backend
-from slmkit.errors import BackendError, RecipeError, SlmkitError
+from slmkit.errors import BackendError, RefusedError, SlmkitError
 from slmkit.planning.plan import Request, make_plan
 from slmkit.recipe.recipe import Recipe, load_recipe
 from slmkit.recipe.scheme import Scheme
@@ -61,7 +61,10 @@ def test_a_table_that_is_only_looked_up_may_have_any_scheme(job):
 def test_an_op_without_a_form_is_named(job):
     strange = dataclasses.replace(job.model, ops={**job.model.ops, "sort": 2, "fold": 1})
     found = find_backend("hexagon").problems(strange, job.codes.schemes, {})
-    assert found == ["HTP has no form of the op fold", "HTP has no form of the op sort"]
+    assert found == [
+        "hexagon has no form of the op fold",
+        "hexagon has no form of the op sort",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -86,9 +89,13 @@ def test_wrong_options_are_sentences(job, options, said):
 
 def test_everything_wrong_is_said_at_once_before_anything_is_written(tiny, tmp_path):
     request = Request(
-        tiny("llama"), "android", "float16", tmp_path / "out", socs=("sm8450", "sm8350")
+        tiny("llama"),
+        "android",
+        "float16",
+        tmp_path / "out",
+        options={"hexagon": {"soc": ["sm8450", "sm8350"]}},
     )
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(RefusedError) as caught:
         build(request, Silent())
     for said in ("sm8450", "sm8350", "float16 weights", "lm_head"):
         assert said in caught.value.message
@@ -97,8 +104,10 @@ def test_everything_wrong_is_said_at_once_before_anything_is_written(tiny, tmp_p
 
 
 def test_the_command_s_chips_go_before_the_recipe_s(tiny, tmp_path):
-    request = Request(tiny("llama"), "android", "int4", tmp_path, socs=("sm8850",))
-    assert make_plan(request).recipe.options("hexagon")["soc"] == ["sm8850"]
+    request = Request(
+        tiny("llama"), "android", "int4", tmp_path, options={"hexagon": {"soc": ["sm8850"]}}
+    )
+    assert make_plan(request).choice.recipe.options("hexagon")["soc"] == ["sm8850"]
     assert "hexagon" not in load_recipe("int4").artifacts
 
 

@@ -97,7 +97,7 @@ def test_xnnpack_takes_all_the_arithmetic(home):
         assert "FULLY_CONNECTED" not in each["outside"]
         assert each["why"].keys() == each["outside"].keys()
         assert OTHERWISE not in each["why"].values()
-    assert "XNNPACK has no kernel that writes into a cache" in artifact.facts["report"][0]
+    assert "XNNPACK has no kernel that writes into a cache" in artifact.report.lines[0]
 
 
 def test_metadata_tells_the_runtime_where_to_start_and_stop(home):

@@ -188,9 +188,8 @@ def test_a_compiler_that_dies_is_a_sentence_that_names_the_function(written, tmp
     """As dlight's own matmul rule for Metal ends it, after more than a minute (``gpus.json`` has
     the detour); here a rule does so at once."""
     folder, _ = written["ios"]
-    job = mlc_job(folder.parent / "tiny model", tmp_path, target="ios")
     payload = {
-        **job.payload,
+        "folder": str(folder),
         "gpu": known_gpus()["apple"].as_json,
         "library": "tiny-model-apple",
         "quantization": "x",

@@ -78,8 +78,8 @@ def test_parity_refuses_another_checkpoint(bundle, tmp_path):
 
 def test_parity_with_the_checkpoint_repeats_the_build(original, bundle):
     recorded = read_manifest(bundle).parity
-    lines = recheck(bundle, original.parent / "model", None, Silent()).lines
-    assert [line.as_json()["metrics"] for line in lines] == [line.metrics for line in recorded]
+    found = recheck(bundle, original.parent / "model", None, Silent()).comparisons
+    assert [each.metrics for each in found] == [each.metrics for each in recorded]
 
 
 @pytest.mark.parametrize("path", ["../evil", "/etc/passwd", "a/../../b", "C:\\x", "", "a\\b"])

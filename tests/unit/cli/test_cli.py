@@ -10,7 +10,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from slmkit.backend.registry import BUILT_IN
+from slmkit.backend import registry
 from slmkit.cli.main import main
 from tiny_models import STORIES
 
@@ -72,8 +72,8 @@ def test_build_run_parity_inspect_verify(tmp_path):
     assert built["passed"]
     bundle = built["bundle"]
     checked = json.loads(slmkit("parity", bundle, "--json").stdout)
-    assert [line["metrics"] for line in checked["lines"]] == [
-        line["metrics"] for line in built["lines"] if line["error"] != "quantization"
+    assert [line["metrics"] for line in checked["comparisons"]] == [
+        line["metrics"] for line in built["comparisons"] if line["error"] != "quantization"
     ]
     assert [line["error"] for line in checked["recorded"]] == ["quantization"]
     said = slmkit("run", bundle, "--prompt", "Once upon a time", "--max-tokens", 20).stdout
@@ -85,7 +85,7 @@ def test_build_run_parity_inspect_verify(tmp_path):
     assert "lowering" in table and "recorded at build" in table
 
 
-def test_a_failed_parity_is_exit_code_1_with_its_table(tmp_path, monkeypatch):
+def test_a_failed_parity_is_exit_code_3_with_its_table(tmp_path, monkeypatch):
     bundle = json.loads(
         slmkit(
             "build",
@@ -101,7 +101,7 @@ def test_a_failed_parity_is_exit_code_1_with_its_table(tmp_path, monkeypatch):
         ).stdout
     )["bundle"]
     monkeypatch.setattr("slmkit.parity.metrics.broken", lambda metrics, bound: ("it is wrong",))
-    failed = slmkit("parity", bundle, expect=1)
+    failed = slmkit("parity", bundle, expect=3)
     assert "FAIL" in failed.stdout
     assert failed.stderr.splitlines()[-2].startswith("Error: parity failed: ort exact: it is wrong")
 
@@ -150,38 +150,69 @@ def test_doctor_gives_the_command_for_what_is_missing(monkeypatch):
 
 def test_a_missing_backend_is_one_sentence_with_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr("slmkit.backend.registry._version", lambda name: None)
-    failed = slmkit("build", "--target", "android", "--model", STORIES, "--out", tmp_path, expect=1)
+    failed = slmkit("build", "--target", "android", "--model", STORIES, "--out", tmp_path, expect=5)
     assert failed.stderr.splitlines() == [
-        "Error: the artifact ort needs onnx, onnxruntime",
-        'hint: pip install "slmkit[ort]"',
+        "Error: the artifact ort needs onnx, onnxruntime; "
+        "the artifact hexagon needs onnx, onnxruntime, onnxruntime-qnn; "
+        "the artifact litert needs tensorflow-cpu, ai-edge-litert, litert-lm-builder; "
+        "the artifact mlc needs apache-tvm, apache-tvm-ffi",
+        'hint: pip install "slmkit[ort,hexagon,litert,mlc]"',
     ]
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("build", "--target", "android", "--model", "nowhere"),
-        ("build", "--target", "ios", "--artifacts", "ort"),
-        ("build", "--target", "android", "--soc", "sm8450"),
-        ("build", "--target", "android", "--calibration", "nowhere"),
-        ("parity", "nowhere"),
-        ("run", "nowhere", "--prompt", "hi"),
-        ("eval", "nowhere"),
-        ("eval", STORIES, "--data", "nowhere"),
-        ("inspect", "nowhere"),
-        ("plan", "--target", "android", "--model", "nowhere"),
-        ("plan", "--target", "ios", "--artifacts", "ort"),
-        ("plan", "--target", "android", "--memory-limit", 0.001),
-        ("verify", "nowhere"),
-        ("recipes", "show", "nowhere"),
-        ("run", STORIES, "--prompt", "x" * 3000),
-    ],
-)
-def test_bad_input_is_exit_code_1_with_a_hint(words):
-    failed = slmkit(*words, expect=1)
+WRONG = [
+    (1, ("build", "--target", "android", "--model", "nowhere")),
+    (2, ("build", "--target", "ios", "--artifacts", "ort")),
+    (4, ("build", "--target", "android", "--soc", "sm8450")),
+    (1, ("build", "--target", "android", "--calibration", "nowhere")),
+    (2, ("build", "--target", "ios", "--option", "ort.accuracy_level=4")),
+    (4, ("build", "--target", "android", "--option", "ort.accuracy_level=7")),
+    (1, ("parity", "nowhere")),
+    (1, ("run", "nowhere", "--prompt", "hi")),
+    (1, ("eval", "nowhere")),
+    (1, ("eval", STORIES, "--data", "nowhere")),
+    (1, ("inspect", "nowhere")),
+    (1, ("plan", "--target", "android", "--model", "nowhere")),
+    (2, ("plan", "--target", "ios", "--artifacts", "ort")),
+    (4, ("plan", "--target", "android", "--memory-limit", 0.001)),
+    (1, ("verify", "nowhere")),
+    (1, ("recipes", "show", "nowhere")),
+    (1, ("run", STORIES, "--prompt", "x" * 3000)),
+]
+
+
+@pytest.mark.parametrize(("code", "words"), WRONG)
+def test_bad_input_has_its_exit_code_and_a_hint(code, words):
+    failed = slmkit(*words, expect=code)
     lines = failed.stderr.strip().splitlines()
     assert lines[-2].startswith("Error: ") and lines[-1].startswith("hint: ")
     assert "Traceback" not in failed.output
+
+
+JSON_COMMANDS = ("build", "parity", "eval", "inspect", "plan")
+
+
+@pytest.mark.parametrize(("code", "words"), [each for each in WRONG if each[1][0] in JSON_COMMANDS])
+def test_under_json_an_error_is_json(code, words):
+    failed = slmkit(*words, "--json", expect=code)
+    error = json.loads(failed.stdout)["error"]
+    assert error["exit_code"] == code
+    assert error["message"] and error["hint"] and error["kind"].endswith("Error")
+
+
+@pytest.mark.parametrize("words", [("build",), ("biuld",), ("plan", "--nonsense")])
+def test_under_json_a_bad_command_line_is_json(words):
+    error = json.loads(slmkit(*words, "--json", expect=2).stdout)["error"]
+    assert (error["exit_code"], error["kind"]) == (2, "UsageError")
+
+
+def test_under_json_a_failed_parity_is_one_document(tmp_path, monkeypatch):
+    out = ("--artifacts", "ort", "--out", tmp_path, "--json")
+    words = ("build", "--target", "android", "--model", STORIES, *out)
+    monkeypatch.setattr("slmkit.parity.metrics.broken", lambda metrics, bound: ("it is wrong",))
+    found = json.loads(slmkit(*words, expect=3).stdout)
+    assert found["passed"] is False and found["error"]["kind"] == "FailedParity"
+    assert found["comparisons"][0]["failures"] == ["it is wrong"]
 
 
 @pytest.mark.parametrize(
@@ -215,6 +246,5 @@ def test_every_option_has_a_line_of_help():
 
 
 def test_every_artifact_of_a_target_has_a_backend():
-    from slmkit.backend.targets import PLATFORMS
-
-    assert {name for each in PLATFORMS.values() for name in each.artifacts} <= set(BUILT_IN)
+    for target in registry.targets().values():
+        assert registry.artifacts_of(target)

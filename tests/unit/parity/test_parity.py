@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pydantic import TypeAdapter
 from rich.console import Console
 
 from slmkit.backend.interface import Mode
-from slmkit.cli.tables import parity_table
+from slmkit.cli.parity_tables import parity_table
 from slmkit.parity.golden import Golden, load_golden, outputs_of, save_golden
-from slmkit.parity.metrics import Line, broken, judge, line_from_json, measure
+from slmkit.parity.metrics import Comparison, broken, comparison_to_json, judge, measure
 from slmkit.recipe.bounds import Bound
-from slmkit.recipe.recipe import load_recipe
 
 LOGITS = arrays(np.float32, (6, 10), elements=st.floats(-50, 50, width=32))
 
@@ -126,11 +127,11 @@ def test_decoded_positions_start_at_each_prompt_s_last_token():
     assert golden.decoded() == [slice(1, 4), slice(4, 6)]
 
 
-def test_a_line_survives_json():
+def test_a_comparison_survives_json():
     found = measured(np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32) * 2, ())
-    line = Line("ort", "exact", "reference", "lowering", "a runtime", found, ("why",))
-    again = line_from_json(line.as_json())
-    assert again.as_json() == line.as_json()
+    line = Comparison("ort", "exact", "reference", "lowering", "a runtime", found, ("why",))
+    text = json.dumps(comparison_to_json(line))
+    assert TypeAdapter(Comparison).validate_json(text) == line
 
 
 def test_fewer_prompts_are_the_first_ones():
@@ -148,21 +149,23 @@ def test_fewer_prompts_are_the_first_ones():
 
 
 def test_a_step_is_judged_against_an_earlier_mode_by_its_own_bound():
-    bounds = load_recipe("int4").parity
+    bounds = {"emulator": Bound(snr_db=50), "activations": Bound(snr_db=30)}
     golden = golden_of(np.eye(6, 10, dtype=np.float32) * 9)
     mode = Mode("sm8650", "a step", {"qdq": "emulator", "reference": "activations"})
     near = outputs_of([golden.outputs.values * np.float32(1.01)])  # 40 dB
     step = judge("hexagon", mode, "qdq", "a runtime", near, golden, bounds)
-    price = judge("hexagon", mode, "reference", "a runtime", near, golden, bounds)
+    step_from_reference = judge("hexagon", mode, "reference", "a runtime", near, golden, bounds)
     assert (step.error, step.against) == ("emulator", "qdq")
     assert "below 50 dB" in step.failures[0]
-    assert price.failures == ()
+    assert step_from_reference.failures == ()
 
 
 def test_the_table_of_a_whole_ladder_fits_80_columns():
     found = measured(np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32) * 2, ())
     found = replace(found, kl=1.23e-05, greedy=165, decoded=165)
-    line = Line("hexagon", "sm8750-binary", "sm8750", "reloaded", "a runtime", found, ("why",))
+    line = Comparison(
+        "hexagon", "sm8750-binary", "sm8750", "reloaded", "a runtime", found, ("why",)
+    )
     console = Console(file=io.StringIO(), width=200)
     console.print(parity_table([line, replace(line, mode="qdq", against="float")]))
     lines = console.file.getvalue().splitlines()

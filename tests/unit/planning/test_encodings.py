@@ -9,7 +9,7 @@ from slmkit.bundle.folder import verify
 from slmkit.bundle.manifest import read_manifest
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.checkpoint.model_card import license_of
-from slmkit.errors import RecipeError
+from slmkit.errors import RecipeError, RefusedError
 from slmkit.planning.memory import matrix_schemes
 from slmkit.planning.plan import EVERY, Request, encodings_of, make_plan
 from slmkit.recipe.recipe import SHIPPED, load_recipe, parse_recipe
@@ -37,23 +37,23 @@ def test_the_shipped_default_gives_core_ml_palettes_and_the_others_groups():
 
 
 def test_artifacts_with_the_same_weights_share_an_encoding(tiny):
-    spec = open_checkpoint(tiny("llama")).spec
-    same = encodings_of(spec, load_recipe("int4"), ("ort", "hexagon"))
+    model = open_checkpoint(tiny("llama")).model
+    same = encodings_of(model, load_recipe("int4"), ("ort", "hexagon"))
     assert [(each.name, each.artifacts) for each in same] == [(EVERY, ("ort", "hexagon"))]
     own = parse_recipe(recipe_with(hexagon={"weights": [INT8], "soc": ["sm8650"]}), "mine.yaml")
-    found = encodings_of(spec, own, ("ort", "hexagon"))
+    found = encodings_of(model, own, ("ort", "hexagon"))
     assert [each.name for each in found] == ["ort", "hexagon"]
     assert len({each.golden for each in found}) == 2
     assert own.options("hexagon") == {"soc": ["sm8650"]}
 
 
 def test_a_rule_for_one_artifact_that_covers_nothing_is_named_by_its_key(tiny):
-    spec = open_checkpoint(tiny("llama")).spec
+    model = open_checkpoint(tiny("llama")).model
     rule = {**PALETTE, "match": ["model.nothing"]}
     recipe = parse_recipe(recipe_with(coreml={"weights": [rule]}), "mine.yaml")
     with pytest.raises(RecipeError, match=r"artifacts\.coreml\.weights\[0\]\.match"):
-        matrix_schemes(spec, recipe, "coreml")
-    assert matrix_schemes(spec, recipe, "ort")
+        matrix_schemes(model, recipe, "coreml")
+    assert matrix_schemes(model, recipe, "ort")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_palettes_are_refused_where_no_runtime_has_them(tiny, tmp_path, artifact
     path = tmp_path / "mine.yaml"
     path.write_text(recipe_with(**{artifact: {"weights": [PALETTE]}}), encoding="utf-8")
     request = Request(tiny("llama"), "android", str(path), tmp_path / "out", artifacts=(artifact,))
-    with pytest.raises(RecipeError, match=r"palettes.*artifacts\.coreml\.weights"):
+    with pytest.raises(RefusedError, match=r"palettes.*artifacts\.coreml\.weights"):
         make_plan(request)
 
 
@@ -92,18 +92,23 @@ def test_a_bundle_of_two_encodings_is_proved_and_proved_again(tmp_path):
         model, "android", str(path), tmp_path / "out", context=64, artifacts=("ort", "hexagon")
     )
     built = build(request, Silent())
-    prices = {line.artifact: line.metrics.snr_db for line in built.lines if line.mode == "codes"}
-    assert prices["hexagon"] > prices["ort"] + 10
+    costs = {
+        line.artifact: line.metrics.snr_db for line in built.manifest.parity if line.mode == "codes"
+    }
+    assert costs["hexagon"] > costs["ort"] + 10
     manifest = read_manifest(built.folder)
     goldens = {each.name: each.golden for each in manifest.artifacts}
     assert len(set(goldens.values())) == 2
     verify(built.folder)
     again = recheck(built.folder, model, None, Silent())
-    assert [line.artifact for line in again.lines if line.mode == "codes"] == ["ort", "hexagon"]
-    assert not any(line.failures for line in again.lines)
+    assert [line.artifact for line in again.comparisons if line.mode == "codes"] == [
+        "ort",
+        "hexagon",
+    ]
+    assert not any(line.failures for line in again.comparisons)
     later = recheck(built.folder, None, None, Silent())
     assert {line.artifact for line in later.recorded} == {"ort", "hexagon"}
-    assert not any(line.failures for line in later.lines)
+    assert not any(line.failures for line in later.comparisons)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from slmkit.errors import SlmkitError
 from slmkit.interpreters.recorder import summarize
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
-from slmkit.planning import memory
+from slmkit.planning.memory import default_context, gigabytes, memory_refusal, plan_memory
 from slmkit.planning.plan import costs_of
 from slmkit.recipe.recipe import load_recipe
 from tiny_models import SHARED, tiny_config
@@ -20,13 +20,21 @@ from tiny_models import SHARED, tiny_config
 GB = 10**9
 
 
-def spec_of(name):
+def model_of(name):
     path = SHARED / "model_configs" / f"{name}.json"
-    return read_spec(Config(json.loads(path.read_text(encoding="utf-8")), path.name))
+    return summarize(read_spec(Config(json.loads(path.read_text(encoding="utf-8")), path.name)))
+
+
+def check(model, recipe, context, limit, costs):
+    planned = plan_memory(model, recipe, context, costs)
+    refusal = memory_refusal(model, recipe, planned, limit, costs)
+    if refusal:
+        raise refusal
+    return planned
 
 
 def test_the_kv_cache_is_two_numbers_per_layer_head_and_channel():
-    planned = memory.plan(spec_of("qwen2.5-0.5b-instruct"), load_recipe("int4"), 2048)
+    planned = plan_memory(model_of("qwen2.5-0.5b-instruct"), load_recipe("int4"), 2048)
     assert planned.kv_cache == 2 * 24 * 2 * 64 * 2048 * 4
 
 
@@ -42,25 +50,26 @@ def test_the_kv_cache_is_two_numbers_per_layer_head_and_channel():
 )
 def test_a_hybrid_keeps_numbers_of_the_types_of_its_artifact(artifact, cache, conv, scan):
     """Keys and values of one layer, a convolution and a scan of the other."""
-    spec = read_spec(Config(tiny_config("granite-hybrid"), "config.json"))
+    model = summarize(read_spec(Config(tiny_config("granite-hybrid"), "config.json")))
+    spec = model.spec
     sizes = dict.fromkeys(("conv", "scan"), 0)
-    for state in summarize(spec).states:
+    for state in model.states:
         sizes[state.kind] += math.prod(state.shape)
-    kept = 2 * spec.kv_heads * spec.head_width * len(summarize(spec).attention_layers) * 64
-    planned = memory.plan(spec, load_recipe("int4"), 64, costs_of(artifact))
+    kept = 2 * spec.kv_heads * spec.head_width * len(model.attention_layers) * 64
+    planned = plan_memory(model, load_recipe("int4"), 64, costs_of(artifact))
     assert planned.kv_cache == kept * cache + sizes["conv"] * conv + sizes["scan"] * scan
 
 
 def test_weights_are_what_their_codes_take():
-    int4 = memory.plan(spec_of("qwen2.5-0.5b-instruct"), load_recipe("int4"), 512).weights
+    int4 = plan_memory(model_of("qwen2.5-0.5b-instruct"), load_recipe("int4"), 512).weights
     table, linears = 151936 * 896, 494_032_768 - 151936 * 896
     estimate = table * (1 + 2 / 896) + linears * (0.5 + 1 / 32)  # per channel; g32 two-level
     assert int4 == pytest.approx(estimate, rel=0.01)
 
 
 def test_a_model_that_fits_gets_its_plan():
-    planned = memory.check(
-        spec_of("qwen2.5-0.5b-instruct"),
+    planned = check(
+        model_of("qwen2.5-0.5b-instruct"),
         load_recipe("int4"),
         2048,
         3 * GB,
@@ -71,46 +80,46 @@ def test_a_model_that_fits_gets_its_plan():
 
 
 def test_a_model_that_does_not_fit_hears_three_numbers_and_what_would():
-    spec, recipe = spec_of("llama-3.2-3b-instruct"), load_recipe("int8")
+    model, recipe = model_of("llama-3.2-3b-instruct"), load_recipe("int8")
     costs = costs_of("ort")
     with pytest.raises(SlmkitError) as caught:
-        memory.check(spec, recipe, 8192, 3 * GB, costs)
+        check(model, recipe, 8192, 3 * GB, costs)
     for part in ("weights", "KV cache", "working memory", "the limit is 3.00 GB"):
         assert part in caught.value.message
     offers = re.findall(r"--recipe (\S+) --context (\d+)", caught.value.hint)
     assert offers
     for name, context in offers:
-        memory.check(spec, load_recipe(name), int(context), 3 * GB, costs)
+        check(model, load_recipe(name), int(context), 3 * GB, costs)
 
 
 def test_recipes_that_give_an_artifact_the_same_weights_are_offered_once():
     """int4-coreml-gpu differs from int4 in the artifact coreml alone."""
-    spec, recipe = spec_of("qwen1.5-1.8b-chat"), load_recipe("int4")
+    model, recipe = model_of("qwen1.5-1.8b-chat"), load_recipe("int4")
     with pytest.raises(SlmkitError) as caught:
-        memory.check(spec, recipe, 512, 3 * GB, costs_of("litert"))
+        check(model, recipe, 512, 3 * GB, costs_of("litert"))
     assert re.findall(r"--recipe (\S+)", caught.value.hint) == ["int4", "int4-compact"]
 
 
 def test_when_nothing_fits_the_hint_says_so():
     with pytest.raises(SlmkitError) as caught:
-        memory.check(spec_of("qwen3-4b"), load_recipe("int8"), 8192, GB, costs_of("ort"))
+        check(model_of("qwen3-4b"), load_recipe("int8"), 8192, GB, costs_of("ort"))
     assert "nothing shipped fits" in caught.value.hint
 
 
 @pytest.mark.parametrize(("asked", "given"), [(None, 2048), (512, 512)])
 def test_the_context_is_the_recipe_s_unless_asked(asked, given):
-    spec = spec_of("qwen2.5-0.5b-instruct")
-    assert memory.default_context(spec, load_recipe("int4"), asked) == given
+    spec = model_of("qwen2.5-0.5b-instruct").spec
+    assert default_context(spec, load_recipe("int4"), asked) == given
 
 
 @pytest.mark.parametrize("asked", [0, -5, 15, 40_000])
 def test_a_context_that_the_model_was_not_made_for_is_refused(asked):
     with pytest.raises(SlmkitError, match="is outside of what the model was made for"):
-        memory.default_context(spec_of("qwen2.5-0.5b-instruct"), load_recipe("int4"), asked)
+        default_context(model_of("qwen2.5-0.5b-instruct").spec, load_recipe("int4"), asked)
 
 
 @pytest.mark.parametrize(
     ("size", "text"), [(1, "0.0 kB"), (2_500_000, "2.50 MB"), (3 * GB, "3.00 GB")]
 )
 def test_sizes_are_read_easily(size, text):
-    assert memory.gigabytes(size) == text
+    assert gigabytes(size) == text

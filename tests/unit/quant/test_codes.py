@@ -16,6 +16,7 @@ from slmkit.quant import quantize as quantizing
 from slmkit.quant.codes import CodesFile, pack, padded_width, unpack, zero_point
 from slmkit.quant.quantize import quantize, quantize_rows
 from slmkit.recipe.scheme import Scheme
+from slmkit.snr import EXACT_DB
 
 SCHEMES = {
     "int4": Scheme(encoding="group-wise", bits=4, group_size=32, scales="two-level"),
@@ -161,7 +162,7 @@ def test_nan_is_refused_by_name_and_no_file_of_codes_is_trusted(tmp_path):
 def test_zeros_stay_zeros(tmp_path, scheme):
     codes, snr = to_file(tmp_path, np.zeros((2, 64), np.float32), SCHEMES[scheme])
     assert not codes.rows(f"{NAME}.weight", slice(None)).any()
-    assert snr == np.inf
+    assert snr == EXACT_DB
 
 
 def test_the_file_is_as_small_as_its_codes(tmp_path):

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from slmkit.errors import RecipeError
-from slmkit.recipe.recipe import SHIPPED, Recipe, Rule, load_recipe, parse_recipe, shipped_names
+from slmkit.recipe.recipe import (
+    SHIPPED,
+    Recipe,
+    Rule,
+    load_recipe,
+    parse_recipe,
+    recipe_schema,
+    shipped_names,
+)
 from slmkit.recipe.scheme import Scheme
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -57,7 +67,6 @@ def test_the_default_is_two_level_int4_with_an_8_bit_embedding():
         (changed(context_length=3), "context_length: "),
         (changed(prefill_chunk=0), "prefill_chunk: "),
         (changed(name="../../etc"), "name: "),
-        (changed(activations="int3"), "activations: "),
         (changed(weights=[]), "weights: "),
         (changed(weights=[{"match": ["*"]}]), "weights[0].scheme: Field required"),
         (changed(weights=[rule(["*"], encoding="float16", bits=4)]), "weights[0].scheme: bits"),
@@ -79,7 +88,8 @@ def test_the_default_is_two_level_int4_with_an_8_bit_embedding():
             ),
             "weights[0].scheme: scales: two-level needs",
         ),
-        (changed(parity={"lowering": {}}), "parity.shipped: Field required"),
+        (changed(activations="float32"), "activations: unknown key"),
+        (changed(parity={"lowering": 3}), "parity.lowering: "),
         (
             changed(parity={"lowering": {"snr": 3}, "shipped": {}, "quantization": {}}),
             "parity.lowering.snr: unknown key",
@@ -180,3 +190,102 @@ def test_every_key_is_explained():
     for model in (Recipe, Rule, Scheme):
         for key in model.model_fields:
             assert f"`{key}`" in text, key
+
+
+def written(folder, name, **values):
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({"name": name, "summary": "mine", **values}), encoding="utf-8")
+    return path
+
+
+def test_a_recipe_extends_a_shipped_one_by_rules_options_and_bounds(tmp_path):
+    own = rule(["*.down_proj"], encoding="per-channel", bits=8)
+    options = {"ort": {"accuracy_level": 1}, "mlc": {"gpus": ["adreno"]}}
+    path = written(
+        tmp_path,
+        "mine",
+        extends="int4",
+        weights=[own],
+        artifacts=options,
+        parity={"quantization": {"snr_db": 9}},
+        context_length=512,
+    )
+    base, recipe = load_recipe("int4"), load_recipe(str(path))
+    assert recipe.weights[:-1] == base.weights and recipe.weights[-1].match == ("*.down_proj",)
+    assert recipe.options("ort") == {"accuracy_level": 1}
+    assert recipe.options("mlc") == {"gpus": ["adreno"]}
+    assert recipe.artifacts["coreml"] == base.artifacts["coreml"]
+    assert recipe.parity["quantization"].snr_db == 9
+    assert recipe.parity["lowering"] == base.parity["lowering"]
+    assert (recipe.name, recipe.context_length) == ("mine", 512)
+    assert recipe.prefill_chunk == base.prefill_chunk
+
+
+def test_a_recipe_extends_a_file_beside_it(tmp_path):
+    written(tmp_path, "base", extends="int8", prefill_chunk=32)
+    (tmp_path / "inner").mkdir()
+    path = written(tmp_path / "inner", "top", extends="../base.yaml")
+    assert load_recipe(str(path)).prefill_chunk == 32
+    assert load_recipe(str(path)).weights == load_recipe("int8").weights
+
+
+@pytest.mark.parametrize(
+    ("extends", "said"),
+    [
+        ("int3", "extends: there is no recipe 'int3'"),
+        (4, "extends: expected a recipe's name or path"),
+        ("mine.yaml", "extends this recipe itself"),
+        ("other.yaml", "extends this recipe itself"),
+    ],
+)
+def test_a_wrong_base_is_one_sentence(tmp_path, extends, said):
+    path = written(tmp_path, "mine", extends=extends)
+    written(tmp_path, "other", extends="mine.yaml")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(path))
+    assert said in caught.value.message and caught.value.hint
+
+
+def test_a_mistake_in_an_extending_recipe_is_named_by_its_key(tmp_path):
+    with pytest.raises(RecipeError, match="speed: unknown key"):
+        load_recipe(str(written(tmp_path, "mine", extends="int4", speed=3)))
+
+
+def test_without_bounds_a_recipe_gets_the_defaults():
+    values = yaml.safe_load(GOOD)
+    del values["parity"]
+    assert parse_recipe(yaml.safe_dump(values), "mine.yaml").parity == {}
+
+
+def test_an_override_holds_in_every_artifact():
+    recipe = Recipe.load("int4").override("*.down_proj", bits=8)
+    name = "model.layers.0.mlp.down_proj"
+    for artifact in (None, "ort", "coreml"):
+        assert str(recipe.scheme(name, 3, artifact)) == "int8 per-channel"
+        assert recipe.scheme("lm_head", 3, artifact) == load_recipe("int4").scheme(
+            "lm_head", 3, artifact
+        )
+    assert recipe.options("ort") == load_recipe("int4").options("ort")
+    finer = Recipe.load("int4").override("*.down_proj", group_size=64)
+    assert str(finer.scheme(name, 3)) == "int4 g64 two-level"
+
+
+def test_an_override_that_does_not_fit_is_an_error():
+    with pytest.raises(RecipeError, match=r"override .*bits"):
+        Recipe.load("int4").override("*", encoding="float16", bits=4)
+
+
+def test_the_published_schema_is_the_code_s(request):
+    path, text = SHIPPED / "recipe.schema.json", json.dumps(recipe_schema(), indent=2) + "\n"
+    if request.config.getoption("--write-golden"):
+        path.write_text(text, encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_the_published_schema_takes_what_the_code_takes(tmp_path):
+    schema = jsonschema.Draft202012Validator(recipe_schema())
+    for name in shipped_names():
+        schema.validate(yaml.safe_load((SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")))
+    schema.validate({"name": "mine", "summary": "mine", "extends": "int4"})
+    for wrong in ({"name": "mine", "summary": "mine"}, {**yaml.safe_load(GOOD), "speed": 3}):
+        assert not schema.is_valid(wrong)

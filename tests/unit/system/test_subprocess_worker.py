@@ -7,9 +7,11 @@ import pytest
 from slmkit.errors import BackendError, SlmkitError
 from slmkit.system import subprocess_worker
 
+RUN = "slmkit.parity.execute:run_job"
+
 
 def call(**payload):
-    return subprocess_worker.call("run", payload, lambda done, total: None, "does the test's work")
+    return subprocess_worker.call(RUN, payload, lambda done, total: None, "does the test's work")
 
 
 def test_an_error_of_the_job_is_raised_here(tmp_path):
@@ -20,8 +22,13 @@ def test_an_error_of_the_job_is_raised_here(tmp_path):
         "modes": [],
         "inputs": [],
         "outputs": [],
-        "facts": {},
-        "shipped": "",
+        "state": {
+            "context_length": 16,
+            "attention_layers": [],
+            "kv_heads": 1,
+            "head_width": 8,
+            "states": [],
+        },
     }
     with pytest.raises(SlmkitError, match="no backend writes 'abacus'"):
         call(artifact=artifact, folder=str(tmp_path), mode="exact")
@@ -54,4 +61,4 @@ def test_an_interruption_ends_the_worker(monkeypatch):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        subprocess_worker.call("run", {}, interrupt, "waits")
+        subprocess_worker.call(RUN, {}, interrupt, "waits")

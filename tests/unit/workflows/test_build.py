@@ -15,7 +15,7 @@ import pytest
 
 from slmkit.bundle.folder import verify
 from slmkit.bundle.manifest import read_manifest
-from slmkit.errors import BundleError, RecipeError, SlmkitError
+from slmkit.errors import BundleError, RecipeError, RefusedError, SlmkitError
 from slmkit.planning.plan import Request
 from slmkit.recipe.recipe import load_recipe
 from slmkit.system.progress import Silent
@@ -99,7 +99,8 @@ def test_the_manifest_tells_what_an_app_needs(tiny, tmp_path):
     artifact = manifest.artifact("ort")
     assert {tensor.name for tensor in artifact.inputs} >= {"input_ids", "attention_mask"}
     assert artifact.outputs[0].shape == ("batch", "tokens", 320)
-    assert manifest.recipe == load_recipe("int4")
+    assert manifest.recipe.weights == load_recipe("int4").weights
+    assert set(manifest.recipe.parity) == {"lowering", "shipped", "quantization"}
     assert manifest.context_length == 256  # the model's own, below the recipe's 2048
     assert {line.error for line in manifest.parity} == {"lowering", "shipped", "quantization"}
     assert artifact.memory.total == sum(
@@ -176,19 +177,31 @@ def test_a_broken_bound_writes_no_bundle(tiny, tmp_path):
     path.write_text(json.dumps(recipe))  # JSON is YAML
     with pytest.raises(FailedParity, match="below 90 dB") as caught:
         build(ort_request(tiny("llama"), str(path), tmp_path / "out"), Silent())
-    assert len(caught.value.lines) == 3
+    assert len(caught.value.comparisons) == 3
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_backend_options_are_checked_before_anything_is_built(tiny, tmp_path):
     recipe = json.loads(load_recipe("int4").model_dump_json())
-    recipe["artifacts"] = {"ort": {"accuracy_level": 7, "speed": 11}, "abacus": {}}
+    recipe["artifacts"] = {"ort": {"accuracy_level": 7, "speed": 11}}
     path = tmp_path / "wrong.yaml"
     path.write_text(json.dumps(recipe))
-    with pytest.raises(RecipeError) as caught:
+    with pytest.raises(RefusedError) as caught:
         build(ort_request(tiny("llama"), str(path), tmp_path / "out"), Silent())
-    for said in ("artifacts.ort.speed: unknown key", "accuracy_level is 7", "artifacts.abacus"):
+    for said in ("artifacts.ort.speed: unknown key", "accuracy_level is 7"):
         assert said in caught.value.message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("key", ["artifacts", "parity"])
+def test_a_recipe_names_artifacts_and_errors_that_exist(tiny, tmp_path, key):
+    recipe = json.loads(load_recipe("int4").model_dump_json())
+    recipe[key]["abacus"] = {}
+    path = tmp_path / "wrong.yaml"
+    path.write_text(json.dumps(recipe))
+    with pytest.raises(RecipeError, match=f"{key}.abacus: ") as caught:
+        build(ort_request(tiny("llama"), str(path), tmp_path / "out"), Silent())
+    assert "hexagon" in caught.value.hint and "lowering" in caught.value.hint
     assert not (tmp_path / "out").exists()
 
 
@@ -200,7 +213,10 @@ def test_backend_options_are_checked_before_anything_is_built(tiny, tmp_path):
         ({"recipe": "int3"}, "no recipe 'int3'"),
         ({"context": 100_000}, "--context 100000"),
         ({"artifacts": ("coreml",)}, "no artifact 'coreml'"),
-        ({"target": "ios", "socs": ("sm8650",)}, "--soc is for the artifact hexagon"),
+        (
+            {"target": "ios", "options": {"hexagon": {"soc": ["sm8650"]}}},
+            "hexagon.soc is for the artifact hexagon",
+        ),
         ({"memory_limit": 100_000}, "the limit is 100.0 kB"),
         ({"model": Path("/nowhere")}, "is not a folder"),
     ],

@@ -12,7 +12,7 @@ from slmkit.cli.main import main
 from slmkit.errors import SlmkitError
 from slmkit.planning.plan import Request, make_plan
 from slmkit.recipe.recipe import load_recipe
-from slmkit.workflows.estimate import forecast
+from slmkit.workflows.estimate import estimate
 from slmkit_coreml.contract import CHUNK_LIMIT
 from slmkit_onnx.hexagon.partition import PART_LIMIT
 from tiny_models import SHARED, tiny_config, write_checkpoint
@@ -22,7 +22,7 @@ GB = 10**9
 
 
 def of(name: str, target: str, **more):
-    return forecast(Request(CONFIGS / f"{name}.json", target, "int4", **more))
+    return estimate(Request(CONFIGS / f"{name}.json", target, "int4", **more))
 
 
 def by_name(found):
@@ -51,7 +51,7 @@ def test_a_folder_a_file_and_a_whole_checkpoint_have_one_plan(tiny, tmp_path):
 def test_the_memory_is_that_of_the_build(tiny, tmp_path):
     request = Request(tiny("llama"), "android", "int4", tmp_path / "out")
     expected = make_plan(request).memory
-    assert {each.artifact: each.memory for each in forecast(request).artifacts} == expected
+    assert {each.artifact: each.memory for each in estimate(request).artifacts} == expected
 
 
 def test_packages_and_parts_keep_their_limits():
@@ -63,7 +63,12 @@ def test_packages_and_parts_keep_their_limits():
         "the head",
     ]
     assert all(file.size <= CHUNK_LIMIT for file in packages[:3])
-    large = of("qwen1.5-moe-a2.7b-chat", "android", memory_limit=30 * GB, socs=("sm8650",))
+    large = of(
+        "qwen1.5-moe-a2.7b-chat",
+        "android",
+        memory_limit=30 * GB,
+        options={"hexagon": {"soc": ["sm8650"]}},
+    )
     binaries = by_name(large)["hexagon"].files[1:]
     assert len(binaries) == 25 and binaries[-1].about == "the head, for sm8650"
     assert all(file.size <= PART_LIMIT for file in binaries)
@@ -73,7 +78,7 @@ def test_what_refuses_is_said_as_a_build_says_it(tmp_path):
     """Heads too wide for mlc's kernels; the others have their files."""
     model = write_checkpoint(tmp_path / "model", tiny_config("llama", head_dim=512))
     request = Request(model, "android", "int4", tmp_path / "out")
-    found = by_name(forecast(request))
+    found = by_name(estimate(request))
     assert [name for name, each in found.items() if each.refused] == ["mlc"]
     assert [name for name, each in found.items() if not each.files] == ["mlc"]
     with pytest.raises(SlmkitError) as caught:
@@ -91,7 +96,7 @@ def test_an_artifact_that_no_target_has_is_refused(tiny, tmp_path):
 
 def test_a_model_that_does_not_fit_is_shown_and_refused_with_what_would():
     words = ("--target", "ios", "--model", CONFIGS / "qwen2.5-3b.json", "--memory-limit", 1.82)
-    failed = plan(*words, expect=1)
+    failed = plan(*words, expect=4)
     assert "model_1.mlpackage" in failed.stdout and "refused" in failed.stdout
     assert "coreml: the model needs 1.8" in failed.stderr
     assert "would fit: --recipe int4 --context 1024" in failed.stderr

@@ -11,11 +11,14 @@ from slmkit.cli.main import main
 from slmkit.planning.emit import emit_job
 from slmkit.system import subprocess_worker
 from slmkit.system.progress import Silent
-from slmkit.workflows.layerwise import trace, trace_job
+from slmkit.workflows.layerwise import compare_layers, run_job
 from slmkit_onnx.ort.lowering.ops import OnnxOps
 from tiny_models import STORIES, ort_request
 
-JOBS = {"emit": emit_job, "trace": trace_job}
+JOBS = {
+    "slmkit.planning.emit:emit_job": emit_job,
+    "slmkit.workflows.layerwise:run_job": run_job,
+}
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def in_this_process(monkeypatch):
 
 
 def test_every_tap_of_a_right_artifact_is_good(tiny, tmp_path):
-    taps = trace(ort_request(tiny("qwen3"), "int4", tmp_path / "out"), Silent())
+    taps = compare_layers(ort_request(tiny("qwen3"), "int4", tmp_path / "out"), Silent())
     assert all(tap.good for tap in taps)
     assert [tap.name for tap in taps][:3] == [
         "model.embed_tokens",
@@ -47,7 +50,7 @@ def test_a_bug_is_found_in_the_layer_where_it_is(tiny, tmp_path, monkeypatch, in
         return self.sigmoid(x) if len(calls) == 2 else right(self, x)
 
     monkeypatch.setattr(OnnxOps, "silu", wrong_in_layer_1)
-    taps = trace(ort_request(tiny("llama"), "int8", tmp_path / "out"), Silent())
+    taps = compare_layers(ort_request(tiny("llama"), "int8", tmp_path / "out"), Silent())
     assert next(tap.name for tap in taps if not tap.good) == "model.layers.1.mlp"
 
 

@@ -1,4 +1,4 @@
-"""The job of a backend out of what can be written down: in a worker, or in a worker's worker."""
+"""The job of a backend as a description that can be sent to another process, and opened there."""
 
 from __future__ import annotations
 
@@ -7,61 +7,86 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.dataclasses import dataclass
 
-from slmkit.backend.interface import Forward, Job, TokenFacts
+from slmkit.backend.interface import Job, TokenFacts
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.checkpoint.tokenizer import FILES, Tokenizer
 from slmkit.interpreters.recorder import Model, summarize
-from slmkit.models import registry
 from slmkit.models.spec import Spec
-from slmkit.ops import Ops, V
 from slmkit.quant.codes import CodesFile
 
 
-def job_of(payload: Mapping[str, Any]) -> Job:
-    """A job as ``emit.payload_of`` wrote it down."""
-    opened = open_checkpoint(Path(payload["checkpoint"]))
-    checkpoint = opened.at_context(payload["context_length"])
-    model, forward = definition(checkpoint.spec)
-    return Job(
-        artifact=payload["artifact"],
-        model=model,
-        forward=forward,
-        codes=CodesFile(Path(payload["codes"])),
-        options=payload["options"],
-        context_length=payload["context_length"],
-        prefill_chunk=payload["prefill_chunk"],
-        tokens=token_facts(checkpoint.tokenizer, checkpoint.folder),
-        calibration=tuple(tuple(text) for text in payload["calibration"]),
-        about=payload["about"],
-        target=payload.get("target", ""),
-        debug=payload.get("debug", False),
-        payload=payload,
-    )
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class JobDescription:
+    """A ``Job`` by paths and plain values."""
+
+    artifact: str
+    checkpoint: Path
+    codes: Path
+    options: dict[str, Any]
+    context_length: int
+    prefill_chunk: int
+    about: dict[str, str]
+    calibration: tuple[tuple[int, ...], ...] = ()
+    target: str = ""
+    debug: bool = False
+    cache: Path | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For another process: ``job_from_json`` is the inverse."""
+        values: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
+        return values
+
+    def facts(self) -> dict[str, Any]:
+        """What of it an artifact's bytes depend on, beside the files at its paths."""
+        return {
+            key: value
+            for key, value in self.as_json().items()
+            if key not in ("checkpoint", "codes", "cache")
+        }
+
+    def open(self) -> Job:
+        """Open the checkpoint and the codes, record the model. Raises CheckpointError."""
+        opened = open_checkpoint(self.checkpoint)
+        checkpoint = opened.at_context(self.context_length)
+        return Job(
+            artifact=self.artifact,
+            model=summarize(checkpoint.spec),
+            codes=CodesFile(self.codes),
+            options=self.options,
+            context_length=self.context_length,
+            prefill_chunk=self.prefill_chunk,
+            tokens=token_facts(checkpoint.tokenizer, checkpoint.folder),
+            calibration=self.calibration,
+            about=self.about,
+            target=self.target,
+            debug=self.debug,
+            cache=self.cache,
+        )
 
 
-def definition(spec: Spec) -> tuple[Model, Forward]:
-    """What an architecture says, and its arithmetic."""
-
-    def forward(o: Ops[V]) -> V:
-        return registry.run(o, spec)
-
-    return summarize(spec), forward
+_ADAPTER = TypeAdapter(JobDescription)
 
 
-def written_spec(spec: Spec) -> dict[str, Any]:
-    """A spec, for a backend that keeps it beside what it wrote."""
+def job_from_json(values: Mapping[str, Any]) -> JobDescription:
+    """The inverse of ``JobDescription.as_json``."""
+    return _ADAPTER.validate_python(values)
+
+
+def spec_to_json(spec: Spec) -> dict[str, Any]:
+    """A spec as JSON values, for a backend that keeps it beside its files."""
     return asdict(spec)
 
 
-def read_spec(values: Mapping[str, Any]) -> Spec:
-    """The inverse of ``written_spec``."""
-    return TypeAdapter(Spec).validate_python(values)
+def model_from_json(values: Mapping[str, Any]) -> Model:
+    """The model of a spec that ``spec_to_json`` wrote."""
+    return summarize(TypeAdapter(Spec).validate_python(values))
 
 
 def token_facts(tokenizer: Tokenizer, folder: Path) -> TokenFacts:
-    """What an artifact's runtime must know of the tokenizer."""
+    """Facts of a checkpoint's tokenizer that an artifact's runtime needs."""
     return TokenFacts(
         bos=tokenizer.token_id("bos_token"),
         stop=tokenizer.stop_ids,

@@ -7,8 +7,12 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
+from slmkit.backend.artifact import Artifact
 from slmkit.errors import BundleError
+from slmkit.parity.metrics import Comparison
+from slmkit.planning.memory import MemoryPlan
 from slmkit.recipe.recipe import Recipe
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -37,7 +41,7 @@ class File(BaseModel):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
-class Model(BaseModel):
+class ModelFacts(BaseModel):
     """Facts of the model; widths by the names of config.json."""
 
     model_config = STRICT
@@ -56,72 +60,14 @@ class Model(BaseModel):
     checkpoint_sha256: str
 
 
-class Memory(BaseModel):
-    """Bytes that an app needs with one artifact."""
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class BundledArtifact(Artifact):
+    """An artifact in a bundle: its folder, its golden answers, its memory."""
 
-    model_config = STRICT
-
-    weights: int
-    kv_cache: int
-    working: int
-    total: int
-
-
-class Tensor(BaseModel):
-    """An input or output of an artifact; a text dimension is dynamic."""
-
-    model_config = STRICT
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-    about: str
-    scale: float | None = None  # real = (integer - zero_point) * scale
-    zero_point: int | None = None
-
-
-class Mode(BaseModel):
-    """One way in which parity ran the artifact."""
-
-    model_config = STRICT
-
-    name: str
-    about: str
-    bounds: dict[str, str]  # compared with -> key of the recipe's ``parity``
-    prompts: int | None = None  # only the first so many golden prompts
-
-
-class Artifact(BaseModel):
-    """One artifact: a folder of the bundle, its format, what goes in and out."""
-
-    model_config = STRICT
-
-    name: str
     folder: Inside
     golden: Inside  # the reference's answers on this artifact's codes: for later parity
-    backend: str
-    format: str
-    modes: tuple[Mode, ...]
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    facts: dict[str, Any]
-    shipped: str  # the mode nearest to what an app runs; empty: the last
-    memory: Memory
+    memory: MemoryPlan  # bytes that an app needs with it
     libraries: dict[str, str | None]  # versions of the libraries that wrote it
-
-
-class Parity(BaseModel):
-    """One line of the parity report at build time."""
-
-    model_config = STRICT
-
-    artifact: str
-    mode: str
-    against: str  # "reference", or an earlier mode of the artifact
-    error: str
-    runtime: str
-    metrics: dict[str, float | int]
-    failures: tuple[str, ...]
 
 
 class Manifest(BaseModel):
@@ -132,23 +78,28 @@ class Manifest(BaseModel):
     schema_version: Literal[1] = 1
     slmkit: str
     target: str
-    model: Model
-    recipe: Recipe
+    model: ModelFacts
+    recipe: Recipe  # with the bounds that held
     context_length: int
     tokenizer: Inside  # folder
     stop_ids: tuple[int, ...]
-    artifacts: tuple[Artifact, ...]
-    parity: tuple[Parity, ...]
+    artifacts: tuple[BundledArtifact, ...]
+    parity: tuple[Comparison, ...]  # at build time
     not_executed: tuple[str, ...]  # runtimes that this build could not run, and why
     files: tuple[File, ...]
 
-    def artifact(self, name: str | None) -> Artifact:
-        """An artifact by name; the first one by default."""
+    def artifact(self, name: str | None) -> BundledArtifact:
+        """An artifact by name; the first one by default. Raises BundleError."""
         for artifact in self.artifacts:
             if name in (None, artifact.name):
                 return artifact
         names = ", ".join(artifact.name for artifact in self.artifacts)
         raise BundleError(f"the bundle has no artifact {name!r}", f"it has: {names}")
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files but the manifest."""
+        return sum(file.size for file in self.files)
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from slmkit.checkpoint.shards import Shards
 from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.errors import CheckpointError
-from slmkit.interpreters.recorder import record
+from slmkit.interpreters.recorder import Model, summarize
 from slmkit.models.config import Config, read_config
 from slmkit.models.registry import architecture, read_spec
 from slmkit.models.spec import Spec
@@ -24,9 +24,14 @@ class Checkpoint:
 
     folder: Path
     config: Config
-    spec: Spec
+    model: Model  # recorded once, when the folder was opened
     shards: Shards
     tokenizer: Tokenizer
+
+    @property
+    def spec(self) -> Spec:
+        """The model's facts."""
+        return self.model.spec
 
     @property
     def name(self) -> str:
@@ -35,7 +40,7 @@ class Checkpoint:
 
     def at_context(self, context: int) -> Checkpoint:
         """The same, with the facts that hold in a context of this many tokens."""
-        return replace(self, spec=self.spec.at_context(context))
+        return replace(self, model=self.model.at_context(context))
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -47,7 +52,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     config, spec = read_facts(folder / CONFIG)
     how = architecture(spec)
     shards = Shards(folder, how.transforms, how.stacked)
-    shards.check(record(spec).weights, spec.tied)
+    model = summarize(spec)
+    shards.check(model.weights, spec.tied)
     tokenizer = Tokenizer(folder)
     if tokenizer.size > spec.vocabulary:
         raise CheckpointError(
@@ -55,7 +61,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             f"{spec.vocabulary}",
             "tokenizer and weights are of different models",
         )
-    return Checkpoint(folder, config, spec, shards, tokenizer)
+    return Checkpoint(folder, config, model, shards, tokenizer)
 
 
 def read_facts(path: Path) -> tuple[Config, Spec]:

@@ -14,7 +14,7 @@ from slmkit.cli.options import (
     json_option,
     print_json,
     print_tables,
-    request_of,
+    request_arguments,
 )
 
 
@@ -24,16 +24,16 @@ from slmkit.cli.options import (
 @command
 def inspect(path: Path, as_json: bool) -> None:
     """A checkpoint's or a bundle's architecture, parameters, sizes, memory by context length."""
-    from slmkit.bundle.manifest import MANIFEST, read_manifest
-    from slmkit.cli import tables
-    from slmkit.workflows import inspect as inspection
+    from slmkit import api
+    from slmkit.bundle.manifest import MANIFEST
+    from slmkit.cli.model_tables import bundle_table, checkpoint_table
 
     if (path / MANIFEST).exists():
-        manifest = read_manifest(path)
-        values, table = manifest.model_dump(mode="json"), tables.bundle_table(manifest)
+        manifest = api.Bundle(path).manifest
+        values, table = manifest.model_dump(mode="json"), bundle_table(manifest)
     else:
-        found = inspection.inspect(path)
-        values, table = found.as_json(), tables.checkpoint_table(found)
+        found = api.inspect(path)
+        values, table = found.as_json(), checkpoint_table(found)
     if as_json:
         print_json(values)
     else:
@@ -45,19 +45,23 @@ def inspect(path: Path, as_json: bool) -> None:
 @json_option
 @command
 def plan(as_json: bool, **asked: Any) -> None:
-    """What a build would write and need, by config.json (a folder's, or the file itself) alone.
+    """Estimate a build, from config.json (a folder's, or the file itself) alone.
 
-    Exit code 1 if the build would be refused.
+    Exit code 4 if the build would be refused.
     """
-    from slmkit.cli.show_forecast import forecast_table
-    from slmkit.workflows.estimate import forecast
+    from slmkit import api
+    from slmkit.cli.estimate_tables import estimate_table
 
-    found = forecast(request_of(**asked))
+    found = api.estimate(**request_arguments(**asked))
+    if not as_json:
+        print_tables(estimate_table(found))
+    try:
+        found.check()
+    except api.RefusedError as error:
+        error.details = found.as_json()
+        raise
     if as_json:
         print_json(found.as_json())
-    else:
-        print_tables(forecast_table(found))
-    found.check()
 
 
 @click.command()
@@ -65,9 +69,9 @@ def plan(as_json: bool, **asked: Any) -> None:
 @command
 def verify(bundle: Path) -> None:
     """Check every file of a bundle against the hashes of its manifest."""
-    from slmkit.bundle import folder
+    from slmkit import api
 
-    click.echo(f"{folder.verify(bundle)} files are what the manifest says")
+    click.echo(f"{api.Bundle(bundle).verify()} files are what the manifest says")
 
 
 @click.group(invoke_without_command=True)
@@ -75,7 +79,7 @@ def verify(bundle: Path) -> None:
 @click.pass_context
 def recipes(context: click.Context, as_json: bool) -> None:
     """List the shipped recipes, or show one."""
-    from slmkit.cli import tables
+    from slmkit.cli.model_tables import recipes_table
     from slmkit.recipe.recipe import load_recipe, shipped_names
 
     if context.invoked_subcommand is not None:
@@ -83,7 +87,7 @@ def recipes(context: click.Context, as_json: bool) -> None:
     shipped = [load_recipe(name) for name in shipped_names()]
     if as_json:
         return print_json([recipe.model_dump(mode="json", exclude_none=True) for recipe in shipped])
-    print_tables(tables.recipes_table(shipped))
+    print_tables(recipes_table(shipped))
 
 
 @recipes.command("show")
@@ -93,9 +97,9 @@ def recipes_show(name: str) -> None:
     """Print a recipe (a shipped name or a file), checked and with every default filled in."""
     import yaml
 
-    from slmkit.recipe.recipe import load_recipe
+    from slmkit import api
 
-    values = load_recipe(name).model_dump(mode="json", exclude_none=True)
+    values = api.Recipe.load(name).model_dump(mode="json", exclude_none=True)
     click.echo(yaml.safe_dump(values, sort_keys=False, width=100), nl=False)
 
 
@@ -106,12 +110,15 @@ def targets(as_json: bool) -> None:
     """List the targets: their artifacts and limits."""
     from dataclasses import asdict
 
-    from slmkit.backend.targets import PLATFORMS
-    from slmkit.cli import tables
+    from slmkit import api
+    from slmkit.cli.model_tables import targets_table
 
+    found = api.targets().values()
     if as_json:
-        return print_json([asdict(platform) for platform in PLATFORMS.values()])
-    print_tables(tables.targets_table())
+        return print_json(
+            [{**asdict(target), "artifacts": list(artifacts)} for target, artifacts in found]
+        )
+    print_tables(targets_table(found))
 
 
 @click.command()
@@ -120,7 +127,7 @@ def targets(as_json: bool) -> None:
 def doctor(as_json: bool) -> None:
     """Show what is installed, and the pip command for what is not."""
     from slmkit.cli import doctor as examination
-    from slmkit.cli import tables
+    from slmkit.cli.model_tables import doctor_table
 
     rows, around = examination.examine(), examination.surroundings()
     if as_json:
@@ -128,4 +135,4 @@ def doctor(as_json: bool) -> None:
             {"extra": row.extra, "packages": row.packages, "install": row.command} for row in rows
         ]
         return print_json({**around, "extras": extras})
-    print_tables(tables.doctor_table(rows, around))
+    print_tables(doctor_table(rows, around))

@@ -1,4 +1,5 @@
-"""Commands: parse, call one function, print. With ``options``, the only place that prints or exits.
+"""Commands: parse, call one function of the public API, print. With ``options``, the only place
+that prints or exits.
 
 Heavy libraries are imported inside the commands: ``slmkit --help`` loads none of them.
 """
@@ -6,7 +7,7 @@ Heavy libraries are imported inside the commands: ``slmkit --help`` loads none o
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,7 @@ from slmkit import __version__
 from slmkit.cli.inspecting import doctor, inspect, plan, recipes, targets, verify
 from slmkit.cli.options import (
     FOLDER,
+    Group,
     build_options,
     cache_options,
     chosen_cache,
@@ -22,12 +24,17 @@ from slmkit.cli.options import (
     model_options,
     print_json,
     print_tables,
-    request_of,
+    request_arguments,
 )
 from slmkit.errors import SlmkitError
 
+if TYPE_CHECKING:
+    from slmkit.parity.metrics import Comparison
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+    Comparisons = tuple[Comparison, ...]
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="slmkit")
 def main() -> None:
     """Take a small language model to phones, and prove that it arrived."""
@@ -49,23 +56,26 @@ def main() -> None:
 @command
 def build(cache: Path | None, no_cache: bool, as_json: bool, **asked: Any) -> None:
     """Build a bundle: quantize, emit every artifact, prove each one."""
-    from slmkit.bundle.manifest import read_manifest
-    from slmkit.cli import tables
+    from slmkit import api
     from slmkit.cli.console import shown_progress
+    from slmkit.cli.parity_tables import parity_note, report_note
     from slmkit.planning.memory import gigabytes
-    from slmkit.workflows import build as road
+    from slmkit.workflows.build import FailedParity
 
-    request = request_of(**asked, cache=chosen_cache(cache, no_cache))
+    arguments = request_arguments(**asked)
     try:
         with shown_progress() as progress:
-            built = road.build(request, progress)
-    except road.FailedParity as error:
-        _print_parity(error.lines, (), as_json)
+            bundle = api.build(**arguments, cache=chosen_cache(cache, no_cache), progress=progress)
+    except FailedParity as error:
+        _show_parity(error.comparisons, (), as_json, error)
         raise
-    _print_parity(built.lines, (), as_json, {"bundle": str(built.folder), "bytes": built.size})
-    if not as_json:
-        said = tables.parity_note(built.lines), tables.residency_note(read_manifest(built.folder))
-        print_tables(*filter(None, said), f"bundle {built.folder} ({gigabytes(built.size)})")
+    if as_json:
+        about = {"bundle": str(bundle.path), "bytes": bundle.size}
+        return print_json({**about, **_parity_json(bundle.parity, ())})
+    _show_parity(bundle.parity, (), as_json)
+    notes = parity_note(bundle.parity), report_note(bundle.manifest)
+    size = gigabytes(bundle.size)
+    print_tables(*filter(None, notes), f"bundle {bundle.path} ({size})")
 
 
 @main.command()
@@ -77,21 +87,24 @@ def build(cache: Path | None, no_cache: bool, as_json: bool, **asked: Any) -> No
 def parity(
     bundle: Path, model: Path | None, cache: Path | None, no_cache: bool, as_json: bool
 ) -> None:
-    """Prove a bundle again: every artifact against the reference. Exit code 1 if one fails."""
-    from slmkit.cli import tables
+    """Prove a bundle again: every artifact against the reference. Exit code 3 if one fails."""
+    from slmkit import api
     from slmkit.cli.console import shown_progress
-    from slmkit.workflows.recheck import recheck
+    from slmkit.cli.parity_tables import parity_note
 
     with shown_progress() as progress:
-        found = recheck(bundle, model, chosen_cache(cache, no_cache), progress)
-    _print_parity(found.lines, found.recorded, as_json)
-    if not as_json:
-        print_tables(tables.parity_note(found.lines, found.recorded))
-    failures = [
-        f"{line.artifact} {line.mode}: {why}" for line in found.lines for why in line.failures
-    ]
-    if failures:
-        raise SlmkitError(f"parity failed: {'; '.join(failures)}", "build the bundle again")
+        found = api.Bundle(bundle).recheck(
+            model, cache=chosen_cache(cache, no_cache), progress=progress
+        )
+    try:
+        found.check()
+    except api.ParityError as error:
+        _show_parity(found.comparisons, found.recorded, as_json, error)
+        raise
+    if as_json:
+        return print_json(_parity_json(found.comparisons, found.recorded))
+    _show_parity(found.comparisons, found.recorded, as_json)
+    print_tables(parity_note(found.comparisons, found.recorded))
 
 
 @main.command()
@@ -113,31 +126,32 @@ def trace(
     """Find the first layer in which an artifact leaves the reference. Writes nothing."""
     from dataclasses import asdict
 
+    from slmkit import api
     from slmkit.checkpoint.folder import SAMPLE_MODEL
-    from slmkit.cli import tables
     from slmkit.cli.console import shown_progress
-    from slmkit.planning.plan import Request
-    from slmkit.workflows.layerwise import trace as follow
+    from slmkit.cli.parity_tables import layers_table
 
-    request = Request(
-        model or SAMPLE_MODEL,
-        target,
-        recipe,
-        context=context,
-        artifacts=(artifact,) if artifact else (),
-        cache=chosen_cache(cache, no_cache),
-    )
     with shown_progress() as progress:
-        taps = follow(request, progress)
-    if as_json:
-        print_json([asdict(tap) for tap in taps])
-    else:
-        print_tables(tables.trace_table(taps))
-    bad = next((tap for tap in taps if not tap.good), None)
-    if bad is not None:
-        raise SlmkitError(
-            f"the artifact leaves the reference at {bad.name}", "please report this as a bug"
+        taps = api.compare_layers(
+            model or SAMPLE_MODEL,
+            target=target,
+            recipe=recipe,
+            context=context,
+            artifact=artifact,
+            cache=chosen_cache(cache, no_cache),
+            progress=progress,
         )
+    bad = next((tap for tap in taps if not tap.good), None)
+    rows = [asdict(tap) for tap in taps]
+    if bad is None:
+        return print_json(rows) if as_json else print_tables(layers_table(taps))
+    if not as_json:
+        print_tables(layers_table(taps))
+    error = api.ParityError(
+        f"the artifact leaves the reference at {bad.name}", "please report this as a bug"
+    )
+    error.details = {"layers": rows}
+    raise error
 
 
 @main.command()
@@ -155,7 +169,7 @@ def trace(
     type=click.FloatRange(0, 1),
     default=1.0,
     show_default=True,
-    help="Share of chance to sample from.",
+    help="Share of probability to sample from.",
 )
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the sampling."
@@ -166,24 +180,14 @@ def trace(
 def run(
     bundle: Path,
     prompt: str,
-    raw: bool,
-    max_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
     artifact: str | None,
     mode: str | None,
+    **sampling: Any,
 ) -> None:
     """Answer a prompt with a bundle (or, slowly, with a checkpoint's reference)."""
-    from slmkit.inference.generate import Sampler, generate, stream_text
-    from slmkit.inference.load import load
+    from slmkit import api
 
-    loaded = load(bundle, artifact, mode)
-    ids = loaded.tokenizer.prompt_ids(prompt, raw)
-    sampler = Sampler(temperature, top_p, seed)
-    stop = loaded.tokenizer.stop_ids
-    tokens = generate(loaded.runner, ids, stop, max_tokens, sampler, loaded.chunk)
-    for piece in stream_text(loaded.tokenizer, tokens):
+    for piece in api.load(bundle, artifact, mode).stream(prompt, **sampling):
         click.echo(piece, nl=False)
     click.echo()
 
@@ -213,18 +217,16 @@ def evaluate(
     """Exact match on held-out prompts: of a bundle, or of a checkpoint's reference."""
     from dataclasses import asdict
 
-    from slmkit.cli import tables
+    from slmkit import api
     from slmkit.cli.console import shown_progress
-    from slmkit.inference import evaluate as scoring
-    from slmkit.inference.load import load
+    from slmkit.cli.parity_tables import score_table
 
-    examples = scoring.read_examples(data or scoring.HELD_OUT)[:limit]
-    loaded = load(path, artifact, mode)
+    session = api.load(path, artifact, mode)
     with shown_progress() as progress:
-        score = scoring.evaluate(loaded.runner, loaded.tokenizer, examples, loaded.chunk, progress)
+        score = session.evaluate(data, limit=limit, progress=progress)
     if as_json:
         return print_json(asdict(score))
-    print_tables(tables.score_table(score, loaded.about))
+    print_tables(score_table(score, session.about))
     for prompt, expected, got in score.wrong[:wrong]:
         click.echo(f"{prompt}\n  expected {expected}\n  got      {got}")
 
@@ -233,19 +235,26 @@ for each in (inspect, plan, verify, recipes, targets, doctor):
     main.add_command(each)
 
 
-def _print_parity(
-    lines: Any, recorded: Any, as_json: bool, more: dict[str, Any] | None = None
+def _show_parity(
+    found: Comparisons,
+    recorded: Comparisons,
+    as_json: bool,
+    error: SlmkitError | None = None,
 ) -> None:
-    from slmkit.cli import tables
+    """The table; or, as JSON, the report in the error's details."""
+    from slmkit.cli.parity_tables import parity_table
 
-    if as_json:
-        print_json(
-            {
-                **(more or {}),
-                "passed": not any(line.failures for line in lines),
-                "lines": [line.as_json() for line in lines],
-                "recorded": [line.as_json() for line in recorded],
-            }
-        )
-    else:
-        print_tables(tables.parity_table(lines, recorded))
+    if not as_json:
+        print_tables(parity_table(found, recorded))
+    elif error is not None:
+        error.details = _parity_json(found, recorded)
+
+
+def _parity_json(found: Comparisons, recorded: Comparisons) -> dict[str, Any]:
+    from slmkit.parity.metrics import comparison_to_json
+
+    return {
+        "passed": all(each.passed for each in found),
+        "comparisons": [comparison_to_json(each) for each in found],
+        "recorded": [comparison_to_json(each) for each in recorded],
+    }

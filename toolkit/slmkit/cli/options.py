@@ -1,56 +1,76 @@
-"""What the commands share: options, tables or JSON, errors as ``Error:`` and ``hint:``."""
+"""Parts that commands share: options, tables or JSON, errors as ``Error:`` and ``hint:``."""
 
 from __future__ import annotations
 
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
 import click
 
-from slmkit.errors import SlmkitError
-
-if TYPE_CHECKING:
-    from slmkit.planning.plan import Request
+from slmkit.errors import INTERRUPTED, SlmkitError, UsageError
 
 FOLDER = click.Path(path_type=Path)
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+Function = Callable[..., None]
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Turn errors into ``Error:`` and ``hint:`` with exit code 1."""
+def command(function: Function) -> Function:
+    """Turn errors into ``Error:`` and ``hint:`` (or JSON) and the exit code of their class."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> None:
+        as_json = bool(kwargs.get("as_json"))
         try:
             function(*args, **kwargs)
         except SlmkitError as error:
-            fail(error)
+            fail(error, as_json)
         except KeyboardInterrupt:
             click.echo("interrupted; nothing was left behind", err=True)
             sys.exit(INTERRUPTED)
         except BrokenPipeError:
             sys.exit(1)
         except OSError as error:
-            fail(SlmkitError(f"the system refused: {error}", "check disk space and permissions"))
+            hint = "check disk space and permissions"
+            fail(SlmkitError(f"the system refused: {error}", hint), as_json)
         except MemoryError:
-            fail(SlmkitError("this computer's memory is full", "close other programs"))
+            fail(SlmkitError("this computer's memory is full", "close other programs"), as_json)
 
     return wrapped
 
 
-def json_option(function: Callable[..., None]) -> Callable[..., None]:
+class Group(click.Group):
+    """Commands whose usage errors are JSON too, if ``--json`` is on the command line."""
+
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, *, standalone_mode: bool = True, **more: Any
+    ) -> Any:
+        """Run the command line, as ``click.Group.main``."""
+        words = sys.argv[1:] if args is None else list(args)
+        if not standalone_mode or "--json" not in words:
+            return super().main(args, standalone_mode=standalone_mode, **more)
+        try:
+            return super().main(args, standalone_mode=False, **more)
+        except click.UsageError as error:
+            fail(UsageError(error.format_message()), True)
+        except click.exceptions.Exit as end:
+            sys.exit(end.exit_code)
+        except click.Abort:
+            sys.exit(INTERRUPTED)
+
+
+def json_option(function: Function) -> Function:
     """--json wherever a table is shown."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")(
-        function
+    option = click.option(
+        "--json", "as_json", is_flag=True, help="Print JSON instead of a table, of errors too."
     )
+    return option(function)
 
 
-def model_options(function: Callable[..., None]) -> Callable[..., None]:
-    """What is built, for what, and how."""
+def model_options(function: Function) -> Function:
+    """Model, target, recipe and context length."""
     for option in (
         click.option(
             "--context", type=int, help="Context length in tokens [default: the recipe's]."
@@ -67,53 +87,68 @@ def model_options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-def build_options(function: Callable[..., None]) -> Callable[..., None]:
-    """``model_options``, and what decides which artifacts there are and whether they fit."""
-    for option in (
+def build_options(function: Function) -> Function:
+    """``model_options``, and those that decide which artifacts there are and whether they fit.
+
+    The function gets the backends' options as ``options``: by artifact, then by key.
+    """
+    aliases = _aliases()
+
+    @functools.wraps(function)
+    def gathered(option: tuple[str, ...], **asked: Any) -> None:
+        found: dict[str, dict[str, Any]] = {}
+        for artifact, alias in aliases:
+            value = asked.pop(_parameter(alias.flag))
+            if value is not None:
+                chosen = split_names(value) if alias.several else _parsed(value)
+                found.setdefault(artifact, {})[alias.key] = chosen
+        for text in option:
+            artifact, key, value = _assignment(text)
+            found.setdefault(artifact, {})[key] = value
+        function(**asked, options=found)
+
+    wrapped: Function = gathered
+    for _, alias in aliases:
+        wrapped = click.option(alias.flag, _parameter(alias.flag), help=alias.help)(wrapped)
+    for each in (
         click.option(
-            "--soc", help="Chips to compile hexagon for: sm8550,sm8650 [default: the recipe's]."
+            "--option",
+            multiple=True,
+            metavar="ARTIFACT.KEY=VALUE",
+            help="An option of one artifact, as in a recipe; may be repeated.",
         ),
         click.option("--artifacts", help="Only these artifacts, separated by commas."),
         click.option(
             "--memory-limit", type=float, help="GB that an app may use [default: the target's]."
         ),
     ):
-        function = option(function)
-    return model_options(function)
+        wrapped = each(wrapped)
+    return model_options(wrapped)
 
 
-def request_of(
-    target: str,
+def request_arguments(
     model: Path | None,
-    recipe: str,
-    context: int | None,
     memory_limit: float | None,
     artifacts: str | None,
-    soc: str | None,
     **more: Any,
-) -> Request:
-    """What ``build_options`` were given."""
+) -> dict[str, Any]:
+    """``build_options`` as arguments of the public API."""
     from slmkit.checkpoint.folder import SAMPLE_MODEL
-    from slmkit.planning.plan import Request
 
-    return Request(
-        model or SAMPLE_MODEL,
-        target,
-        recipe,
-        context=context,
-        artifacts=_names(artifacts),
-        memory_limit=None if memory_limit is None else int(memory_limit * 10**9),
-        socs=_names(soc),
+    return {
+        "model": model or SAMPLE_MODEL,
+        "memory_limit": None if memory_limit is None else int(memory_limit * 10**9),
+        "artifacts": split_names(artifacts),
         **more,
-    )
+    }
 
 
-def _names(text: str | None) -> tuple[str, ...]:
+def split_names(text: str | None) -> tuple[str, ...]:
     """Names separated by commas."""
     return tuple(name.strip() for name in text.split(",")) if text else ()
 
 
-def cache_options(function: Callable[..., None]) -> Callable[..., None]:
+def cache_options(function: Function) -> Function:
     """Where intermediate results are kept."""
     folder = click.option(
         "--cache",
@@ -124,11 +159,9 @@ def cache_options(function: Callable[..., None]) -> Callable[..., None]:
     return folder(none(function))
 
 
-def chosen_cache(folder: Path | None, none: bool) -> Path | None:
-    """The folder of ``cache_options``; None for no cache."""
-    from slmkit.system.cache import default_folder
-
-    return None if none else folder or default_folder()
+def chosen_cache(folder: Path | None, none: bool) -> Path | bool:
+    """``cache_options`` as the public API's argument."""
+    return False if none else folder or True
 
 
 def print_tables(*things: Any) -> None:
@@ -143,9 +176,52 @@ def print_json(values: Any) -> None:
     click.echo(json.dumps(values, indent=2, ensure_ascii=False))
 
 
-def fail(error: SlmkitError) -> None:
-    """Say what is wrong and what to do, and exit."""
-    click.echo(f"Error: {error.message}", err=True)
-    if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
-    sys.exit(1)
+def fail(error: SlmkitError, as_json: bool = False) -> NoReturn:
+    """Say what is wrong and what to do, and exit with the error's code."""
+    if as_json:
+        told = {
+            "kind": type(error).__name__,
+            "message": error.message,
+            "hint": error.hint,
+            "exit_code": error.exit_code,
+        }
+        print_json({**error.details, "error": told})
+    else:
+        click.echo(f"Error: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
+    sys.exit(error.exit_code)
+
+
+def _aliases() -> list[tuple[str, Any]]:
+    """The backends' own options on the command line, each with its artifact."""
+    from slmkit.backend.registry import declarations
+
+    return [
+        (artifact, alias)
+        for artifact, declared in declarations().items()
+        for alias in declared.command_options
+    ]
+
+
+def _parameter(flag: str) -> str:
+    return flag.lstrip("-").replace("-", "_")
+
+
+def _assignment(text: str) -> tuple[str, str, Any]:
+    """``name.key=2`` -> ("name", "key", 2)."""
+    name, equals, value = text.partition("=")
+    artifact, dot, key = name.partition(".")
+    if not (equals and dot and artifact and key):
+        raise click.UsageError(f"--option {text}: expected ARTIFACT.KEY=VALUE")
+    return artifact, key, _parsed(value)
+
+
+def _parsed(value: str) -> Any:
+    """A value as a recipe would have it: YAML."""
+    import yaml
+
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise click.UsageError(f"{value!r} is no YAML value") from None

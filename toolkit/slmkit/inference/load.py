@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from slmkit.backend.interface import Artifact, Runner, artifact_from_json
 from slmkit.backend.registry import find_backend
-from slmkit.bundle.manifest import MANIFEST, Manifest, read_manifest
+from slmkit.bundle.manifest import MANIFEST, read_manifest
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.checkpoint.tokenizer import Tokenizer
-from slmkit.errors import SlmkitError
+from slmkit.errors import UsageError
+from slmkit.inference.session import Session
 from slmkit.interpreters import reference
 from slmkit.models.spec import Spec
 from slmkit.ops import Floats
 from slmkit.parity.golden import Ids
 
-
-@dataclass(frozen=True)
-class Loaded:
-    """What can answer prompts."""
-
-    runner: Runner
-    tokenizer: Tokenizer
-    chunk: int  # tokens of a prompt fed at once
-    about: str  # which artifact, on which runtime
+CHUNK = 128  # tokens of a prompt that the reference reads at once
 
 
 class ReferenceRunner:
@@ -49,32 +40,27 @@ class ReferenceRunner:
         return reference.logits(self.weights, self.spec, [ids], [self.cache])[0]
 
 
-def load(folder: Path, artifact: str | None = None, mode: str | None = None) -> Loaded:
+def load(folder: Path, artifact: str | None = None, mode: str | None = None) -> Session:
     """A bundle's artifact (the first by default, as it ships), or a checkpoint's reference."""
     if (folder / MANIFEST).exists() or not (folder / "config.json").exists():
-        return _bundle(folder, artifact, mode)
+        return load_bundle(folder, artifact, mode)
     checkpoint = open_checkpoint(folder)
     runner = ReferenceRunner(checkpoint.shards, checkpoint.spec)
-    return Loaded(runner, checkpoint.tokenizer, 128, f"{checkpoint.name}, {runner.runtime}")
+    return Session(runner, checkpoint.tokenizer, CHUNK, f"{checkpoint.name}, {runner.runtime}")
 
 
-def artifact_of(manifest: Manifest, name: str | None) -> Artifact:
-    """A bundle's artifact as its backend knows it."""
-    return artifact_from_json(manifest.artifact(name).model_dump(mode="json"))
-
-
-def _bundle(folder: Path, name: str | None, mode: str | None) -> Loaded:
+def load_bundle(folder: Path, name: str | None, mode: str | None) -> Session:
+    """An artifact of a bundle, in one of its modes. Raises BundleError, UsageError."""
     manifest = read_manifest(folder)
-    artifact = artifact_of(manifest, name)
+    artifact = manifest.artifact(name)
     modes = [each.name for each in artifact.modes]
     chosen = mode or artifact.default_mode
     if chosen not in modes:
-        raise SlmkitError(
+        raise UsageError(
             f"the artifact {artifact.name} has no mode {chosen!r}", f"modes: {', '.join(modes)}"
         )
-    runner = find_backend(artifact.name).open_runner(
-        folder / manifest.artifact(name).folder, artifact, chosen
-    )
+    backend = find_backend(artifact.name)
+    runner = backend.open_runner(folder / artifact.folder, artifact, chosen)
     tokenizer = Tokenizer(folder / manifest.tokenizer)
     about = f"{manifest.model.name}, {artifact.name} {chosen}, {runner.runtime}"
-    return Loaded(runner, tokenizer, manifest.recipe.prefill_chunk, about)
+    return Session(runner, tokenizer, manifest.recipe.prefill_chunk, about)

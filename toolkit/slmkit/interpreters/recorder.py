@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from slmkit.models import registry
 from slmkit.models.spec import Spec
-from slmkit.ops import Attention, Expert, Ops, Rope, Routing, Scan
+from slmkit.ops import Attention, Expert, Ops, Rope, Routing, Scan, V
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class State:
 
 @dataclass(frozen=True)
 class Model:
-    """An architecture's words and weights, for whoever must say whether it can carry them."""
+    """One model as recorded: its ops, weights and state. Recorded once, then handed on."""
 
     spec: Spec
     ops: Mapping[str, int]  # how often each word of the vocabulary is said
@@ -69,6 +69,22 @@ class Model:
     attention_layers: tuple[int, ...] = ()  # layers with a KV cache
     states: tuple[State, ...] = ()  # of the other layers
     moe_layers: tuple[tuple[Expert, ...], ...] = ()  # the experts of each layer that has some
+    weights: Mapping[str, Weight] = field(default_factory=dict)  # by tensor
+    cached: int = 0  # numbers per token that the KV cache of all layers holds
+    widest: int = 0  # most numbers per token that one op reads and writes
+
+    def at_context(self, context: int) -> Model:
+        """The same model in a context of this many tokens, which may decide its rope."""
+        return replace(self, spec=self.spec.at_context(context))
+
+    def run(self, o: Ops[V]) -> V:
+        """Interpret the architecture with ``o``. -> logits (T, V)"""
+        return registry.run(o, self.spec)
+
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        """Names of all matrices: the weights that have a scheme."""
+        return tuple(name for name, shape in self.shapes.items() if len(shape) == 2)
 
     @property
     def parameters(self) -> int:
@@ -245,6 +261,9 @@ def summarize(spec: Spec) -> Model:
         attention_layers=tuple(recorded.attention_layers),
         states=tuple(recorded.states),
         moe_layers=tuple(recorded.moe_layers),
+        weights=recorded.weights,
+        cached=recorded.cached,
+        widest=recorded.widest,
     )
 
 

@@ -1,33 +1,42 @@
-"""Gather what parity compares: artifacts run in workers, the reference layer by layer here."""
+"""Run artifacts in workers and the reference here, layer by layer, and compare their answers."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from slmkit.backend.interface import Artifact, Mode
+from slmkit.backend.artifact import Artifact, Mode, artifact_to_json
+from slmkit.backend.declaration import QUANTIZATION
 from slmkit.backend.partition import unit_of
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.interpreters import reference
 from slmkit.models.spec import Spec
 from slmkit.ops import Floats
-from slmkit.parity import metrics
 from slmkit.parity.golden import Golden, Ids, Outputs, Prompt, outputs_of
-from slmkit.recipe.bounds import Bounds
+from slmkit.parity.metrics import (
+    FLOAT_WEIGHTS,
+    REFERENCE,
+    ROUNDED,
+    Comparison,
+    broken,
+    judge,
+    measure,
+)
+from slmkit.recipe.bounds import Bound
 from slmkit.system import subprocess_worker
 from slmkit.system.progress import Progress
 
-CODES = "codes"  # the mode of the line that tells the recipe's price
+CODES = "codes"  # the mode of the comparison of codes with float weights
 RUNTIME = f"NumPy {np.__version__}, float32"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What an artifact answered: its tokens (with what it generated) and logits."""
+    """An artifact's answers: tokens (those that it generated included) and logits."""
 
     sequences: list[Ids]
     logits: list[Floats]
@@ -36,7 +45,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the artifacts of one encoding are compared with."""
+    """The reference's answers on one encoding."""
 
     exact: Golden
     rounded: Golden | None = None  # with 8-bit activations
@@ -48,7 +57,7 @@ class Proof:
 
     folder: Path
     artifacts: Mapping[str, Artifact]
-    bounds: Bounds
+    bounds: Mapping[str, Bound]
     scratch: Path  # logits of the runs go here
     progress: Progress
     first: Run | None = None
@@ -61,22 +70,24 @@ class Proof:
         self.first = self._run(artifact, artifact.modes[0], ids, lengths, decode)
         return self.first.sequences
 
-    def lines(self, answers: Answers, names: Sequence[str]) -> list[metrics.Line]:
-        """Some artifacts in every mode, against the reference's answers or an earlier mode; what
-        there are no answers for is left out."""
-        lines = []
+    def compare(self, answers: Answers, names: Sequence[str]) -> list[Comparison]:
+        """Some artifacts in every mode, against the reference's answers or an earlier mode.
+
+        Comparisons for which there are no answers are left out.
+        """
+        found: list[Comparison] = []
         for artifact in (self.artifacts[name] for name in names):
-            golden, known = answers.exact, {metrics.REFERENCE: answers.exact}
+            golden, known = answers.exact, {REFERENCE: answers.exact}
             if answers.rounded is not None:
-                known[metrics.ROUNDED] = answers.rounded
+                known[ROUNDED] = answers.rounded
             for mode in artifact.modes:
                 wanted = golden.first(mode.prompts)
                 run = self.first or self._run_golden(artifact, mode, wanted)
                 self.first = None
                 got = outputs_of(run.logits, golden.outputs.columns)
                 known[mode.name] = replace(wanted, outputs=got)
-                lines += [
-                    metrics.judge(
+                found += [
+                    judge(
                         artifact.name,
                         mode,
                         against,
@@ -88,7 +99,7 @@ class Proof:
                     for against in mode.bounds
                     if against in known
                 ]
-        return lines
+        return found
 
     def _run_golden(self, artifact: Artifact, mode: Mode, golden: Golden) -> Run:
         sequences, lengths = golden.sequences, golden.prompt_lengths
@@ -104,7 +115,7 @@ class Proof:
     ) -> Run:
         out = Path(tempfile.mkdtemp(prefix="logits-", dir=self.scratch))
         payload = {
-            "artifact": asdict(artifact),
+            "artifact": artifact_to_json(artifact),
             "folder": str(self.folder / artifact.name),
             "mode": mode.name,
             "out": str(out),
@@ -116,7 +127,7 @@ class Proof:
             f"run {artifact.name}, {mode.name}", sum(map(len, sequences)) + sum(decode)
         )
         result = subprocess_worker.call(
-            "run",
+            "slmkit.parity.execute:run_job",
             payload,
             lambda done, _: self.progress.advance(done),
             f"runs the artifact {artifact.name}",
@@ -144,7 +155,7 @@ def answers(
 
     exact = golden(reference.Reference, "reference on codes")
     modes = [mode for each in artifacts for mode in each.modes]
-    if not any(metrics.ROUNDED in mode.bounds for mode in modes):
+    if not any(ROUNDED in mode.bounds for mode in modes):
         return Answers(exact)
     return Answers(exact, golden(reference.Rounded, "reference with 8-bit activations"))
 
@@ -155,12 +166,21 @@ def float_outputs(checkpoint: Checkpoint, sequences: Sequence[Ids], progress: Pr
     return outputs_of(_reference(checkpoint.shards, checkpoint.spec, sequences, label, progress))
 
 
-def price(artifact: str, floats: Outputs, golden: Golden, bounds: Bounds) -> metrics.Line:
-    """The recipe's price: the codes' logits (every column) against the float weights'."""
-    measured = metrics.measure(floats, golden.outputs, golden.decoded())
-    failures = metrics.broken(measured, bounds.quantization)
-    against, error = metrics.FLOAT_WEIGHTS, "quantization"
-    return metrics.Line(artifact, CODES, against, error, RUNTIME, measured, failures)
+def quantization_cost(
+    encoding: str, floats: Outputs, golden: Golden, bounds: Mapping[str, Bound]
+) -> Comparison:
+    """The cost of the recipe: the codes' logits (every column) against the float weights'."""
+    metrics = measure(floats, golden.outputs, golden.decoded())
+    failures = broken(metrics, bounds[QUANTIZATION])
+    return Comparison(
+        encoding,
+        CODES,
+        FLOAT_WEIGHTS,
+        QUANTIZATION,
+        RUNTIME,
+        metrics.rounded(),
+        failures,
+    )
 
 
 def _reference(

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from slmkit.backend.interface import Runner, artifact_from_json
+from slmkit.backend.artifact import artifact_from_json
+from slmkit.backend.interface import Runner
 from slmkit.backend.registry import find_backend
 from slmkit.ops import Floats
 from slmkit.parity.golden import Ids, chunks

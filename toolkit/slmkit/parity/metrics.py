@@ -1,30 +1,31 @@
-"""Artifact against reference: the two errors, their metrics, the verdict."""
+"""Compare logits: metrics, the limits of a bound, and the verdict."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
 
-from slmkit.backend.interface import Mode
-from slmkit.ops import Floats
+from slmkit.backend.artifact import STRICT, Mode
 from slmkit.parity.golden import Golden, Outputs
-from slmkit.recipe.bounds import Bound, Bounds
+from slmkit.recipe.bounds import Bound
+from slmkit.snr import decibels
 
 # Two tokens whose reference logits differ by less than this share of the largest logit are a tie:
 # float32 sums in another order move a logit by about 1e-6 of it, and the floor of 100 dB by 1e-5.
 TIE_SHARE = 1e-4
 ROWS = 8  # positions compared at a time: float64 copies of all logits would be the build's peak
 Doubles = NDArray[np.float64]
-REFERENCE = "reference"  # what a line is compared with, if not with an earlier mode
+REFERENCE = "reference"  # on the same codes; else a comparison is with an earlier mode
 ROUNDED = "rounded"  # the reference with 8-bit activations
-FLOAT_WEIGHTS = "float weights"  # what the line of the recipe's price is compared with
-EXACT_DB = 300.0  # reported for outputs that are equal to the last bit
+FLOAT_WEIGHTS = "float weights"  # compared with the codes, for the cost of the recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Metrics:
     """How close two sets of logits are. The second is the judged one."""
 
@@ -38,42 +39,74 @@ class Metrics:
     positions: int
     columns: int  # logits compared per position
 
+    def rounded(self) -> Metrics:
+        """For reports: rounded far below what a bound could ask."""
+        return Metrics(
+            round(self.snr_db, 2),
+            round(self.median_db, 2),
+            round(self.max_abs, 6),
+            round(self.kl, 6),
+            round(self.top1, 6),
+            self.greedy,
+            self.decoded,
+            self.positions,
+            self.columns,
+        )
 
-@dataclass(frozen=True)
-class Line:
-    """One comparison of a report."""
 
-    artifact: str
+@dataclass(frozen=True, config=STRICT)
+class Limit:
+    """One metric that a bound may limit, and the sentence of a failure."""
+
+    metric: str  # of Metrics
+    bound: str  # of Bound
+    at_least: bool  # the bound is the least value; else the greatest
+    sentence: str  # with {value} and {bound}
+
+
+LIMITS = (
+    Limit("snr_db", "snr_db", True, "SNR {value:.1f} dB is below {bound:g} dB"),
+    Limit(
+        "median_db",
+        "median_db",
+        True,
+        "the median position's SNR {value:.1f} dB is below {bound:g} dB",
+    ),
+    Limit("kl", "max_kl", False, "KL {value:.4g} is above {bound:g}"),
+    Limit("top1", "top1", True, "top-1 agreement {value:.4f} is below {bound:g}"),
+)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Comparison:
+    """One line of a parity report."""
+
+    artifact: str  # or the name of an encoding
     mode: str
     against: str  # REFERENCE, or an earlier mode of the artifact
-    error: str  # lowering, quantization, ...: a key of the recipe's parity
+    error: str  # the error kind: a key of the recipe's parity
     runtime: str
     metrics: Metrics
     failures: tuple[str, ...]
 
-    def as_json(self) -> dict[str, Any]:
-        """For the manifest and ``--json``: rounded far below what a bound could ask."""
-        metrics = {
-            key: round(value, 6) if isinstance(value, float) else value
-            for key, value in asdict(self.metrics).items()
-        }
-        for key in ("snr_db", "median_db"):
-            metrics[key] = round(metrics[key], 2)
-        return {
-            "artifact": self.artifact,
-            "mode": self.mode,
-            "against": self.against,
-            "error": self.error,
-            "runtime": self.runtime,
-            "metrics": metrics,
-            "failures": list(self.failures),
-        }
+    @property
+    def passed(self) -> bool:
+        """Whether every limit is kept."""
+        return not self.failures
 
 
-def line_from_json(values: dict[str, Any]) -> Line:
-    """The inverse of ``Line.as_json``."""
-    metrics = Metrics(**values["metrics"])
-    return Line(**{**values, "metrics": metrics, "failures": tuple(values["failures"])})
+_ADAPTER = TypeAdapter(Comparison)
+
+
+def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
+    """For ``--json``, as the manifest has it."""
+    values: dict[str, Any] = _ADAPTER.dump_python(comparison, mode="json")
+    return values
+
+
+def failures_of(comparisons: Iterable[Comparison]) -> list[str]:
+    """All broken limits, one sentence each, with artifact and mode."""
+    return [f"{each.artifact} {each.mode}: {why}" for each in comparisons for why in each.failures]
 
 
 def judge(
@@ -83,13 +116,13 @@ def judge(
     runtime: str,
     got: Outputs,
     golden: Golden,
-    bounds: Bounds,
-) -> Line:
+    bounds: Mapping[str, Bound],
+) -> Comparison:
     """Measure outputs against a golden (the reference's, or an earlier mode's)."""
     metrics = measure(golden.outputs, got, golden.decoded())
     error = mode.bounds[against]
-    bound: Bound = getattr(bounds, error)
-    return Line(artifact, mode.name, against, error, runtime, metrics, broken(metrics, bound))
+    failures = broken(metrics, bounds[error])
+    return Comparison(artifact, mode.name, against, error, runtime, metrics.rounded(), failures)
 
 
 def measure(expected: Outputs, got: Outputs, decoded: list[slice]) -> Metrics:
@@ -107,7 +140,7 @@ def measure(expected: Outputs, got: Outputs, decoded: list[slice]) -> Metrics:
         max_abs = max(max_abs, float(np.abs(ours - theirs).max()), key=_nan_last)
         total_kl += _kl(theirs - expected.norm[rows, None], ours - got.norm[rows, None])
     return Metrics(
-        snr_db=_decibels(signal, noise),
+        snr_db=decibels(signal, noise),
         median_db=_median(powers),
         max_abs=max_abs,
         kl=max(0.0, total_kl / len(agree)),
@@ -124,37 +157,20 @@ def broken(metrics: Metrics, bound: Bound) -> tuple[str, ...]:
     failures = []
     if not np.isfinite(metrics.max_abs):
         failures.append("the logits hold NaN or infinity")
-    if bound.snr_db is not None and not metrics.snr_db >= bound.snr_db:
-        failures.append(f"SNR {metrics.snr_db:.1f} dB is below {bound.snr_db:g} dB")
-    if bound.median_db is not None and not metrics.median_db >= bound.median_db:
-        failures.append(
-            f"the median position's SNR {metrics.median_db:.1f} dB is below {bound.median_db:g} dB"
-        )
-    if bound.max_kl is not None and not metrics.kl <= bound.max_kl:
-        failures.append(f"KL {metrics.kl:.4g} is above {bound.max_kl:g}")
-    if bound.top1 is not None and not metrics.top1 >= bound.top1:
-        failures.append(f"top-1 agreement {metrics.top1:.4f} is below {bound.top1:g}")
+    for limit in LIMITS:
+        value, asked = getattr(metrics, limit.metric), getattr(bound, limit.bound)
+        if asked is None:
+            continue
+        kept = value >= asked if limit.at_least else value <= asked
+        if not kept:
+            failures.append(limit.sentence.format(value=value, bound=asked))
     return tuple(failures)
-
-
-def signal_to_noise(expected: Floats, got: Floats) -> float:
-    """In dB, within what is reported for equal outputs; NaN where a number is not finite."""
-    signal = float(np.square(expected, dtype=np.float64).sum())
-    return _decibels(signal, float(np.square(got.astype(np.float64) - expected).sum()))
-
-
-def _decibels(signal: float, noise: float) -> float:
-    if noise == 0:
-        return EXACT_DB
-    if not np.isfinite(noise) or not np.isfinite(signal):
-        return float("nan")
-    return float(10 * np.log10(signal / noise)) if signal else -EXACT_DB
 
 
 def _median(powers: list[Doubles]) -> float:
     """Of signal to noise per position; half of the positions are at least so good."""
     pairs = np.concatenate(powers, axis=1).T
-    ordered = sorted(_decibels(float(signal), float(noise)) for signal, noise in pairs)
+    ordered = sorted(decibels(float(signal), float(noise)) for signal, noise in pairs)
     return ordered[(len(ordered) - 1) // 2]
 
 

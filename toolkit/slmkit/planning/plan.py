@@ -1,29 +1,45 @@
-"""What a build decides before anything is written: artifacts, encodings, memory, the place."""
+"""Decide before anything is written: artifacts, encodings, bounds, memory, the bundle's place."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from slmkit.backend.registry import find_backend
-from slmkit.backend.targets import Platform, find_platform, known_artifacts
+from slmkit.backend.declaration import EVERY_ERROR
+from slmkit.backend.registry import (
+    artifacts_of,
+    declarations,
+    error_kinds,
+    find_backend,
+    find_target,
+    require_packages,
+)
+from slmkit.backend.targets import Target
 from slmkit.checkpoint.folder import Checkpoint, open_checkpoint
-from slmkit.errors import RecipeError, SlmkitError
-from slmkit.interpreters.recorder import Model, record, summarize
-from slmkit.models.spec import Spec
-from slmkit.planning import memory
+from slmkit.errors import RecipeError, RefusedError, SlmkitError, UsageError
+from slmkit.interpreters.recorder import Model
 from slmkit.planning.calibration import calibration_texts
+from slmkit.planning.memory import (
+    Costs,
+    MemoryPlan,
+    default_context,
+    matrix_schemes,
+    memory_refusal,
+    plan_memory,
+)
 from slmkit.quant.codes import CodesFile
 from slmkit.quant.quantize import VERSION as QUANT_VERSION
 from slmkit.quant.quantize import quantize
-from slmkit.recipe.recipe import ArtifactOptions, Recipe, load_recipe
+from slmkit.recipe.bounds import Bound
+from slmkit.recipe.recipe import Recipe, load_recipe
 from slmkit.recipe.scheme import Scheme
 from slmkit.system.cache import Cache, key_of
 from slmkit.system.progress import Progress
 
-CHIPS = "hexagon"  # the artifact that --soc is for
-EVERY = "all"  # how a report names the artifacts, if they share one encoding
+EVERY = "all"  # the name of an encoding in reports, if all artifacts share it
+LEAVE_OUT = "recipes/README.md explains every key; --artifacts leaves an artifact out"
 
 
 @dataclass(frozen=True)
@@ -32,13 +48,13 @@ class Request:
 
     model: Path
     target: str
-    recipe: str
+    recipe: str | Recipe
     out: Path = Path("dist")
     context: int | None = None
     memory_limit: int | None = None  # bytes
     artifacts: tuple[str, ...] = ()
-    socs: tuple[str, ...] = ()  # chips to compile for; empty: the recipe's, or the backend's
-    calibration: Path | None = None  # text to listen to; None: the checkpoint's own, or ours
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by artifact
+    calibration: Path | None = None  # calibration text; None: the checkpoint's own, or ours
     force: bool = False
     cache: Path | None = None  # None: no cache
 
@@ -59,10 +75,11 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a request means for a model: all that its config.json and the recipe decide."""
+    """All that a config.json, a request and its recipe decide."""
 
-    platform: Platform
-    recipe: Recipe
+    model: Model
+    target: Target
+    recipe: Recipe  # with the bounds that hold
     artifacts: tuple[str, ...]
     encodings: tuple[Encoding, ...]
     context_length: int
@@ -72,103 +89,84 @@ class Choice:
         """The encoding that an artifact holds."""
         return next(each for each in self.encodings if artifact in each.artifacts)
 
+    def problems(self, artifact: str) -> list[str]:
+        """Why an artifact cannot be written, one sentence each."""
+        schemes, options = self.encoding(artifact).schemes, self.recipe.options(artifact)
+        return find_backend(artifact).problems(self.model, schemes, options)
+
+    def memory(self, artifact: str) -> tuple[MemoryPlan, RefusedError | None]:
+        """The memory of an app with an artifact, and why it does not fit, if it does not."""
+        costs = costs_of(artifact)
+        planned = plan_memory(self.model, self.recipe, self.context_length, costs)
+        return planned, memory_refusal(self.model, self.recipe, planned, self.memory_limit, costs)
+
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything decided before anything is written."""
+    """A choice for a checkpoint, with everything else that is decided before work begins."""
 
+    choice: Choice
     checkpoint: Checkpoint
-    platform: Platform
-    recipe: Recipe
-    artifacts: tuple[str, ...]
-    encodings: tuple[Encoding, ...]
-    context_length: int
-    memory: Mapping[str, memory.MemoryPlan]  # by artifact
-    parameters: int
+    memory: Mapping[str, MemoryPlan]  # by artifact
     calibration: tuple[tuple[int, ...], ...]  # texts as token ids
     place: Path
-
-    def encoding(self, artifact: str) -> Encoding:
-        """The encoding that an artifact holds."""
-        return next(each for each in self.encodings if artifact in each.artifacts)
 
 
 def make_plan(request: Request) -> Plan:
     """Check everything that can be checked before work begins. Raises SlmkitError."""
     checkpoint = open_checkpoint(request.model)
-    spec = checkpoint.spec
-    choice, model = choose(spec, request), summarize(spec)
-    recipe, context_length = choice.recipe, choice.context_length
-    own = [why for name in choice.artifacts for why in problems_of(model, choice, name)]
-    refuse(recipe, [*unknown_artifacts(recipe), *own])
-    plans = {
-        name: memory.check(spec, recipe, context_length, choice.memory_limit, costs_of(name))
-        for name in choice.artifacts
-    }
+    choice = choose(checkpoint.model, request)
+    problems = [why for name in choice.artifacts for why in choice.problems(name)]
+    if problems:
+        raise RefusedError(f"recipe {choice.recipe.name}: {'; '.join(problems)}", LEAVE_OUT)
+    memory = {}
+    for name in choice.artifacts:
+        memory[name], refusal = choice.memory(name)
+        if refusal:
+            raise refusal
     texts = calibration_texts(checkpoint, request.calibration)
-    place = request.out / f"{checkpoint.name}-{choice.platform.name}-{recipe.name}"
-    return Plan(
-        checkpoint.at_context(context_length),
-        choice.platform,
-        recipe,
-        choice.artifacts,
-        choice.encodings,
-        context_length,
-        plans,
-        model.parameters,
-        texts,
-        place,
-    )
+    name = f"{checkpoint.name}-{choice.target.name}-{choice.recipe.name}"
+    at_context = checkpoint.at_context(choice.context_length)
+    return Plan(choice, at_context, memory, texts, request.out / name)
 
 
-def choose(spec: Spec, request: Request) -> Choice:
-    """What is asked for, as it is for this model. Raises SlmkitError for what does not exist."""
-    platform = find_platform(request.target)
-    recipe = with_socs(load_recipe(request.recipe), request.socs)
-    if spec.moe:
-        recipe = recipe.model_copy(update={"parity": recipe.parity.by_median()})
-    artifacts = _chosen(platform, request.artifacts)
-    if request.socs and CHIPS not in artifacts:
-        raise SlmkitError(
-            f"--soc is for the artifact {CHIPS}, which this build does not write",
-            f"it writes: {', '.join(artifacts)}",
-        )
+def choose(model: Model, request: Request) -> Choice:
+    """Resolve a request for a model. Raises SlmkitError for what does not exist."""
+    target = find_target(request.target)
+    artifacts = _chosen(target, request.artifacts)
+    require_packages(artifacts)
+    recipe = request.recipe
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    recipe = _with_options(recipe, request.options, artifacts)
+    _check_names(recipe)
+    recipe = recipe.model_copy(update={"parity": bounds_of(recipe, artifacts, model)})
+    context_length = default_context(model.spec, recipe, request.context)
     return Choice(
-        platform,
+        model.at_context(context_length),
+        target,
         recipe,
         artifacts,
-        encodings_of(spec, recipe, artifacts),
-        memory.default_context(spec, recipe, request.context),
-        request.memory_limit or platform.memory_limit,
+        encodings_of(model, recipe, artifacts),
+        context_length,
+        request.memory_limit or target.memory_limit,
     )
 
 
-def problems_of(model: Model, choice: Choice, artifact: str) -> list[str]:
-    """Why an artifact cannot be written, one sentence each."""
-    schemes, options = choice.encoding(artifact).schemes, choice.recipe.options(artifact)
-    return find_backend(artifact).problems(model, schemes, options)
+def bounds_of(recipe: Recipe, artifacts: Sequence[str], model: Model) -> dict[str, Bound]:
+    """The bound of each error kind that the artifacts may show: the recipe's, or its default."""
+    found = {}
+    for name, kind in error_kinds(artifacts).items():
+        bound = recipe.parity.get(name) or Bound(**kind.bound)
+        by_median = model.spec.moe is not None and kind.experts_by_median
+        found[name] = bound.by_median() if by_median else bound
+    return found
 
 
-def unknown_artifacts(recipe: Recipe) -> list[str]:
-    """What a recipe names that no target has, one sentence each."""
-    unknown = sorted(set(recipe.artifacts) - known_artifacts())
-    return [f"artifacts.{name}: there is no such artifact" for name in unknown]
-
-
-def refuse(recipe: Recipe, problems: Sequence[str]) -> None:
-    """Raise RecipeError with all problems at once, if there are any."""
-    if problems:
-        raise RecipeError(
-            f"recipe {recipe.name}: {'; '.join(problems)}",
-            "recipes/README.md explains every key; --artifacts leaves an artifact out",
-        )
-
-
-def encodings_of(spec: Spec, recipe: Recipe, artifacts: Sequence[str]) -> tuple[Encoding, ...]:
-    """The artifacts, by what their weights are: the recipe's own rules, or an artifact's."""
+def encodings_of(model: Model, recipe: Recipe, artifacts: Sequence[str]) -> tuple[Encoding, ...]:
+    """The artifacts, grouped by their weights' schemes: the recipe's rules, or an artifact's."""
     found: list[tuple[Mapping[str, Scheme], list[str]]] = []
     for artifact in artifacts:
-        schemes = memory.matrix_schemes(spec, recipe, artifact)
+        schemes = matrix_schemes(model, recipe, artifact)
         alike = [names for known, names in found if known == schemes]
         if alike:
             alike[0].append(artifact)
@@ -180,30 +178,21 @@ def encodings_of(spec: Spec, recipe: Recipe, artifacts: Sequence[str]) -> tuple[
 
 
 def encoding_name(names: Sequence[str], artifacts: Sequence[str]) -> str:
-    """How a report names the encoding that some of a bundle's artifacts hold."""
+    """The name in reports of the encoding that some of a bundle's artifacts hold."""
     return EVERY if len(names) == len(artifacts) else ", ".join(names)
 
 
-def costs_of(artifact: str) -> memory.Costs:
-    """What numbers take in the memory of an artifact's runtime."""
+def costs_of(artifact: str) -> Costs:
+    """Bytes of numbers in the memory of an artifact's runtime."""
     backend = find_backend(artifact)
-    return memory.Costs(artifact, backend.weight_bytes, backend.state_bytes)
-
-
-def with_socs(recipe: Recipe, socs: tuple[str, ...]) -> Recipe:
-    """The recipe, compiled for other chips."""
-    if not socs:
-        return recipe
-    said = recipe.artifacts.get(CHIPS, ArtifactOptions())
-    options = ArtifactOptions(weights=said.weights, **{**said.options, "soc": list(socs)})
-    return recipe.model_copy(update={"artifacts": {**recipe.artifacts, CHIPS: options}})
+    return Costs(artifact, backend.weight_bytes, backend.state_bytes)
 
 
 def codes_of(
     checkpoint: Checkpoint, schemes: Mapping[str, Scheme], cache: Cache, progress: Progress
 ) -> CodesFile:
     """The checkpoint's codes under a recipe: out of the cache, or quantized now."""
-    weights = record(checkpoint.spec).weights
+    weights = checkpoint.model.weights
     facts = {name: scheme.model_dump() for name, scheme in schemes.items()}
     read_as = checkpoint.spec.model_type
     key = key_of([checkpoint.shards.fingerprint, read_as, facts, QUANT_VERSION])
@@ -212,14 +201,8 @@ def codes_of(
     entry = cache.find("codes", key)
     if entry is None:
         with cache.making("codes", key) as making:
-            quantize(
-                checkpoint.shards,
-                weights,
-                schemes,
-                making / "codes.safetensors",
-                key,
-                progress.advance,
-            )
+            path = making / "codes.safetensors"
+            quantize(checkpoint.shards, weights, schemes, path, key, progress.advance)
         entry = cache.find("codes", key)
     else:
         progress.advance(numbers)
@@ -228,11 +211,45 @@ def codes_of(
     return CodesFile(entry / "codes.safetensors")
 
 
-def _chosen(platform: Platform, asked: tuple[str, ...]) -> tuple[str, ...]:
+def _chosen(target: Target, asked: tuple[str, ...]) -> tuple[str, ...]:
+    known = artifacts_of(target)
     for name in asked:
-        if name not in platform.artifacts:
-            raise SlmkitError(
-                f"the target {platform.name} has no artifact {name!r}",
-                f"it has: {', '.join(platform.artifacts)}",
+        if name not in known:
+            raise UsageError(
+                f"the target {target.name} has no artifact {name!r}", f"it has: {', '.join(known)}"
             )
-    return asked or platform.artifacts
+    return asked or known
+
+
+def _with_options(
+    recipe: Recipe, options: Mapping[str, Mapping[str, Any]], artifacts: Sequence[str]
+) -> Recipe:
+    """The recipe with the options of a request."""
+    for artifact, values in options.items():
+        if artifact not in artifacts:
+            keys = ", ".join(f"{artifact}.{key}" for key in values)
+            raise UsageError(
+                f"{keys} is for the artifact {artifact}, which this build does not write",
+                f"it writes: {', '.join(artifacts)}",
+            )
+        recipe = recipe.with_options(artifact, values)
+    return recipe
+
+
+def _check_names(recipe: Recipe) -> None:
+    """Raise RecipeError for artifacts and error kinds that no backend declares."""
+    known = declarations()
+    errors = {*EVERY_ERROR, *error_kinds(known)}
+    wrong = [
+        f"artifacts.{name}: there is no such artifact"
+        for name in sorted(set(recipe.artifacts) - set(known))
+    ]
+    wrong += [
+        f"parity.{name}: no artifact has such an error"
+        for name in sorted(set(recipe.parity) - errors)
+    ]
+    if wrong:
+        raise RecipeError(
+            f"recipe {recipe.name}: {'; '.join(wrong)}",
+            f"artifacts: {', '.join(known)}; errors: {', '.join(sorted(errors))}",
+        )

@@ -23,6 +23,7 @@ from slmkit.quant.codes import PaletteCodes, group_of, pack, padded_width
 from slmkit.quant.palette import cluster
 from slmkit.quant.round_to_nearest import encode, search
 from slmkit.recipe.scheme import Scheme
+from slmkit.snr import decibels
 
 VERSION = 2  # of codes and their file; part of the content address
 BLOCK = 1 << 18  # numbers searched at a time: stays in a core's cache
@@ -40,10 +41,8 @@ class Energy:
 
     @property
     def snr_db(self) -> float:
-        """10 log10(signal / noise); infinite for an exact weight."""
-        if self.noise == 0:
-            return math.inf
-        return 10 * math.log10(self.signal / self.noise) if self.signal else -math.inf
+        """In decibels, as ``slmkit.snr`` has it."""
+        return decibels(self.signal, self.noise)
 
 
 def quantize(

@@ -5,19 +5,21 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from slmkit.errors import RecipeError
-from slmkit.recipe.bounds import Bounds
+from slmkit.recipe.bounds import Bound
 from slmkit.recipe.scheme import STRICT, Scheme
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = next(
     path for path in (PACKAGE / "recipes", PACKAGE.parents[1] / "recipes") if path.is_dir()
 )  # in the wheel; in a checkout
+KEYS = "every key is explained in recipes/README.md"
+M = TypeVar("M", bound=BaseModel)
 
 
 class Rule(BaseModel):
@@ -57,12 +59,46 @@ class Recipe(BaseModel):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     summary: str
     weights: tuple[Rule, ...] = Field(min_length=1, strict=False)
-    activations: Literal["float32"] = "float32"
-    kv_cache: Literal["float32"] = "float32"
     context_length: int = Field(2048, ge=16)
     prefill_chunk: int = Field(128, ge=1)
     artifacts: dict[str, ArtifactOptions] = Field(default_factory=dict)
-    parity: Bounds
+    parity: dict[str, Bound] = Field(default_factory=dict)  # by error kind
+
+    @classmethod
+    def load(cls, name: str | Path) -> Recipe:
+        """A shipped recipe by name, or a YAML file by path. Raises RecipeError with the key."""
+        return load_recipe(str(name))
+
+    def override(self, match: str, **changes: Any) -> Recipe:
+        """The recipe with another treatment of some weights, in every artifact.
+
+        ``match``: a name pattern. ``changes``: keys of a scheme; with ``encoding`` among them they
+        are the whole scheme, else they change the one that the recipe has for the pattern (8 bits
+        become per-channel, the form that every artifact carries). Raises RecipeError.
+        """
+        values = dict(changes)
+        if "encoding" not in values and values.get("bits") == 8:
+            values["encoding"] = "per-channel"
+        if "encoding" not in values:
+            values = {**self.scheme(match, 1).model_dump(), **values}
+        rule = _validated(Rule, {"match": (match,), "scheme": values}, f"override {match}")
+        artifacts = {
+            name: ArtifactOptions(weights=(*each.weights, rule), **each.options)
+            for name, each in self.artifacts.items()
+            if each.weights
+        }
+        return self.model_copy(
+            update={
+                "weights": (*self.weights, rule),
+                "artifacts": {**self.artifacts, **artifacts},
+            }
+        )
+
+    def with_options(self, artifact: str, options: Mapping[str, Any]) -> Recipe:
+        """The recipe with other options of one artifact."""
+        old = self.artifacts.get(artifact, ArtifactOptions())
+        new = ArtifactOptions(weights=old.weights, **{**old.options, **options})
+        return self.model_copy(update={"artifacts": {**self.artifacts, artifact: new}})
 
     def options(self, artifact: str) -> dict[str, Any]:
         """The backend's options of an artifact."""
@@ -130,24 +166,81 @@ def load_recipe(name: str) -> Recipe:
             f"there is no recipe {name!r}",
             f"shipped: {', '.join(shipped_names())}; or give the path of a YAML file",
         )
-    return parse_recipe(path.read_bytes().decode("utf-8", errors="replace"), path.name)
+    return _validated(Recipe, _extended(path, ()), path.name)
 
 
 def parse_recipe(text: str, where: str) -> Recipe:
-    """Parse and validate YAML text; ``where`` stands in the error."""
+    """Parse and validate YAML text that extends nothing; ``where`` stands in the error."""
+    return _validated(Recipe, _parsed(text, where), where)
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe file, for editors: with ``extends``, only ``name`` and
+    ``summary`` are needed."""
+    found = Recipe.model_json_schema()
+    found["properties"]["extends"] = {
+        "type": "string",
+        "description": "a shipped recipe, or a path beside this file, whose keys this one changes",
+    }
+    found["required"] = ["name", "summary"]
+    found["anyOf"] = [{"required": ["weights"]}, {"required": ["extends"]}]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+
+
+def _extended(path: Path, through: tuple[Path, ...]) -> dict[str, Any]:
+    """The keys of a file, over those of the recipe that it extends."""
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    values = _parsed(text, path.name)
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise RecipeError(f"{path.name}: extends: expected a recipe's name or path", KEYS)
+    beside = path.parent / base
+    found = SHIPPED / f"{base}.yaml" if base in shipped_names() else beside
+    if not found.is_file():
+        raise RecipeError(
+            f"{path.name}: extends: there is no recipe {base!r}",
+            f"shipped: {', '.join(shipped_names())}; or a path beside {path.name}",
+        )
+    resolved = (*through, path.resolve())
+    if found.resolve() in resolved:
+        raise RecipeError(f"{path.name}: extends: {base} extends this recipe itself", KEYS)
+    return _merged(_extended(found, resolved), values)
+
+
+def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Rules are added after the base's, tables are merged key by key, all else is replaced."""
+    found = dict(base)
+    for key, value in own.items():
+        old = found.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            found[key] = _merged(old, value)
+        elif key == "weights" and isinstance(old, list) and isinstance(value, list):
+            found[key] = [*old, *value]
+        else:
+            found[key] = value
+    return found
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    """A table of keys out of YAML text."""
     try:
         values = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{where} is not YAML: {_flat(error)}", "see recipes/README.md") from None
     if not isinstance(values, Mapping):
         raise RecipeError(f"{where} is not a table of keys", "see recipes/README.md")
+    return dict(values)
+
+
+def _validated(kind: type[M], values: Mapping[str, Any], where: str) -> M:
+    """A model of these values. Raises RecipeError that names every wrong key."""
     try:
-        return Recipe.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
         wrong = "; ".join(_sentence(item) for item in error.errors())
-        raise RecipeError(
-            f"{where}: {wrong}", "every key is explained in recipes/README.md"
-        ) from None
+        raise RecipeError(f"{where}: {wrong}", KEYS) from None
 
 
 def _sentence(item: Any) -> str:

@@ -17,13 +17,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import IO, Any
 
-from slmkit.errors import BackendError, SlmkitError
+from slmkit.errors import BackendError, SlmkitError, error_of
 
-JOBS = {
-    "emit": "slmkit.planning.emit:emit_job",
-    "run": "slmkit.parity.execute:run_job",
-    "trace": "slmkit.workflows.layerwise:trace_job",
-}
 START = "from slmkit.system.subprocess_worker import main; main()"
 Report = Callable[[int, int], None]  # (done, total)
 
@@ -33,7 +28,8 @@ def call(
 ) -> Any:
     """Run a job in a fresh process; its result. ``about`` names the work in errors.
 
-    ``job``: a name of JOBS, or a backend's own "module:function". ``timeout`` in seconds.
+    ``job``: "module:function", called with the payload and a report of progress. ``timeout`` in
+    seconds.
     Raises what the job raised, or BackendError if the process died or was too slow.
     """
     path = os.pathsep.join(entry for entry in sys.path if entry)
@@ -79,7 +75,7 @@ def _converse(
         elif kind == "doing":
             now = content[0]
         elif kind == "error":
-            raise SlmkitError(content[0], content[1])
+            raise error_of(*content)
         else:
             return content[0]
     raise _died(process.wait(), about, now, errors)
@@ -134,12 +130,12 @@ def main() -> None:
         answers.write(json.dumps(content) + "\n")
 
     _say.append(answer)
-    module, name = JOBS.get(job, job).split(":")
+    module, name = job.split(":")
     try:
         work = getattr(import_module(module), name)
         answer("result", work(payload, lambda done, total: answer("progress", done, total)))
     except SlmkitError as error:
-        answer("error", error.message, error.hint)
+        answer("error", type(error).__name__, error.message, error.hint)
     answers.flush()
     os._exit(0)  # no slow or crashing destructors of native libraries
 

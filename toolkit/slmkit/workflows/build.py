@@ -1,25 +1,31 @@
-"""The one road from a checkpoint to a bundle."""
+"""Build a bundle: plan, quantize, emit, prove, put it in its place."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from slmkit import __version__
-from slmkit.backend.interface import Artifact
+from slmkit.backend.artifact import Artifact
 from slmkit.backend.job import tokenizer_files
 from slmkit.backend.registry import versions_of
-from slmkit.bundle import manifest
 from slmkit.bundle.folder import check_place, list_files, written
+from slmkit.bundle.manifest import (
+    BundledArtifact,
+    Manifest,
+    ModelFacts,
+    read_manifest,
+    write_manifest,
+)
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.errors import ParityError
-from slmkit.parity import metrics
-from slmkit.parity.compare import Proof, answers, float_outputs, price
+from slmkit.parity.compare import Proof, answers, float_outputs, quantization_cost
 from slmkit.parity.golden import golden_prompts, save_golden
-from slmkit.planning.emit import emit, payload_of
+from slmkit.parity.metrics import Comparison, failures_of
+from slmkit.planning.emit import describe_job, emit
 from slmkit.planning.plan import Encoding, Plan, Request, codes_of, make_plan
 from slmkit.quant.codes import CodesFile
 from slmkit.system.cache import Cache
@@ -27,66 +33,64 @@ from slmkit.system.progress import Progress
 
 NO_DEVICE = "no phone was involved: every artifact ran on this computer's runtimes only"
 TOKENIZER = "tokenizer"
-Encoded = Mapping[Encoding, CodesFile]
+Codes = Mapping[Encoding, CodesFile]
+Comparisons = tuple[Comparison, ...]
 
 
 @dataclass(frozen=True)
 class Built:
-    """A finished bundle and its parity report."""
+    """A finished bundle."""
 
     folder: Path
-    lines: tuple[metrics.Line, ...]
-    size: int
+    manifest: Manifest
 
 
 class FailedParity(ParityError):
     """A build whose artifacts broke a bound; carries the report."""
 
-    def __init__(self, lines: Sequence[metrics.Line]) -> None:
-        reasons = [f"{line.artifact} {line.mode}: {why}" for line in lines for why in line.failures]
+    def __init__(self, comparisons: Comparisons) -> None:
         super().__init__(
-            f"parity failed, no bundle was written: {'; '.join(reasons)}",
+            f"parity failed, no bundle was written: {'; '.join(failures_of(comparisons))}",
             "an error in lowering is a bug of slmkit: please report it; a quantization error is "
-            "the recipe's price: choose a finer recipe or its bound",
+            "the recipe's cost: choose a finer recipe or its bound",
         )
-        self.lines = tuple(lines)
+        self.comparisons = comparisons
 
 
 def build(request: Request, progress: Progress) -> Built:
-    """Plan, quantize, emit, prove, and put the bundle in its place."""
+    """Plan, quantize, emit, prove, and put the bundle in its place. Raises SlmkitError."""
     plan = make_plan(request)
     check_place(plan.place, request.force)
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
         cache = Cache(request.cache or Path(scratch) / "cache")
         codes = {
             each: codes_of(plan.checkpoint, each.schemes, cache, progress)
-            for each in plan.encodings
+            for each in plan.choice.encodings
         }
         with written(plan.place, request.force) as folder:
             artifacts = _emit_all(plan, codes, folder, cache, progress)
             _copy_tokenizer(plan.checkpoint, folder / TOKENIZER)
-            lines = _prove(plan, codes, artifacts, folder, Path(scratch), progress)
-            manifest.write_manifest(_manifest(plan, artifacts, lines, folder), folder)
+            comparisons = _prove(plan, codes, artifacts, folder, Path(scratch), progress)
+            write_manifest(_manifest(plan, artifacts, comparisons, folder), folder)
         cache.prune()
-    size = sum(file.size for file in manifest.read_manifest(plan.place).files)
-    return Built(plan.place, lines, size)
+    return Built(plan.place, read_manifest(plan.place))
 
 
 def _emit_all(
-    plan: Plan, codes: Encoded, folder: Path, cache: Cache, progress: Progress
+    plan: Plan, codes: Codes, folder: Path, cache: Cache, progress: Progress
 ) -> dict[str, Artifact]:
-    artifacts = {}
-    for name in plan.artifacts:
+    choice, artifacts = plan.choice, {}
+    for name in choice.artifacts:
         (folder / name).mkdir()
-        own = codes[plan.encoding(name)]
-        job = payload_of(
+        own = codes[choice.encoding(name)]
+        job = describe_job(
             name,
             plan.checkpoint,
             own,
-            plan.recipe,
-            plan.context_length,
+            choice.recipe,
+            choice.context_length,
             plan.calibration,
-            plan.platform.name,
+            choice.target.name,
         )
         artifacts[name] = emit(job, plan.checkpoint, own, folder / name, cache, progress)
     return artifacts
@@ -100,63 +104,62 @@ def _copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
 
 def _prove(
     plan: Plan,
-    codes: Encoded,
+    codes: Codes,
     artifacts: Mapping[str, Artifact],
     folder: Path,
     scratch: Path,
     progress: Progress,
-) -> tuple[metrics.Line, ...]:
-    """Both errors of every artifact in every mode; keeps the golden; raises on a broken bound."""
-    checkpoint, bounds = plan.checkpoint, plan.recipe.parity
+) -> Comparisons:
+    """Compare every artifact in every mode; keep the golden answers. Raises FailedParity."""
+    checkpoint, choice = plan.checkpoint, plan.choice
+    bounds = choice.recipe.parity
     prompts = golden_prompts(
-        checkpoint.tokenizer, checkpoint.spec, plan.context_length, plan.parameters
+        checkpoint.tokenizer, checkpoint.spec, choice.context_length, choice.model.parameters
     )
     proof = Proof(folder, artifacts, bounds, scratch, progress)
     sequences = proof.generate(prompts)
     floats = float_outputs(checkpoint, sequences, progress)
-    lines, prices = [], []
-    for each in plan.encodings:
+    comparisons, costs = [], []
+    for each in choice.encodings:
         holders = [artifacts[name] for name in each.artifacts]
         expected = answers(codes[each], checkpoint.spec, prompts, sequences, holders, progress)
         golden = expected.exact
-        lines += proof.lines(expected, each.artifacts)
-        prices.append(price(each.name, floats, golden, bounds))
+        comparisons += proof.compare(expected, each.artifacts)
+        costs.append(quantization_cost(each.name, floats, golden, bounds))
         (folder / each.golden).parent.mkdir(exist_ok=True)
         save_golden(golden.reduced(), folder / each.golden)
-    if any(line.failures for line in (*lines, *prices)):
-        raise FailedParity((*lines, *prices))
-    return (*lines, *prices)
+    found = (*comparisons, *costs)
+    if not all(each.passed for each in found):
+        raise FailedParity(found)
+    return found
 
 
 def _manifest(
-    plan: Plan, artifacts: Mapping[str, Artifact], lines: Sequence[metrics.Line], folder: Path
-) -> manifest.Manifest:
-    return manifest.Manifest(
+    plan: Plan, artifacts: Mapping[str, Artifact], comparisons: Comparisons, folder: Path
+) -> Manifest:
+    choice = plan.choice
+    unrun = [why for each in artifacts.values() for why in each.report.not_executed]
+    return Manifest(
         slmkit=__version__,
-        target=plan.platform.name,
-        model=_model(plan),
-        recipe=plan.recipe,
-        context_length=plan.context_length,
+        target=choice.target.name,
+        model=_model_facts(plan),
+        recipe=choice.recipe,
+        context_length=choice.context_length,
         tokenizer=TOKENIZER,
         stop_ids=plan.checkpoint.tokenizer.stop_ids,
-        artifacts=tuple(_artifact(plan, artifact) for artifact in artifacts.values()),
-        parity=tuple(manifest.Parity.model_validate(line.as_json()) for line in lines),
-        not_executed=(NO_DEVICE, *_not_executed(artifacts)),
+        artifacts=tuple(_bundled(plan, artifact) for artifact in artifacts.values()),
+        parity=comparisons,
+        not_executed=(NO_DEVICE, *unrun),
         files=list_files(folder),
     )
 
 
-def _not_executed(artifacts: Mapping[str, Artifact]) -> list[str]:
-    """What the backends say that no runtime here could run."""
-    return [why for each in artifacts.values() for why in each.facts.get("not_executed", ())]
-
-
-def _model(plan: Plan) -> manifest.Model:
+def _model_facts(plan: Plan) -> ModelFacts:
     spec = plan.checkpoint.spec
-    return manifest.Model(
+    return ModelFacts(
         name=plan.checkpoint.name,
         model_type=spec.model_type,
-        parameters=plan.parameters,
+        parameters=plan.choice.model.parameters,
         num_hidden_layers=spec.layers,
         hidden_size=spec.width,
         num_attention_heads=spec.heads,
@@ -169,19 +172,12 @@ def _model(plan: Plan) -> manifest.Model:
     )
 
 
-def _artifact(plan: Plan, artifact: Artifact) -> manifest.Artifact:
-    planned = plan.memory[artifact.name]
-    return manifest.Artifact.model_validate(
-        {
-            **asdict(artifact),
-            "folder": artifact.name,
-            "golden": plan.encoding(artifact.name).golden,
-            "memory": {
-                "weights": planned.weights,
-                "kv_cache": planned.kv_cache,
-                "working": planned.working,
-                "total": planned.total,
-            },
-            "libraries": versions_of(artifact.name),
-        }
+def _bundled(plan: Plan, artifact: Artifact) -> BundledArtifact:
+    own = {name: getattr(artifact, name) for name in Artifact.__dataclass_fields__}
+    return BundledArtifact(
+        **own,
+        folder=artifact.name,
+        golden=plan.choice.encoding(artifact.name).golden,
+        memory=plan.memory[artifact.name],
+        libraries=versions_of(artifact.name),
     )

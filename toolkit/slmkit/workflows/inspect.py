@@ -1,4 +1,4 @@
-"""What a checkpoint is, in numbers: parameters, sizes by recipe, memory by context length."""
+"""Inspect a checkpoint: parameters, sizes by recipe, memory by context length."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.errors import RecipeError
-from slmkit.interpreters.recorder import record
+from slmkit.interpreters.recorder import Model
 from slmkit.models.spec import Spec
-from slmkit.planning import memory
+from slmkit.planning.memory import MemoryPlan, plan_memory
 from slmkit.recipe.recipe import load_recipe, shipped_names
 
 CONTEXTS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
@@ -29,7 +29,7 @@ class Inspection:
     tokenizer_size: int
     has_chat_template: bool
     ops: dict[str, int]
-    plans: dict[str, list[memory.MemoryPlan]]  # by recipe, one per context length
+    plans: dict[str, list[MemoryPlan]]  # by recipe, one per context length
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -47,30 +47,30 @@ def inspect(folder: Path) -> Inspection:
     """Open and check a checkpoint; nothing but headers is read."""
     checkpoint = open_checkpoint(folder)
     spec, shards = checkpoint.spec, checkpoint.shards
-    recorded = record(spec)
+    model = checkpoint.model
     entries = [file.entries[name] for name, file in shards.where.items()]
     return Inspection(
         name=checkpoint.name,
         spec=spec,
-        parameters=sum(weight.size for weight in recorded.weights.values()),
+        parameters=model.parameters,
         tensors=len(entries),
         stored_bytes=sum(entry.stop - entry.start for entry in entries),
         dtypes=tuple(sorted({entry.dtype for entry in entries})),
         tokenizer_size=checkpoint.tokenizer.size,
         has_chat_template=checkpoint.tokenizer.template is not None,
-        ops=dict(recorded.inventory),
-        plans=_plans(spec),
+        ops=dict(model.ops),
+        plans=_plans(model),
     )
 
 
-def _plans(spec: Spec) -> dict[str, list[memory.MemoryPlan]]:
+def _plans(model: Model) -> dict[str, list[MemoryPlan]]:
+    spec, plans = model.spec, {}
     contexts = [length for length in CONTEXTS if length < spec.trained_context]
     contexts = [*contexts, spec.trained_context][: len(CONTEXTS)]
-    plans = {}
     for name in shipped_names():
         recipe = load_recipe(name)
         try:
-            plans[name] = [memory.plan(spec, recipe, length) for length in contexts]
+            plans[name] = [plan_memory(model, recipe, length) for length in contexts]
         except RecipeError:
             continue  # a recipe for other architectures
     return plans

@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from slmkit.backend.interface import Artifact
+from slmkit.backend.declaration import QUANTIZATION
 from slmkit.bundle.folder import verify
 from slmkit.bundle.manifest import Manifest, read_manifest
 from slmkit.checkpoint.folder import open_checkpoint
-from slmkit.errors import BundleError
-from slmkit.inference.load import artifact_of
-from slmkit.parity.compare import Answers, Proof, answers, float_outputs, price
+from slmkit.errors import BundleError, ParityError
+from slmkit.parity.compare import Answers, Proof, answers, float_outputs, quantization_cost
 from slmkit.parity.golden import load_golden
-from slmkit.parity.metrics import ROUNDED, Line, line_from_json
-from slmkit.planning import memory
+from slmkit.parity.metrics import ROUNDED, Comparison, failures_of
+from slmkit.planning.memory import matrix_schemes
 from slmkit.planning.plan import codes_of, encoding_name
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Progress
@@ -24,10 +23,21 @@ from slmkit.system.progress import Progress
 
 @dataclass(frozen=True)
 class Rechecked:
-    """The lines of a parity report; ``recorded`` ones were not computed again."""
+    """A parity report; its ``recorded`` comparisons were not computed again."""
 
-    lines: tuple[Line, ...]
-    recorded: tuple[Line, ...]
+    comparisons: tuple[Comparison, ...]
+    recorded: tuple[Comparison, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every bound is kept."""
+        return all(each.passed for each in self.comparisons)
+
+    def check(self) -> None:
+        """Raise ParityError if a bound is broken."""
+        if not self.passed:
+            reasons = "; ".join(failures_of(self.comparisons))
+            raise ParityError(f"parity failed: {reasons}", "build the bundle again")
 
 
 def recheck(folder: Path, model: Path | None, cache: Path | None, progress: Progress) -> Rechecked:
@@ -38,27 +48,28 @@ def recheck(folder: Path, model: Path | None, cache: Path | None, progress: Prog
     """
     verify(folder)
     manifest = read_manifest(folder)
-    artifacts = {each.name: artifact_of(manifest, each.name) for each in manifest.artifacts}
+    artifacts = {each.name: each for each in manifest.artifacts}
     files = dict.fromkeys(each.golden for each in manifest.artifacts)
     kept = {file: Answers(load_golden(folder / file)) for file in files}
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
         proof = Proof(folder, artifacts, manifest.recipe.parity, Path(scratch), progress)
-        prices: tuple[Line, ...] = ()
+        costs: tuple[Comparison, ...] = ()
         if model is not None:
             where = Cache(cache or Path(scratch) / "cache")
-            kept, prices = _anew(manifest, kept, artifacts, model, where, progress)
-        lines = [
-            line
+            kept, costs = _anew(manifest, kept, model, where, progress)
+        found = [
+            comparison
             for file, expected in kept.items()
-            for line in proof.lines(expected, _holders(manifest, file))
+            for comparison in proof.compare(expected, _holders(manifest, file))
         ]
-    return Rechecked((*lines, *prices), () if model is not None else _recorded(manifest))
+    return Rechecked((*found, *costs), () if model is not None else _recorded(manifest))
 
 
-def _recorded(manifest: Manifest) -> tuple[Line, ...]:
-    """Lines that need the checkpoint: the recipe's price, and the reference's rounded answers."""
-    old = (line_from_json(line.model_dump(mode="json")) for line in manifest.parity)
-    return tuple(line for line in old if line.error == "quantization" or line.against == ROUNDED)
+def _recorded(manifest: Manifest) -> tuple[Comparison, ...]:
+    """Comparisons that need the checkpoint: the recipe's cost, and those with rounded answers."""
+    return tuple(
+        each for each in manifest.parity if each.error == QUANTIZATION or each.against == ROUNDED
+    )
 
 
 def _holders(manifest: Manifest, golden: str) -> list[str]:
@@ -69,11 +80,10 @@ def _holders(manifest: Manifest, golden: str) -> list[str]:
 def _anew(
     manifest: Manifest,
     kept: Mapping[str, Answers],
-    artifacts: Mapping[str, Artifact],
     model: Path,
     cache: Cache,
     progress: Progress,
-) -> tuple[dict[str, Answers], tuple[Line, ...]]:
+) -> tuple[dict[str, Answers], tuple[Comparison, ...]]:
     """The golden answers and the quantization errors out of the checkpoint itself."""
     checkpoint = open_checkpoint(model)
     if checkpoint.shards.fingerprint != manifest.model.checkpoint_sha256:
@@ -82,22 +92,22 @@ def _anew(
             f"its weights' SHA-256 should be {manifest.model.checkpoint_sha256}",
         )
     checkpoint = checkpoint.at_context(manifest.context_length)
-    spec, recipe = checkpoint.spec, manifest.recipe
+    recipe = manifest.recipe
     sequences = next(iter(kept.values())).exact.sequences
     floats = float_outputs(checkpoint, sequences, progress)
-    fresh, prices = {}, []
+    fresh, costs = {}, []
     for file, old in kept.items():
         names = _holders(manifest, file)
-        schemes = memory.matrix_schemes(spec, recipe, names[0])
+        schemes = matrix_schemes(checkpoint.model, recipe, names[0])
         codes = codes_of(checkpoint, schemes, cache, progress)
         fresh[file] = answers(
             codes,
-            spec,
+            checkpoint.spec,
             old.exact.prompts(),
             sequences,
-            [artifacts[name] for name in names],
+            [manifest.artifact(name) for name in names],
             progress,
         )
         name = encoding_name(names, [each.name for each in manifest.artifacts])
-        prices.append(price(name, floats, fresh[file].exact, recipe.parity))
-    return fresh, tuple(prices)
+        costs.append(quantization_cost(name, floats, fresh[file].exact, recipe.parity))
+    return fresh, tuple(costs)

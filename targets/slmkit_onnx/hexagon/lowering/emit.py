@@ -57,7 +57,7 @@ def emit_form(job: Job, form: Form, data: DataFile) -> Emitted:
     graphs = StaticGraphs(data, form.parts, form.ranges, exposed)
     attention = AttentionWriter(graphs, job.spec, form.window, form.contract, form.hidden)
     ops = HexagonOps(graphs, WeightWriter(job.codes), attention, form.embedded, job.debug)
-    graphs.final(job.forward(ops), "logits")
+    graphs.final(job.model.run(ops), "logits")
     host = Host(attention.ropes, attention.windows, form.hidden, form.contract)
     return Emitted(graphs, host, ops.table, form.window, exposed or [])
 

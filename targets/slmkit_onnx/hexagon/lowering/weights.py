@@ -25,21 +25,6 @@ MULTIPLIER = 16  # its multiplier: an exact power of two
 ROWS = 4096  # rows of a table converted at a time
 
 
-def refused(scheme: Scheme) -> str:
-    """Why HTP cannot take a scheme exactly; empty if it can."""
-    if scheme.bits is None:
-        return "float16 weights would make every product float16: give it 4 or 8 bits"
-    if scheme.encoding == "palette":
-        return "palettes have no form on HTP: name them under artifacts.coreml.weights"
-    if not scheme.symmetric:
-        return "asymmetric codes are not exact on HTP: use symmetric: true"
-    if scheme.bits == 8 and scheme.encoding != "per-channel":
-        return "8-bit groups have no form on HTP: use encoding: per-channel"
-    if scheme.encoding == "group-wise" and scheme.scales != "two-level":
-        return "free group scales are computed in float16 on HTP: use scales: two-level"
-    return ""
-
-
 def block_of(scheme: Scheme) -> int:
     """Inputs of one block of a 4-bit weight."""
     return scheme.group_size or CHANNEL_BLOCK

@@ -10,6 +10,7 @@ import numpy as np
 from slmkit.backend.interface import Spec
 from slmkit.ops import Attention, Rope
 from slmkit_onnx.graph import MICROSOFT, Graph
+from slmkit_onnx.ort.contract import cache_names
 from slmkit_onnx.ort.lowering.value import Value
 
 # ONNX Runtime's CPU kernel: "head_size shall be a multiple of 16", and so shall what rotates of it.
@@ -21,13 +22,6 @@ def fused(spec: Spec) -> bool:
     """Whether GroupQueryAttention's CPU kernel takes these heads."""
     widths = [spec.head_width, *(rope.width for rope in spec.ropes)]
     return all(width % FUSED_MULTIPLE == 0 for width in widths)
-
-
-def cache_names(layer: int | str) -> tuple[list[str], list[str]]:
-    """Past and present names of a layer, key before value: onnxruntime-genai's convention."""
-    parts = ("key", "value")
-    past = [f"past_key_values.{layer}.{part}" for part in parts]
-    return past, [f"present.{layer}.{part}" for part in parts]
 
 
 class AttentionWriter:

@@ -10,13 +10,9 @@ import numpy as np
 
 from slmkit.ops import Scan
 from slmkit_onnx.graph import MICROSOFT, Graph
+from slmkit_onnx.ort.contract import state_names
 from slmkit_onnx.ort.lowering.value import Value
 from slmkit_onnx.ort.lowering.weights import WeightWriter
-
-
-def state_names(kind: str, layer: int | str) -> tuple[str, str]:
-    """Past and present names of a layer's state."""
-    return f"past_{kind}.{layer}", f"present_{kind}.{layer}"
 
 
 class ScanWriter:

@@ -10,10 +10,10 @@ from rich.table import Table
 
 from slmkit.backend.interface import WeightFile
 from slmkit.planning.memory import gigabytes
-from slmkit.workflows.estimate import Expected, Forecast
+from slmkit.workflows.estimate import ArtifactEstimate, Estimate
 
 
-def forecast_table(found: Forecast) -> Group:
+def estimate_table(found: Estimate) -> Group:
     """Files with weights by artifact, then what an app needs."""
     about = (
         f"{found.name} for {found.target}: recipe {found.recipe}, context {found.context_length}, "
@@ -37,7 +37,7 @@ def forecast_table(found: Forecast) -> Group:
     return Group(files, memory)
 
 
-def _add_files(table: Table, each: Expected) -> None:
+def _add_files(table: Table, each: ArtifactEstimate) -> None:
     """Pieces of one thing in one row."""
     name = each.artifact
     rows = [list(pieces) for _, pieces in groupby(each.files, key=lambda file: file.about)]

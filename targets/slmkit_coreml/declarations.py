@@ -1,0 +1,22 @@
+"""Declaration of the artifact ``coreml``."""
+
+from __future__ import annotations
+
+from slmkit.backend.declaration import Declaration, ErrorKind
+from slmkit.backend.targets import IOS
+
+COREML = Declaration(
+    artifact="coreml",
+    about="Core ML, laid out for the Apple Neural Engine or the GPU",
+    module="slmkit_coreml.backend",
+    targets=(IOS,),
+    packages=("coremltools",),
+    extra="coreml",
+    errors={
+        "float16": ErrorKind(
+            "every operation's result rounded to float16 against the reference", {"snr_db": 40}
+        ),
+    },
+    rank=25,
+)
+DECLARATIONS = (COREML,)

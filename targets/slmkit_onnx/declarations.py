@@ -1,0 +1,61 @@
+"""Declarations of the artifacts ``ort`` and ``hexagon``."""
+
+from __future__ import annotations
+
+from slmkit.backend.declaration import CommandOption, Declaration, ErrorKind, Extra
+from slmkit.backend.targets import ANDROID
+
+ORT = Declaration(
+    artifact="ort",
+    about="ONNX Runtime on CPUs",
+    module="slmkit_onnx.ort.backend",
+    targets=(ANDROID,),
+    packages=("onnx", "onnxruntime"),
+    extra="ort",
+    errors={
+        "shipped": ErrorKind(
+            "the artifact with the fast kernels that it ships with, which round activations to "
+            "8 bits, against the reference",
+            {"snr_db": 20},
+        ),
+    },
+    extras=(
+        Extra(
+            "genai",
+            "Microsoft's runtime, to run the ort artifact as an app would",
+            ("onnxruntime-genai",),
+        ),
+    ),
+    rank=10,
+)
+HEXAGON = Declaration(
+    artifact="hexagon",
+    about="Qualcomm's Hexagon NPU",
+    module="slmkit_onnx.hexagon.backend",
+    targets=(ANDROID,),
+    packages=("onnx", "onnxruntime", "onnxruntime-qnn"),
+    extra="hexagon",
+    errors={
+        "activations": ErrorKind(
+            "integers of 16 bits between the weights against float32", {"snr_db": 30}
+        ),
+        "emulator": ErrorKind(
+            "HTP's emulator against the same integers on the CPU", {"snr_db": 50}
+        ),
+        "reloaded": ErrorKind(
+            "a compiled binary against the graph that it was compiled from, equal to the last bit",
+            {"snr_db": 300},
+            experts_by_median=False,
+        ),
+    },
+    command_options=(
+        CommandOption(
+            "--soc",
+            "soc",
+            "Chips to compile hexagon for: sm8550,sm8650 [default: the recipe's].",
+            several=True,
+        ),
+    ),
+    rank=20,
+)
+DECLARATIONS = (ORT, HEXAGON)

@@ -1,0 +1,273 @@
+"""The public Python API: what the commands do, as functions and small objects.
+
+Paths may be strings. Everything raises ``SlmkitError`` or one of its classes, whose ``exit_code``
+is that of the command line. The command line calls exactly these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from slmkit.backend import registry
+from slmkit.backend.targets import Target
+from slmkit.bundle.folder import verify
+from slmkit.bundle.manifest import Manifest, read_manifest
+from slmkit.checkpoint.folder import SAMPLE_MODEL
+from slmkit.errors import (
+    BackendError,
+    BundleError,
+    CheckpointError,
+    MissingPackageError,
+    ParityError,
+    RecipeError,
+    RefusedError,
+    SlmkitError,
+    UsageError,
+)
+from slmkit.inference import load as loading
+from slmkit.inference.evaluate import Score
+from slmkit.inference.session import Session
+from slmkit.parity.metrics import Comparison
+from slmkit.planning.plan import Request
+from slmkit.recipe.recipe import Recipe
+from slmkit.system.cache import default_folder
+from slmkit.system.progress import Progress, Silent
+from slmkit.workflows import build as building
+from slmkit.workflows import estimate as estimating
+from slmkit.workflows import inspect as inspecting
+from slmkit.workflows import layerwise
+from slmkit.workflows.estimate import Estimate
+from slmkit.workflows.inspect import Inspection
+from slmkit.workflows.layerwise import Tap
+from slmkit.workflows.recheck import Rechecked, recheck
+
+__all__ = [
+    "BackendError",
+    "Bundle",
+    "BundleError",
+    "CheckpointError",
+    "Comparison",
+    "Estimate",
+    "Inspection",
+    "MissingPackageError",
+    "ParityError",
+    "Progress",
+    "Rechecked",
+    "Recipe",
+    "RecipeError",
+    "RefusedError",
+    "Score",
+    "Session",
+    "SlmkitError",
+    "Tap",
+    "UsageError",
+    "build",
+    "compare_layers",
+    "estimate",
+    "inspect",
+    "load",
+    "targets",
+]
+
+PathLike = str | Path
+CacheChoice = PathLike | bool  # a folder; True: the default one; False: none
+Options = Mapping[str, Mapping[str, Any]]  # by artifact
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A finished bundle in its folder."""
+
+    path: Path
+
+    def __init__(self, path: PathLike) -> None:
+        object.__setattr__(self, "path", Path(path))
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The manifest, checked. Raises BundleError."""
+        return read_manifest(self.path)
+
+    @property
+    def parity(self) -> tuple[Comparison, ...]:
+        """The comparisons of the build: SNR in dB, KL in nats, top-1 as a share."""
+        return self.manifest.parity
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files but the manifest."""
+        return self.manifest.size
+
+    def verify(self) -> int:
+        """Check every file against the manifest's hashes; how many there are. Raises BundleError
+        that names each missing, changed or unknown file."""
+        return verify(self.path)
+
+    def recheck(
+        self,
+        model: PathLike | None = None,
+        *,
+        cache: CacheChoice = True,
+        progress: Progress | None = None,
+    ) -> Rechecked:
+        """Run every artifact again and compare it with the reference's answers.
+
+        With ``model``, the checkpoint that the bundle was built from, codes and references are
+        computed anew, over every logit. ``Rechecked.check()`` raises ParityError if a bound is
+        broken. Raises BundleError for damaged files or another checkpoint.
+        """
+        checkpoint = None if model is None else Path(model)
+        return recheck(self.path, checkpoint, _cache(cache), progress or Silent())
+
+    def load(self, artifact: str | None = None, mode: str | None = None) -> Session:
+        """An artifact in its runtime: the first one, as it ships, if none is named."""
+        return loading.load_bundle(self.path, artifact, mode)
+
+
+def build(
+    model: PathLike = SAMPLE_MODEL,
+    *,
+    target: str,
+    recipe: str | Recipe = "int4",
+    out: PathLike = "dist",
+    context: int | None = None,
+    memory_limit: int | None = None,
+    artifacts: Sequence[str] = (),
+    options: Options | None = None,
+    calibration: PathLike | None = None,
+    force: bool = False,
+    cache: CacheChoice = True,
+    progress: Progress | None = None,
+) -> Bundle:
+    """Quantize a checkpoint, write every artifact of a target, prove each one.
+
+    ``recipe``: a shipped recipe's name, a YAML file, or a ``Recipe``. ``context``: context length
+    in tokens. ``memory_limit``: bytes that an app may use. ``artifacts``: only these.
+    ``options``: of the recipe's ``artifacts``, by artifact. ``calibration``: text, or JSONL of
+    messages. ``force``: replace an older bundle.
+
+    Raises CheckpointError, RecipeError, UsageError for what cannot be read or does not exist,
+    MissingPackageError, RefusedError for a model that an artifact cannot carry or that does not
+    fit, ParityError if an artifact breaks a bound: then no bundle is written.
+    """
+    request = _request(
+        model,
+        target,
+        recipe,
+        context=context,
+        memory_limit=memory_limit,
+        artifacts=artifacts,
+        options=options,
+        out=Path(out),
+        calibration=None if calibration is None else Path(calibration),
+        force=force,
+        cache=_cache(cache),
+    )
+    return Bundle(building.build(request, progress or Silent()).folder)
+
+
+def estimate(
+    model: PathLike = SAMPLE_MODEL,
+    *,
+    target: str,
+    recipe: str | Recipe = "int4",
+    context: int | None = None,
+    memory_limit: int | None = None,
+    artifacts: Sequence[str] = (),
+    options: Options | None = None,
+) -> Estimate:
+    """Files, memory and refusals of a build, from config.json (a folder's, or the file) alone.
+
+    Sizes are in bytes. ``Estimate.check()`` raises RefusedError if the build would be refused.
+    Other arguments and errors as those of ``build``.
+    """
+    return estimating.estimate(
+        _request(
+            model,
+            target,
+            recipe,
+            context=context,
+            memory_limit=memory_limit,
+            artifacts=artifacts,
+            options=options,
+        )
+    )
+
+
+def compare_layers(
+    model: PathLike = SAMPLE_MODEL,
+    *,
+    target: str,
+    recipe: str | Recipe = "int4",
+    context: int | None = None,
+    artifact: str | None = None,
+    cache: CacheChoice = True,
+    progress: Progress | None = None,
+) -> list[Tap]:
+    """Compare an artifact with the reference layer by layer: SNR in dB after each part.
+
+    ``artifact``: the target's first, if none is named. Other arguments and errors as those of
+    ``build``; nothing is written but temporary files.
+    """
+    artifacts = () if artifact is None else (artifact,)
+    request = _request(
+        model,
+        target,
+        recipe,
+        context=context,
+        artifacts=artifacts,
+        cache=_cache(cache),
+    )
+    return layerwise.compare_layers(request, progress or Silent())
+
+
+def inspect(model: PathLike) -> Inspection:
+    """A checkpoint's architecture, sizes, and memory by recipe and context length, in bytes.
+
+    Only headers are read. Raises CheckpointError.
+    """
+    return inspecting.inspect(Path(model))
+
+
+def load(path: PathLike, artifact: str | None = None, mode: str | None = None) -> Session:
+    """A bundle's artifact in its runtime, or, slowly, a checkpoint's NumPy reference.
+
+    Raises BundleError, CheckpointError, UsageError, MissingPackageError.
+    """
+    return loading.load(Path(path), artifact, mode)
+
+
+def targets() -> dict[str, tuple[Target, tuple[str, ...]]]:
+    """All targets by name, each with the artifacts that are built for it."""
+    found = registry.targets()
+    return {name: (target, registry.artifacts_of(target)) for name, target in found.items()}
+
+
+def _request(
+    model: PathLike,
+    target: str,
+    recipe: str | Recipe,
+    *,
+    artifacts: Sequence[str] = (),
+    options: Options | None = None,
+    **more: Any,
+) -> Request:
+    return Request(
+        Path(model),
+        target,
+        recipe,
+        artifacts=tuple(artifacts),
+        options=options or {},
+        **more,
+    )
+
+
+def _cache(choice: CacheChoice) -> Path | None:
+    """The folder of a choice; None for no cache."""
+    if choice is True:
+        return default_folder()
+    return None if choice is False else Path(choice)

@@ -1,0 +1,89 @@
+"""A backend's declaration: all that slmkit must know of it before its libraries are imported.
+
+A package declares each of its backends by a ``Declaration`` that an entry point of the group
+``slmkit.backends`` names. Nothing else in slmkit knows a backend: its targets, its packages, the
+errors that its parity may show, and its options on the command line all come from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from slmkit.backend.targets import Target
+
+LAST = 100  # the rank of backends that name none
+LOWERING, QUANTIZATION = "lowering", "quantization"  # the two errors that every bundle shows
+
+
+@dataclass(frozen=True)
+class ErrorKind:
+    """One kind of error that an artifact's comparisons show, and its bound where a recipe names
+    none.
+
+    ``bound``: keys of ``slmkit.recipe.bounds.Bound``. ``experts_by_median``: of models that choose
+    experts, only the median position must keep the bound; false where both sides choose the same
+    experts.
+    """
+
+    about: str
+    bound: Mapping[str, float]
+    experts_by_median: bool = True
+
+
+@dataclass(frozen=True)
+class CommandOption:
+    """An alias on the command line for one option of the artifact: ``--soc`` for
+    ``--option ARTIFACT.soc=...``. ``several``: the value is a list, separated by commas."""
+
+    flag: str
+    key: str
+    help: str
+    several: bool = False
+
+
+@dataclass(frozen=True)
+class Extra:
+    """More packages that a user of the artifact may want: ``slmkit doctor`` shows them."""
+
+    name: str  # of slmkit's extra
+    about: str
+    packages: tuple[str, ...]
+    install: str = ""  # how to get them, if not as an extra of slmkit
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """One backend, named by the artifact that it writes."""
+
+    artifact: str
+    about: str
+    module: str  # the module (or "module:object") that has what ``interface.Backend`` asks for
+    targets: tuple[Target, ...]  # those that the artifact is built for
+    packages: tuple[str, ...] = ()  # PyPI packages without which nothing can be written
+    proof_packages: tuple[str, ...] = ()  # those without which less can be executed here
+    extra: str = ""  # the extra of slmkit, or a whole requirement, that installs the packages
+    errors: Mapping[str, ErrorKind] = field(default_factory=dict)
+    command_options: tuple[CommandOption, ...] = ()
+    extras: tuple[Extra, ...] = ()
+    rank: int = LAST  # position in builds and listings; the first continues the golden prompts
+
+    @property
+    def requirement(self) -> str:
+        """The argument of ``pip install`` that brings the packages."""
+        own = self.extra and not any(sign in self.extra for sign in "[]=<> ")
+        return f"slmkit[{self.extra}]" if own else self.extra or " ".join(self.packages)
+
+
+EVERY_ERROR = {
+    LOWERING: ErrorKind(
+        "the artifact in float32 against the reference on the same codes: rounding of float32",
+        {"snr_db": 100, "top1": 1.0},
+        experts_by_median=False,
+    ),
+    QUANTIZATION: ErrorKind(
+        "the codes against the float weights: the cost of the recipe",
+        {"snr_db": 3},
+        experts_by_median=False,
+    ),
+}

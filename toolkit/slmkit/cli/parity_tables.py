@@ -1,0 +1,110 @@
+"""Tables of parity reports, layers and scores, as rich renderables. Nothing is printed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich import box
+from rich.table import Table
+
+from slmkit.bundle.manifest import Manifest
+from slmkit.inference.evaluate import Score
+from slmkit.parity.metrics import FLOAT_WEIGHTS, REFERENCE, ROUNDED, Comparison, Metrics
+from slmkit.snr import EXACT_DB
+from slmkit.workflows.layerwise import Tap
+
+
+def parity_table(found: Iterable[Comparison], recorded: Iterable[Comparison] = ()) -> Table:
+    """One row per comparison, within 80 columns; where each ran is said by ``parity_note``."""
+    table = Table(
+        title="parity",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("artifact")
+    table.add_column("error")
+    for column in ("SNR dB", "KL", "top-1", "greedy", ""):
+        table.add_column(column, justify="right")
+    for line in (*found, *recorded):
+        verdict = "[green]pass[/]" if not line.failures else "[red]FAIL[/]"
+        table.add_row(
+            f"{line.artifact} {line.mode}",
+            _error(line),
+            *_numbers(line.metrics, of_median=line.against == ROUNDED),
+            verdict,
+        )
+    return table
+
+
+def _error(line: Comparison) -> str:
+    """Which error, and against which earlier mode if it is a step of a ladder."""
+    mode = line.against if line.against not in (REFERENCE, FLOAT_WEIGHTS) else ""
+    return f"{line.error}/{mode}" if mode else line.error
+
+
+def _numbers(metrics: Metrics, of_median: bool) -> list[str]:
+    snr = "exact" if metrics.snr_db >= EXACT_DB else f"{metrics.snr_db:.1f}"
+    if of_median:
+        snr = f"~{metrics.median_db:.1f}"
+    greedy = f"{metrics.greedy}/{metrics.decoded}"
+    return [snr, f"{metrics.kl:.2g}", f"{metrics.top1:.1%}", greedy]
+
+
+def parity_note(found: Iterable[Comparison], recorded: Iterable[Comparison] = ()) -> str:
+    """How much was compared, and where each line was executed."""
+    lines = list(found)
+    metrics = lines[0].metrics
+    median = "; ~: the median position's" if any(line.against == ROUNDED for line in lines) else ""
+    where: dict[str, list[str]] = {}
+    for line in lines:
+        name = f"{line.artifact} {line.mode}"
+        if name not in where.setdefault(line.runtime, []):
+            where[line.runtime].append(name)
+    for line in recorded:
+        where.setdefault("recorded at build", []).append(f"{line.artifact} {line.mode}")
+    return "\n".join(
+        [
+            "",
+            f"{metrics.positions} positions, {metrics.columns} logits each; "
+            f"greedy: decoded tokens until they differ{median}",
+            *(f"{', '.join(names)}: {runtime}" for runtime, names in where.items()),
+        ]
+    )
+
+
+def report_note(manifest: Manifest) -> str:
+    """The backends' own findings, a line each; a line that continues another has no name."""
+    return "\n".join(
+        line if line.startswith(" ") else f"{artifact.name} {line}"
+        for artifact in manifest.artifacts
+        for line in artifact.report.lines
+    )
+
+
+def layers_table(taps: Iterable[Tap]) -> Table:
+    """One row per tap; the first bad one is where to look."""
+    table = Table(title="artifact against reference on the same codes", title_justify="left")
+    table.add_column("after")
+    table.add_column("SNR dB", justify="right")
+    table.add_column("")
+    seen_bad = False
+    for tap in taps:
+        first = not tap.good and not seen_bad
+        seen_bad |= not tap.good
+        ratio = "exact" if tap.snr_db >= EXACT_DB else f"{tap.snr_db:.1f}"
+        table.add_row(tap.name, ratio, "[red]first below the bound[/]" if first else "")
+    return table
+
+
+def score_table(score: Score, about: str) -> Table:
+    """Exact match in all and by kind."""
+    table = Table("examples", "right", "of", "exact match", title=about, title_justify="left")
+    for kind, (right, total) in sorted(score.kinds.items()):
+        table.add_row(kind, str(right), str(total), f"{right / total:.2%}")
+    if len(score.kinds) > 1:
+        share = score.right / score.total
+        table.add_row("all", str(score.right), str(score.total), f"{share:.2%}")
+    return table

@@ -1,0 +1,91 @@
+"""A session: a loaded artifact (or a checkpoint's reference) with its tokenizer, to ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from slmkit.backend.interface import Runner
+from slmkit.checkpoint.tokenizer import Tokenizer
+from slmkit.inference.evaluate import HELD_OUT, Score, evaluate, read_examples
+from slmkit.inference.generate import Sampler, generate, stream_text
+from slmkit.ops import Floats
+from slmkit.system.progress import Progress, Silent
+
+
+@dataclass(frozen=True)
+class Session:
+    """Answers prompts with one runner; made by ``slmkit.load`` and ``Bundle.load``."""
+
+    runner: Runner
+    tokenizer: Tokenizer
+    chunk: int  # tokens of a prompt fed at once
+    about: str  # which artifact, on which runtime
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        raw: bool = False,
+    ) -> Iterator[str]:
+        """Pieces of the answer as they are made.
+
+        ``raw``: the prompt as it is, without the chat template. At ``temperature`` 0 the best
+        token is taken, above by chance within ``top_p``. Raises SlmkitError for a prompt that is
+        empty or does not fit into the context.
+        """
+        ids = self.tokenizer.prompt_ids(prompt, raw)
+        sampler = Sampler(temperature, top_p, seed)
+        stop = self.tokenizer.stop_ids
+        tokens = generate(self.runner, ids, stop, max_tokens, sampler, self.chunk)
+        return stream_text(self.tokenizer, tokens)
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        raw: bool = False,
+    ) -> str:
+        """The whole answer; arguments as those of ``stream``."""
+        pieces = self.stream(
+            prompt,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            raw=raw,
+        )
+        return "".join(pieces)
+
+    def logits(self, ids: Sequence[int]) -> Floats:
+        """Logits after each token of a new sequence, (T, V) float32.
+
+        Raises BackendError for a sequence beyond the context.
+        """
+        self.runner.reset()
+        whole = np.asarray(ids, dtype=np.int64)
+        starts = range(0, len(whole), self.chunk)
+        return np.concatenate([self.runner.feed(whole[at : at + self.chunk]) for at in starts])
+
+    def evaluate(
+        self,
+        data: str | Path | None = None,
+        *,
+        limit: int | None = None,
+        progress: Progress | None = None,
+    ) -> Score:
+        """Exact match on a JSONL file of {"prompt", "answer"}; by default the sample model's
+        held-out commands. ``limit``: only the first examples. Raises SlmkitError."""
+        examples = read_examples(Path(data) if data else HELD_OUT)[:limit]
+        return evaluate(self.runner, self.tokenizer, examples, self.chunk, progress or Silent())
