@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slmkit.backend.interface import Artifact, Job, Mode
+from slmkit.backend.interface import Artifact, Job, Mode, Progress
 from slmkit.backend.partition import Part
-from slmkit.backend.static_runner import Window
+from slmkit.backend.static_runner import Window, prefill_tokens
 from slmkit.errors import BackendError
 from slmkit_coreml.contract import ALIGNMENT
 from slmkit_coreml.embedding import write_embedding
@@ -48,7 +48,7 @@ class Written:
     residency: dict[str, Any] = field(default_factory=dict)
 
 
-def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], None]) -> Artifact:
+def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     """Chunk by chunk: one program, one conversion, one package."""
     form = read(job.options)
     windows = _windows(job, form)
@@ -92,7 +92,7 @@ def _windows(job: Job, form: Form) -> dict[str, Window]:
             "choose another --context, or kv_cache: io",
         )
     most = min(job.prefill_chunk, ANE_PREFILL if form.layout.name == "ane" else job.prefill_chunk)
-    chunk = max(2, min(most, context // 2))
+    chunk = prefill_tokens(most, context)
     return {
         name: Window(tokens, context - tokens)
         for name, tokens in (("prefill", chunk), ("decode", 1))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from slmkit.backend.interface import Artifact, Job, Runner, State
+from slmkit.backend.interface import Artifact, Job, Progress, Runner, State
 from slmkit_litert.files import weight_files
 from slmkit_litert.options import problems, weight_bytes
 
@@ -29,7 +29,7 @@ def state_bytes(kind: str, states: Sequence[State]) -> int:
     return 4
 
 
-def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:
+def emit(job: Job, folder: Path, progress: Progress) -> Artifact:
     """Write the artifact's files into an empty folder."""
     from slmkit_litert.writer import write
 

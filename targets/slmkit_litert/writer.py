@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slmkit.backend.interface import Artifact, Job, Mode, Report, Tensor
+from slmkit.backend.interface import Artifact, Job, Mode, Progress, Report, Tensor
+from slmkit.backend.static_runner import prefill_tokens
 from slmkit.errors import BackendError
 from slmkit.system.subprocess_worker import call
 from slmkit_litert.contract import cache_tensors
@@ -28,9 +29,9 @@ NO_BUNDLE = "no .litertlm: LiteRT-LM keeps caches, and no states of layers witho
 ROUNDING_LIMIT = 32_000_000  # parameters
 
 
-def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], None]) -> Artifact:
+def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     """Trace (or take from the cache), bind, check the bytes, pack."""
-    prefill = max(2, min(job.prefill_chunk, job.context_length // 2))
+    prefill = prefill_tokens(job.prefill_chunk, job.context_length)
     widths = filled_widths(job.model, job.codes.schemes)
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
         made = skeleton(job, prefill, widths, Path(scratch))

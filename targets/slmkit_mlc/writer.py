@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from slmkit.backend.interface import Artifact, Job, Mode, Report, Tensor
+from slmkit.backend.interface import Artifact, Job, Mode, Progress, Report, Tensor
 from slmkit.system.subprocess_worker import call
 from slmkit_mlc.chat_config import DIFFERS, EXACT, NO_SYSTEM, write_chat_config
 from slmkit_mlc.compiler.mlc_llm import compile_with_mlc_llm
@@ -31,7 +31,6 @@ TEMPLATE = {  # what MLC's form of the chat template cannot say
     NO_SYSTEM: ["MLC's form of the chat template has no place for a system's words"],
     DIFFERS: ["MLC has no form of this chat template: let the app render it, and send plain text"],
 }
-Progress = Callable[[int, int], None]
 
 
 def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:

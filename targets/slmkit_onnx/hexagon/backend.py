@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slmkit.backend.interface import Artifact, Job, Model, Runner, State, WeightFile
+from slmkit.backend.interface import Artifact, Job, Model, Progress, Runner, State, WeightFile
 from slmkit.recipe.scheme import Scheme
 from slmkit_onnx.hexagon import files, options, partition
 from slmkit_onnx.hexagon.contract import STATES
@@ -37,7 +37,7 @@ def state_bytes(kind: str, states: Sequence[State]) -> int:
     return 4 if STATES.get(kind) == "float32" else 2
 
 
-def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:
+def emit(job: Job, folder: Path, progress: Progress) -> Artifact:
     """Write the artifact's files into an empty folder."""
     from slmkit_onnx.hexagon.writer import write
 

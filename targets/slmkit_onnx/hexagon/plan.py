@@ -9,7 +9,7 @@ from typing import Any
 
 from slmkit.backend.interface import Job, Model
 from slmkit.backend.partition import Part, plan_parts
-from slmkit.backend.static_runner import Window
+from slmkit.backend.static_runner import Window, prefill_tokens
 from slmkit.recipe.scheme import Scheme
 from slmkit_onnx.hexagon import options
 from slmkit_onnx.hexagon.partition import TABLE_LIMIT
@@ -42,7 +42,7 @@ class Plan:
 
 def make_plan(job: Job) -> Plan:
     """The plan of a job: what shapes decide, and its windows."""
-    chunk = max(2, min(_most(job), job.context_length // 2))
+    chunk = prefill_tokens(_most(job), job.context_length)
     windows = {
         kind: Window(tokens, job.context_length - tokens)
         for kind, tokens in zip(KINDS, (chunk, 1), strict=True)

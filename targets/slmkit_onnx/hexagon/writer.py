@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from slmkit.backend.interface import Artifact, Job
+from slmkit.backend.interface import Artifact, Job, Progress
 from slmkit.backend.partition import Part
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.hexagon import io_description
@@ -28,7 +27,6 @@ from slmkit_onnx.hexagon.plan import Plan, make_plan
 from slmkit_onnx.hexagon.qnn.compile import compile_part, graph_file
 from slmkit_onnx.hexagon.qnn.socs import SOCS
 
-Progress = Callable[[int, int], None]
 FLOAT, CHECK = "float.", "check."  # prefixes of files that serve parity only
 RUN = 256  # tokens of a calibration run: longer ones gained nothing; of scans alone, a chunk
 CALIBRATE, EMIT = 0.3, 0.4  # shares of the progress after these steps

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slmkit.backend.interface import Artifact, Job, Model, Runner, State, WeightFile
+from slmkit.backend.interface import Artifact, Job, Model, Progress, Runner, State, WeightFile
 from slmkit.backend.support import Support, one_of, refuse_palettes
 from slmkit.recipe.scheme import Scheme
 from slmkit_onnx.ort.files import DATA, data_bytes, matrix_bytes
@@ -46,7 +46,7 @@ def state_bytes(kind: str, states: Sequence[State]) -> int:
     return 4
 
 
-def emit(job: Job, folder: Path, progress: Callable[[int, int], None]) -> Artifact:
+def emit(job: Job, folder: Path, progress: Progress) -> Artifact:
     """Write the artifact's files into an empty folder."""
     from slmkit_onnx.ort.writer import write
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-from slmkit.backend.interface import Artifact, Job, Mode, SequenceState, Tensor
+from slmkit.backend.interface import Artifact, Job, Mode, Progress, SequenceState, Tensor
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.graph import Graph
 from slmkit_onnx.ort.contract import kept_tensors
@@ -22,7 +21,7 @@ SHIPPED = Mode(
 )
 
 
-def write(job: Job, folder: Path, version: str, progress: Callable[[int, int], None]) -> Artifact:
+def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     """Emit the graph, stream the weights beside it, add the runtime's own files."""
     level = job.options.get("accuracy_level", 0)
     graph = Graph(DataFile(DATA))

@@ -59,6 +59,11 @@ def visible(queries: Positions, keys: Positions, window: int | None) -> NDArray[
     return seen if window is None else seen & (distance < window)
 
 
+def prefill_tokens(chunk: int, context_length: int) -> int:
+    """Tokens that a prefill graph reads: a chunk, at most half of the context, at least two."""
+    return max(2, min(chunk, context_length // 2))
+
+
 def check_context(length: int, context_length: int) -> None:
     """Raise BackendError for a sequence longer than the artifact was built for."""
     if length > context_length:
