@@ -1,4 +1,4 @@
-"""The ``coreml`` backend as slmkit finds it: what it cannot do, how it writes, how it runs."""
+"""The ``coreml`` backend: the interface that slmkit calls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CALIBRATED = False
 
 
 def state_bytes(kind: str, states: Sequence[State]) -> int:
-    """Everything is float16 at the border of a package."""
+    """Bytes of a number of the cache or a state: all are float16 outside of a package."""
     return 2
 
 

@@ -1,4 +1,4 @@
-"""The ``litert`` backend as slmkit finds it: what it cannot do, how it writes, how it runs."""
+"""The ``litert`` backend: the interface that slmkit calls."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CALIBRATED = False
 
 
 def state_bytes(kind: str, states: Sequence[State]) -> int:
-    """Everything is float32."""
+    """Bytes of a number of the cache or a state: all are float32."""
     return 4
 
 

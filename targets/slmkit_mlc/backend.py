@@ -1,4 +1,4 @@
-"""The ``mlc`` backend as slmkit finds it: what it cannot do, how it writes, how it runs."""
+"""The ``mlc`` backend: the interface that slmkit calls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CALIBRATED = False
 
 
 def state_bytes(kind: str, states: Sequence[State]) -> int:
-    """States are float32, the KV cache is of the library's type."""
+    """Bytes of a number: states are float32, the KV cache has the library's type."""
     return 2 if kind == "kv" and dtype_of(states) == "float16" else 4
 
 

@@ -23,7 +23,7 @@ LADDER = [  # a room may import from its own step and from those below it
     {"quant", "checkpoint"},
     {"interpreters"},
     {"models"},
-    {"ops", "recipe", "system", "errors"},
+    {"ops", "recipe", "system", "errors", "snr"},
 ]
 STEP = {name: step for step, names in enumerate(LADDER) for name in names}
 FOR_BACKENDS = {  # beside all of slmkit.backend
@@ -31,7 +31,7 @@ FOR_BACKENDS = {  # beside all of slmkit.backend
     "slmkit.errors",
     "slmkit.quant.codes",
     "slmkit.recipe.scheme",
-    "slmkit.parity.metrics",
+    "slmkit.snr",
     "slmkit.system.subprocess_worker",
     "slmkit.system.cache",
 }

@@ -1,4 +1,4 @@
-"""The ``hexagon`` backend as slmkit finds it: what it cannot do, how it writes, how it runs."""
+"""The ``hexagon`` backend: the interface that slmkit calls."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def problems(model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, A
 
 
 def weight_bytes(rows: int, width: int, scheme: Scheme) -> int:
-    """Memory of one weight: codes, multipliers of 8 bits, float32 channel scales."""
+    """Bytes of a matrix: codes, multipliers of 8 bits, float32 channel scales."""
     return partition.matrix_bytes(rows, width, scheme)
 
 
 def weight_files(
     model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, Any], context_length: int
 ) -> list[WeightFile]:
-    """What the graphs share, and a binary for each chip and part."""
+    """The file that all graphs share, and a binary for each chip and part."""
     return files.weight_files(model, schemes, values)
 
 
 def state_bytes(kind: str, states: Sequence[State]) -> int:
-    """The KV cache and states of convolutions are int16, those of scans float32."""
+    """Bytes of a number: the KV cache and convolutions' states are int16, scans' float32."""
     return 4 if STATES.get(kind) == "float32" else 2
 
 

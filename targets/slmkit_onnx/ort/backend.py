@@ -1,4 +1,4 @@
-"""The ``ort`` backend as slmkit finds it: what it cannot do, how it writes, how it runs."""
+"""The ``ort`` backend: the interface that slmkit calls."""
 
 from __future__ import annotations
 
@@ -6,31 +6,36 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slmkit.backend.interface import Artifact, Job, Model, Progress, Runner, State, WeightFile
-from slmkit.backend.support import Support, one_of, refuse_palettes
+from slmkit.backend.interface import (
+    Artifact,
+    Job,
+    Model,
+    Progress,
+    Runner,
+    State,
+    WeightFile,
+)
 from slmkit.recipe.scheme import Scheme
 from slmkit_onnx.ort.files import DATA, data_bytes, matrix_bytes
+from slmkit_onnx.ort.options import problems
+
+__all__ = [
+    "CALIBRATED",
+    "VERSION",
+    "emit",
+    "open_runner",
+    "problems",
+    "state_bytes",
+    "weight_bytes",
+    "weight_files",
+]
 
 VERSION = 4
 CALIBRATED = False
-PALETTES = (
-    "palettes have no kernels: use encoding group-wise or per-channel, and name palettes under "
-    "artifacts.coreml.weights"
-)
-SUPPORT = Support(
-    "ort",
-    options={"accuracy_level": one_of(0, 1, 4)},
-    refusals=(refuse_palettes(PALETTES),),
-)
-
-
-def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any]) -> list[str]:
-    """Everything that this backend cannot do for the model and recipe, one sentence each."""
-    return SUPPORT.problems(model, schemes, options)
 
 
 def weight_bytes(rows: int, width: int, scheme: Scheme) -> int:
-    """Memory of one weight when loaded: codes and float32 scales; float16 is widened to float32."""
+    """Bytes of a loaded matrix: codes and float32 scales; float16 is widened to float32."""
     return rows * width * 4 if scheme.bits is None else matrix_bytes((rows, width), scheme)
 
 
@@ -42,7 +47,7 @@ def weight_files(
 
 
 def state_bytes(kind: str, states: Sequence[State]) -> int:
-    """Bytes of a number: everything is float32."""
+    """Bytes of a number of the cache or a state: all are float32."""
     return 4
 
 

@@ -226,7 +226,7 @@ def lowering_failures(original: Path, tmp_path: Path, plant: Callable[[Artifact]
     old = manifest.read_manifest(folder)
     new = old.model_copy(update={"files": list_files(folder)})
     manifest.write_manifest(new, folder)
-    lines = recheck(folder, None, None, Silent()).lines
+    lines = recheck(folder, None, None, Silent()).comparisons
     return [why for line in lines if line.error == "lowering" for why in line.failures]
 
 

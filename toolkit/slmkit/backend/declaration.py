@@ -62,17 +62,16 @@ class Declaration:
     targets: tuple[Target, ...]  # those that the artifact is built for
     packages: tuple[str, ...] = ()  # PyPI packages without which nothing can be written
     proof_packages: tuple[str, ...] = ()  # those without which less can be executed here
-    extra: str = ""  # the extra of slmkit, or a whole requirement, that installs the packages
+    extra: str = ""  # the extra of slmkit that installs the packages; empty: they are named
     errors: Mapping[str, ErrorKind] = field(default_factory=dict)
     command_options: tuple[CommandOption, ...] = ()
     extras: tuple[Extra, ...] = ()
     rank: int = LAST  # position in builds and listings; the first continues the golden prompts
 
     @property
-    def requirement(self) -> str:
-        """The argument of ``pip install`` that brings the packages."""
-        own = self.extra and not any(sign in self.extra for sign in "[]=<> ")
-        return f"slmkit[{self.extra}]" if own else self.extra or " ".join(self.packages)
+    def requirements(self) -> tuple[str, ...]:
+        """The arguments of ``pip install`` that bring the packages."""
+        return (f"slmkit[{self.extra}]",) if self.extra else self.packages
 
 
 EVERY_ERROR = {

@@ -61,13 +61,14 @@ def find_backend(artifact: str) -> Backend:
 
 def require_packages(artifacts: Iterable[str]) -> None:
     """Raise MissingPackageError that names everything these artifacts lack, and one command."""
-    needs, requirements = [], []
+    needs: list[str] = []
+    requirements: list[str] = []
     for declared in map(declaration_of, artifacts):
         versions = installed_versions(declared.packages)
         missing = [name for name, found in versions.items() if found is None]
         if missing:
             needs.append(f"the artifact {declared.artifact} needs {', '.join(missing)}")
-            requirements.append(declared.requirement)
+            requirements += declared.requirements
     if needs:
         raise MissingPackageError("; ".join(needs), pip_command(requirements))
 

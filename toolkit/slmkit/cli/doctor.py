@@ -41,7 +41,7 @@ def examine() -> list[Row]:
             declared.extra,
             f"artifact {declared.artifact}",
             installed_versions(declared.packages),
-            pip_command([declared.requirement]),
+            pip_command(declared.requirements),
         )
         for declared in known
     ]

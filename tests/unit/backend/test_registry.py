@@ -1,0 +1,83 @@
+"""Backends and targets by name, and the one command that installs whatever is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import pytest
+
+from slmkit.backend import registry
+from slmkit.backend.declaration import EVERY_ERROR, Declaration
+from slmkit.errors import BackendError, MissingPackageError, SlmkitError
+from slmkit.recipe.bounds import Bound
+
+
+def test_built_in_backends_come_in_the_order_of_their_ranks():
+    assert list(registry.declarations())[:5] == ["ort", "hexagon", "coreml", "litert", "mlc"]
+    assert registry.artifacts_of(registry.find_target("ios")) == ("coreml", "mlc")
+
+
+def test_every_declared_bound_is_one():
+    for declared in registry.declarations().values():
+        for kind in declared.errors.values():
+            assert Bound(**kind.bound) and kind.about
+    assert set(EVERY_ERROR) <= set(registry.error_kinds([]))
+
+
+def test_every_entry_point_is_what_a_checkout_finds_too():
+    points = importlib.metadata.entry_points(group=registry.GROUP)
+    checkout = {each.artifact: each for each in registry._checkout()}
+    for point in points:
+        assert checkout[point.name] == point.load()
+
+
+@pytest.mark.parametrize("find", [registry.find_backend, registry.declaration_of])
+def test_an_unknown_artifact_is_one_sentence(find):
+    with pytest.raises(BackendError, match="no backend writes 'sixth'") as caught:
+        find("sixth")
+    assert "hexagon" in caught.value.hint
+
+
+def test_an_unknown_target_is_one_sentence():
+    with pytest.raises(SlmkitError, match="there is no target 'windows'") as caught:
+        registry.find_target("windows")
+    assert "android, ios" in caught.value.hint
+
+
+def test_all_missing_packages_are_named_at_once(monkeypatch):
+    gone = ("onnxruntime-qnn", "coremltools")
+    real = registry._version
+    monkeypatch.setattr(registry, "_version", lambda name: None if name in gone else real(name))
+    registry.require_packages(["ort"])
+    with pytest.raises(MissingPackageError) as caught:
+        registry.require_packages(["ort", "hexagon", "coreml"])
+    assert caught.value.message == (
+        "the artifact hexagon needs onnxruntime-qnn; the artifact coreml needs coremltools"
+    )
+    assert caught.value.hint == 'pip install "slmkit[hexagon,coreml]"'
+    assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("requirements", "command"),
+    [
+        (["slmkit[ort]", "slmkit[mlc]", "slmkit[ort]"], 'pip install "slmkit[ort,mlc]"'),
+        (["abacus>=2", "slmkit[ort]"], 'pip install "slmkit[ort]" "abacus>=2"'),
+    ],
+)
+def test_one_command_installs_all(requirements, command):
+    assert registry.pip_command(requirements) == command
+
+
+@pytest.mark.parametrize(
+    ("extra", "requirements"), [("ort", ("slmkit[ort]",)), ("", ("numpy", "abacus"))]
+)
+def test_a_declaration_says_how_its_packages_are_installed(extra, requirements):
+    packages = ("numpy", "abacus")
+    declared = Declaration("abacus", "beads", "abacus.backend", (), packages, extra=extra)
+    assert declared.requirements == requirements
+
+
+def test_an_entry_point_that_names_something_else_is_one_sentence():
+    with pytest.raises(BackendError, match="names no Declaration"):
+        registry._declaration(3, "abacus:nothing")
