@@ -26,11 +26,11 @@ from slmkit.backend.interface import Artifact, Job  # noqa: E402
 from slmkit.backend.registry import find_backend  # noqa: E402
 from slmkit.checkpoint.folder import open_checkpoint  # noqa: E402
 from slmkit.interpreters.reference import logits  # noqa: E402
-from slmkit.parity.metrics import signal_to_noise  # noqa: E402
 from slmkit.planning.emit import describe_job  # noqa: E402
 from slmkit.planning.memory import matrix_schemes  # noqa: E402
-from slmkit.planning.plan import codes_of, with_socs  # noqa: E402
+from slmkit.planning.plan import codes_of  # noqa: E402
 from slmkit.recipe.recipe import load_recipe  # noqa: E402
+from slmkit.snr import snr_db  # noqa: E402
 from slmkit.system.cache import Cache  # noqa: E402
 from slmkit.system.progress import Silent  # noqa: E402
 from tiny_models import TINY, tiny_config, write_checkpoint  # noqa: E402
@@ -43,7 +43,7 @@ STEPS = [16, 32, *range(33, TOKENS)]  # chunks, then one by one
 def job_for(row: str, artifact: str, scratch: Path) -> Job | list[str]:
     """The job of a build with the recipe int4; or why the backend refuses it."""
     checkpoint = open_checkpoint(write_checkpoint(scratch / row, tiny_config(row)))
-    recipe = with_socs(load_recipe("int4"), ("sm8650",))
+    recipe = load_recipe("int4").with_options("hexagon", {"soc": ["sm8650"]})
     schemes = matrix_schemes(checkpoint.model, recipe, artifact)
     codes = codes_of(checkpoint, schemes, Cache(scratch / "cache"), Silent())
     texts = np.random.default_rng(3).integers(0, checkpoint.spec.vocabulary, (64, CONTEXT))
@@ -74,7 +74,7 @@ def lowering(job: Job, folder: Path, artifact: Artifact) -> float:
     runner = find_backend(artifact.name).open_runner(folder, artifact, mode)
     ids = np.random.default_rng(5).integers(0, job.spec.vocabulary, TOKENS)
     got = np.concatenate([runner.feed(chunk) for chunk in np.split(ids, STEPS)])
-    return signal_to_noise(logits(job.codes, job.spec, [ids])[0], got)
+    return snr_db(logits(job.codes, job.spec, [ids])[0], got)
 
 
 def main() -> None:

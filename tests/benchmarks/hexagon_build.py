@@ -20,7 +20,6 @@ from watching import build_command, parser, watched
 
 from slmkit.backend.interface import Artifact, Runner
 from slmkit.bundle.manifest import read_manifest
-from slmkit.inference.load import artifact_of
 from slmkit_onnx.hexagon.modes import open_runner
 from slmkit_onnx.hexagon.qnn.compile import compile_part
 from slmkit_onnx.hexagon.qnn.socs import SOCS
@@ -70,7 +69,7 @@ def main() -> None:
     shutil.rmtree(asked.folder, ignore_errors=True)
     cost = watched(build_command(asked, "android", "hexagon", asked.folder, "--soc", asked.soc))
     bundle = next(asked.folder.iterdir())
-    artifact = artifact_of(read_manifest(bundle), "hexagon")
+    artifact = read_manifest(bundle).artifact("hexagon")
     names = [part["name"] for part in artifact.facts["parts"]]
     report: dict[str, Any] = {"build": cost, "limit_gb": LIMIT_GB, "bundle_mb": size_mb(bundle)}
     for soc in asked.soc.split(","):

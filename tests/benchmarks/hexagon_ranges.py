@@ -23,11 +23,11 @@ from slmkit.backend.partition import Part
 from slmkit.backend.static_runner import Window, slots
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.inference.evaluate import HELD_OUT, read_examples
-from slmkit.parity.metrics import signal_to_noise
 from slmkit.planning.calibration import calibration_texts
 from slmkit.planning.memory import matrix_schemes
 from slmkit.planning.plan import codes_of
 from slmkit.recipe.recipe import load_recipe
+from slmkit.snr import snr_db
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Silent
 from slmkit_onnx.data import DataFile
@@ -89,7 +89,7 @@ class Trial:
         emitted = emit_form(self.job, form, self.data)
         self.data.write(self.folder / DATA, lambda done, total: None)
         got = self.run(emitted, asymmetric(chosen.ranges["input_embeds"]))
-        return signal_to_noise(np.concatenate(self.expected), np.concatenate(got))
+        return snr_db(np.concatenate(self.expected), np.concatenate(got))
 
     def run(self, emitted: Any, grid: Any) -> list[np.ndarray]:
         """Logits of every run."""

@@ -42,7 +42,7 @@ def request_for(tmp_path: Path, family: str, artifact: str, recipe: str, **chang
         tmp_path / "out",
         context=64,
         artifacts=(artifact,),
-        options={"hexagon": {"soc": ["sm8650"]}} if artifact == "hexagon" else (),
+        options={"hexagon": {"soc": ["sm8650"]}} if artifact == "hexagon" else {},
     )
 
 

@@ -90,8 +90,8 @@ def test_the_manifest_says_what_an_app_must_pair_and_what_was_not_run(built):
 
 def test_parity_runs_again_and_says_the_same(built):
     found = recheck(built.folder, None, None, Silent())
-    assert not any(line.failures for line in found.lines)
-    assert {(line.mode, line.against, line.error) for line in found.lines} == LADDER
+    assert not any(line.failures for line in found.comparisons)
+    assert {(line.mode, line.against, line.error) for line in found.comparisons} == LADDER
 
 
 def test_a_damaged_binary_is_found(built, tmp_path):

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.errors import CheckpointError
-from slmkit.interpreters.recorder import record
 from slmkit.interpreters.reference import convolution, selective_scan
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
@@ -37,9 +36,9 @@ def test_what_is_not_computed_is_refused(changes, said):
 
 @pytest.mark.parametrize(("architecture", "values"), [("mamba", 2816), ("mamba2", 2912)])
 def test_states_have_one_size_whatever_the_context(architecture, values):
-    recorded = record(spec_of(architecture))
-    assert state_values(recorded, 16) == state_values(recorded, 4096) == values
-    assert recorded.attention_layers == []
+    model = summarize(spec_of(architecture))
+    assert state_values(model, 16) == state_values(model, 4096) == values
+    assert model.attention_layers == ()
 
 
 def test_decays_are_read_as_they_are_meant(tiny):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from slmkit.backend.interface import Runner
 from slmkit.checkpoint.tokenizer import Tokenizer
@@ -68,7 +70,7 @@ class Session:
         )
         return "".join(pieces)
 
-    def logits(self, ids: Sequence[int]) -> Floats:
+    def logits(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> Floats:
         """Logits after each token of a new sequence, (T, V) float32.
 
         Raises BackendError for a sequence beyond the context.
