@@ -1,1 +1,1 @@
-"""ONNX artifacts: ``ort`` for ONNX Runtime on CPUs, ``hexagon`` for Qualcomm's NPU."""
+"""The ONNX backends: ``ort`` for ONNX Runtime on CPUs, ``hexagon`` for Qualcomm's NPU."""

@@ -1,4 +1,4 @@
-"""The file of weights beside ONNX graphs: planned first, streamed at the end, shared by graphs."""
+"""The external data file of ONNX graphs: offsets are planned first, bytes are streamed last."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Chunks = Callable[[], Iterator[NDArray[Any]]]
 
 
 @dataclass(frozen=True)
-class External:
-    """Bytes of the data file: written once, named by one or more tensors."""
+class Region:
+    """A byte range of the data file, shared by tensors of equal content; ``chunks`` yields it."""
 
     size: int
     chunks: Chunks
@@ -24,39 +24,45 @@ class External:
 
 
 class DataFile:
-    """Places for external tensors in one file."""
+    """One data file, shared by several graphs; equal content is stored once."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.externals: dict[str, External] = {}
-        self.end = 0
-        self.written: set[str] = set()
+        self.regions: dict[str, Region] = {}
+        self.end = 0  # bytes
+        self.written: set[str] = set()  # keys of ``regions`` that the file already has
 
-    def place(self, content: str, size: int, chunks: Chunks) -> External:
-        """Where ``content`` lies: planned now if it is new."""
-        if content not in self.externals:
+    def reserve(self, content: str, size: int, chunks: Chunks) -> Region:
+        """Return the region of the key ``content``; plan one of ``size`` bytes if it is new.
+
+        Raises ValueError if the key is known with another size.
+        """
+        if content not in self.regions:
             offset = -(-self.end // ALIGNMENT) * ALIGNMENT
-            self.externals[content] = External(size, chunks, offset)
+            self.regions[content] = Region(size, chunks, offset)
             self.end = offset + size
-        place = self.externals[content]
-        if place.size != size:
-            raise ValueError(f"{content} has {place.size} bytes in one graph, {size} in another")
-        return place
+        region = self.regions[content]
+        if region.size != size:
+            raise ValueError(f"{content} has {region.size} bytes in one graph, {size} in another")
+        return region
 
     def write(self, path: Path, progress: Callable[[int, int], None]) -> None:
-        """Stream every tensor that is not there yet into the file, one chunk at a time."""
+        """Write the regions that the file does not have yet, one chunk in memory at a time.
+
+        ``progress`` gets bytes done and bytes in all.
+        """
         done = 0
         with open(path, "r+b" if self.written else "wb") as file:
-            for content, place in self.externals.items():
+            for content, region in self.regions.items():
                 if content in self.written:
-                    done += place.size
+                    done += region.size
                     continue
                 self.written.add(content)
-                file.seek(place.offset)
-                for chunk in place.chunks():
+                file.seek(region.offset)
+                for chunk in region.chunks():
                     file.write(np.ascontiguousarray(chunk).data)
                     done += chunk.nbytes
                     progress(done, self.end)
-                if file.tell() != place.offset + place.size:
-                    raise ValueError(f"wrote {file.tell()} bytes, planned {place}")
+                if file.tell() != region.offset + region.size:
+                    raise ValueError(f"wrote {file.tell()} bytes, planned {region}")
             file.truncate(self.end)

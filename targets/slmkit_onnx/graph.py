@@ -1,4 +1,4 @@
-"""An ONNX graph under construction: nodes, small constants inside, weights in external data.
+"""An ONNX graph under construction: small constants in the model file, weights in external data.
 
 Built with ``onnx.helper``: it is the format's own library, its protobuf bytes are stable, and
 since weights never enter the protobuf, an intermediate representation would add nothing.
@@ -31,7 +31,7 @@ TYPES: dict[str, int] = {
 
 
 class Graph:
-    """Collects nodes and tensors; ``model`` gives the file, ``data`` takes the weights' bytes."""
+    """Collect nodes and tensors; ``model`` returns the ONNX message, ``data`` holds the weights."""
 
     def __init__(self, data: DataFile, opset: int = OPSET, ir_version: int = IR_VERSION) -> None:
         self.data = data
@@ -42,32 +42,34 @@ class Graph:
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
 
-    def node(self, op: str, inputs: list[str], output: str, domain: str = "", **facts: Any) -> str:
-        """Append a node with one output, named like it; returns the output."""
+    def node(
+        self, op: str, inputs: list[str], output: str, domain: str = "", **attributes: Any
+    ) -> str:
+        """Append a node with one output, which is also the node's name; return the output."""
         self.nodes.append(
-            helper.make_node(op, inputs, [output], name=output, domain=domain, **facts)
+            helper.make_node(op, inputs, [output], name=output, domain=domain, **attributes)
         )
         return output
 
-    def nodes_out(
-        self, op: str, inputs: list[str], outputs: list[str], domain: str = "", **facts: Any
+    def multi_output_node(
+        self, op: str, inputs: list[str], outputs: list[str], domain: str = "", **attributes: Any
     ) -> None:
-        """Append a node with several outputs, named like the first."""
+        """Append a node with several outputs; its name is that of the first output."""
         self.nodes.append(
-            helper.make_node(op, inputs, outputs, name=outputs[0], domain=domain, **facts)
+            helper.make_node(op, inputs, outputs, name=outputs[0], domain=domain, **attributes)
         )
 
     def input(self, name: str, dtype: str, shape: tuple[int | str, ...]) -> str:
-        """Declare an input; returns its name."""
+        """Declare a graph input; return its name."""
         self.inputs.append(helper.make_tensor_value_info(name, TYPES[dtype], shape))
         return name
 
     def output(self, name: str, shape: tuple[int | str, ...], dtype: str = "float32") -> None:
-        """Declare one more output."""
+        """Declare a graph output."""
         self.outputs.append(helper.make_tensor_value_info(name, TYPES[dtype], shape))
 
     def constant(self, name: str, value: Any, dtype: Any = np.int64) -> str:
-        """A small constant inside the model file; the same name must mean the same value."""
+        """Add a small constant to the model file; return its name. Equal names: equal values."""
         if name not in self.tensors:
             self.tensors[name] = numpy_helper.from_array(np.asarray(value, dtype=dtype), name)
         return name
@@ -75,25 +77,28 @@ class Graph:
     def external(
         self, name: str, dtype: str, shape: tuple[int, ...], content: str, chunks: Chunks
     ) -> str:
-        """A tensor whose bytes lie in the data file; equal ``content`` shares the bytes."""
+        """Add a tensor whose bytes lie in the data file; return its name.
+
+        ``content``: key of the bytes in the data file; tensors of one key share the bytes.
+        """
         if name in self.tensors:
             return name
         size = -(-int(np.prod(shape)) * bits_of(dtype) // 8)
-        place = self.data.place(content, size, chunks)
+        region = self.data.reserve(content, size, chunks)
         tensor = TensorProto(name=name, data_type=TYPES[dtype], dims=shape)
         tensor.data_location = TensorProto.EXTERNAL
-        where = {"location": self.data.name, "offset": place.offset, "length": place.size}
-        for key, value in where.items():
+        location = {"location": self.data.name, "offset": region.offset, "length": region.size}
+        for key, value in location.items():
             tensor.external_data.add(key=key, value=str(value))
         self.tensors[name] = tensor
         return name
 
-    def floats(self, name: str, array: NDArray[np.float32]) -> str:
-        """A float32 vector or table in the data file."""
+    def float_tensor(self, name: str, array: NDArray[np.float32]) -> str:
+        """Add a float32 vector or table to the data file; return its name."""
         return self.external(name, "float32", array.shape, name, lambda: iter([array]))
 
     def model(self, name: str) -> ModelProto:
-        """The model file's message."""
+        """Build the ONNX message; nodes whose outputs are never read are left out."""
         self._drop_unused()
         graph = helper.make_graph(
             self.nodes, name, self.inputs, self.outputs, list(self.tensors.values())
@@ -104,17 +109,17 @@ class Graph:
         )
 
     def _drop_unused(self) -> None:
-        """Remove nodes whose outputs nobody reads: interpreters may offer several forms."""
-        wanted = {output.name for output in self.outputs}
-        kept = []
+        """Remove dead nodes: interpreters may write several forms of a value."""
+        live_names = {output.name for output in self.outputs}
+        live_nodes = []
         for node in reversed(self.nodes):
-            if wanted.intersection(node.output):
-                wanted.update(node.input)
-                kept.append(node)
-        self.nodes = kept[::-1]
-        self.tensors = {name: each for name, each in self.tensors.items() if name in wanted}
+            if live_names.intersection(node.output):
+                live_names.update(node.input)
+                live_nodes.append(node)
+        self.nodes = live_nodes[::-1]
+        self.tensors = {name: each for name, each in self.tensors.items() if name in live_names}
 
 
 def bits_of(dtype: str) -> int:
-    """Bits of one number of a type."""
+    """Bits of one element of a NumPy type, or of int4."""
     return 4 if dtype == "int4" else np.dtype(dtype).itemsize * 8

@@ -128,7 +128,7 @@ def _host_graph(job: Job, emitted: Emitted, data: DataFile, total: int) -> Graph
 
 def _rope_rows(graph: Graph, name: str, table: Any) -> None:
     """The table's rows at the positions, [1, 1, T, d/2]."""
-    rows = graph.floats(f"{name}.table", table)
+    rows = graph.float_tensor(f"{name}.table", table)
     at = graph.node("Gather", [rows, "position_ids"], f"{name}.rows", axis=0)
     axis = graph.constant("axis.0", [0])
     graph.output(graph.node("Unsqueeze", [at, axis], name), (1, 1, "tokens", table.shape[1]))

@@ -8,7 +8,7 @@ from typing import Any
 from slmkit.backend.interface import Job, Model
 from slmkit_onnx.genai import token_ids, write_config, write_tokenizer
 from slmkit_onnx.ort.contract import cache_names, state_names
-from slmkit_onnx.ort.lowering.attention import fused
+from slmkit_onnx.ort.lowering.attention import supports_fused_attention
 
 # Types of decoders that onnxruntime-genai 0.18 knows; it treats them all alike, and refuses others.
 KNOWN = frozenset(
@@ -50,7 +50,7 @@ def genai_config(job: Job, model: str) -> dict[str, Any]:
             "do_sample": False,
             "max_length": job.context_length,
             "chunk_size": job.prefill_chunk,  # bounds the memory of a long prompt's logits
-            "past_present_share_buffer": fused(job.spec),
+            "past_present_share_buffer": supports_fused_attention(job.spec),
         },
     }
 

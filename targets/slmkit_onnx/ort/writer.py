@@ -10,7 +10,7 @@ from slmkit_onnx.graph import Graph
 from slmkit_onnx.ort.contract import kept_tensors
 from slmkit_onnx.ort.files import DATA
 from slmkit_onnx.ort.genai import write_genai
-from slmkit_onnx.ort.lowering.attention import AttentionWriter, fused
+from slmkit_onnx.ort.lowering.attention import AttentionWriter, supports_fused_attention
 from slmkit_onnx.ort.lowering.ops import OnnxOps
 from slmkit_onnx.ort.lowering.weights import WeightWriter
 
@@ -54,7 +54,9 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
         facts={
             "model": MODEL,
             "accuracy_level": level,
-            "attention": "GroupQueryAttention" if fused(job.spec) else "decomposed",
+            "attention": "GroupQueryAttention"
+            if supports_fused_attention(job.spec)
+            else "decomposed",
         },
     )
 

@@ -13,7 +13,7 @@ import pytest
 from hexagon_artifacts import emitted, job_of
 from slmkit.errors import BackendError
 from slmkit_onnx.hexagon.verify.fold_scales import exact_session, multiplied
-from slmkit_onnx.sessions import cpu_session, options_for
+from slmkit_onnx.sessions import cpu_session, session_options
 
 GRAPH = "float.decode.onnx"
 
@@ -50,7 +50,7 @@ def test_every_weight_is_read_as_codes(folder, tmp_path):
     four_bit = [each for each in before.graph.initializer if each.name.endswith(".multipliers")]
     after = words(onnx.load_model_from_string(source))
     assert after["DequantizeLinear"] == words(before)["DequantizeLinear"] - len(four_bit)
-    options = options_for(folder)
+    options = session_options(folder)
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     optimized = words(onnx.load(tmp_path / "optimized.onnx", load_external_data=False))

@@ -105,7 +105,7 @@ class StaticGraphs:
         """One op with several outputs, of one shape or of ``shapes``."""
         real = like.real if like else real
         read = [self.read(each) if isinstance(each, Value) else each for each in inputs]
-        self.graph.nodes_out(op, read, names, **facts)
+        self.graph.multi_output_node(op, read, names, **facts)
         values = []
         for name, each in zip(names, shapes or [shape] * len(names), strict=True):
             ranged = like.key if like else key or name
@@ -211,7 +211,7 @@ class StaticGraphs:
     ) -> Value:
         """Numbers of the model that meet activations: uint16 in the quantized form, or ``real``."""
         if self.ranges is None or real:
-            self.graph.floats(name, array)
+            self.graph.float_tensor(name, array)
             return Value(name, array.shape, name, self.current, real=real)
         own = asymmetric((float(array.min()), float(array.max())))
         encoding = like.encoding if like and like.encoding else own

@@ -56,7 +56,7 @@ class WeightWriter:
         )
         output = f"{name}.weight"
         if scheme.bits == 8:
-            scales = graph.floats(f"{name}.channel_scales", self.codes.scales(name)[:, 0])
+            scales = graph.float_tensor(f"{name}.channel_scales", self.codes.scales(name)[:, 0])
             terms = [codes, scales, self._zeros(graph, dtype, (rows,))]
             return graph.node("DequantizeLinear", terms, output, axis=1)
         block = block_of(scheme)
@@ -96,7 +96,7 @@ class WeightWriter:
             f"{name}.multipliers",
             lambda: iter([multipliers]),
         )
-        graph.floats(f"{name}.channel_scales", channel)
+        graph.float_tensor(f"{name}.channel_scales", channel)
         return graph.node(
             "DequantizeLinear",
             [

@@ -17,7 +17,7 @@ import onnxruntime_qnn
 
 from slmkit.errors import BackendError
 from slmkit_onnx.hexagon.qnn.socs import Soc
-from slmkit_onnx.sessions import options_for
+from slmkit_onnx.sessions import session_options
 
 PROVIDER = "QNNExecutionProvider"
 VERSION = f"onnxruntime-qnn {onnxruntime_qnn.__version__}"
@@ -30,7 +30,7 @@ def qnn_session(
 
     Raises BackendError with the compiler's own reason.
     """
-    options = options_for(None)  # a folder for weights would name every graph of it alike
+    options = session_options(None)  # a folder for weights would name every graph of it alike
     options.log_severity_level = 2  # warnings: the reason of a refusal stands there only
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     for key, value in (config or {}).items():

@@ -19,7 +19,7 @@ from onnxruntime import InferenceSession
 from slmkit.ops import Floats
 from slmkit_onnx.hexagon.verify.htp_rounding import cut
 from slmkit_onnx.hexagon.verify.strip_qdq import unrounded
-from slmkit_onnx.sessions import cpu_session, unloadable
+from slmkit_onnx.sessions import cpu_session, load_error
 
 Tensors = dict[str, TensorProto]
 
@@ -31,7 +31,7 @@ def exact_session(path: Path, rounded: bool = True) -> InferenceSession:
         source = multiplied(path.read_bytes(), path.parent)
         source = cut(source) if rounded else unrounded(source)
     except (DecodeError, ValidationError, ValueError, OSError) as error:
-        raise unloadable(path.name, error) from None
+        raise load_error(path.name, error) from None
     return cpu_session(source, path.parent, name=path.name)
 
 

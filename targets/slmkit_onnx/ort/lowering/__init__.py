@@ -1,1 +1,1 @@
-"""From the vocabulary to an ONNX graph for ONNX Runtime."""
+"""Lowering of the vocabulary to an ONNX graph for ONNX Runtime."""

@@ -1,6 +1,6 @@
-"""Experts as ONNX Runtime's QMoE: one operation that reads the weights of the chosen alone.
+"""Mixture of experts by ONNX Runtime's QMoE, which reads the weights of the chosen experts only.
 
-Its kernel for x86 and ARM takes symmetric 4-bit codes in blocks, rows of gate and up in turns.
+Its kernel for x86 and ARM takes symmetric 4-bit codes in blocks, rows of gate and up interleaved.
 """
 
 from __future__ import annotations
@@ -20,35 +20,40 @@ Read = Callable[[str], Array]  # rows of a weight: packed codes, or scales
 
 
 class ExpertWriter:
-    """Puts the experts of a layer into a graph as one operation."""
+    """Write the experts of a layer as one operation."""
 
     def __init__(self, graph: Graph, codes: CodesFile, accuracy_level: int) -> None:
         self.graph, self.codes, self.accuracy_level = graph, codes, accuracy_level
 
-    def takes(self, experts: Sequence[Expert]) -> bool:
-        """Whether the kernel reads these weights exactly."""
+    def supports(self, experts: Sequence[Expert]) -> bool:
+        """True if the kernel takes these weights: one symmetric 4-bit scheme, whole groups."""
         names = [name for each in experts for name in (*each.gate_up, each.down)]
         schemes = [self.codes.schemes[name] for name in names]
-        block = schemes[0].group_size or 0
-        whole = {experts[0].width % block, experts[0].feed_forward % block} if block else {1}
-        plain = schemes[0].bits == 4 and schemes[0].symmetric
-        return plain and whole == {0} and all(each == schemes[0] for each in schemes)
+        first, sizes = schemes[0], (experts[0].width, experts[0].feed_forward)
+        if first.bits != 4 or not first.symmetric or not first.group_size:
+            return False
+        if any(size % first.group_size for size in sizes):
+            return False
+        return all(scheme == first for scheme in schemes)
 
     def write(
         self, x: str, weights: str, routing: Routing, experts: Sequence[Expert], output: str
     ) -> str:
-        """x [b, T, D], weights [b, T, E] with 0 for those not chosen."""
+        """x [b, T, D], weights [b, T, E], 0 for experts that are not chosen -> [b, T, D]."""
         graph, count, width = self.graph, len(experts), experts[0].width
-        wide = experts[0].feed_forward
+        feed_forward = experts[0].feed_forward
         flat = graph.constant(f"experts.{count}", [-1, count])
         rows = graph.node("Reshape", [weights, flat], f"{output}.rows")
         block = self.codes.schemes[experts[0].down].group_size or width
         stem = experts[0].down.rpartition(".")[0]
-        up = self._stored(f"{stem}.gate_up", experts, (2 * wide, width), block, self._in_turns)
-        down = self._stored(f"{stem}.down", experts, (width, wide), block, self._down)
+        gate_up_shape, down_shape = (2 * feed_forward, width), (width, feed_forward)
+        gate_up = self._tensors(
+            f"{stem}.gate_up", experts, gate_up_shape, block, self._interleave_gate_and_up
+        )
+        down = self._tensors(f"{stem}.down", experts, down_shape, block, self._down_rows)
         return graph.node(
             "QMoE",
-            [x, rows, *up, "", *down, "", "", "", "", "", "", "", rows],
+            [x, rows, *gate_up, "", *down, "", "", "", "", "", "", "", rows],
             output,
             MICROSOFT,
             k=routing.chosen,
@@ -62,7 +67,7 @@ class ExpertWriter:
             accuracy_level=self.accuracy_level,
         )
 
-    def _stored(
+    def _tensors(
         self,
         name: str,
         experts: Sequence[Expert],
@@ -70,7 +75,7 @@ class ExpertWriter:
         block: int,
         rows: Callable[[Expert, Read], Array],
     ) -> list[str]:
-        """Codes [E, N, K / 2] and scales [E, N, K / block] of one of the two products."""
+        """Add codes [E, N, K / 2] and scales [E, N, K / block] of all experts; return the names."""
         count, (outputs, inputs) = len(experts), shape
 
         def chunks(read: Read) -> Iterator[Array]:
@@ -98,11 +103,11 @@ class ExpertWriter:
         ]
 
     @staticmethod
-    def _in_turns(expert: Expert, read: Read) -> Array:
-        """Row 2 i is of gate, row 2 i + 1 of up."""
+    def _interleave_gate_and_up(expert: Expert, read: Read) -> Array:
+        """Row 2 i is row i of gate, row 2 i + 1 row i of up."""
         both = np.concatenate([read(name) for name in expert.gate_up])
         return np.ascontiguousarray(both.reshape(2, len(both) // 2, -1).swapaxes(0, 1))
 
     @staticmethod
-    def _down(expert: Expert, read: Read) -> Array:
+    def _down_rows(expert: Expert, read: Read) -> Array:
         return read(expert.down)

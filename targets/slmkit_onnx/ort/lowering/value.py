@@ -1,4 +1,4 @@
-"""What flows through the graph of the ``ort`` artifact."""
+"""The value type of the ``ort`` artifact's interpreter."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 class Value:
     """A tensor's name in the graph, and its shape after [batch, T].
 
-    ``flat``: the same heads side by side, [batch, T, heads * d], where that exists.
-    ``part``: of which wider tensor this is a part, and the how many-th.
+    ``flat``: the tensor with the same heads concatenated, [batch, T, heads * d]; empty if there is
+    none. ``slice_of``: the wider tensor that was split, and the index of this slice.
     """
 
     name: str
     shape: tuple[int, ...]
     flat: str = ""
-    part: tuple[str, int] = ("", 0)
+    slice_of: tuple[str, int] = ("", 0)
