@@ -78,7 +78,7 @@ def problems(model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, A
     """Everything that HTP or this backend cannot do, one sentence each."""
     found = SUPPORT.problems(model, schemes, values)
     if SUPPORT.options["soc"].fits(values.get("soc", ())):
-        found += [why for name in values.get("soc", ()) if (why := socs.refused(name))]
+        found += [why for name in values.get("soc", ()) if (why := socs.refusal(name))]
     if model.states and values.get("runtime") == "genai":
         found.append(
             "artifacts.hexagon.runtime: genai's decoder-pipeline keeps keys and values alone, and "

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from slmkit_onnx.hexagon.calibrate.calibration import packed_runs
-from slmkit_onnx.hexagon.calibrate.histogram import HALF, METHODS, Spread
-from slmkit_onnx.hexagon.lowering.encodings import LIMITS, SMALLEST, asymmetric, symmetric
+from slmkit_onnx.hexagon.calibrate.calibration import calibration_runs
+from slmkit_onnx.hexagon.calibrate.histogram import BINS_PER_SIDE, METHODS, Histogram
+from slmkit_onnx.hexagon.lowering.encodings import LIMITS, MIN_WIDTH, asymmetric, symmetric
 
 NUMBERS = st.floats(-1000, 1000, width=32)
 
@@ -46,7 +46,7 @@ def test_beyond_the_range_integers_saturate(values):
 
 
 def test_a_value_that_is_always_zero_still_has_a_scale():
-    assert asymmetric((0.0, 0.0)).scale == pytest.approx(SMALLEST / 65535)
+    assert asymmetric((0.0, 0.0)).scale == pytest.approx(MIN_WIDTH / 65535)
 
 
 @given(
@@ -56,50 +56,51 @@ def test_a_value_that_is_always_zero_still_has_a_scale():
         max_size=6,
     )
 )
-def test_a_spread_counts_every_number_however_far_it_must_reach(pieces):
-    spread = Spread(counted=True)
+def test_a_histogram_counts_every_number_however_far_its_limit_must_grow(pieces):
+    histogram = Histogram(with_bins=True)
     for piece in pieces:
-        spread.add(piece)
+        histogram.add(piece)
     whole = np.concatenate(pieces)
-    assert spread.counts.sum() == len(whole)
-    assert (spread.low, spread.high) == (min(0, whole.min()), max(0, whole.max()))
-    width = spread.reach / HALF
+    assert histogram.counts.sum() == len(whole)
+    assert (histogram.low, histogram.high) == (min(0, whole.min()), max(0, whole.max()))
+    width = histogram.limit / BINS_PER_SIDE
     for share in (0.25, 0.5, 0.75):  # a histogram's quantile lies within a bin of the numbers'
-        at = spread.centers()[np.searchsorted(np.cumsum(spread.counts), share * len(whole))]
+        bin_number = np.searchsorted(np.cumsum(histogram.counts), share * len(whole))
+        at = histogram.bin_centers()[bin_number]
         assert abs(at - np.quantile(whole, share, method="inverted_cdf")) <= 1.01 * width
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_stays_within_what_was_seen(method):
-    spread = Spread(counted=True)
-    spread.add(np.random.default_rng(1).normal(size=10_000).astype(np.float32))
-    low, high = METHODS[method](spread)
-    assert spread.low <= low < -1 and 1 < high <= spread.high
+    histogram = Histogram(with_bins=True)
+    histogram.add(np.random.default_rng(1).normal(size=10_000).astype(np.float32))
+    low, high = METHODS[method](histogram)
+    assert histogram.low <= low < -1 and 1 < high <= histogram.high
 
 
 def test_percentile_leaves_a_lone_outlier_out_and_minmax_keeps_it():
-    spread = Spread(counted=True)
-    spread.add(np.random.default_rng(1).uniform(-1, 1, 400_000).astype(np.float32))
-    spread.add(np.array([50], np.float32))
-    assert METHODS["minmax"](spread)[1] == 50
-    assert METHODS["percentile"](spread)[1] < 1.1
+    histogram = Histogram(with_bins=True)
+    histogram.add(np.random.default_rng(1).uniform(-1, 1, 400_000).astype(np.float32))
+    histogram.add(np.array([50], np.float32))
+    assert METHODS["minmax"](histogram)[1] == 50
+    assert METHODS["percentile"](histogram)[1] < 1.1
 
 
 def test_mse_clips_only_where_rounding_would_cost_more():
     """With 65536 levels a lone outlier of 50 costs more when clipped than finer steps gain."""
-    spread = Spread(counted=True)
-    spread.add(np.random.default_rng(1).uniform(-1, 1, 400_000).astype(np.float32))
-    spread.add(np.array([50], np.float32))
-    assert METHODS["mse"](spread)[1] > 45
+    histogram = Histogram(with_bins=True)
+    histogram.add(np.random.default_rng(1).uniform(-1, 1, 400_000).astype(np.float32))
+    histogram.add(np.array([50], np.float32))
+    assert METHODS["mse"](histogram)[1] > 45
 
 
 def test_calibration_runs_are_full_and_begin_all_over_the_texts():
     texts = [list(range(start, start + 30)) for start in range(0, 3000, 100)]
-    runs = packed_runs(texts, 50, 400)
+    runs = calibration_runs(texts, 50, 400)
     assert [len(run) for run in runs] == [50] * 8
     assert all(run[0] % 100 == 0 for run in runs)  # a run begins where a text does
     assert runs[-1][0] > 2000
-    (short,) = packed_runs([[1, 2, 3]], 8, 100)
+    (short,) = calibration_runs([[1, 2, 3]], 8, 100)
     assert short.tolist() == [1, 2, 3, 1, 2, 3, 1, 2]
-    spread = packed_runs([range(1000)], 10, 50)
-    assert [run[0] for run in spread] == [0, 247, 495, 742, 990]
+    runs = calibration_runs([range(1000)], 10, 50)
+    assert [run[0] for run in runs] == [0, 247, 495, 742, 990]

@@ -19,7 +19,7 @@ from hexagon_artifacts import (
     snr_db,
 )
 from slmkit.recipe.recipe import Recipe, load_recipe
-from slmkit_onnx.hexagon.qnn.socs import OLDEST, SOCS
+from slmkit_onnx.hexagon.qnn.socs import OLDEST_ARCHITECTURE, SOCS
 from tiny_models import STORIES
 
 SCHEMES = {
@@ -28,7 +28,7 @@ SCHEMES = {
     "int4-per-channel": {"encoding": "per-channel", "bits": 4},
     "int8-per-channel": {"encoding": "per-channel", "bits": 8},
 }
-EVERY_CHIP = [soc.name for soc in SOCS.values() if soc.architecture >= OLDEST]
+EVERY_CHIP = [soc.name for soc in SOCS.values() if soc.architecture >= OLDEST_ARCHITECTURE]
 
 
 def recipe_of(scheme: str) -> Recipe:

@@ -21,7 +21,7 @@ from slmkit.workflows.build import build
 from slmkit_onnx.hexagon.options import limit_of, read
 from slmkit_onnx.hexagon.partition import GRAPH_LIMIT, PART_LIMIT
 from slmkit_onnx.hexagon.qnn.compile import compile_part
-from slmkit_onnx.hexagon.qnn.provider import reason
+from slmkit_onnx.hexagon.qnn.provider import compiler_reason
 from slmkit_onnx.hexagon.qnn.socs import SOCS
 
 GOOD = Scheme(encoding="group-wise", bits=4, group_size=32, scales="two-level")
@@ -135,10 +135,10 @@ def test_the_reason_is_the_first_telling_line_of_the_log():
         "\x1b[1;31m2026 [E:onnxruntime:, b.cc:2 g] QNN.backendValidateOpConfig() failed for node "
         "`x` of type `MatMul` with error code 3110\x1b[m\nmore\n"
     )
-    assert reason(log, "said") == (
+    assert compiler_reason(log, "said") == (
         "QNN.backendValidateOpConfig() failed for node `x` of type `MatMul` with error code 3110"
     )
-    assert reason("", "said\nand more") == "said"
+    assert compiler_reason("", "said\nand more") == "said"
 
 
 @pytest.mark.parametrize(

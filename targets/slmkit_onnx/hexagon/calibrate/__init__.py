@@ -1,1 +1,1 @@
-"""Ranges of activations from calibration text."""
+"""Calibration: ranges of activations, recorded on text and chosen by a method."""

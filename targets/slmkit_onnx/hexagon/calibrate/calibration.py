@@ -1,8 +1,9 @@
-"""Ranges of every value, from running the float graphs over calibration text on ONNX Runtime.
+"""Calibration: record the range of every activation while the float graphs run on ONNX Runtime.
 
-One unit (a layer, the head) at a time, all texts through it, then the next: memory holds one unit's
-weights and what flows between two units. States go on from text to text: no run but the first finds
-them empty. Prefill and decode share the table.
+The units (layers, then the head) run one after another, each over all texts, so that memory holds
+one unit's weights and the activations between two units. The KV cache and recurrent states are
+carried from text to text: only the first run starts with empty ones. Prefill and decode share the
+ranges.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from slmkit.backend.interface import Job
 from slmkit.backend.static_runner import Window, slots
 from slmkit.ops import Floats
 from slmkit_onnx.data import DataFile
-from slmkit_onnx.hexagon.calibrate.histogram import METHODS, Spread
+from slmkit_onnx.hexagon.calibrate.histogram import METHODS, Histogram
 from slmkit_onnx.hexagon.contract import NEW, PAST
-from slmkit_onnx.hexagon.lowering.attention import hidden_score
+from slmkit_onnx.hexagon.lowering.attention import mask_value_for
 from slmkit_onnx.hexagon.lowering.emit import (
     DATA,
     EXACT_EMBEDS,
@@ -34,7 +35,7 @@ from slmkit_onnx.hexagon.lowering.emit import (
 from slmkit_onnx.hexagon.lowering.encodings import Range
 from slmkit_onnx.hexagon.lowering.weights import WeightWriter
 from slmkit_onnx.hexagon.partition import every_unit
-from slmkit_onnx.hexagon.verify.fold_scales import multiplied
+from slmkit_onnx.hexagon.verify.fold_scales import fold_scales
 from slmkit_onnx.sessions import cpu_session
 
 Ids = NDArray[np.int64]
@@ -44,16 +45,19 @@ TABLE = "calibration.json"
 
 @dataclass(frozen=True)
 class Calibration:
-    """The table: a range for every value, and what the mask takes off a hidden score."""
+    """The quantization range of every activation, and the value that the mask adds to a score.
+
+    ``method``, ``margin``, ``tokens``: how the ranges were chosen, and from how many tokens.
+    """
 
     ranges: dict[str, Range]
     hidden: float
     method: str
     margin: float
-    tokens: int  # that were read
+    tokens: int
 
     def write(self, folder: Path) -> None:
-        """Keep it beside the graphs."""
+        """Write calibration.json into the artifact's folder."""
         facts = {
             "method": self.method,
             "margin": self.margin,
@@ -65,108 +69,115 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class RecordedValue:
-    """What was gathered: each value's spread, the range of the embedding table."""
+class RecordedActivations:
+    """A histogram of each activation, and the range of the embedding table."""
 
-    spreads: dict[str, Spread]
-    table: Range
+    histograms: dict[str, Histogram]
+    embedding_range: Range
     tokens: int
 
     def choose(self, method: str, margin: float) -> Calibration:
-        """Ranges by a method of ``METHODS``, widened by ``margin``."""
+        """Choose ranges by a method of ``METHODS`` and multiply them by ``margin``."""
         ranges = {}
-        for name in sorted(self.spreads):
-            low, high = METHODS[method](self.spreads[name])
+        for name in sorted(self.histograms):
+            low, high = METHODS[method](self.histograms[name])
             ranges[name] = low * margin, high * margin
         scores = [span for name, span in ranges.items() if name.endswith(".scores")]
-        ranges["input_embeds"] = self.table
-        return Calibration(ranges, hidden_score(scores), method, margin, self.tokens)
+        ranges["input_embeds"] = self.embedding_range
+        return Calibration(ranges, mask_value_for(scores), method, margin, self.tokens)
 
 
 def observe(
     job: Job,
-    tokens: int,
-    most: int,
-    counted: bool,
+    run_length: int,
+    max_tokens: int,
+    with_bins: bool,
     data: DataFile,
     folder: Path,
     progress: Progress,
-) -> RecordedValue:
-    """Read ``most`` tokens of the job's texts in runs of ``tokens``; weights go to ``folder``.
+) -> RecordedActivations:
+    """Run the float graphs over at most ``max_tokens`` tokens of the job's calibration texts.
 
-    ``counted``: gather histograms too, which every method but "minmax" needs.
+    ``run_length``: tokens of one run. ``with_bins``: record histograms too, which every method but
+    "minmax" needs. The weights are written to ``folder``.
     """
-    form = Form(Window(tokens, 0), every_unit(job.spec.layers), exposed=True)
+    form = Form(Window(run_length, 0), every_unit(job.spec.layers), exposed=True)
     emitted = emit_form(job, form, data)
     embedding = embedding_graph(job, emitted.table, data, None)
     models = [graph.model("calibration").SerializeToString() for graph in emitted.graphs.graphs]
-    embed = embedding.model("embedding").SerializeToString()
+    embedding_model = embedding.model("embedding").SerializeToString()
     data.write(folder / DATA, lambda done, total: progress(done, 2 * total))
-    runs = packed_runs(job.calibration, tokens, most)
-    spreads = _gather(models, embed, emitted, runs, folder, counted, progress)
-    return RecordedValue(
-        spreads, WeightWriter(job.codes).table_range(emitted.table), tokens * len(runs)
-    )
+    runs = calibration_runs(job.calibration, run_length, max_tokens)
+    histograms = _run_units(models, embedding_model, emitted, runs, folder, with_bins, progress)
+    embedding_range = WeightWriter(job.codes).table_range(emitted.table)
+    return RecordedActivations(histograms, embedding_range, run_length * len(runs))
 
 
-def packed_runs(texts: Sequence[Sequence[int]], tokens: int, most: int) -> list[Ids]:
-    """At most ``most`` tokens in runs of exactly ``tokens`` that begin all over the texts.
+def calibration_runs(texts: Sequence[Sequence[int]], length: int, max_tokens: int) -> list[Ids]:
+    """Cut texts into runs of exactly ``length`` tokens that start at evenly chosen texts.
 
-    A run is a text and those after it, the first again after the last, until it is full.
+    A run continues with the texts that follow, and after the last one with the first, until it is
+    full. At most ``max_tokens`` tokens in all, at least one run.
     """
     joined = np.concatenate([np.asarray(text, dtype=np.int64) for text in texts])
     starts = np.cumsum([0, *map(len, texts[:-1])])
-    count = max(1, min(most, len(joined)) // tokens)
+    count = max(1, min(max_tokens, len(joined)) // length)
     chosen = starts[np.linspace(0, len(starts), count, endpoint=False).astype(int)]
     if len(texts) < count:
-        chosen = np.linspace(0, len(joined) - tokens, count).astype(int)
-    return [np.take(joined, np.arange(at, at + tokens), mode="wrap") for at in chosen]
+        chosen = np.linspace(0, len(joined) - length, count).astype(int)
+    return [np.take(joined, np.arange(at, at + length), mode="wrap") for at in chosen]
 
 
-def _gather(
+def _run_units(
     models: list[bytes],
-    embed: bytes,
+    embedding_model: bytes,
     emitted: Emitted,
     runs: list[Ids],
     folder: Path,
-    counted: bool,
+    with_bins: bool,
     progress: Progress,
-) -> dict[str, Spread]:
-    """Spreads of all exposed values, unit after unit."""
+) -> dict[str, Histogram]:
+    """Run one unit after another over all runs; return histograms of all recorded values."""
     window = Window(len(runs[0]), 0)
-    fixed = emitted.host.inputs(*slots(window, 0, window.tokens, slides=False))
-    lookup = cpu_session(embed, folder)
-    flows: list[dict[str, Floats]] = [
-        {"input_embeds": lookup.run([EXACT_EMBEDS], {"input_ids": run[None].astype(np.int32)})[0]}
-        for run in runs
-    ]
-    spreads: dict[str, Spread] = {}
-    wanted = set(emitted.exposed)
-    for at, model in enumerate(models):
-        session = cpu_session(multiplied(model, folder), folder)
-        later, states = _read_later(emitted, at), _empty(session)
+    host_inputs = emitted.host.inputs(*slots(window, 0, window.tokens, slides=False))
+    flows = _embed(embedding_model, runs, folder)  # of each run, the values that later units read
+    histograms: dict[str, Histogram] = {}
+    recorded = set(emitted.exposed)
+    for unit, model in enumerate(models):
+        session = cpu_session(fold_scales(model, folder), folder)
+        output_names = [output.name for output in session.get_outputs()]
+        read_later, states = _inputs_of_later_units(emitted, unit), _zero_states(session)
         for number, flow in enumerate(flows):
-            given: dict[str, Any] = {**flow, **fixed, **states}
-            names = [output.name for output in session.get_outputs()]
-            inputs = {each.name: given[each.name] for each in session.get_inputs()}
-            found = dict(zip(names, session.run(names, inputs), strict=True))
-            states = {name: found[name.replace(PAST, NEW, 1)] for name in states}
-            for name in wanted & set(names):
-                spreads.setdefault(name, Spread(counted)).add(found[name])
-            flow.update({name: found[name] for name in later & set(names)})
-            flows[number] = {name: flow[name] for name in later & set(flow)}
-            done = at * len(flows) + number + 1
+            known: dict[str, Any] = {**flow, **host_inputs, **states}
+            inputs = {each.name: known[each.name] for each in session.get_inputs()}
+            outputs = dict(zip(output_names, session.run(output_names, inputs), strict=True))
+            states = {name: outputs[name.replace(PAST, NEW, 1)] for name in states}
+            for name in recorded & set(output_names):
+                histograms.setdefault(name, Histogram(with_bins)).add(outputs[name])
+            known = {**flow, **outputs}
+            flows[number] = {name: known[name] for name in read_later & set(known)}
+            done = unit * len(flows) + number + 1
             progress(len(models) * len(flows) + done, 2 * len(models) * len(flows))
-    return spreads
+    return histograms
 
 
-def _read_later(emitted: Emitted, at: int) -> set[str]:
-    """What the parts after this one read."""
-    return {each.name for graph in emitted.graphs.graphs[at + 1 :] for each in graph.inputs}
+def _embed(model: bytes, runs: list[Ids], folder: Path) -> list[dict[str, Floats]]:
+    """Embeddings of each run, as the input of the first unit. (T,) -> [1, T, D]"""
+    session = cpu_session(model, folder)
+    flows = []
+    for run in runs:
+        ids = {"input_ids": run[None].astype(np.int32)}
+        flows.append({"input_embeds": session.run([EXACT_EMBEDS], ids)[0]})
+    return flows
 
 
-def _empty(session: Any) -> dict[str, Floats]:
-    """The states that a unit's graph reads, as they are before the first token."""
+def _inputs_of_later_units(emitted: Emitted, unit: int) -> set[str]:
+    """Names of all inputs of the units after this one."""
+    return {each.name for graph in emitted.graphs.graphs[unit + 1 :] for each in graph.inputs}
+
+
+def _zero_states(session: Any) -> dict[str, Floats]:
+    """The recurrent states of a unit before the first token: zeros."""
     return {
         each.name: np.zeros(each.shape, np.float32)
         for each in session.get_inputs()

@@ -1,1 +1,1 @@
-"""From the vocabulary to static QDQ graphs for HTP."""
+"""Lowering of the vocabulary to static QDQ graphs for HTP."""

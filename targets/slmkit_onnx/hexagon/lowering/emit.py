@@ -1,4 +1,4 @@
-"""From the architecture to static graphs, in one of their forms."""
+"""Interpret a model's architecture once per form; write the graphs of all its parts."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from slmkit_onnx.ort.lowering.weights import WeightWriter as TableWriter
 
 DATA = "weights.data"
 EMBED = "embed.onnx"
-EXACT_EMBEDS = "input_embeds.float32"  # the output of EMBED that no grid has rounded
+EXACT_EMBEDS = "input_embeds.float32"  # the output of EMBED before quantization
 
 
 @dataclass(frozen=True)
 class Form:
-    """Which graphs to write."""
+    """The form of the graphs to write: window, parts, float32 or quantized."""
 
     window: Window
     parts: Sequence[Part]
     ranges: Ranges | None = None  # None: float32
-    hidden: float = UNRANGED
+    hidden: float = UNRANGED  # the mask's value for keys that a token must not see
     contract: Contract = CONTRACTS["slmkit"]
     embedded: bool = False  # the embedding table lies in the graph
     exposed: bool = False  # every value is an output, for calibration
@@ -42,33 +42,36 @@ class Form:
 
 @dataclass(frozen=True)
 class Emitted:
-    """The graphs of one form, and what the host must give them."""
+    """The graphs of one form, and the host's tables that they read."""
 
     graphs: StaticGraphs
     host: Host
-    table: str  # the embedding
+    table: str  # the embedding's weight
     window: Window
-    exposed: list[str] = field(default_factory=list)  # values whose ranges are to be found
+    exposed: list[str] = field(default_factory=list)  # outputs for calibration
 
 
 def emit_form(job: Job, form: Form, data: DataFile) -> Emitted:
-    """Interpret the architecture once; weights are placed in ``data``, none is read yet."""
+    """Write the graphs; weights get their place in ``data`` and are read when it is written."""
     exposed: list[str] | None = [] if form.exposed else None
     graphs = StaticGraphs(data, form.parts, form.ranges, exposed)
     attention = AttentionWriter(graphs, job.spec, form.window, form.contract, form.hidden)
     ops = HexagonOps(graphs, WeightWriter(job.codes), attention, form.embedded, job.debug)
-    graphs.final(job.model.run(ops), "logits")
+    graphs.float_output(job.model.run(ops), "logits")
     host = Host(attention.ropes, attention.windows, form.hidden, form.contract)
-    return Emitted(graphs, host, ops.table, form.window, exposed or [])
+    return Emitted(graphs, host, ops.embedding_name, form.window, exposed or [])
 
 
 def save(graph: Graph, path: Path) -> None:
-    """Write a graph's file; its weights lie in the data file beside it."""
+    """Write a graph's model file; its weights lie in the data file beside it."""
     path.write_bytes(graph.model(path.stem).SerializeToString(deterministic=True))
 
 
 def embedding_graph(job: Job, table: str, data: DataFile, encoding: Encoding | None) -> Graph:
-    """Token ids to embeddings on the host's CPU: float32, and integers where there is a grid."""
+    """The graph that looks up embeddings on the host's CPU. ids [1, T] -> [1, T, D]
+
+    It returns float32 rows, and with an ``encoding`` also integers.
+    """
     graph = Graph(data)
     graph.input("input_ids", "int32", (1, "tokens"))
     shape = (1, "tokens", job.spec.width)

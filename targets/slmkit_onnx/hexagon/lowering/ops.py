@@ -1,7 +1,7 @@
 """The vocabulary as static QDQ graphs for HTP: the interpreter of the ``hexagon`` artifact.
 
-Every value has its whole shape, batch 1: [1, T, D] between heads, [1, H, T, d] inside them.
-The forms are those that HTP's compiler takes and computes well, measured on its emulator.
+Every value has a static shape with batch 1: [1, T, D], or [1, H, T, d] in attention. Each op is
+written in a form that HTP's compiler supports and computes precisely, measured on its emulator.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 
 from slmkit.backend.partition import unit_of
 from slmkit.ops import Attention, Ops, Rope, Routing, Scan
-from slmkit_onnx.hexagon.lowering.attention import BOTH_WAYS, AttentionWriter
-from slmkit_onnx.hexagon.lowering.encodings import UNIT, asymmetric
-from slmkit_onnx.hexagon.lowering.moe import routed
-from slmkit_onnx.hexagon.lowering.per_token_scale import factor_of
+from slmkit_onnx.hexagon.lowering.attention import AttentionWriter
+from slmkit_onnx.hexagon.lowering.encodings import MINUS_ONE_TO_ONE, ZERO_TO_ONE, asymmetric
+from slmkit_onnx.hexagon.lowering.moe import expert_weights
+from slmkit_onnx.hexagon.lowering.per_token_scale import power_of_two_scale
 from slmkit_onnx.hexagon.lowering.scan import ScanWriter
 from slmkit_onnx.hexagon.lowering.static_graph import StaticGraphs, Value
 from slmkit_onnx.hexagon.lowering.weights import WeightWriter
@@ -26,7 +26,7 @@ TAP = "tap."  # prefix of the outputs of a debug build
 
 
 class HexagonOps(Ops[Value]):
-    """Writes one token count of a model into its parts' graphs."""
+    """Write the graphs of all parts for one token count (prefill or decode)."""
 
     def __init__(
         self,
@@ -40,23 +40,23 @@ class HexagonOps(Ops[Value]):
         self.weights = weights
         self.attention = attention
         self.scans = ScanWriter(graphs)
-        self.embedded = embedded  # the table lies in the graph
+        self.embedded = embedded  # the embedding table lies in the graph
         self.debug = debug
-        self.place = "layer.0"  # of which unit the values are, for their names
-        self.stems: Counter[str] = Counter()
-        self.table = ""  # the embedding's name
-        self.scanned = "no layer"  # the weights' prefix of the last layer that scanned
+        self.unit_name = "layer.0"  # prefix of the names of the current unit's values
+        self.name_counts: Counter[str] = Counter()
+        self.embedding_name = ""  # the table's weight
+        self.last_scan = "no layer"  # weight prefix of the last layer with a scan
 
     def embed(self, name: str, rows: int, width: int) -> Value:
-        self.table = name
+        self.embedding_name = name
         tokens, graphs = self.attention.window.tokens, self.graphs
         if graphs.ranges is None:
-            return graphs.input("input_embeds", (1, tokens, width), UNIT)
+            return graphs.input("input_embeds", (1, tokens, width), ZERO_TO_ONE)
         encoding = asymmetric(graphs.ranges["input_embeds"])
         if not self.embedded:
             integers = not self.attention.contract.float_embeds
             return graphs.input("input_embeds", (1, tokens, width), encoding, integers)
-        return graphs.looked_up(
+        return graphs.embedding_lookup(
             self.weights.table(graphs.graph, name, encoding),
             "input_ids",
             (1, tokens, width),
@@ -64,136 +64,150 @@ class HexagonOps(Ops[Value]):
         )
 
     def linear(self, x: Value, name: str, width: int, bias: bool = False) -> Value:
-        self._enter(name)
-        if x.real:
-            return self._scaled_linear(x, name, width, bias)
-        x = self._filled(x, self.weights.inputs_of(name))
+        self._enter_unit(name)
+        if x.unquantized:
+            return self._linear_with_token_scales(x, name, width, bias)
+        x = self._pad(x, self.weights.padded_inputs(name))
         weight = self.weights.matrix(self.graphs.graph, name)
         shape = (*x.shape[:-1], width)
         product = self.graphs.op("MatMul", [x, weight], f"{name}.product", shape)
-        return self._biased(product, name) if bias else product
+        return self._add_bias(product, name) if bias else product
 
     def rms_norm(self, x: Value, name: str, eps: float) -> Value:
-        """What a scan gave stays real: 16 bits of one scale for all tokens keep 63 dB of it."""
-        self._enter(name)
+        """RMSNorm; that of a scan's output stays unquantized: one 16-bit scale would keep 63 dB."""
+        self._enter_unit(name)
         vector = self.weights.vector(f"{name}.weight")
-        gain = self.graphs.constant(f"{name}.weight", vector, real=x.real)
-        flat = self.graphs.reshaped(x, (1, math.prod(x.shape[:-1]), x.shape[-1]))
+        gain = self.graphs.constant(f"{name}.weight", vector, unquantized=x.unquantized)
+        flat = self.graphs.reshape(x, (1, math.prod(x.shape[:-1]), x.shape[-1]))
         normed = self.graphs.op(
             "RMSNormalization",
             [flat, gain],
             f"{name}.normed",
             flat.shape,
-            real=name.startswith(f"{self.scanned}."),
+            unquantized=name.startswith(f"{self.last_scan}."),
             axis=-1,
             epsilon=eps,
         )
-        return self.graphs.reshaped(normed, x.shape)
+        return self.graphs.reshape(normed, x.shape)
 
     def split(self, x: Value, widths: Sequence[int]) -> tuple[Value, ...]:
-        return tuple(self.graphs.apart(x, widths, self._new("split")))
+        return tuple(self.graphs.split(x, widths, self._new_name("split")))
 
     def split_heads(self, x: Value, heads: int) -> Value:
         """[1, T, H * d] -> [1, H, T, d]"""
-        apart = (1, self.attention.window.tokens, heads, x.shape[-1] // heads)
-        return self.graphs.turned(self.graphs.reshaped(x, apart), (0, 2, 1, 3))
+        shape = (1, self.attention.window.tokens, heads, x.shape[-1] // heads)
+        return self.graphs.transpose(self.graphs.reshape(x, shape), (0, 2, 1, 3))
 
     def rope(self, x: Value, rope: Rope) -> Value:
-        return self.attention.rotated(x, rope, self._new("rope"))
+        return self.attention.apply_rope(x, rope, self._new_name("rope"))
 
     def attend(self, q: Value, k: Value, v: Value, layer: int, kind: Attention) -> Value:
-        return self.attention.attend(q, k, v, layer, kind, self._new("attention"))
+        return self.attention.attend(q, k, v, layer, kind, self._new_name("attention"))
 
     def add(self, x: Value, y: Value) -> Value:
-        real = x.real or y.real
-        return self.graphs.op("Add", [x, y], self._new("add"), x.shape, real=real)
+        unquantized = x.unquantized or y.unquantized
+        return self.graphs.op(
+            "Add", [x, y], self._new_name("add"), x.shape, unquantized=unquantized
+        )
 
     def mul(self, x: Value, y: Value) -> Value:
-        real = x.real or y.real
-        return self.graphs.op("Mul", [x, y], self._new("mul"), x.shape, real=real)
+        unquantized = x.unquantized or y.unquantized
+        return self.graphs.op(
+            "Mul", [x, y], self._new_name("mul"), x.shape, unquantized=unquantized
+        )
 
     def scale(self, x: Value, by: float) -> Value:
-        at = self._new("scale")
-        factor = self.graphs.constant(f"{at}.by", np.array([by], np.float32), real=x.real)
-        return self.graphs.op("Mul", [x, factor], at, x.shape, real=x.real)
+        at = self._new_name("scale")
+        factor = self.graphs.constant(
+            f"{at}.by", np.array([by], np.float32), unquantized=x.unquantized
+        )
+        return self.graphs.op("Mul", [x, factor], at, x.shape, unquantized=x.unquantized)
 
     def sigmoid(self, x: Value) -> Value:
-        return self.graphs.op("Sigmoid", [x], self._new("sigmoid"), x.shape, fixed=UNIT)
+        return self.graphs.op(
+            "Sigmoid", [x], self._new_name("sigmoid"), x.shape, encoding=ZERO_TO_ONE
+        )
 
     def tanh(self, x: Value) -> Value:
-        return self.graphs.op("Tanh", [x], self._new("tanh"), x.shape, fixed=BOTH_WAYS)
+        return self.graphs.op(
+            "Tanh", [x], self._new_name("tanh"), x.shape, encoding=MINUS_ONE_TO_ONE
+        )
 
     def gelu_tanh(self, x: Value) -> Value:
-        return self.graphs.op("Gelu", [x], self._new("gelu"), x.shape, approximate="tanh")
+        return self.graphs.op("Gelu", [x], self._new_name("gelu"), x.shape, approximate="tanh")
 
     def route(self, scores: Value, routing: Routing) -> Value:
-        return routed(self.graphs, scores, routing, self._new("route"))
+        return expert_weights(self.graphs, scores, routing, self._new_name("route"))
 
     def scale_by_column(self, x: Value, weights: Value, number: int) -> Value:
-        at, graph, shape = self._new("weighed"), self.graphs.graph, (*weights.shape[:-1], 1)
+        at, graph, shape = self._new_name("weighed"), self.graphs.graph, (*weights.shape[:-1], 1)
         ends = (("start", number), ("end", number + 1), ("axis", len(shape) - 1))
         bounds = [graph.constant(f"cut.{name}.{value}", [value]) for name, value in ends]
-        one = self.graphs.op("Slice", [weights, *bounds], f"{at}.weight", shape, like=weights)
-        return self.graphs.op("Mul", [x, one], at, x.shape)
+        column = self.graphs.op("Slice", [weights, *bounds], f"{at}.weight", shape, like=weights)
+        return self.graphs.op("Mul", [x, column], at, x.shape)
 
     def add_bias(self, x: Value, name: str) -> Value:
         term = self.graphs.constant(name, self.weights.vector(name))
-        return self.graphs.op("Add", [x, term], self._new("shifted"), x.shape)
+        return self.graphs.op("Add", [x, term], self._new_name("shifted"), x.shape)
 
     def softplus(self, x: Value) -> Value:
-        return self.scans.softplus(x, self._new("softplus"))
+        return self.scans.softplus(x, self._new_name("softplus"))
 
     def conv(self, x: Value, name: str, kernel: int, layer: int, bias: bool) -> Value:
         weight = self.weights.vector(f"{name}.weight").reshape(-1, kernel)
-        found = self.scans.convolved(x, weight, layer, self._new("conv"))
-        return self.add_bias(found, f"{name}.bias") if bias else found
+        output = self.scans.convolution(x, weight, layer, self._new_name("conv"))
+        return self.add_bias(output, f"{name}.bias") if bias else output
 
     def scan(self, x: Value, step: Value, b: Value, c: Value, layer: int, kind: Scan) -> Value:
-        decay, skip = (self.weights.vector(f"{kind.at}.{name}") for name in ("A_log", "D"))
-        self.scanned, at, scanned = kind.at, self._new("scan"), self.scans.scanned_by_head
+        self.last_scan = kind.at
+        rate, at = self.weights.vector(f"{kind.at}.A_log"), self._new_name("scan")
         if kind.by_number:
-            decay, scanned = decay.reshape(kind.heads, kind.state), self.scans.scanned_by_number
-        given = scanned(x, step, b, c, decay, layer, at)
-        whole = np.repeat(skip, x.shape[-1] // kind.heads)
-        through = self.mul(x, self.graphs.constant(f"{kind.at}.D", whole))
-        return self.add(given, through)
+            rate = rate.reshape(kind.heads, kind.state)
+            output = self.scans.scan_by_element(x, step, b, c, rate, layer, at)
+        else:
+            output = self.scans.scan_by_head(x, step, b, c, rate, layer, at)
+        skip = np.repeat(self.weights.vector(f"{kind.at}.D"), x.shape[-1] // kind.heads)
+        return self.add(output, self.mul(x, self.graphs.constant(f"{kind.at}.D", skip)))
 
     def tap(self, x: Value, name: str) -> Value:
         if self.debug and self.graphs.ranges is None:
-            self.graphs.final(x, TAP + name)
+            self.graphs.float_output(x, TAP + name)
         return x
 
-    def _scaled_linear(self, x: Value, name: str, width: int, bias: bool) -> Value:
-        """A linear of a real value: each token divided by a power of two, and multiplied by it
-        afterwards, so that small tokens keep as many bits as large ones."""
-        op = self.graphs.op
-        factor, inverse = factor_of(self.graphs, x, name)
-        share = op("Mul", [x, inverse], f"{name}.share", x.shape, fixed=BOTH_WAYS)
-        product = self.linear(share, name, width)
-        whole = op("Mul", [product, factor], f"{name}.whole", product.shape, real=True)
-        return self._biased(whole, name) if bias else whole
+    def _linear_with_token_scales(self, x: Value, name: str, width: int, bias: bool) -> Value:
+        """A linear of an unquantized value.
 
-    def _biased(self, product: Value, name: str) -> Value:
+        Each token is divided by a power of two and its result multiplied by it, so that small
+        tokens keep as many bits as large ones.
+        """
+        op = self.graphs.op
+        scale, inverse = power_of_two_scale(self.graphs, x, name)
+        scaled = op("Mul", [x, inverse], f"{name}.share", x.shape, encoding=MINUS_ONE_TO_ONE)
+        product = self.linear(scaled, name, width)
+        result = op("Mul", [product, scale], f"{name}.whole", product.shape, unquantized=True)
+        return self._add_bias(result, name) if bias else result
+
+    def _add_bias(self, product: Value, name: str) -> Value:
         vector = self.weights.vector(f"{name}.bias")
-        term = self.graphs.constant(f"{name}.bias", vector, real=product.real)
+        term = self.graphs.constant(f"{name}.bias", vector, unquantized=product.unquantized)
         return self.graphs.op(
-            "Add", [product, term], f"{name}.biased", product.shape, real=product.real
+            "Add", [product, term], f"{name}.biased", product.shape, unquantized=product.unquantized
         )
 
-    def _enter(self, weight: str) -> None:
-        """Values from here on belong to the unit of this weight, whatever the parts are."""
+    def _enter_unit(self, weight: str) -> None:
+        """Continue in the unit (a layer, or the head) that a weight belongs to."""
         unit = unit_of(weight, self.attention.spec.layers)
-        if self.place != f"layer.{unit}":
-            self.place, self.stems = f"layer.{unit}", Counter()
-        self.graphs.enter(unit)
+        if self.unit_name != f"layer.{unit}":
+            self.unit_name, self.name_counts = f"layer.{unit}", Counter()
+        self.graphs.enter_unit(unit)
 
-    def _new(self, stem: str) -> str:
-        """A name that every token count and every cut into parts gives to the same value."""
-        self.stems[stem] += 1
-        return f"{self.place}.{stem}.{self.stems[stem]}"
+    def _new_name(self, stem: str) -> str:
+        """A new name; a value has the same one for every token count and division into parts."""
+        self.name_counts[stem] += 1
+        return f"{self.unit_name}.{stem}.{self.name_counts[stem]}"
 
-    def _filled(self, x: Value, width: int) -> Value:
-        """Zeros behind the last axis, where a weight's inputs are filled up to whole blocks."""
+    def _pad(self, x: Value, width: int) -> Value:
+        """Pad the last axis with zeros to ``width``: a weight's inputs fill whole blocks."""
         if x.shape[-1] == width:
             return x
         shape = (*x.shape[:-1], width)

@@ -1,7 +1,8 @@
 """Static graphs under construction: one per part, with Q/DQ around every value.
 
-The same calls write two forms. With ranges, every value is quantized: what HTP runs. Without, the
-graph stays in float32: what calibration listens to, and what proves the graph's arithmetic.
+The same calls write two forms. With ranges every value is quantized: HTP runs this form. Without
+ranges the graph stays in float32: calibration records its activations, and parity proves its
+arithmetic.
 """
 
 from __future__ import annotations
@@ -19,29 +20,30 @@ from slmkit_onnx.graph import Graph
 from slmkit_onnx.hexagon.lowering.encodings import Encoding, Ranges, asymmetric
 
 OPSET, IR_VERSION = 23, 11  # RMSNormalization is of opset 23
-HOST = -1  # the part that makes graph inputs
+HOST = -1  # the "part" of values that the host computes
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Value:
     """A tensor of the graph.
 
-    ``name``: as float32, before it is quantized. ``integers``: the quantized tensor, if there is
-    one. ``key``: the value whose calibrated range holds for it. ``part``: who makes it. ``real``:
-    never quantized, so that HTP computes it in float16.
+    ``name``: the float32 tensor before quantization. ``integers``: the quantized tensor, if there
+    is one. ``range_key``: the value whose calibrated range applies. ``part``: index of the part it
+    belongs to. ``unquantized``: float in both forms, so that HTP computes it in float16.
     """
 
     name: str
-    shape: tuple[int, ...]
-    key: str
+    shape: Shape
+    range_key: str
     part: int
     encoding: Encoding | None = None
     integers: str = ""
-    real: bool = False
+    unquantized: bool = False
 
     @property
-    def read_as(self) -> str:
-        """What the next op reads."""
+    def float_name(self) -> str:
+        """The float32 tensor that the next op reads: dequantized, if there is an encoding."""
         return self.name if self.encoding is None else f"{self.name}.dq"
 
 
@@ -52,25 +54,25 @@ class StaticGraphs:
     data: DataFile
     parts: Sequence[Part]
     ranges: Ranges | None  # None: the float form
-    exposed: list[str] | None = None  # calibration: values become outputs, and are listed here
+    exposed: list[str] | None = None  # for calibration: values become outputs, their names go here
     graphs: list[Graph] = field(init=False)
-    current: int = 0
-    known: list[set[str]] = field(init=False)  # what a part's nodes can read
+    current: int = 0  # index of the part that is written
+    readable: list[set[str]] = field(init=False)  # of each part, names from outside that it has
     inputs: dict[str, Value] = field(default_factory=dict)  # of the whole model
     outputs: dict[str, Value] = field(default_factory=dict)  # of the whole model
     crossing: dict[str, Value] = field(default_factory=dict)  # from part to part
 
     def __post_init__(self) -> None:
         self.graphs = [Graph(self.data, OPSET, IR_VERSION) for _ in self.parts]
-        self.known = [set() for _ in self.parts]
+        self.readable = [set() for _ in self.parts]
 
     @property
     def graph(self) -> Graph:
-        """The part that is being written."""
+        """The graph of the current part."""
         return self.graphs[self.current]
 
-    def enter(self, unit: int) -> None:
-        """Go on to the part of a unit."""
+    def enter_unit(self, unit: int) -> None:
+        """Continue in the part that holds a unit (a layer, or the head)."""
         holds = (at for at, part in enumerate(self.parts) if part.first <= unit <= part.last)
         self.current = next(holds)
 
@@ -79,140 +81,164 @@ class StaticGraphs:
         op: str,
         inputs: Sequence[Value | str],
         name: str,
-        shape: tuple[int, ...],
+        shape: Shape,
         like: Value | None = None,
-        fixed: Encoding | None = None,
-        key: str = "",
-        real: bool = False,
-        **facts: Any,
+        encoding: Encoding | None = None,
+        range_key: str = "",
+        unquantized: bool = False,
+        **attributes: Any,
     ) -> Value:
-        """One op with one output: as ``like``, encoded as ``fixed`` or calibrated, or ``real``."""
-        return self.ops(op, inputs, [name], shape, like, fixed, key, real=real, **facts)[0]
+        """Append an op with one output and quantize the output.
 
-    def ops(
+        Its encoding is that of ``like``, or ``encoding``, or that of the calibrated range of
+        ``range_key`` (default: its own name); ``unquantized``: none.
+        """
+        values = self.multi_output_op(
+            op,
+            inputs,
+            [name],
+            [shape],
+            like,
+            encoding,
+            range_key,
+            unquantized=unquantized,
+            **attributes,
+        )
+        return values[0]
+
+    def multi_output_op(
         self,
         op: str,
         inputs: Sequence[Value | str],
         names: list[str],
-        shape: tuple[int, ...],
+        shapes: Sequence[Shape],
         like: Value | None = None,
-        fixed: Encoding | None = None,
-        key: str = "",
-        shapes: Sequence[tuple[int, ...]] = (),
-        real: bool = False,
-        **facts: Any,
+        encoding: Encoding | None = None,
+        range_key: str = "",
+        unquantized: bool = False,
+        **attributes: Any,
     ) -> list[Value]:
-        """One op with several outputs, of one shape or of ``shapes``."""
-        real = like.real if like else real
-        read = [self.read(each) if isinstance(each, Value) else each for each in inputs]
-        self.graph.multi_output_node(op, read, names, **facts)
+        """Append an op with several outputs; the encoding as for ``op``."""
+        unquantized = like.unquantized if like else unquantized
+        operands = [self.read(each) if isinstance(each, Value) else each for each in inputs]
+        self.graph.multi_output_node(op, operands, names, **attributes)
         values = []
-        for name, each in zip(names, shapes or [shape] * len(names), strict=True):
-            ranged = like.key if like else key or name
-            encoding = like.encoding if like else None if real else self._encoding(ranged, fixed)
-            value = Value(name, each, ranged, self.current, encoding, f"{name}.q", real)
+        for name, shape in zip(names, shapes, strict=True):
+            if like:
+                key, chosen = like.range_key, like.encoding
+            else:
+                key = range_key or name
+                chosen = None if unquantized else self._encoding_of(key, encoding)
+            value = Value(name, shape, key, self.current, chosen, f"{name}.q", unquantized)
             self._quantize(value)
             self._dequantize(value)
             values.append(value)
-            if self.exposed is not None and ranged == name and fixed is None and not real:
-                self.exposed.append(name)
-                self.graph.output(name, each)
+            if key == name and encoding is None and not unquantized:
+                self._expose(value)
         return values
 
-    def reshaped(self, x: Value, shape: tuple[int, ...]) -> Value:
-        """The same integers under another shape."""
+    def _expose(self, value: Value) -> None:
+        """For calibration, make a value with a range of its own a graph output."""
+        if self.exposed is not None:
+            self.exposed.append(value.name)
+            self.graph.output(value.name, value.shape)
+
+    def reshape(self, x: Value, shape: Shape) -> Value:
+        """Reshape; the encoding is unchanged."""
         if x.shape == shape:
             return x
         label = "x".join(map(str, shape))
         target = self.graph.constant(f"shape.{label}", shape)
         return self.op("Reshape", [x, target], f"{x.name}.as.{label}", shape, like=x)
 
-    def turned(self, x: Value, order: tuple[int, ...]) -> Value:
-        """The same integers with other axes."""
+    def transpose(self, x: Value, order: tuple[int, ...]) -> Value:
+        """Permute the axes; the encoding is unchanged."""
         shape = tuple(x.shape[axis] for axis in order)
         name = f"{x.name}.turned.{''.join(map(str, order))}"
         return self.op("Transpose", [x], name, shape, like=x, perm=order)
 
-    def apart(self, x: Value, widths: Sequence[int], at: str, axis: int = -1) -> list[Value]:
-        """Parts of one axis; the same integers."""
+    def split(self, x: Value, widths: Sequence[int], at: str, axis: int = -1) -> list[Value]:
+        """Split an axis into parts of these widths; the encoding is unchanged."""
         label, axis = ".".join(map(str, widths)), axis % len(x.shape)
         sizes = self.graph.constant(f"widths.{label}", list(widths))
         names = [f"{at}.part.{number}" for number in range(len(widths))]
         shapes = [(*x.shape[:axis], width, *x.shape[axis + 1 :]) for width in widths]
-        return self.ops("Split", [x, sizes], names, x.shape, x, shapes=shapes, axis=axis)
+        return self.multi_output_op("Split", [x, sizes], names, shapes, like=x, axis=axis)
 
-    def regridded(self, x: Value, name: str, encoding: Encoding | None) -> Value:
-        """The same numbers as integers of another encoding."""
+    def requantize(self, x: Value, name: str, encoding: Encoding | None) -> Value:
+        """Quantize a value again with another encoding."""
         if self.ranges is None or encoding is None:
             return x
-        new = Value(name, x.shape, x.key, self.current, encoding, f"{name}.q")
+        new = Value(name, x.shape, x.range_key, self.current, encoding, f"{name}.q")
         self._quantize(new, self.read(x))
         self._dequantize(new)
         return new
 
     def read(self, value: Value) -> str:
-        """The float32 tensor to read in the current part; fetched from its part if needed."""
-        if value.part == self.current or value.read_as in self.known[self.current]:
-            return value.read_as
+        """The float32 tensor of a value in the current part.
+
+        A value of another part, or of the host, becomes an input of the current part.
+        """
+        if value.part == self.current or value.float_name in self.readable[self.current]:
+            return value.float_name
         if value.part != HOST:
-            self._give(self.graphs[value.part], value)
+            self._declare_output(self.graphs[value.part], value)
             self.crossing[value.name] = value
-        self._take(value)
-        return value.read_as
+        self._declare_input(value)
+        return value.float_name
 
     def input(
-        self, name: str, shape: tuple[int, ...], encoding: Encoding | None, integers: bool = False
+        self, name: str, shape: Shape, encoding: Encoding | None, integers: bool = False
     ) -> Value:
-        """What the host gives: float32 that the graph quantizes, or ``integers`` themselves.
+        """An input that the host provides: float32 that the graph quantizes, or ``integers``.
 
-        Without an encoding it is real.
+        Without an encoding it stays unquantized.
         """
         if name not in self.inputs:
-            form = None if self.ranges is None else encoding
-            self.inputs[name] = Value(
-                name, shape, name, HOST, form, name if integers else f"{name}.q", not encoding
-            )
+            chosen = None if self.ranges is None else encoding
+            quantized = name if integers else f"{name}.q"
+            self.inputs[name] = Value(name, shape, name, HOST, chosen, quantized, not encoding)
         return self.inputs[name]
 
-    def looked_up(self, table: str, ids: str, shape: tuple[int, ...], encoding: Encoding) -> Value:
-        """Rows of a table of this graph, already on the grid of ``encoding``."""
+    def embedding_lookup(self, table: str, ids: str, shape: Shape, encoding: Encoding) -> Value:
+        """Rows of a table inside the graph, stored with ``encoding``. ids [1, T] -> [1, T, D]"""
         self.graph.input(ids, "int32", shape[:2])
         self.inputs[ids] = Value(ids, shape[:2], ids, HOST)
         rows = Value(f"{table}.real", shape, table, self.current, encoding, table)
         self._dequantize(rows)
         return self.op("Gather", [rows, ids], "embedding", shape, like=rows, axis=0)
 
-    def stored(self, value: Value, name: str, encoding: Encoding | None) -> Value:
-        """A graph output: the same numbers as integers of an encoding of their own."""
+    def quantized_output(self, value: Value, name: str, encoding: Encoding | None) -> Value:
+        """A graph output: the value as integers of an encoding of its own."""
         if self.ranges is None:
             self.graph.node("Identity", [self.read(value)], name)
-            new = Value(name, value.shape, value.key, self.current)
+            new = Value(name, value.shape, value.range_key, self.current)
         else:
-            new = Value(f"{name}.real", value.shape, value.key, self.current, encoding, name)
+            new = Value(f"{name}.real", value.shape, value.range_key, self.current, encoding, name)
             self._quantize(new, self.read(value))
             self._dequantize(new)
-        self._give(self.graph, new)
+        self._declare_output(self.graph, new)
         self.outputs[name] = new
         return new
 
-    def final(self, value: Value, name: str) -> None:
-        """The value as a float32 graph output."""
+    def float_output(self, value: Value, name: str) -> None:
+        """A graph output: the value as float32."""
         source = self.read(value)
         if value.encoding is None:
             self.graph.node("Identity", [source], name)
         else:
-            terms = self._terms(value.encoding)
-            self.graph.node("DequantizeLinear", [value.integers, *terms], name)
+            inputs = [value.integers, *self._scale_and_zero_point(value.encoding)]
+            self.graph.node("DequantizeLinear", inputs, name)
         self.graph.output(name, value.shape)
-        self.outputs[name] = Value(name, value.shape, value.key, self.current)
+        self.outputs[name] = Value(name, value.shape, value.range_key, self.current)
 
     def constant(
-        self, name: str, array: Floats, like: Value | None = None, real: bool = False
+        self, name: str, array: Floats, like: Value | None = None, unquantized: bool = False
     ) -> Value:
-        """Numbers of the model that meet activations: uint16 in the quantized form, or ``real``."""
-        if self.ranges is None or real:
+        """A constant operand of activations: uint16, or as ``like``, in the quantized form."""
+        if self.ranges is None or unquantized:
             self.graph.float_tensor(name, array)
-            return Value(name, array.shape, name, self.current, real=real)
+            return Value(name, array.shape, name, self.current, unquantized=unquantized)
         own = asymmetric((float(array.min()), float(array.max())))
         encoding = like.encoding if like and like.encoding else own
         value = Value(name, array.shape, name, self.current, encoding, f"{name}.q")
@@ -226,42 +252,40 @@ class StaticGraphs:
         self._dequantize(value)
         return value
 
-    def _encoding(self, key: str, fixed: Encoding | None) -> Encoding | None:
+    def _encoding_of(self, key: str, encoding: Encoding | None) -> Encoding | None:
+        """``encoding``, or that of the calibrated range of ``key``; None in the float form."""
         if self.ranges is None:
             return None
-        return fixed or asymmetric(self.ranges[key])
+        return encoding or asymmetric(self.ranges[key])
 
-    def _give(self, graph: Graph, value: Value) -> None:
+    def _declare_output(self, graph: Graph, value: Value) -> None:
         """Make a value an output of its part."""
         name = value.integers if value.encoding else value.name
         if name not in {output.name for output in graph.outputs}:
             graph.output(name, value.shape, value.encoding.dtype if value.encoding else "float32")
 
-    def _take(self, value: Value) -> None:
-        """Make a value of another part, or of the host, an input of this one."""
-        float_input = value.encoding is None or (
-            value.part == HOST and value.integers != value.name
-        )
-        if float_input:
+    def _declare_input(self, value: Value) -> None:
+        """Make a value of another part, or of the host, an input of the current part."""
+        quantized_here = value.part == HOST and value.integers != value.name
+        if value.encoding is None or quantized_here:
             self.graph.input(value.name, "float32", value.shape)
             self._quantize(value)
-        elif value.encoding is not None:
+        else:
             self.graph.input(value.integers, value.encoding.dtype, value.shape)
-        self.known[self.current].add(value.read_as)
+        self.readable[self.current].add(value.float_name)
         self._dequantize(value)
 
     def _quantize(self, value: Value, source: str = "") -> None:
         if value.encoding is not None:
-            terms = self._terms(value.encoding)
-            self.graph.node("QuantizeLinear", [source or value.name, *terms], value.integers)
+            inputs = [source or value.name, *self._scale_and_zero_point(value.encoding)]
+            self.graph.node("QuantizeLinear", inputs, value.integers)
 
     def _dequantize(self, value: Value) -> None:
         if value.encoding is not None:
-            self.graph.node(
-                "DequantizeLinear", [value.integers, *self._terms(value.encoding)], value.read_as
-            )
+            inputs = [value.integers, *self._scale_and_zero_point(value.encoding)]
+            self.graph.node("DequantizeLinear", inputs, value.float_name)
 
-    def _terms(self, encoding: Encoding) -> list[str]:
+    def _scale_and_zero_point(self, encoding: Encoding) -> list[str]:
         """Scale and zero point as constants, shared by equal encodings."""
         label = f"{encoding.dtype}.{encoding.scale:.9g}.{encoding.zero_point}"
         return [

@@ -1,9 +1,10 @@
-"""How codes become QDQ weights: the bundle's own integers and scales, turned to [K, N].
+"""Write codes as QDQ weights: the bundle's own integers and scales, transposed to [K, N].
 
 8 bits per channel: DequantizeLinear(int8 [K, N], scale [N], axis 1).
-4 bits, two-level: DequantizeLinear(uint8 multipliers [K/g, N], channel scale [N], axis 1) gives the
-scales of DequantizeLinear(int4 [K, N], axis 0, block g). HTP computes this form exactly; 4 bits per
-channel are the same with one multiplier for all (16: the channel scale is divided by a power of 2).
+4 bits, two-level: DequantizeLinear(uint8 multipliers [K/g, N], channel scale [N], axis 1) computes
+the scales of DequantizeLinear(int4 [K, N], axis 0, block g). HTP computes this form exactly. 4 bits
+per channel have the same form with one multiplier everywhere (16: the channel scale is divided by a
+power of 2).
 """
 
 from __future__ import annotations
@@ -18,31 +19,31 @@ from slmkit.ops import Floats
 from slmkit.quant.codes import CodesFile, pack, padded_width
 from slmkit.recipe.scheme import Scheme
 from slmkit_onnx.graph import Graph, bits_of
-from slmkit_onnx.hexagon.lowering.encodings import Encoding
+from slmkit_onnx.hexagon.lowering.encodings import Encoding, Range
 
 CHANNEL_BLOCK = 32  # inputs per block of a 4-bit weight that has one scale per channel
 MULTIPLIER = 16  # its multiplier: an exact power of two
 ROWS = 4096  # rows of a table converted at a time
 
 
-def block_of(scheme: Scheme) -> int:
+def block_size(scheme: Scheme) -> int:
     """Inputs of one block of a 4-bit weight."""
     return scheme.group_size or CHANNEL_BLOCK
 
 
 class WeightWriter:
-    """Puts weights into graphs; all graphs of an artifact share the bytes."""
+    """Add weights to graphs; all graphs of an artifact share the bytes."""
 
     def __init__(self, codes: CodesFile) -> None:
         self.codes = codes
 
-    def inputs_of(self, name: str) -> int:
-        """Inputs of the stored matrix: K, filled up to whole blocks for 4 bits."""
+    def padded_inputs(self, name: str) -> int:
+        """K of the stored matrix: for 4 bits, the inputs padded to whole blocks."""
         scheme, width = self.codes.schemes[name], self.codes.shapes[name][1]
-        return -(-width // block_of(scheme)) * block_of(scheme) if scheme.bits == 4 else width
+        return -(-width // block_size(scheme)) * block_size(scheme) if scheme.bits == 4 else width
 
     def matrix(self, graph: Graph, name: str) -> str:
-        """The dequantized weight as the second operand of MatMul, [K, N]."""
+        """Add a weight to a graph; return the dequantized [K, N], second operand of MatMul."""
         if f"{name}.codes" in graph.tensors:
             return f"{name}.weight"
         scheme, rows = self.codes.schemes[name], self.codes.shapes[name][0]
@@ -50,22 +51,22 @@ class WeightWriter:
         codes = graph.external(
             f"{name}.codes",
             dtype,
-            (self.inputs_of(name), rows),
+            (self.padded_inputs(name), rows),
             f"{name}.turned",
-            lambda: iter([self._turned(name)]),
+            lambda: iter([self._transposed_codes(name)]),
         )
         output = f"{name}.weight"
         if scheme.bits == 8:
             scales = graph.float_tensor(f"{name}.channel_scales", self.codes.scales(name)[:, 0])
-            terms = [codes, scales, self._zeros(graph, dtype, (rows,))]
-            return graph.node("DequantizeLinear", terms, output, axis=1)
-        block = block_of(scheme)
-        zeros = self._zeros(graph, dtype, (self.inputs_of(name) // block, rows))
-        terms = [codes, self._two_level(graph, name), zeros]
-        return graph.node("DequantizeLinear", terms, output, axis=0, block_size=block)
+            inputs = [codes, scales, self._zero_points(graph, dtype, (rows,))]
+            return graph.node("DequantizeLinear", inputs, output, axis=1)
+        block = block_size(scheme)
+        zeros = self._zero_points(graph, dtype, (self.padded_inputs(name) // block, rows))
+        inputs = [codes, self._block_scales(graph, name), zeros]
+        return graph.node("DequantizeLinear", inputs, output, axis=0, block_size=block)
 
     def table(self, graph: Graph, name: str, encoding: Encoding) -> str:
-        """Rows as uint16 activations, to look up: the codes' values on the encoding's grid."""
+        """Add an embedding table to a graph, its rows quantized as activations are. [rows, D]"""
         rows, width = self.codes.shapes[name]
 
         def chunks() -> Iterator[NDArray[Any]]:
@@ -77,18 +78,21 @@ class WeightWriter:
             f"{name}.table", encoding.dtype, (rows, width), f"{name}.table", chunks
         )
 
-    def table_range(self, name: str) -> tuple[float, float]:
-        """Least and greatest number of a table."""
-        blocks = [block for _, block in self.codes.blocks(f"{name}.weight")]
-        return min(float(each.min()) for each in blocks), max(float(each.max()) for each in blocks)
+    def table_range(self, name: str) -> Range:
+        """Minimum and maximum of a table."""
+        lows, highs = [], []
+        for _, block in self.codes.blocks(f"{name}.weight"):
+            lows.append(float(block.min()))
+            highs.append(float(block.max()))
+        return min(lows), max(highs)
 
     def vector(self, tensor: str) -> Floats:
         """A norm's weight or a bias."""
         return self.codes.vector(tensor)
 
-    def _two_level(self, graph: Graph, name: str) -> str:
-        """The scales of a 4-bit weight's blocks, [K/g, N], as multiplier x channel scale."""
-        channel, multipliers = self._factors(name)
+    def _block_scales(self, graph: Graph, name: str) -> str:
+        """The scales of a 4-bit weight's blocks, [K/g, N], as multipliers times channel scale."""
+        channel, multipliers = self._scale_factors(name)
         graph.external(
             f"{name}.multipliers",
             "uint8",
@@ -102,35 +106,35 @@ class WeightWriter:
             [
                 f"{name}.multipliers",
                 f"{name}.channel_scales",
-                self._zeros(graph, "uint8", channel.shape),
+                self._zero_points(graph, "uint8", channel.shape),
             ],
             f"{name}.block_scales",
             axis=1,
         )
 
-    def _zeros(self, graph: Graph, dtype: str, shape: tuple[int, ...]) -> str:
-        """Zero points of zero: HTP's compiler takes no weight without; shared by equal shapes."""
+    def _zero_points(self, graph: Graph, dtype: str, shape: tuple[int, ...]) -> str:
+        """Zero points of 0, shared by equal shapes; HTP's compiler refuses weights without them."""
         name = f"zeros.{dtype}.{'x'.join(map(str, shape))}"
         size = -(-int(np.prod(shape)) * bits_of(dtype) // 8)
         return graph.external(name, dtype, shape, name, lambda: iter([np.zeros(size, np.uint8)]))
 
-    def _factors(self, name: str) -> tuple[Floats, NDArray[np.uint8]]:
-        """Channel scales (N,) and multipliers (K/g, N)."""
+    def _scale_factors(self, name: str) -> tuple[Floats, NDArray[np.uint8]]:
+        """Channel scales (N,) and multipliers (K/g, N) of a 4-bit weight."""
         if self.codes.schemes[name].scales == "two-level":
             channel, multipliers = self.codes.two_level(name)
             return channel, np.ascontiguousarray(multipliers.T)
-        blocks = self.inputs_of(name) // CHANNEL_BLOCK
+        blocks = self.padded_inputs(name) // CHANNEL_BLOCK
         channel = self.codes.scales(name)[:, 0] / np.float32(MULTIPLIER)
         return channel, np.full((blocks, len(channel)), MULTIPLIER, dtype=np.uint8)
 
-    def _turned(self, name: str) -> NDArray[Any]:
+    def _transposed_codes(self, name: str) -> NDArray[Any]:
         """Signed codes [K, N] in C order; 4 bits packed two a byte along N, low nibble first."""
         scheme, width = self.codes.schemes[name], self.codes.shapes[name][1]
         codes = self.codes.codes(name).signed
         self.codes.forget(name)
-        turned = np.zeros((self.inputs_of(name), len(codes)), dtype=np.int8)
-        turned[: min(width, padded_width(scheme, width))] = codes.T[:width]
+        transposed = np.zeros((self.padded_inputs(name), len(codes)), dtype=np.int8)
+        transposed[: min(width, padded_width(scheme, width))] = codes.T[:width]
         if scheme.bits == 8:
-            return turned
-        flat = turned.reshape(-1).view(np.uint8) & np.uint8(0xF)
-        return pack(np.append(flat, np.zeros(len(flat) % 2, np.uint8)), 4)
+            return transposed
+        nibbles = transposed.reshape(-1).view(np.uint8) & np.uint8(0xF)
+        return pack(np.append(nibbles, np.zeros(len(nibbles) % 2, np.uint8)), 4)

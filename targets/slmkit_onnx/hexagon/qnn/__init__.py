@@ -1,1 +1,1 @@
-"""QNN's provider, its compiler, and the chips."""
+"""QNN's execution provider, its ahead-of-time compiler, and the table of chips."""

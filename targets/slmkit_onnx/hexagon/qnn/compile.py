@@ -1,4 +1,4 @@
-"""Compile graphs ahead of time, each chip and part in a process of its own."""
+"""Compile graphs to context binaries ahead of time, each chip and part in its own process."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ JOB = "slmkit_onnx.hexagon.qnn.compile:compile_job"
 
 
 def graph_file(kind: str, part: str) -> str:
-    """The file of one graph: ``prefill.onnx``, or of one part: ``prefill.head.onnx``."""
+    """File name of a graph: ``prefill.onnx``, or ``prefill.head.onnx`` for the part ``head``."""
     return f"{kind}.onnx" if part == "model" else f"{kind}.{part}.onnx"
 
 
 def binary_file(part: str) -> str:
-    """The binary of a part's two graphs, which QNN names after the first one."""
+    """File name of a part's context binary; QNN names it after the first of the two graphs."""
     return f"{Path(graph_file(KINDS[0], part)).stem}_qnn.bin"
 
 
 def compile_part(
     folder: Path, out: Path, part: str, soc: Soc, shared: bool, timeout: float
 ) -> None:
-    """Write binaries and stubs of a part's prefill and decode into ``out``.
+    """Compile a part's prefill and decode graph in ``folder``; write binaries and stubs to ``out``.
 
-    ``shared``: one binary for both, with one copy of the weights. Raises BackendError with the
-    compiler's reason, its death, or the time that ran out.
+    ``shared``: one binary for both graphs, with one copy of the weights. ``timeout``: seconds.
+    Raises BackendError if the compiler refuses the graphs, crashes or runs out of time.
     """
     out.mkdir(exist_ok=True)
     payload = {
@@ -45,19 +45,19 @@ def compile_part(
 
 
 def compile_job(payload: dict[str, Any], report: subprocess_worker.Report) -> None:
-    """In the worker: the sessions that share a binary must all be alive."""
-    from slmkit_onnx.hexagon.qnn.provider import compiled
+    """Worker side of ``compile_part``; sessions that share a binary must live until the last."""
+    from slmkit_onnx.hexagon.qnn.provider import compile_graph
 
     folder, out = Path(payload["folder"]), Path(payload["out"])
-    places = ("first", "last") if payload["shared"] else ("", "")
-    alive = []
-    for name, share in zip(payload["files"], places, strict=True):
-        alive.append(compiled(folder / name, SOCS[payload["soc"]], out / name, share))
-        report(len(alive), len(places))
+    share_roles = ("first", "last") if payload["shared"] else ("", "")
+    sessions = []
+    for name, share_role in zip(payload["files"], share_roles, strict=True):
+        sessions.append(compile_graph(folder / name, SOCS[payload["soc"]], out / name, share_role))
+        report(len(sessions), len(share_roles))
 
 
 def sdk_version(stub: Path) -> str:
-    """The QAIRT version that a stub's binary is tied to; unknown where nothing was compiled."""
+    """The QAIRT version that a stub's binary is tied to; "unknown" if nothing was compiled."""
     if not stub.exists():
         return "unknown"
     for node in onnx.load(str(stub), load_external_data=False).graph.node:

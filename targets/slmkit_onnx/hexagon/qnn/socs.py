@@ -1,4 +1,4 @@
-"""The chips that an artifact may be compiled for."""
+"""The table of Qualcomm chips (socs.json) that an artifact may be compiled for."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-OLDEST = 73  # Hexagon architecture: see ``refused``
+OLDEST_ARCHITECTURE = 73  # Hexagon V73: see ``refusal``
 
 
 @dataclass(frozen=True)
 class Soc:
-    """A chip: QNN's id and the version of its Hexagon."""
+    """A chip: QNN's id, the version of its Hexagon, its product name; ``default``: built unless
+    others are asked for."""
 
     name: str
     id: int
@@ -30,13 +31,13 @@ SOCS = _load()
 DEFAULT = tuple(soc.name for soc in SOCS.values() if soc.default)
 
 
-def refused(name: object) -> str:
-    """Why a chip cannot be built for; empty if it can."""
-    good = ", ".join(soc.name for soc in SOCS.values() if soc.architecture >= OLDEST)
+def refusal(name: object) -> str:
+    """The reason why the artifact cannot be compiled for a chip; empty if it can."""
+    good = ", ".join(soc.name for soc in SOCS.values() if soc.architecture >= OLDEST_ARCHITECTURE)
     if not isinstance(name, str) or name not in SOCS:
         return f"there is no chip {name!r} in the table; it has {good}"
     soc = SOCS[name]
-    if soc.architecture < OLDEST:
+    if soc.architecture < OLDEST_ARCHITECTURE:
         return (
             f"{name} ({soc.about}) has Hexagon V{soc.architecture}: its compiler accepts every op "
             f"and computes the attention of a decode step wrongly (4 to 17 dB); choose among {good}"

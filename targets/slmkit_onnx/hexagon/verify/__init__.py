@@ -1,1 +1,1 @@
-"""What stands in for HTP on this computer: its rounding, float twins, exact sessions."""
+"""The graphs as they run on this computer: HTP's rounding emulated, or in float32."""

@@ -1,10 +1,10 @@
-"""Emulate HTP's rounding on the CPU: floor after RMSNorm, drop the low 16 bits of softmax times V.
+"""Emulate HTP's rounding: floor after RMSNorm, drop the low 16 bits of softmax times V.
 
-HTP takes the next lower integer of a norm: half a step less on average, in every number alike, so
-that all that is computed from it moves the same way. Of a sum of products of probabilities and
-values, both of 16 bits, it drops the lowest 16 bits. The emulator does so to the last integer
-(``tests/backends/hexagon/test_cut.py``), but of a large model it runs two layers only; the CPU
-runs all.
+HTP rounds the integer result of RMSNorm down: half a step less on average, in every number alike,
+so that all results computed from it shift in the same direction. In the product of softmax
+probabilities and values, both of 16 bits, it drops the low 16 bits of each sum. The emulator does
+the same to the last integer (``tests/backends/hexagon/test_htp_rounding.py``), but of a large model
+it runs two layers only; the CPU runs all of them.
 """
 
 from __future__ import annotations
@@ -19,79 +19,86 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-DROPPED = 1 << 16  # of a sum of products of integers
-Steps = list[tuple[str, float | None]]  # operations, one after the other, and their second inputs
+DROPPED = 1 << 16  # HTP's sums of integer products lose everything below this
+Step = tuple[str, float | None]  # an operation and its second input, if it has one
 
 
-def cut(source: bytes) -> bytes:
-    """A model's message, with operations between what HTP cuts and its rounding."""
+def emulate_htp_rounding(source: bytes) -> bytes:
+    """Insert HTP's rounding after each quantized RMSNormalization and softmax-times-V product.
+
+    ``source`` and the result are serialized ONNX models.
+    """
     model = onnx.load_model_from_string(source)
     graph = model.graph
-    known = Known(
+    index = GraphIndex(
         {each.name: each for each in graph.initializer},
         {node.input[0]: node for node in graph.node if node.op_type == "QuantizeLinear"},
         {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"},
     )
-    nodes = [new for node in graph.node for new in _followed(graph, node, known.steps(node))]
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        nodes.extend(_append_steps(graph, node, index.rounding_steps(node)))
     del graph.node[:]
     graph.node.extend(nodes)
     return bytes(model.SerializeToString())
 
 
 @dataclass(frozen=True)
-class Known:
-    """A graph's constants, and its nodes by the float value that they quantize or give."""
+class GraphIndex:
+    """A graph's constants by name, and its Q/DQ nodes by their float tensor."""
 
-    tensors: Mapping[str, TensorProto]
-    quantized: Mapping[str, NodeProto]
-    given: Mapping[str, NodeProto]
+    constants: Mapping[str, TensorProto]
+    quantize: Mapping[str, NodeProto]  # by input
+    dequantize: Mapping[str, NodeProto]  # by output
 
-    def steps(self, node: NodeProto) -> Steps:
-        """What cuts a node's result."""
+    def rounding_steps(self, node: NodeProto) -> list[Step]:
+        """Operations that round a node's float result as HTP does; none for most nodes."""
         name = node.output[0]
-        if node.op_type == "RMSNormalization" and self._counts(node):
-            return [("Sub", self._scale(self.quantized[name]) / 2)]
-        if node.op_type == "MatMul" and self._mixes(node):
-            unit = DROPPED * math.prod(self._scale(self.given[each]) for each in node.input)
+        if node.op_type == "RMSNormalization" and self._is_quantized(node):
+            return [("Sub", self._scale(self.quantize[name]) / 2)]
+        if node.op_type == "MatMul" and self._is_softmax_times_v(node):
+            unit = DROPPED * math.prod(self._scale(self.dequantize[each]) for each in node.input)
             return [("Div", unit), ("Floor", None), ("Mul", unit)]
         return []
 
-    def _counts(self, node: NodeProto) -> bool:
-        """Whether it goes from integers to integers."""
-        return node.input[0] in self.given and node.output[0] in self.quantized
+    def _is_quantized(self, node: NodeProto) -> bool:
+        """True if input and output are quantized."""
+        return node.input[0] in self.dequantize and node.output[0] in self.quantize
 
-    def _mixes(self, node: NodeProto) -> bool:
-        """Whether it multiplies uint16 without an offset by int16. (With one, HTP rounds the
-        offset's products apart: either error is about half a unit.)"""
-        read = [self.given[each] for each in node.input if each in self.given]
-        if len(read) < 2 or any(each.input[0] in self.tensors for each in read):
-            return False  # a weight's
-        probabilities, values = map(self._zero, read)
+    def _is_softmax_times_v(self, node: NodeProto) -> bool:
+        """True if a uint16 activation with zero point 0 is multiplied by an int16 activation.
+
+        With another zero point HTP rounds the products of the zero point separately: either error
+        is about half a unit.
+        """
+        operands = [self.dequantize[each] for each in node.input if each in self.dequantize]
+        if len(operands) < 2 or any(each.input[0] in self.constants for each in operands):
+            return False  # the second operand is a weight
+        probabilities, values = map(self._zero_point, operands)
         return (
             probabilities.dtype == np.uint16
             and values.dtype == np.int16
             and not probabilities.any()
         )
 
-    def _zero(self, node: NodeProto) -> NDArray[Any]:
-        return numpy_helper.to_array(self.tensors[node.input[2]])
+    def _zero_point(self, node: NodeProto) -> NDArray[Any]:
+        return numpy_helper.to_array(self.constants[node.input[2]])
 
     def _scale(self, node: NodeProto) -> float:
-        return float(numpy_helper.to_array(self.tensors[node.input[1]]))
+        return float(numpy_helper.to_array(self.constants[node.input[1]]))
 
 
-def _followed(graph: GraphProto, node: NodeProto, steps: Steps) -> Iterator[NodeProto]:
-    """A node, and operations from its result, under another name, to that of its own name."""
-    name = at = node.output[0]
+def _append_steps(graph: GraphProto, node: NodeProto, steps: list[Step]) -> Iterator[NodeProto]:
+    """Yield the node under a new output name, then the steps; the last one has the old name."""
+    name = current = node.output[0]
     if steps:
-        node.output[0] = at = f"{name}.uncut"
+        node.output[0] = current = f"{name}.exact"
     yield node
-    for number, (op, by) in enumerate(steps, 1):
-        inputs = [at]
-        if by is not None:
-            inputs.append(f"{name}.cut.{number}.by")
-            graph.initializer.append(
-                numpy_helper.from_array(np.asarray(by, np.float32), inputs[-1])
-            )
-        at = name if number == len(steps) else f"{name}.cut.{number}"
-        yield helper.make_node(op, inputs, [at])
+    for number, (op, operand) in enumerate(steps, 1):
+        inputs = [current]
+        if operand is not None:
+            inputs.append(f"{name}.rounding.{number}.operand")
+            constant = np.asarray(operand, np.float32)
+            graph.initializer.append(numpy_helper.from_array(constant, inputs[-1]))
+        current = name if number == len(steps) else f"{name}.rounding.{number}"
+        yield helper.make_node(op, inputs, [current])

@@ -12,7 +12,7 @@ import pytest
 
 from hexagon_artifacts import emitted, job_of
 from slmkit.errors import BackendError
-from slmkit_onnx.hexagon.verify.fold_scales import exact_session, multiplied
+from slmkit_onnx.hexagon.verify.fold_scales import exact_session, fold_scales
 from slmkit_onnx.sessions import cpu_session, session_options
 
 GRAPH = "float.decode.onnx"
@@ -46,7 +46,7 @@ def test_a_graph_gives_the_same_logits(folder):
 def test_every_weight_is_read_as_codes(folder, tmp_path):
     """By ORT's kernel: those of 4 bits, and the head of 8 bits, which has no multipliers."""
     before = onnx.load(folder / GRAPH, load_external_data=False)
-    source = multiplied((folder / GRAPH).read_bytes(), folder)
+    source = fold_scales((folder / GRAPH).read_bytes(), folder)
     four_bit = [each for each in before.graph.initializer if each.name.endswith(".multipliers")]
     after = words(onnx.load_model_from_string(source))
     assert after["DequantizeLinear"] == words(before)["DequantizeLinear"] - len(four_bit)

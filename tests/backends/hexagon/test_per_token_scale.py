@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from slmkit.backend.partition import Part
 from slmkit_onnx.data import DataFile
-from slmkit_onnx.hexagon.lowering.per_token_scale import FACTORS, INVERSES, factor_of
+from slmkit_onnx.hexagon.lowering.per_token_scale import INVERSES, SCALES, power_of_two_scale
 from slmkit_onnx.hexagon.lowering.static_graph import StaticGraphs
 from slmkit_onnx.sessions import cpu_session
 
@@ -22,19 +22,21 @@ def session(tmp_path_factory):
     folder, data = tmp_path_factory.mktemp("factors"), DataFile("weights.data")
     graphs = StaticGraphs(data, [Part("model", 0, 1)], None)
     x = graphs.input("x", (1, TOKENS, WIDTH), None)
-    for value, name in zip(factor_of(graphs, x, "token"), ("factor", "inverse"), strict=True):
-        graphs.final(value, name)
+    for value, name in zip(
+        power_of_two_scale(graphs, x, "token"), ("factor", "inverse"), strict=True
+    ):
+        graphs.float_output(value, name)
     data.write(folder / data.name, lambda done, total: None)
     return cpu_session(graphs.graph.model("factors").SerializeToString(), folder)
 
 
 def test_every_factor_and_its_inverse_are_normal_numbers_of_float16():
-    for numbers in (FACTORS, INVERSES):
+    for numbers in (SCALES, INVERSES):
         np.testing.assert_array_equal(numbers.astype(np.float16), numbers)
         assert numbers.min() >= np.finfo(np.float16).smallest_normal
-    np.testing.assert_array_equal(np.frexp(FACTORS)[0], 0.5)  # powers of two
-    np.testing.assert_array_equal(FACTORS[1:] / FACTORS[:-1], 2)
-    np.testing.assert_array_equal(FACTORS * INVERSES, 1)
+    np.testing.assert_array_equal(np.frexp(SCALES)[0], 0.5)  # powers of two
+    np.testing.assert_array_equal(SCALES[1:] / SCALES[:-1], 2)
+    np.testing.assert_array_equal(SCALES * INVERSES, 1)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -45,8 +47,8 @@ def test_a_token_fills_half_of_its_factor_or_more_and_never_all(session, exponen
     x = np.outer(most, [0.5, -1, 0.25, 0, 1e-3]).astype(np.float32)[None]
     factor, inverse = (each[0, :, 0] for each in session.run(["factor", "inverse"], {"x": x}))
     np.testing.assert_array_equal(factor * inverse, 1)
-    within = (most > FACTORS[0]) & (most < 0.98 * FACTORS[-1])
+    within = (most > SCALES[0]) & (most < 0.98 * SCALES[-1])
     assert (most[within] <= factor[within]).all()
     assert (most[within] >= 0.49 * factor[within]).all()
-    assert (factor[most <= 0.98 * FACTORS[0]] == FACTORS[0]).all()
-    assert (factor[most >= FACTORS[-1]] == FACTORS[-1]).all()
+    assert (factor[most <= 0.98 * SCALES[0]] == SCALES[0]).all()
+    assert (factor[most >= SCALES[-1]] == SCALES[-1]).all()
