@@ -1,6 +1,6 @@
-"""Core ML artifacts: ``coreml`` for the Apple Neural Engine."""
+"""The ``coreml`` backend: Core ML packages for the Apple Neural Engine or the GPU."""
 
 import logging
 
-# Off a Mac, coremltools says at import, part by part, that it cannot run models here.
+# On other systems than macOS, importing coremltools logs that models cannot run here.
 logging.getLogger("coremltools").setLevel(logging.ERROR)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slmkit.backend.interface import Artifact, Job, Progress, Runner, State
 from slmkit_coreml.files import weight_files
-from slmkit_coreml.import_guard import alone
+from slmkit_coreml.import_guard import import_guard
 from slmkit_coreml.options import problems
 from slmkit_coreml.sizes import matrix_bytes as weight_bytes
 
@@ -33,13 +33,13 @@ def state_bytes(kind: str, states: Sequence[State]) -> int:
 
 def emit(job: Job, folder: Path, progress: Progress) -> Artifact:
     """Write the artifact's files into an empty folder."""
-    with alone():
+    with import_guard():
         from slmkit_coreml.writer import write
     return write(job, folder, f"slmkit_coreml {VERSION}", progress)
 
 
 def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
     """Load a written artifact: ``float32`` or ``float16``."""
-    with alone():
+    with import_guard():
         from slmkit_coreml.runner import CoremlRunner
     return CoremlRunner(folder, artifact, mode)

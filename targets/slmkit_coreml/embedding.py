@@ -1,4 +1,4 @@
-"""The embedding table as a file of the bundle that an app maps into memory and reads row by row."""
+"""The embedding table as a file of its own, which an app maps into memory and reads by row."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ ROWS = 4096  # rows written at a time
 
 
 def write_embedding(codes: CodesFile, name: str, folder: Path) -> dict[str, Any]:
-    """int8 codes with float16 scales where the recipe has 8 bits, a byte per code with palettes
-    where it has those, else float16 rows: all exact.
+    """Write the table into ``folder``; return its format for the manifest.
 
-    Returns the format for the manifest. Number d of row r is file[r, d] * scales[r, d // group],
-    or palettes[r // group_rows, file[r, d]], or file[r, d]; little-endian.
+    The recipe decides the format, and each is exact: int8 codes with float16 scales for 8 bits, a
+    byte per code with float16 palettes for palettes, else float16 rows. Column d of row r is
+    file[r, d] * scales[r, d // group], or palettes[r // group_rows, file[r, d]], or file[r, d].
+    All files are little-endian.
     """
     shape, scheme = codes.shapes[name], codes.schemes[name]
     with open(folder / FILE, "wb") as file:
         for first in range(0, shape[0], ROWS):
-            block = _block(codes, name, slice(first, first + ROWS))
-            file.write(np.ascontiguousarray(block).data)
+            rows = _stored_rows(codes, name, slice(first, first + ROWS))
+            file.write(np.ascontiguousarray(rows).data)
     facts: dict[str, Any] = {"file": FILE, "shape": list(shape)}
     if scheme.encoding == "palette":
         palettes = codes.palette(name, slice(None)).palettes
@@ -39,8 +40,8 @@ def write_embedding(codes: CodesFile, name: str, folder: Path) -> dict[str, Any]
     return {**facts, "dtype": "int8", "scales": SCALES, "group": group_of(scheme, shape[1])}
 
 
-def _block(codes: CodesFile, name: str, rows: slice) -> NDArray[Any]:
-    """Some rows as the file holds them."""
+def _stored_rows(codes: CodesFile, name: str, rows: slice) -> NDArray[Any]:
+    """Rows as the file holds them: codes, or float16."""
     scheme = codes.schemes[name]
     if scheme.encoding == "palette":
         return codes.palette(name, rows).codes
@@ -51,7 +52,7 @@ def _block(codes: CodesFile, name: str, rows: slice) -> NDArray[Any]:
 
 
 def table_files(shape: tuple[int, ...], scheme: Scheme) -> dict[str, int]:
-    """Bytes of each file that ``write_embedding`` writes for a table."""
+    """Size in bytes of each file that ``write_embedding`` writes for a table of this shape."""
     rows, width = shape
     if scheme.encoding == "palette":
         groups = -(-rows // (scheme.group_rows or rows))
@@ -62,25 +63,31 @@ def table_files(shape: tuple[int, ...], scheme: Scheme) -> dict[str, int]:
 
 
 class Embedding:
-    """Reads rows of a written table."""
+    """Read rows of a written table."""
 
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
         shape = tuple(facts["shape"])
         self.rows = np.memmap(folder / facts["file"], facts["dtype"], "r", shape=shape)
         self.facts = facts
-        beside = facts.get("scales") or facts.get("palettes")
-        if beside:
-            halves = np.fromfile(folder / beside, "<f2").astype(np.float32)
-            groups = shape[0] if "scales" in facts else -(-shape[0] // facts["group_rows"])
-            self.beside = halves.reshape(groups, -1)
+        if "scales" in facts:
+            self.scales = _read_float16(folder / facts["scales"], shape[0])
+        if "palettes" in facts:
+            groups = -(-shape[0] // facts["group_rows"])
+            self.palettes = _read_float16(folder / facts["palettes"], groups)
 
     def look_up(self, ids: NDArray[np.int64]) -> Floats:
-        """(T,) -> (T, D) float32"""
+        """Rows of token ids, float32. (T,) -> (T, D)"""
         stored = self.rows[ids]
         if "palettes" in self.facts:
-            palettes = self.beside[ids // self.facts["group_rows"]]
+            palettes = self.palettes[ids // self.facts["group_rows"]]
             return np.take_along_axis(palettes, stored.astype(np.int64), axis=1)
         rows: Floats = stored.astype(np.float32)
         if "scales" not in self.facts:
             return rows
-        return rows * np.repeat(self.beside[ids], self.facts["group"], axis=1)[:, : rows.shape[1]]
+        scales = np.repeat(self.scales[ids], self.facts["group"], axis=1)
+        return rows * scales[:, : rows.shape[1]]
+
+
+def _read_float16(path: Path, rows: int) -> Floats:
+    """A file of float16 numbers as float32. [rows, columns]"""
+    return np.fromfile(path, "<f2").astype(np.float32).reshape(rows, -1)

@@ -1,7 +1,7 @@
-"""coremltools without the frameworks whose models it can convert.
+"""Import guard: load coremltools without the frameworks whose models it can convert.
 
-It imports TensorFlow wherever that is installed (for ``litert``, here): 3 s and 0.5 GB in each
-process that writes or evaluates a package, for nothing that this backend uses.
+coremltools imports TensorFlow wherever that is installed (for ``litert``, here). That costs 3 s and
+0.5 GB in each process that writes or evaluates a package, and this backend uses nothing of it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ FRAMEWORKS = ("tensorflow", "torch")
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Inside, a framework that no one has imported yet looks as if it were not installed."""
+def import_guard() -> Iterator[None]:
+    """Within the context, frameworks that are not imported yet appear as not installed."""
     hidden = [name for name in FRAMEWORKS if name not in sys.modules]
     sys.modules.update({name: cast(ModuleType, None) for name in hidden})
     try:

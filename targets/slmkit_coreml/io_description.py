@@ -10,7 +10,7 @@ from slmkit.backend.interface import Job, Report, ReportTable, Tensor
 from slmkit.backend.partition import Part
 from slmkit.backend.static_runner import Window
 from slmkit_coreml.contract import state_name, state_shape
-from slmkit_coreml.lowering.inputs import INTEGERS, Border
+from slmkit_coreml.lowering.inputs import INTEGER_INPUTS, Border
 from slmkit_coreml.options import Form
 from slmkit_coreml.package import Description
 
@@ -130,7 +130,7 @@ def _inputs(job: Job, form: Form, chunk: Part, windows: Mapping[str, Window]) ->
     return tuple(
         Tensor(
             name,
-            "int32" if name in INTEGERS else "float16",
+            "int32" if name in INTEGER_INPUTS else "float16",
             _symbolic(shape, decode[name]),
             _about(name),
         )

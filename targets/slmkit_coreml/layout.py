@@ -1,7 +1,7 @@
-"""How values lie in memory: ``ane``, channels before tokens (BC1S), and ``gpu``, tokens first.
+"""Memory layouts: ``ane``, channels before tokens (BC1S), and ``gpu``, tokens before channels.
 
-A value is thought of as rows, one per token; an arrangement turns it and puts dimensions of 1 in.
-The host turns arrays by it, the program its variables, and both know the shapes from it.
+A value is defined as rows, one per token. An arrangement permutes its axes and inserts axes of size
+1. The host applies it to arrays, the program to its variables; both take the shapes from it.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Arrangement:
-    """A permutation, then new dimensions of 1 at these places."""
+    """A permutation of the axes of rows, then new axes of size 1 at these positions."""
 
     order: tuple[int, ...]
     ones: tuple[int, ...]
 
     def array(self, rows: Array) -> Array:
-        """Rows as they lie in memory."""
+        """Arrange rows as the layout has them."""
         return np.expand_dims(rows.transpose(self.order), self.ones)
 
     def shape(self, *sizes: int) -> tuple[int, ...]:
-        """The shape of rows of these sizes, as they lie in memory."""
+        """The arranged shape of rows of these sizes."""
         return tuple(self.named(*sizes))
 
     def named(self, *sizes: Any) -> list[Any]:
-        """The same with names for sizes that are not fixed."""
-        found = [sizes[at] for at in self.order]
-        for at in self.ones:
-            found.insert(at, 1)
-        return found
+        """The arranged shape of rows; sizes may be names, such as "tokens"."""
+        dimensions = [sizes[axis] for axis in self.order]
+        for axis in self.ones:
+            dimensions.insert(axis, 1)
+        return dimensions
 
     def back(self, value: Array) -> Array:
-        """The inverse of ``array``."""
+        """Restore rows: the inverse of ``array``."""
         rows: Array = value.squeeze(self.ones).transpose(np.argsort(self.order))
         return rows
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Arrangements of what passes a package's border, and where the cache has its tokens."""
+    """Arrangements of a package's inputs and outputs, and the token axis of its KV cache."""
 
     name: str
     rows: Arrangement  # (T, D): embeddings, hidden state, logits
@@ -56,7 +56,7 @@ class Layout:
     token_axis: int  # of a cache [layers, ...]
 
     def cache(self, kv_heads: int, width: int, tokens: int) -> tuple[int, ...]:
-        """Keys or values of one layer."""
+        """Shape of one layer's keys or values."""
         if self.token_axis == 3:
             return (kv_heads * width, 1, tokens)
         return (kv_heads, tokens, width)

@@ -1,5 +1,4 @@
-"""A saved package: where its files are, what it says of itself, and bytes that depend on its
-content alone."""
+"""A saved package: its files, its description, and deterministic bytes."""
 
 from __future__ import annotations
 
@@ -19,37 +18,40 @@ MANIFEST = "Manifest.json"
 
 @dataclass(frozen=True)
 class Description:
-    """What Xcode and an app can read of a package."""
+    """The metadata of a package that Xcode and an app can read."""
 
     about: str
     author: str
     license: str
     version: str
-    borders: Mapping[str, str]  # input, output or state -> what it is
+    borders: Mapping[str, str]  # input, output or state -> description
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
-def finish(path: Path, description: Description | None) -> None:
-    """Describe a saved package; then protobuf maps in one order and identifiers out of paths."""
+def finalize(path: Path, description: Description | None) -> None:
+    """Add the description to a saved package and make its bytes deterministic.
+
+    Protobuf maps are sorted, and random identifiers are replaced by ones derived from paths.
+    """
     message = read_model(path)
     if description is not None:
         _describe(message.description, description)
     (path / MODEL).write_bytes(message.SerializeToString(deterministic=True))
     manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     entries = manifest["itemInfoEntries"]
-    names = {
+    identifiers = {
         old: str(uuid.uuid5(uuid.NAMESPACE_URL, f"slmkit:{entry['path']}")).upper()
         for old, entry in entries.items()
     }
     ordered = sorted(entries.items(), key=lambda item: str(item[1]["path"]))
-    manifest["itemInfoEntries"] = {names[old]: entry for old, entry in ordered}
-    manifest["rootModelIdentifier"] = names[manifest["rootModelIdentifier"]]
+    manifest["itemInfoEntries"] = {identifiers[old]: entry for old, entry in ordered}
+    manifest["rootModelIdentifier"] = identifiers[manifest["rootModelIdentifier"]]
     text = json.dumps(manifest, indent=4, sort_keys=True)
     (path / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
 def read_model(path: Path) -> Any:
-    """The model of a package, as it is stored."""
+    """Read the protobuf message of a package."""
     message = Model_pb2.Model()
     message.ParseFromString((path / MODEL).read_bytes())
     return message

@@ -24,8 +24,8 @@ from slmkit.ops import Floats, Rope
 from slmkit_coreml.contract import HIDDEN, mask_name, state_name, state_shape
 from slmkit_coreml.embedding import Embedding
 from slmkit_coreml.layout import LAYOUTS, Array
-from slmkit_coreml.verify.device import DevicePackage, on_macos, system
-from slmkit_coreml.verify.evaluator import Package, Store
+from slmkit_coreml.verify.device import DevicePackage, on_macos, system_name
+from slmkit_coreml.verify.evaluator import Package, WeightCache
 
 
 class Runnable(Protocol):
@@ -96,10 +96,10 @@ class CoremlRunner(StaticRunner):
         names = list(self.facts["functions"])
         if precision == "float16" and on_macos():
             units = self.facts["compute_units"]
-            return [DevicePackage(path, names, units) for path in paths], system(units)
-        store = Store()
+            return [DevicePackage(path, names, units) for path in paths], system_name(units)
+        cache = WeightCache()
         about = f"evaluator over coremltools {coremltools.__version__}, {precision}"
-        return [Package(path, precision, store) for path in paths], about
+        return [Package(path, precision, cache) for path in paths], about
 
     def _inputs(self, ids: NDArray[np.int64], window: Window) -> dict[str, Any]:
         """What the host gives every package; each takes what it asks for."""

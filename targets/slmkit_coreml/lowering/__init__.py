@@ -1,1 +1,1 @@
-"""From the vocabulary to a MIL program."""
+"""Lowering of the vocabulary to MIL programs."""

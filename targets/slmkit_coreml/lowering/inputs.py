@@ -1,4 +1,4 @@
-"""What a function is given: its inputs, and what a self-contained one computes of them itself."""
+"""The inputs of a function, and those that a self-contained package computes by itself."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from slmkit.backend.static_runner import Window, rope_names
 from slmkit.ops import Rope
 from slmkit_coreml.contract import HIDDEN, mask_name, state_name, state_shape
 from slmkit_coreml.layout import Arrangement
-from slmkit_coreml.lowering.weights import shared
+from slmkit_coreml.lowering.weights import share
 from slmkit_coreml.options import Form
 
-INTEGERS = ("ids", "position")
-NOWHERE = 2**30  # the position of an empty slot: after every token, so that none looks at it
+INTEGER_INPUTS = ("ids", "position")
+EMPTY_POSITION = 2**30  # of an empty slot: after every token, so that none sees it
 
 
 @dataclass(frozen=True)
 class Border:
-    """One function of one chunk, seen from outside."""
+    """The inputs of one function of one chunk, seen from outside."""
 
     model: Model
     form: Form
@@ -34,32 +34,32 @@ class Border:
 
     @property
     def spec(self) -> Spec:
-        """The model's facts."""
+        """The model's spec."""
         return self.model.spec
 
     @property
     def layers(self) -> range:
-        """Layers of the chunk."""
+        """The layers of the chunk."""
         return self.chunk.layers(self.spec.layers)
 
     @property
     def attention_layers(self) -> list[int]:
-        """Those with a KV cache."""
+        """The layers of the chunk that have a KV cache."""
         return [layer for layer in self.model.attention_layers if layer in self.layers]
 
     @property
     def windows(self) -> list[int | None]:
-        """The different sliding windows of its layers: a mask each."""
+        """The distinct sliding windows of the chunk's layers; each has its own mask."""
         return list(dict.fromkeys(self.spec.windows[layer] for layer in self.attention_layers))
 
     @property
     def ropes(self) -> dict[int, Rope]:
-        """The different ropes of its layers, by their numbers in the whole model."""
+        """The distinct ropes of the chunk's layers, by their numbers in the whole model."""
         used = {self.spec.rope_at(layer) for layer in self.attention_layers}
         return {at: rope for at, rope in enumerate(self.spec.ropes) if rope in used}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every input by name; states are those whose names end in _cache."""
+        """The shape of every input by name; names of Core ML states end in _cache."""
         form, spec, tokens = self.form, self.spec, self.window.tokens
         rows = form.layout.rows.shape(tokens, spec.width)
         if self.chunk.first:
@@ -78,7 +78,7 @@ class Border:
         mask = form.layout.mask.shape(tokens, self.window.total)
         masks = {mask_name(window): mask for window in self.windows}
         caches = {**self._caches(), **self._states()}
-        return {**first, **tables, **masks, **caches, **self._places()}
+        return {**first, **tables, **masks, **caches, **self._placement()}
 
     def _states(self) -> dict[str, tuple[int, ...]]:
         return {
@@ -94,7 +94,7 @@ class Border:
         row = self.form.layout.cache(self.spec.kv_heads, self.spec.head_width, tokens)
         return dict.fromkeys(names, (len(self.attention_layers), *row))
 
-    def _places(self) -> dict[str, tuple[int, ...]]:
+    def _placement(self) -> dict[str, tuple[int, ...]]:
         layout, tokens, total = self.form.layout, self.window.tokens, self.window.total
         if self.form.cache == "state-slice":
             return {"position": (1,)}
@@ -104,14 +104,18 @@ class Border:
 
 
 def placeholder(name: str, shape: tuple[int, ...]) -> Any:
-    """An input of a function."""
+    """The declaration of an input, or of a state for names that end in _cache."""
     if name.endswith("_cache"):
         return mb.StateTensorSpec(shape, dtype=types.fp16)
-    return mb.TensorSpec(shape, dtype=types.int32 if name in INTEGERS else types.fp16)
+    return mb.TensorSpec(shape, dtype=types.int32 if name in INTEGER_INPUTS else types.fp16)
 
 
-def given(border: Border, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs, with cos, sin, masks and places where the package computes them."""
+def prepare_inputs(border: Border, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """A function's inputs by name.
+
+    Those of a self-contained package are completed with cos, sin, masks and the placement of new
+    tokens, computed from the position.
+    """
     known = dict(inputs)
     if not border.form.self_contained or not border.attention_layers:
         return known
@@ -121,39 +125,42 @@ def given(border: Border, inputs: Mapping[str, Any]) -> dict[str, Any]:
         for name, table in zip(rope_names(number), tables, strict=True):
             begin = mb.concat(values=[position, np.zeros(1, np.int32)], axis=0)
             size = [window.tokens, table.shape[1]]
-            whole = shared(mb.const(val=table), f"{name} table")
-            here = mb.slice_by_size(x=whole, begin=begin, size=size)
-            known[name] = arranged(mb.cast(x=here, dtype="fp16"), layout.table)
+            full_table = share(mb.const(val=table), f"{name} table")
+            rows = mb.slice_by_size(x=full_table, begin=begin, size=size)
+            known[name] = apply_arrangement(mb.cast(x=rows, dtype="fp16"), layout.table)
     queries = mb.add(x=position, y=np.arange(window.tokens, dtype=np.int32))
-    keys = _keys(border, position, queries)
+    keys = _key_positions(border, position, queries)
     distance = mb.sub(x=mb.expand_dims(x=queries, axes=[1]), y=mb.expand_dims(x=keys, axes=[0]))
     for limit in border.windows:
-        known[mask_name(limit)] = arranged(_mask(distance, limit), layout.mask)
+        known[mask_name(limit)] = apply_arrangement(_mask(distance, limit), layout.mask)
     if border.form.cache == "state-blend":
-        here = mb.cast(x=mb.equal(x=distance, y=np.int32(0)), dtype="fp16")
-        known["place"] = arranged(here, layout.place)
-        known["keep"] = arranged(_kept(position, window), layout.keep)
+        place = mb.cast(x=mb.equal(x=distance, y=np.int32(0)), dtype="fp16")
+        known["place"] = apply_arrangement(place, layout.place)
+        known["keep"] = apply_arrangement(_keep(position, window), layout.keep)
     return known
 
 
-def arranged(rows: Any, how: Arrangement) -> Any:
-    """A variable of rows, as the layout has it."""
-    if how.order != tuple(range(len(how.order))):
-        rows = mb.transpose(x=rows, perm=list(how.order))
-    return mb.expand_dims(x=rows, axes=list(how.ones))
+def apply_arrangement(rows: Any, arrangement: Arrangement) -> Any:
+    """Arrange a variable of rows as the layout has it."""
+    if arrangement.order != tuple(range(len(arrangement.order))):
+        rows = mb.transpose(x=rows, perm=list(arrangement.order))
+    return mb.expand_dims(x=rows, axes=list(arrangement.ones))
 
 
-def _keys(border: Border, position: Any, queries: Any) -> Any:
-    """Positions of the S slots: the past before the new tokens, or slot j for position j. [S]"""
+def _key_positions(border: Border, position: Any, queries: Any) -> Any:
+    """The position of the token in each of the S slots. [S]
+
+    Under ``io`` the past precedes the new tokens; in a state slot j holds position j.
+    """
     if border.form.cache != "io":
-        return shared(mb.const(val=np.arange(border.window.total, dtype=np.int32)), "slots")
+        return share(mb.const(val=np.arange(border.window.total, dtype=np.int32)), "slots")
     past = np.arange(border.window.past, dtype=np.int32)
     filled = mb.less(x=past, y=position)
-    nowhere = np.full(len(past), NOWHERE, np.int32)
-    return mb.concat(values=[mb.select(cond=filled, a=past, b=nowhere), queries], axis=0)
+    empty = np.full(len(past), EMPTY_POSITION, np.int32)
+    return mb.concat(values=[mb.select(cond=filled, a=past, b=empty), queries], axis=0)
 
 
-def _kept(position: Any, window: Window) -> Any:
+def _keep(position: Any, window: Window) -> Any:
     """0 in the slots of the new tokens, 1 elsewhere. [S]"""
     slots = np.arange(window.total, dtype=np.int32)
     end = mb.add(x=position, y=np.array([window.tokens], np.int32))
@@ -163,8 +170,8 @@ def _kept(position: Any, window: Window) -> Any:
 
 def _mask(distance: Any, window: int | None) -> Any:
     """0 where a token may look, HIDDEN elsewhere. [T, S]"""
-    seen = mb.greater_equal(x=distance, y=np.int32(0))
+    visible = mb.greater_equal(x=distance, y=np.int32(0))
     if window is not None:
-        seen = mb.logical_and(x=seen, y=mb.less(x=distance, y=np.int32(window)))
-    hidden = mb.cast(x=mb.logical_not(x=seen), dtype="fp16")
-    return mb.mul(x=hidden, y=np.float16(HIDDEN))
+        visible = mb.logical_and(x=visible, y=mb.less(x=distance, y=np.int32(window)))
+    invisible = mb.cast(x=mb.logical_not(x=visible), dtype="fp16")
+    return mb.mul(x=invisible, y=np.float16(HIDDEN))

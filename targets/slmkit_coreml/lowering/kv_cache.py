@@ -1,4 +1,4 @@
-"""The KV cache of one function, in its three forms (``contract.py``)."""
+"""The KV cache of one function, in the three forms that ``contract.py`` describes."""
 
 from __future__ import annotations
 
@@ -16,75 +16,78 @@ from slmkit_coreml.layout import Layout
 
 @dataclass
 class CacheWriter:
-    """Joins new keys and values with those of the past."""
+    """Append new keys and values to those of the past."""
 
     spec: Spec
     layout: Layout
     window: Window
     form: str
-    given: dict[str, Any]  # inputs of the function, and what is computed of them, by name
-    layers: Sequence[int]  # of the chunk, those with a cache: how they lie in it
+    inputs: dict[str, Any]  # of ``prepare_inputs``
+    layers: Sequence[int]  # the chunk's layers with a cache, in its order
     new: dict[str, list[Any]] = field(default_factory=lambda: {"key": [], "value": []})
-    states: dict[str, Any] = field(default_factory=dict)  # what each state holds by now
+    states: dict[str, Any] = field(default_factory=dict)  # current value of each state
 
-    def joined(self, part: str, layer: int, new: Any) -> Any:
-        """``part`` (key or value) of all S slots of a layer, as ``Layout.cache`` has it."""
+    def append(self, part: str, layer: int, new: Any) -> Any:
+        """Append a layer's new keys or values; return those of all S slots.
+
+        ``part``: "key" or "value". Shapes are those of ``Layout.cache``.
+        """
         at = self.layers.index(layer)
         if self.form == "io":
             self.new[part].append(new)
-            old = self._row(self.given[f"past_{part}s"], at, self.window.past)
-            return mb.concat(values=[old, new], axis=self.layout.token_axis)
-        state = self.given[f"{part}_cache"]
+            past = self._layer(self.inputs[f"past_{part}s"], at, self.window.past)
+            return mb.concat(values=[past, new], axis=self.layout.token_axis)
+        state = self.inputs[f"{part}_cache"]
         if part not in self.states:  # read once: a second read may be merged with the first
             self.states[part] = mb.read_state(input=state)
-        updated = self._updated(self.states[part], at, new)
+        updated = self._update_layer(self.states[part], at, new)
         self.states[part] = mb.coreml_update_state(state=state, value=updated)
-        return self._row(self.states[part], at, self.window.total)
+        return self._layer(self.states[part], at, self.window.total)
 
     def outputs(self) -> list[Any]:
-        """What the host appends, under ``io``."""
+        """New keys and values of all layers for the host to append; none in the state forms."""
         return [
             mb.concat(values=new, axis=0, name=f"new_{part}s")
             for part, new in self.new.items()
             if new
         ]
 
-    def _updated(self, held: Any, at: int, new: Any) -> Any:
-        """The state with the new keys or values of a layer in their slots."""
-        whole = self._shape(self.window.total)
+    def _update_layer(self, state: Any, at: int, new: Any) -> Any:
+        """The state with the new keys or values of a layer written into their slots."""
+        shape = self._shape(self.window.total)
         if self.form == "state-slice":
-            first, end = self._slots()
+            first, end = self._slot_range()
             begin = self._corner(at, [0, 0, 0], first)
-            stop = self._corner(at + 1, whole, end)
-            return mb.slice_update(x=held, update=new, begin=begin, end=stop)
-        kept = mb.mul(x=self._row(held, at, self.window.total), y=self.given["keep"])
-        update = mb.add(x=kept, y=self._placed(new))
-        return mb.slice_update(x=held, update=update, begin=[at, 0, 0, 0], end=[at + 1, *whole])
+            stop = self._corner(at + 1, shape, end)
+            return mb.slice_update(x=state, update=new, begin=begin, end=stop)
+        other_slots = mb.mul(x=self._layer(state, at, self.window.total), y=self.inputs["keep"])
+        update = mb.add(x=other_slots, y=self._place_new(new))
+        return mb.slice_update(x=state, update=update, begin=[at, 0, 0, 0], end=[at + 1, *shape])
 
-    def _placed(self, new: Any) -> Any:
+    def _place_new(self, new: Any) -> Any:
         """The new keys or values in their slots, 0 elsewhere."""
-        place = self.given["place"]
+        place = self.inputs["place"]
         if self.layout.name == "ane":
             return mb.einsum(values=(new, place), equation="nchw,nwhu->nchu")
         groups = mb.concat(values=[place] * self.spec.kv_heads, axis=1)
         return mb.matmul(x=groups, y=new)
 
     def _corner(self, at: int, sizes: Sequence[int], token: Any) -> Any:
-        """A corner of a slice, with a number known at run time on the token axis."""
+        """A corner of a slice; its index on the token axis is computed at run time."""
         corner = np.array([at, *sizes], np.int32)
         axis = self.layout.token_axis
         parts = [corner[:axis], token, corner[axis + 1 :]]
         values = [part for part in parts if not isinstance(part, np.ndarray) or len(part)]
         return mb.concat(values=values, axis=0)
 
-    def _slots(self) -> tuple[Any, Any]:
-        """First slot of the new tokens, and the one after the last."""
+    def _slot_range(self) -> tuple[Any, Any]:
+        """The first slot of the new tokens, and the slot after the last one."""
         if "end" not in self.states:
             tokens = np.array([self.window.tokens], np.int32)
-            self.states["end"] = mb.add(x=self.given["position"], y=tokens)
-        return self.given["position"], self.states["end"]
+            self.states["end"] = mb.add(x=self.inputs["position"], y=tokens)
+        return self.inputs["position"], self.states["end"]
 
-    def _row(self, whole: Any, at: int, tokens: int) -> Any:
+    def _layer(self, whole: Any, at: int, tokens: int) -> Any:
         """One layer of a cache."""
         size = [1, *self._shape(tokens)]
         return mb.slice_by_size(x=whole, begin=[at, 0, 0, 0], size=size)

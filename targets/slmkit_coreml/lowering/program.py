@@ -1,4 +1,4 @@
-"""One MIL program per chunk, with the functions prefill and decode, which share every weight."""
+"""Build one MIL program per chunk: the functions prefill and decode, which share all weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import gc
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import coremltools as ct
 from coremltools.converters.mil import Builder as mb  # noqa: N813
@@ -17,11 +16,11 @@ from slmkit.backend.partition import Part
 from slmkit.backend.static_runner import Window
 from slmkit_coreml.lowering.ane import AneOps
 from slmkit_coreml.lowering.gpu import GpuOps
-from slmkit_coreml.lowering.inputs import Border, given, placeholder
+from slmkit_coreml.lowering.inputs import Border, placeholder, prepare_inputs
 from slmkit_coreml.lowering.ops import CoremlOps
 from slmkit_coreml.lowering.weights import Array, WeightWriter
 from slmkit_coreml.options import Form
-from slmkit_coreml.package import Description, finish
+from slmkit_coreml.package import Description, finalize
 
 TARGET = ct.target.iOS18
 LAYOUT_OPS: Mapping[str, type[CoremlOps]] = {"ane": AneOps, "gpu": GpuOps}
@@ -30,7 +29,7 @@ LAYOUT_OPS: Mapping[str, type[CoremlOps]] = {"ane": AneOps, "gpu": GpuOps}
 def build_program(
     job: Job, form: Form, chunk: Part, windows: Mapping[str, Window]
 ) -> tuple[Program, CoremlOps]:
-    """The program, and the ops that wrote it: they know the embedding's name, and the taps'."""
+    """Build a chunk's program; also return its ops, which know the names of embedding and taps."""
     program = Program()
     arrays: dict[str, tuple[Array, ...]] = {}
     for name, window in windows.items():
@@ -43,13 +42,13 @@ def build_program(
 
 
 def write_package(program: Program, path: Path, description: Description | None = None) -> None:
-    """Convert, and save a package whose bytes depend on the program and description alone.
+    """Convert a program and save it as a package of deterministic bytes.
 
-    No pass may touch the program: the default pipeline merges reads of a state around its update
+    No coremltools pass is run: the default pipeline merges reads of a state around its update
     (coremltools PR 2786), and rewrites indices.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # its folder is left to the collector
+        warnings.simplefilter("ignore", ResourceWarning)  # coremltools leaves its folder to the GC
         model = ct.convert(
             program,
             convert_to="mlprogram",
@@ -62,24 +61,23 @@ def write_package(program: Program, path: Path, description: Description | None 
         model.save(str(path))
         del model
         gc.collect()
-    finish(path, description)
+    finalize(path, description)
 
 
 def _function(job: Job, border: Border, weights: WeightWriter) -> tuple[Function, CoremlOps]:
+    """One function of a chunk, and the ops that wrote it."""
     inputs = {name: placeholder(name, shape) for name, shape in border.shapes().items()}
     with Function(inputs, TARGET) as function:
-        known = given(border, function.inputs)
+        known = prepare_inputs(border, function.inputs)
         ops = LAYOUT_OPS[border.form.layout.name](weights, border, known, job.debug)
         logits = job.model.run(ops)
         if border.chunk.last < border.spec.layers:
-            if ops.left is None:
-                raise ValueError(f"nothing leaves the chunk {border.chunk.name}")
-            outputs = [mb.identity(x=ops.left.whole, name="hidden_out")]
+            if ops.outgoing is None:
+                raise ValueError(f"the chunk {border.chunk.name} has no output")
+            outputs = [mb.identity(x=ops.outgoing.whole, name="hidden_out")]
         else:
-            outputs = [_named(part, f"logits_{at}") for at, part in enumerate(logits.parts)]
-        function.set_outputs([*outputs, *ops.cache.outputs(), *ops.kept, *ops.taps])
+            outputs = [
+                mb.identity(x=part, name=f"logits_{at}") for at, part in enumerate(logits.parts)
+            ]
+        function.set_outputs([*outputs, *ops.cache.outputs(), *ops.new_states, *ops.taps])
     return function, ops
-
-
-def _named(variable: Any, name: str) -> Any:
-    return mb.identity(x=variable, name=name)

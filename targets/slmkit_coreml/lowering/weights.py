@@ -1,4 +1,4 @@
-"""How codes become Core ML constants: the bundle's own integers, scales and palettes.
+"""Write codes as Core ML constants: the bundle's own integers, scales and palettes.
 
 ``constexpr_blockwise_shift_scale`` holds int4 or int8 codes with float16 scales: [O, 1] per
 channel, [O, I / group] group-wise. ``constexpr_lut_to_dense`` holds 4- or 6-bit indices and a
@@ -19,81 +19,92 @@ from slmkit.quant.codes import CodesFile
 from slmkit.recipe.scheme import Scheme
 
 Array = NDArray[Any]
-INTEGERS = {4: types.int4, 8: types.int8}
-INDICES = {4: types.uint4, 6: types.uint6}
+INTEGER_TYPES = {4: types.int4, 8: types.int8}
+INDEX_TYPES = {4: types.uint4, 6: types.uint6}
 
 
 class WeightWriter:
-    """Makes the constants of one function, each once; ``arrays`` are those of all functions."""
+    """Make the constants of one function, each once; all functions share ``arrays``."""
 
     def __init__(self, codes: CodesFile, arrays: dict[str, tuple[Array, ...]]) -> None:
         self.codes = codes
         self.arrays = arrays
-        self.made: dict[str, Any] = {}
+        self.constants: dict[str, Any] = {}
 
     def matrix(self, name: str, rows: slice, label: str, ones: int = 0) -> Any:
-        """Some rows of a matrix with dimensions of 1 after it: two make a 1x1 convolution's weight.
+        """Some rows of a matrix, followed by ``ones`` axes of size 1 (2 for a 1x1 convolution).
 
-        A last group of rows that is not whole is filled up: the caller cuts the result.
+        With palettes, the last group of rows is padded: the caller must drop the surplus outputs.
         """
         if label not in self.arrays:
             self.arrays[label] = self._arrays(name, rows, ones)
-        if label not in self.made:
-            self.made[label] = _constant(self.codes.schemes[name], self.arrays[label], label)
-        return self.made[label]
+        if label not in self.constants:
+            scheme = self.codes.schemes[name]
+            self.constants[label] = _constant(scheme, self.arrays[label], label)
+        return self.constants[label]
 
-    def vector(self, tensor: str, some: slice, after: int) -> Any:
-        """A norm's weight or some of a bias as float16, with so many dimensions of 1 after it."""
+    def vector(self, tensor: str, some: slice, ones: int) -> Any:
+        """Some elements of a norm's weight or a bias, float16, followed by ``ones`` axes of 1."""
         values = self.codes.vector(tensor)[some].astype(np.float16)
-        variable = mb.const(val=values.reshape(-1, *(1,) * after))
-        return shared(variable, f"{tensor} {some.start}")
+        variable = mb.const(val=values.reshape(-1, *(1,) * ones))
+        return share(variable, f"{tensor} {some.start}")
 
     def bias(self, tensor: str, rows: int) -> Any:
-        """A bias filled up with zeros, or zeros: a linear without would get its own everywhere."""
+        """A bias padded with zeros to ``rows``; zeros without a tensor.
+
+        A linear without a bias would get a constant of its own in each function.
+        """
         values = self.codes.vector(tensor) if tensor else np.zeros(0)
-        filled = np.pad(values, (0, rows - len(values))).astype(np.float16)
-        return shared(mb.const(val=filled), tensor or f"{rows} zeros")
+        padded = np.pad(values, (0, rows - len(values))).astype(np.float16)
+        return share(mb.const(val=padded), tensor or f"{rows} zeros")
 
     def _arrays(self, name: str, rows: slice, ones: int) -> tuple[Array, ...]:
+        """float16 values, or codes and scales, or indices and palettes."""
         scheme, width = self.codes.schemes[name], self.codes.shapes[name][1]
         if scheme.encoding == "palette":
             return self._palette(name, rows, ones)
         if scheme.bits is None:
-            return (_beside(self.codes.halves(name)[rows], ones),)
+            return (_append_axes(self.codes.halves(name)[rows], ones),)
         codes = self.codes.codes(name, rows)
-        signed = codes.signed[:, :width].astype(types.nptype_from_builtin(INTEGERS[scheme.bits]))
-        return _beside(signed, ones), _beside(codes.scales.astype(np.float16), ones)
+        dtype = types.nptype_from_builtin(INTEGER_TYPES[scheme.bits])
+        signed = codes.signed[:, :width].astype(dtype)
+        return _append_axes(signed, ones), _append_axes(codes.scales.astype(np.float16), ones)
 
     def _palette(self, name: str, rows: slice, ones: int) -> tuple[Array, ...]:
+        """Indices, and palettes [groups, 1, ..., 2^bits, 1]."""
         scheme = self.codes.schemes[name]
-        found = self.codes.palette(name, rows)
-        palettes = found.palettes.astype(np.float16)
-        missing = len(palettes) * (scheme.group_rows or 1) - len(found.codes)
-        codes = np.pad(found.codes, ((0, missing), (0, 0)))
-        indices = codes.astype(types.nptype_from_builtin(INDICES[scheme.bits or 4]))
+        stored = self.codes.palette(name, rows)
+        palettes = stored.palettes.astype(np.float16)
+        missing = len(palettes) * (scheme.group_rows or 1) - len(stored.codes)
+        codes = np.pad(stored.codes, ((0, missing), (0, 0)))
+        indices = codes.astype(types.nptype_from_builtin(INDEX_TYPES[scheme.bits or 4]))
         shape = (len(palettes), 1, *(1,) * ones, palettes.shape[1], 1)
-        return _beside(indices, ones), palettes.reshape(shape)
+        return _append_axes(indices, ones), palettes.reshape(shape)
 
 
 def _constant(scheme: Scheme, arrays: tuple[Array, ...], label: str) -> Any:
+    """A const or constexpr operation of the arrays, shared by all functions."""
     if scheme.encoding == "float16":
-        return shared(mb.const(val=arrays[0], name=label), label)
+        return share(mb.const(val=arrays[0], name=label), label)
     if scheme.encoding == "palette":
         variable = mb.constexpr_lut_to_dense(indices=arrays[0], lut=arrays[1], name=label)
     else:
         variable = mb.constexpr_blockwise_shift_scale(data=arrays[0], scale=arrays[1], name=label)
     for part, each in variable.op.inputs.items():
         if each is not None:
-            shared(each, f"{label} {part}")
+            share(each, f"{label} {part}")
     return variable
 
 
-def shared(constant: Any, identity: str) -> Any:
-    """All functions' constants of one identity are one blob of weight.bin, whatever its size:
-    Core ML compiles weights apart whose palettes are not shared too."""
+def share(constant: Any, identity: str) -> Any:
+    """Store the constants of one identity once in weight.bin, for all functions; return it.
+
+    Small constants need it too: Core ML compiles a weight separately for each function if its
+    palettes are not shared.
+    """
     constant.op.weight_id = identity
     return constant
 
 
-def _beside(array: Array, ones: int) -> Array:
+def _append_axes(array: Array, ones: int) -> Array:
     return array.reshape(*array.shape, *(1,) * ones)

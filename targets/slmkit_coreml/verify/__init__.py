@@ -1,1 +1,1 @@
-"""Evaluate a saved package, predict residency, and Core ML itself on macOS."""
+"""Evaluate saved packages anywhere, predict residency, and run Core ML itself on macOS."""

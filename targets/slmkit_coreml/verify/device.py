@@ -1,6 +1,6 @@
-"""Core ML itself, on macOS: the same packages, predicted by the system, and its own plan.
+"""Run packages in Core ML itself, on macOS, and read its own compute plan.
 
-Nothing here runs on Linux; the evaluator stands in there, and reports say so.
+Nothing here runs on other systems; there the evaluator runs the packages, and reports say so.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from slmkit_coreml.layout import Array
 
 
 def on_macos() -> bool:
-    """Whether Core ML is there."""
+    """True if Core ML is available."""
     return platform.system() == "Darwin"
 
 
-def system(units: str) -> str:
-    """The runtime's name for reports."""
+def system_name(units: str) -> str:
+    """The name of the runtime in reports."""
     return f"Core ML of macOS {platform.mac_ver()[0]}, {units}"
 
 
 class DevicePackage:
-    """A saved package in Core ML: one model per function; they share the states."""
+    """A saved package loaded in Core ML: one model per function; all share the states."""
 
     def __init__(self, path: Path, functions: Sequence[str], units: str) -> None:
         chosen = ct.ComputeUnit[units.upper()]
@@ -36,26 +36,26 @@ class DevicePackage:
             name: ct.models.MLModel(str(path), compute_units=chosen, function_name=name)
             for name in functions
         }
-        described = self.models[functions[0]].get_spec().description.functions
-        self.inputs = {each.name: [given.name for given in each.input] for each in described}
-        self.stateful = any(each.state for each in described)
+        descriptions = self.models[functions[0]].get_spec().description.functions
+        self.inputs = {each.name: [item.name for item in each.input] for each in descriptions}
+        self.stateful = any(each.state for each in descriptions)
         self.state: Any = None
 
     def run(self, name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs of a function by name."""
+        """Run a function; return its outputs by name."""
         if self.stateful and self.state is None:
             self.state = self.models[name].make_state()
-        given = {each: _typed(inputs[each]) for each in self.inputs[name]}
-        found: dict[str, Array] = self.models[name].predict(given, state=self.state)
-        return found
+        typed = {each: _to_package_type(inputs[each]) for each in self.inputs[name]}
+        outputs: dict[str, Array] = self.models[name].predict(typed, state=self.state)
+        return outputs
 
     def reset(self) -> None:
-        """Forget what the states hold."""
+        """Discard the states."""
         self.state = None
 
 
 def compute_plan(path: Path, units: str) -> dict[str, dict[str, int]]:
-    """Core ML's own plan: per function, how many operations it prefers to run where."""
+    """Core ML's own plan: per function, the number of operations by preferred compute device."""
     from coremltools.models.compute_plan import MLComputePlan
 
     compiled = ct.models.utils.compile_model(str(path))
@@ -71,5 +71,6 @@ def _device(plan: Any, operation: Any) -> str:
     return "none" if usage is None else type(usage.preferred_compute_device).__name__
 
 
-def _typed(value: Array) -> Array:
+def _to_package_type(value: Array) -> Array:
+    """int32 for integers, float16 for the rest."""
     return value.astype(np.int32 if value.dtype.kind == "i" else np.float16)

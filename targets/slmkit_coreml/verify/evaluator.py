@@ -1,14 +1,14 @@
-"""Execute a saved package on any machine: coremltools' own loader, its own meaning of every op.
+"""Execute a saved package on any machine, with coremltools' own loader and evaluation of ops.
 
-The program is rebuilt from the files on disk, integers are decompressed by coremltools and palettes
-beside it (``kernels.decompressed``), and each operation is computed by coremltools'
-``value_inference``; only those that have none are ours: ``kernels.MISSING``, and the two that read
-and update a state. Every value is held in float32. Two precisions: ``float32`` rounds nothing
-between operations, so that it tells whether the graph is right; ``float16`` rounds every
-operation's output to float16, an estimate of the device.
+The program is loaded from the files on disk. Integer weights are decompressed by coremltools,
+palettes by ``kernels.decompress``, and each operation is computed by coremltools'
+``value_inference``; for operations that lack it there are ``kernels.KERNELS``, and two methods that
+read and update a state. Every value is stored in float32. Two precisions: ``float32`` rounds
+nothing between operations, so that it proves the graph; ``float16`` rounds every operation's output
+to float16, an estimate of the device.
 
-Decompressed weights are kept up to a limit, over all packages of a model; those beyond it are
-decompressed for each use and dropped, so that a model of any size runs.
+Decompressed weights are cached up to a limit, over all packages of a model; those beyond it are
+decompressed for each use, so that a model of any size runs.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from coremltools.converters.mil.mil import types
 from slmkit.errors import BackendError
 from slmkit_coreml.layout import Array
 from slmkit_coreml.package import WEIGHTS, read_model
-from slmkit_coreml.verify.kernels import MISSING, decompressed
+from slmkit_coreml.verify.kernels import KERNELS, decompress
 
-KEPT = 4 * 10**9  # bytes of decompressed weights
-OFTEN = KEPT // 10  # bytes more that are kept, between two times that free memory is given back
+CACHE_LIMIT = 4 * 10**9  # bytes of decompressed weights
+TRIM_INTERVAL = CACHE_LIMIT // 10  # bytes cached between two calls of ``_trim_heap``
 
 
-class Held:
-    """Stands in for a MIL value: MIL's own setter would narrow float32 to the declared type."""
+class Box:
+    """Replaces a MIL value, whose own setter would convert float32 to the declared type."""
 
     __slots__ = ("val",)
 
@@ -41,99 +41,107 @@ class Held:
         self.val = val
 
 
-class Store:
-    """Decompressed weights, first come first kept: read in turns, no other rule serves better."""
+class WeightCache:
+    """Cache of decompressed weights without eviction: weights are read in turns, so none helps."""
 
-    def __init__(self, limit: int = KEPT) -> None:
-        self.room = limit
-        self.kept: dict[Any, Array] = {}
+    def __init__(self, limit: int = CACHE_LIMIT) -> None:
+        self.free_bytes = limit
+        self.weights: dict[Any, Array] = {}
 
     def get(self, key: Any, make: Callable[[], Array]) -> Array:
-        """The weight of this key."""
-        if key in self.kept:
-            return self.kept[key]
+        """Return the weight of a key; compute it if it is not cached, and cache it if it fits."""
+        if key in self.weights:
+            return self.weights[key]
         value = make()
-        if value.nbytes <= self.room:
-            self.room -= value.nbytes
-            self.kept[key] = value
+        if value.nbytes <= self.free_bytes:
+            self.free_bytes -= value.nbytes
+            self.weights[key] = value
         return value
 
 
 class Package:
-    """A saved package, ready to run its functions."""
+    """A loaded package that can run its functions.
 
-    def __init__(self, path: Path, precision: str, store: Store | None = None) -> None:
+    ``precision``: "float32" or "float16". Several packages may share a ``cache``.
+    """
+
+    def __init__(self, path: Path, precision: str, cache: WeightCache | None = None) -> None:
         message = read_model(path)
         blobs = _blobs(message)
-        self.path, self.store = path, store or Store()
+        self.path, self.cache = path, cache or WeightCache()
         self.program = loader.load(message, message.specificationVersion, str(path / WEIGHTS))
-        self.halves = precision == "float16"
+        self.round_to_float16 = precision == "float16"
         self.states: dict[str, Array] = {}
-        self.weights: dict[int, Any] = {}  # blob -> the operation that decompresses it
-        self.blobs: dict[Any, int] = {}  # variable -> blob
-        self.steps = {
-            name: _last_uses(function) for name, function in self.program.functions.items()
+        self.constexprs: dict[int, Any] = {}  # blob -> the operation that decompresses it
+        self.blobs: dict[Any, int] = {}  # output variable of a constexpr -> blob
+        self.schedules = {
+            name: _schedule(function) for name, function in self.program.functions.items()
         }
         for name, function in self.program.functions.items():
             for op in function.operations:
-                self._constant(op, blobs.get((name, op.name), id(op)))
-        _give_back()
+                self._register_constant(op, blobs.get((name, op.name), id(op)))
+        _trim_heap()
 
     def run(self, name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs of a function by name. Raises BackendError for an op that has no meaning here."""
+        """Run a function; return its outputs by name.
+
+        Raises BackendError for an operation that cannot be evaluated.
+        """
         function = self.program.functions[name]
         for key, variable in function.inputs.items():
             if types.is_state(variable._sym_type):
                 self.states.setdefault(key, np.zeros(variable.shape, np.float32))
             else:
-                variable._sym_val = Held(self._rounded(np.asarray(inputs[key])))
-        for op, done in self.steps[name].items():
+                variable._sym_val = Box(self._round(np.asarray(inputs[key])))
+        for op, done in self.schedules[name].items():
             self._compute(op)
             for variable in done:
                 variable._sym_val = None
         return {output.name: np.asarray(output.val) for output in function.outputs}
 
     def reset(self) -> None:
-        """Forget what the states hold: zeros again."""
+        """Set the states to zeros."""
         self.states.clear()
 
-    def _constant(self, op: Any, blob: int) -> None:
-        """Float constants widened; of one weight in several functions, the codes kept once."""
+    def _register_constant(self, op: Any, blob: int) -> None:
+        """Widen a float constant; keep one copy of a weight's codes for all functions."""
         if op.op_type == "const" and getattr(op.outputs[0].val, "dtype", None) == np.float16:
-            op.outputs[0]._sym_val = Held(_widened(op.outputs[0].val))
+            op.outputs[0]._sym_val = Box(_to_float32(op.outputs[0].val))
         if not op.op_type.startswith("constexpr_"):
             return
         self.blobs[op.outputs[0]] = blob
-        if self.weights.setdefault(blob, op) is not op:
-            _forget_codes(op)
+        if self.constexprs.setdefault(blob, op) is not op:
+            _free_codes(op)
 
     def _weight(self, variable: Any) -> Array:
-        """A constexpr's output, decompressed."""
+        """The decompressed output of a constexpr, from the cache if it is there."""
         blob = self.blobs[variable]
-        op = self.weights[blob]
-        room = self.store.room
-        weight = self.store.get((self.path, blob), lambda: self._rounded(decompressed(op)))
-        if self.store.room < room:  # it is kept from now on
-            _forget_codes(op)
-            if room // OFTEN > self.store.room // OFTEN:
-                _give_back()
+        op = self.constexprs[blob]
+        free_bytes = self.cache.free_bytes
+        weight = self.cache.get((self.path, blob), lambda: self._round(decompress(op)))
+        if self.cache.free_bytes < free_bytes:  # the weight is cached from now on
+            _free_codes(op)
+            if free_bytes // TRIM_INTERVAL > self.cache.free_bytes // TRIM_INTERVAL:
+                _trim_heap()
         return weight
 
-    def _value(self, op: Any) -> Any:
+    def _infer(self, op: Any) -> Any:
+        """The value of an operation; None if nobody can evaluate it."""
         if op.op_type == "read_state":
             return self.states[op.input.name].copy()
         if op.op_type == "coreml_update_state":
             self.states[op.state.name] = np.array(op.value.val)
             return op.value.val
-        compute = MISSING.get(op.op_type)
+        compute = KERNELS.get(op.op_type)
         return compute(op) if compute else op.value_inference()
 
     def _compute(self, op: Any) -> None:
+        """Evaluate an operation and store its outputs; weights are decompressed for the time."""
         weights = [each for each in _variables(op) if each in self.blobs]
         for each in weights:
-            each._sym_val = Held(self._weight(each))
+            each._sym_val = Box(self._weight(each))
         try:
-            values = self._value(op)
+            values = self._infer(op)
         except NotImplementedError:
             values = None
         if values is None:
@@ -145,25 +153,29 @@ class Package:
             each._sym_val = None
         found = values if isinstance(values, list | tuple) else [values]
         for output, value in zip(op.outputs, found, strict=True):
-            output._sym_val = Held(self._rounded(np.asarray(value)))
+            output._sym_val = Box(self._round(np.asarray(value)))
 
-    def _rounded(self, value: Array) -> Array:
+    def _round(self, value: Array) -> Array:
+        """Round floats to the precision; the result is float32. Other types pass."""
         if value.dtype.kind != "f":
             return value
-        if self.halves:
+        if self.round_to_float16:
             with np.errstate(over="ignore"):  # infinity: as the device would have it
                 value = value.astype(np.float16)
-        return _widened(value)
+        return _to_float32(value)
 
 
-def _give_back() -> None:
-    """Free memory to the system, where the C library can: holes between weights fit no weight."""
+def _trim_heap() -> None:
+    """Return free memory to the system, where the C library supports it.
+
+    Holes between cached weights fit no other weight.
+    """
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _forget_codes(op: Any) -> None:
-    """Free what a constexpr decompresses; a constant holds its value in two places."""
+def _free_codes(op: Any) -> None:
+    """Free the inputs of a constexpr; a constant holds its value in two places."""
     for variable in _variables(op):
         variable._sym_val = None
         if variable.op is not None and variable.op.op_type == "const":
@@ -171,43 +183,47 @@ def _forget_codes(op: Any) -> None:
 
 
 def _blobs(message: Any) -> dict[tuple[str, str], int]:
-    """Where in weight.bin the codes of each constexpr lie: two of one place are the same weight."""
-    found: dict[tuple[str, str], int] = {}
+    """(function, constexpr) -> offset of the codes in weight.bin, equal for the same weight."""
+    offsets: dict[tuple[str, str], int] = {}
     for name, function in message.mlProgram.functions.items():
         for op in function.block_specializations[function.opset].operations:
             if op.type.startswith("constexpr_"):
-                first = op.inputs["indices" if "lut" in op.type else "data"].arguments[0]
-                if first.value.HasField("blobFileValue"):
-                    found[name, op.outputs[0].name] = first.value.blobFileValue.offset
-    return found
+                codes = op.inputs["indices" if "lut" in op.type else "data"].arguments[0]
+                if codes.value.HasField("blobFileValue"):
+                    offsets[name, op.outputs[0].name] = codes.value.blobFileValue.offset
+    return offsets
 
 
-def _last_uses(function: Any) -> dict[Any, list[Any]]:
-    """Each operation to compute, and what no later one reads: a model of many experts makes
-    thousands of values."""
+def _schedule(function: Any) -> dict[Any, list[Any]]:
+    """Operations in order -> the variables that no later operation reads.
+
+    They are freed at once: a model with many experts has thousands of values.
+    """
     operations = [op for op in function.operations if not _is_constant(op)]
     makers = set(operations)
-    last: dict[Any, Any] = {}
+    last_use: dict[Any, Any] = {}
     for op in operations:
-        last |= {each: op for each in (*op.outputs, *_all_variables(op)) if each.op in makers}
-    done: dict[Any, list[Any]] = {op: [] for op in operations}
-    for variable in set(last) - set(function.outputs):
-        done[last[variable]].append(variable)
-    return done
+        for variable in (*op.outputs, *_all_variables(op)):
+            if variable.op in makers:
+                last_use[variable] = op
+    schedule: dict[Any, list[Any]] = {op: [] for op in operations}
+    for variable in set(last_use) - set(function.outputs):
+        schedule[last_use[variable]].append(variable)
+    return schedule
 
 
 def _all_variables(op: Any) -> Iterator[Any]:
-    """Inputs of an operation, and those in lists."""
+    """Inputs of an operation, with those in lists."""
     for each in op.inputs.values():
         yield from each if isinstance(each, tuple | list) else [each]
 
 
 def _variables(op: Any) -> list[Any]:
-    """Inputs of an operation, those in lists left out: no weight is in one."""
+    """Inputs of an operation without those in lists: no weight is in a list."""
     return [each for each in op.inputs.values() if not isinstance(each, tuple | list)]
 
 
-def _widened(value: Any) -> Array:
+def _to_float32(value: Any) -> Array:
     return np.asarray(value, dtype=np.float32)
 
 

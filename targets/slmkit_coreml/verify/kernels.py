@@ -1,4 +1,4 @@
-"""Operations that coremltools gives no meaning to: ours, each tested against another source."""
+"""Operations that coremltools cannot evaluate, each tested against an independent source."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from slmkit.errors import BackendError
 from slmkit_coreml.layout import Array
 
-ROWS = 256  # of a palette-coded weight that are decompressed at a time
+ROWS = 256  # rows of a palette-coded weight decompressed at a time
 
 
 def conv(op: Any) -> Array:
@@ -23,7 +23,7 @@ def conv(op: Any) -> Array:
 
 
 def silu(op: Any) -> Array:
-    """x * sigmoid(x): coremltools' backend makes one op of the two."""
+    """x * sigmoid(x): coremltools' backend fuses the two."""
     x = op.x.val
     with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, 0
         result: Array = x / (1 + np.exp(-x))
@@ -38,26 +38,27 @@ def scaled_dot_product_attention(op: Any) -> Array:
         if op.attn_mask.val.dtype == np.bool_:
             raise NotImplementedError
         scores = scores + op.attn_mask.val
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    mixed: Array = weights @ value
-    return mixed
+    probabilities = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    probabilities /= probabilities.sum(axis=-1, keepdims=True)
+    output: Array = probabilities @ value
+    return output
 
 
 def cast(op: Any) -> Array:
-    """To another type; a float stays float32, for rounding is the precision's business."""
-    kinds = {"fp16": np.float32, "fp32": np.float32, "int32": np.int32, "bool": np.bool_}
-    if op.dtype.val not in kinds:
+    """Cast; float types stay float32, because the evaluator's precision decides about rounding."""
+    dtypes = {"fp16": np.float32, "fp32": np.float32, "int32": np.int32, "bool": np.bool_}
+    if op.dtype.val not in dtypes:
         raise NotImplementedError
-    result: Array = np.asarray(op.x.val).astype(kinds[op.dtype.val])
+    result: Array = np.asarray(op.x.val).astype(dtypes[op.dtype.val])
     return result
 
 
-def decompressed(op: Any) -> Array:
-    """A constexpr as float32, out of float32 scales or palettes.
+def decompress(op: Any) -> Array:
+    """Decompress a constexpr to float32, from float32 scales or palettes.
 
-    coremltools decompresses a palette by writing it out for every number, 256 bytes each. So ours
-    does, and coremltools' stands beside it for the first row of every weight.
+    coremltools repeats the palette for every number, 256 bytes each. So palettes are decompressed
+    here, and the first row of every weight is compared with coremltools. Raises BackendError if
+    they differ.
     """
     if op.op_type != "constexpr_lut_to_dense":
         return np.asarray(op.materialized_val_inference(), dtype=np.float32)
@@ -69,9 +70,9 @@ def decompressed(op: Any) -> Array:
     groups = np.arange(rows) // (rows // palettes.shape[0]) * entries
     weight = np.empty(indices.shape, np.float32)
     for first in range(0, rows, ROWS):
-        some = slice(first, first + ROWS)
-        at = indices[some].reshape(len(groups[some]), -1) + groups[some, None]
-        weight[some] = np.take(flat, at).reshape(weight[some].shape)
+        chunk = slice(first, first + ROWS)
+        positions = indices[chunk].reshape(len(groups[chunk]), -1) + groups[chunk, None]
+        weight[chunk] = np.take(flat, positions).reshape(weight[chunk].shape)
     if not np.array_equal(op.decompress(indices[:1], palettes[:1], None), weight[:1]):
         raise BackendError(
             f"the evaluator and coremltools decompress {op.name} differently", "please report this"
@@ -79,7 +80,7 @@ def decompressed(op: Any) -> Array:
     return weight
 
 
-MISSING: dict[str, Callable[[Any], Array]] = {
+KERNELS: dict[str, Callable[[Any], Array]] = {
     "conv": conv,
     "silu": silu,
     "scaled_dot_product_attention": scaled_dot_product_attention,

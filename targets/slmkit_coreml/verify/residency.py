@@ -1,4 +1,4 @@
-"""Will it stay on the Neural Engine? Sourced rules (rules.json), run on the saved package."""
+"""Predict from rules (rules.json, with sources) whether a package stays on the Neural Engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from slmkit_coreml.contract import ALIGNMENT, HEAD_ROWS
 from slmkit_coreml.package import MODEL, WEIGHTS
 
 FILE_LIMIT = 10**9  # bytes of weights
-ELSEWHERE = frozenset(
+UNSUPPORTED_OPS = frozenset(  # not operations of the Neural Engine
     {
         "argsort",
         "cond",
@@ -44,7 +44,7 @@ ELSEWHERE = frozenset(
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule, and where it comes from."""
+    """A rule: name, level, reason and source."""
 
     name: str
     level: str  # error, warning or note
@@ -58,48 +58,53 @@ def _load() -> dict[str, Rule]:
 
 
 RULES = _load()
-Finding = tuple[str, str]  # rule, operation or tensor
+Finding = tuple[str, str]  # rule; operation type or tensor that breaks it
 
 
 def inspect(path: Path) -> dict[str, Any]:
-    """Per function: how often each rule is broken and by what, and the share of operations that
-    no rule sends away."""
+    """Apply the rules to a saved package; return a report for each function.
+
+    It has the number of operations, the predicted share on the Neural Engine (operations that break
+    no rule), and the findings with their counts.
+    """
     message = Model_pb2.Model()
     message.ParseFromString((path / MODEL).read_bytes())
-    whole: Counter[Finding] = Counter()
+    package_findings: Counter[Finding] = Counter()
     weights = path / WEIGHTS / "weight.bin"
     if weights.exists() and weights.stat().st_size >= FILE_LIMIT:
-        whole["file-size", weights.name] += 1
-    described = {each.name: each for each in message.description.functions}
+        package_findings["file-size", weights.name] += 1
+    descriptions = {each.name: each for each in message.description.functions}
     return {
-        name: _function(function, described.get(name, message.description), whole)
+        name: _report(function, descriptions.get(name, message.description), package_findings)
         for name, function in message.mlProgram.functions.items()
     }
 
 
 def violations(report: Mapping[str, Any]) -> list[str]:
-    """Errors and warnings of all functions, one sentence each."""
+    """The errors and warnings of a report, one sentence each."""
     return [
-        f"{name}: {found['rule']} ({found['at']}, {found['count']} times): {found['reason']}"
+        f"{name}: {finding['rule']} ({finding['at']}, {finding['count']} times): "
+        f"{finding['reason']}"
         for name, function in report.items()
-        for found in function["findings"]
-        if found["level"] != "note"
+        for finding in function["findings"]
+        if finding["level"] != "note"
     ]
 
 
-def _function(function: Any, description: Any, whole: Counter[Finding]) -> dict[str, Any]:
+def _report(function: Any, description: Any, package_findings: Counter[Finding]) -> dict[str, Any]:
+    """The report of one function; findings of the whole package are repeated in it."""
     block = function.block_specializations[function.opset]
-    makers = {output.name: op for op in block.operations for output in op.outputs}
-    found = Counter(whole)
-    found.update(_border(description))
-    found.update(_states(block))
-    total = away = 0
+    producers = {output.name: op for op in block.operations for output in op.outputs}
+    found = Counter(package_findings)
+    found.update(_check_interface(description))
+    found.update(_check_states(block))
+    total = rejected = 0
     for op in block.operations:
-        broken = list(_operation(op, makers))
-        found.update(broken)
-        if not _constant(op):
+        op_findings = list(_check_operation(op, producers))
+        found.update(op_findings)
+        if not _is_constant(op):
             total += 1
-            away += any(rule != "group-scales" for rule, _ in broken)
+            rejected += any(rule != "group-scales" for rule, _ in op_findings)
     findings = [
         {
             "rule": rule,
@@ -111,11 +116,11 @@ def _function(function: Any, description: Any, whole: Counter[Finding]) -> dict[
         }
         for (rule, at), count in sorted(found.items())
     ]
-    return {"operations": total, "predicted": round(1 - away / total, 4), "findings": findings}
+    return {"operations": total, "predicted": round(1 - rejected / total, 4), "findings": findings}
 
 
-def _border(description: Any) -> Iterator[Finding]:
-    """Inputs, outputs and states of a function."""
+def _check_interface(description: Any) -> Iterator[Finding]:
+    """Check the alignment of a function's inputs, outputs and states."""
     for each in (*description.input, *description.output):
         shape = list(each.type.multiArrayType.shape)
         if len(shape) > 2 and shape[-1] % ALIGNMENT:
@@ -125,52 +130,57 @@ def _border(description: Any) -> Iterator[Finding]:
             yield "state-alignment", state.name
 
 
-def _states(block: Any) -> Iterator[Finding]:
-    """Reads of a state with no write since its last read (an update is saved as write and read)."""
-    fresh: set[str] = set()
+def _check_states(block: Any) -> Iterator[Finding]:
+    """Find reads of a state without a write since the last read.
+
+    An update of a state is saved as a write and a read.
+    """
+    read: set[str] = set()
     for op in block.operations:
         if op.type == "write_state":
-            fresh.discard(op.inputs["input"].arguments[0].name)
+            read.discard(op.inputs["input"].arguments[0].name)
         elif op.type == "read_state":
             name = op.inputs["input"].arguments[0].name
-            if name in fresh:
+            if name in read:
                 yield "state-read-twice", name
-            fresh.add(name)
+            read.add(name)
 
 
-def _operation(op: Any, makers: dict[str, Any]) -> Iterator[Finding]:
-    if op.type in ELSEWHERE:
+def _check_operation(op: Any, producers: dict[str, Any]) -> Iterator[Finding]:
+    """Check one operation; ``producers``: output name -> operation."""
+    if op.type in UNSUPPORTED_OPS:
         yield "operation", op.type
     if op.type == "scaled_dot_product_attention":
         yield "fused-attention", op.type
-    if op.type in ("linear", "matmul") and any(
-        _constant(_maker(op, key, makers)) for key in ("weight", "y")
-    ):
-        yield "linear", op.type
-    if op.type in ("slice_update", "slice_by_index", "slice_by_size") and any(
-        (maker := _maker(op, key, makers)) is not None and not _constant(maker)
-        for key in ("begin", "end", "size")
-    ):
-        yield "runtime-index", op.type
+    if op.type in ("linear", "matmul"):
+        operands = [_producer(op, key, producers) for key in ("weight", "y")]
+        if any(_is_constant(operand) for operand in operands):
+            yield "linear", op.type
+    if op.type in ("slice_update", "slice_by_index", "slice_by_size"):
+        bounds = [_producer(op, key, producers) for key in ("begin", "end", "size")]
+        if any(bound is not None and not _is_constant(bound) for bound in bounds):
+            yield "runtime-index", op.type
     if op.type == "const":
-        yield from _numbers(op)
+        yield from _check_constant(op)
     if op.type == "constexpr_blockwise_shift_scale":
-        yield from _encoding(op, makers)
-    yield from _shapes(op)
+        yield from _check_scales(op, producers)
+    yield from _check_shapes(op)
 
 
-def _encoding(op: Any, makers: dict[str, Any]) -> Iterator[Finding]:
+def _check_scales(op: Any, producers: dict[str, Any]) -> Iterator[Finding]:
+    """Check the scales of a constexpr_blockwise_shift_scale."""
     scale = op.inputs["scale"].arguments[0].value.type.tensorType
     if any(dimension.constant.size > 1 for dimension in scale.dimensions[1:]):
         yield "group-scales", op.type
-    under = _maker(op, "data", makers)
-    if under is not None and under.type.startswith("constexpr_lut"):
+    data = _producer(op, "data", producers)
+    if data is not None and data.type.startswith("constexpr_lut"):
         yield "palette-under-scale", op.type
 
 
-def _shapes(op: Any) -> Iterator[Finding]:
+def _check_shapes(op: Any) -> Iterator[Finding]:
+    """Check rank, dimensions and type of an operation's outputs."""
     for output in op.outputs:
-        if output.type.WhichOneof("type") != "tensorType" or _constant(op):
+        if output.type.WhichOneof("type") != "tensorType" or _is_constant(op):
             continue
         tensor = output.type.tensorType
         sizes = [dimension.constant.size for dimension in tensor.dimensions]
@@ -184,25 +194,26 @@ def _shapes(op: Any) -> Iterator[Finding]:
             yield "float32", op.type
 
 
-def _numbers(op: Any) -> Iterator[Finding]:
-    """Constants inside the model file; those of weight.bin are our codes and scales."""
+def _check_constant(op: Any) -> Iterator[Finding]:
+    """Check a constant of the model file for infinite numbers (weight.bin: codes and scales)."""
     value = op.attributes["val"].immediateValue.tensor
-    kind = value.WhichOneof("value")
+    field = value.WhichOneof("value")
     numbers = np.zeros(1, np.float32)
-    if kind == "floats":
+    if field == "floats":
         numbers = np.asarray(value.floats.values, np.float32)
-    elif kind == "bytes" and op.attributes["val"].type.tensorType.dataType == MIL_pb2.FLOAT16:
+    elif field == "bytes" and op.attributes["val"].type.tensorType.dataType == MIL_pb2.FLOAT16:
         numbers = np.frombuffer(value.bytes.values, np.float16)
     if not np.isfinite(numbers).all():
         yield "not-finite", op.outputs[0].name
 
 
-def _maker(op: Any, key: str, makers: dict[str, Any]) -> Any:
-    """The operation that makes an input; None if there is none, or it is a value itself."""
+def _producer(op: Any, key: str, producers: dict[str, Any]) -> Any:
+    """The operation that computes an input; None if it is missing, or an immediate value."""
     if key not in op.inputs or not op.inputs[key].arguments:
         return None
-    return makers.get(op.inputs[key].arguments[0].name)
+    return producers.get(op.inputs[key].arguments[0].name)
 
 
-def _constant(op: Any) -> bool:
+def _is_constant(op: Any) -> bool:
+    """True for constants and decompressed weights; False for None."""
     return op is not None and (op.type == "const" or op.type.startswith("constexpr_"))

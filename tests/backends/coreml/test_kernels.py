@@ -89,7 +89,7 @@ def test_palettes_are_decompressed_as_coremltools_does(groups, rows, width, bits
     source = np.random.default_rng(groups + rows + width)
     indices = source.integers(0, 1 << bits, (groups * rows, width, 1, 1)).astype(np.uint8)
     palettes = source.standard_normal((groups, 1, 1, 1, 1 << bits, 1)).astype(np.float32)
-    got = kernels.decompressed(palette_op(indices, palettes, lut_to_dense))
+    got = kernels.decompress(palette_op(indices, palettes, lut_to_dense))
     np.testing.assert_array_equal(got, lut_to_dense(indices, palettes))
 
 
@@ -100,4 +100,4 @@ def test_a_difference_from_coremltools_is_an_error():
         return lut_to_dense(indices, lut) * 2
 
     with pytest.raises(BackendError, match="decompress w differently"):
-        kernels.decompressed(palette_op(indices, palettes, other))
+        kernels.decompress(palette_op(indices, palettes, other))

@@ -26,7 +26,7 @@ from slmkit_coreml.lowering.ops import scale_factors
 from slmkit_coreml.options import read, table_bytes, unit_sizes
 from slmkit_coreml.package import WEIGHTS
 from slmkit_coreml.verify.evaluator import Package
-from slmkit_coreml.verify.kernels import MISSING
+from slmkit_coreml.verify.kernels import KERNELS
 from tiny_models import STORIES
 
 
@@ -209,7 +209,7 @@ def test_codes_are_those_of_the_bundle_bit_for_bit_and_shared(tiny, tmp_path):
 def test_an_operation_without_a_meaning_is_refused_by_name(tiny, tmp_path, monkeypatch):
     emitted(coreml_job(tiny("llama"), tmp_path), tmp_path / "coreml")
     package = Package(tmp_path / "coreml" / "model.mlpackage", "float32")
-    monkeypatch.delitem(MISSING, "conv")
+    monkeypatch.delitem(KERNELS, "conv")
     function = package.program.functions["decode"]
     inputs = {name: np.zeros(each.shape) for name, each in function.inputs.items()}
     with pytest.raises(BackendError, match="no meaning for the operation conv"):

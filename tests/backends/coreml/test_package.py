@@ -18,7 +18,7 @@ from slmkit_coreml.backend import VERSION
 from slmkit_coreml.embedding import Embedding, write_embedding
 from slmkit_coreml.package import read_model
 from slmkit_coreml.verify.device import compute_plan
-from slmkit_coreml.verify.evaluator import Package, Store
+from slmkit_coreml.verify.evaluator import Package, WeightCache
 
 ABOUT = {"model": "tiny", "license": "apache-2.0", "recipe": "mine", "slmkit": "1.2.3"}
 ON_MACOS = platform.system() == "Darwin"
@@ -87,14 +87,14 @@ def test_what_is_not_kept_is_decompressed_each_time(tiny, tmp_path):
     inputs = {}
     answers = []
     for limit in (0, 100_000, 10**9):
-        store = Store(limit)
-        package = Package(path, "float32", store)
+        cache = WeightCache(limit)
+        package = Package(path, "float32", cache)
         for name, variable in package.program.functions["prefill"].inputs.items():
             source = np.random.default_rng(len(name))
             inputs.setdefault(name, source.standard_normal(variable.shape).astype(np.float32))
         first = package.run("prefill", inputs)["logits_0"]
         np.testing.assert_array_equal(package.run("prefill", inputs)["logits_0"], first)
-        assert sum(each.nbytes for each in store.kept.values()) <= limit
+        assert sum(each.nbytes for each in cache.weights.values()) <= limit
         answers.append(first)
     np.testing.assert_array_equal(answers[0], answers[1])
     np.testing.assert_array_equal(answers[0], answers[2])

@@ -214,7 +214,7 @@ class ScanWriter:
         return graphs.transpose(of_past, (0, 3, 1, 2)), of_gains
 
     def _read_chunk(self, decay: Value, step_times_x: Value, b: Value, c: Value, at: str) -> Value:
-        """What each token reads of the chunk's tokens up to itself. -> [1, T, H, P]"""
+        """The sum that each token reads of the chunk's tokens up to itself. -> [1, T, H, P]"""
         graphs, (_, tokens, heads, width) = self.graphs, step_times_x.shape
         square = (1, tokens, tokens)
         products = [b, graphs.transpose(c, (0, 2, 1))]
