@@ -54,6 +54,7 @@ TOGETHER = (
     "mlc/test_library.py",
     "mlc/test_lowering.py",
     "mlc/test_planted_bugs.py",
+    "unit/test_docs.py",
 )
 
 

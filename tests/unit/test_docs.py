@@ -1,114 +1,299 @@
-"""The documents say what is: commands and options exist, the tree is a real one."""
+"""The documents say what is: commands, names, files, numbers and pictures are those of the code."""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import os
 import re
 import shlex
+import subprocess
+import sys
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 import yaml
 
-from slmkit.backend.registry import targets
-from slmkit.checkpoint.folder import SAMPLE_NAME
+from slmkit.backend.targets import PLATFORMS
+from slmkit.bundle.manifest import read_manifest
+from slmkit.checkpoint.folder import SAMPLE_MODEL, SAMPLE_NAME, open_checkpoint
 from slmkit.cli.main import main
 from slmkit.models.registry import MODELS
 from slmkit.planning.plan import Request
-from slmkit.recipe.recipe import SHIPPED, shipped_names
+from slmkit.quant.quantize import quantize_rows
+from slmkit.recipe.bounds import Bounds
+from slmkit.recipe.recipe import SHIPPED, load_recipe, shipped_names
 from slmkit.system.progress import Silent
 from slmkit.workflows.build import build
-from tiny_models import STORIES
+from tiny_models import tiny_config, write_checkpoint
 
 DEMO = os.environ.get("SLMKIT_DEMO")  # the bundle that `make demo` has just built
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ROOT / "docs" / "pages"
 DOCUMENTS = [
-    ROOT / name
-    for name in (
-        "README.md",
-        "CONTRIBUTING.md",
-        "recipes/README.md",
-        "sample_apps/home_model/README.md",
-    )
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "recipes" / "README.md",
+    ROOT / "sample_apps" / "home_model" / "README.md",
+    *sorted(PAGES.rglob("*.md")),
 ]
+TEXTS = {path: path.read_text(encoding="utf-8") for path in DOCUMENTS}
+README, EVERYTHING = TEXTS[ROOT / "README.md"], "\n".join(TEXTS.values())
+LONGEST = 120  # lines of the README
+WALKED = "model.layers.0.mlp.gate_proj"  # the weight that the page of the architecture follows
+by_name = pytest.mark.parametrize(
+    "path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix()
+)
 
 
-def blocks(text):
-    return re.findall(r"```\w*\n(.*?)```", text, flags=re.DOTALL)
+def page(name):
+    return TEXTS[PAGES / name]
 
 
-def commands(path):
-    lines = "\n".join(blocks(path.read_text(encoding="utf-8"))).splitlines()
+def blocks(text, language=r"\w*"):
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands(text):
+    """Commands of code blocks, and those that stand in a sentence."""
+    lines = "\n".join(blocks(text, "(?:bash|sh)?")).splitlines()
     parts = [part.strip() for line in lines for part in line.split("#")[0].split("&&")]
-    return [shlex.split(part) for part in parts if part.startswith("slmkit ")]
+    prose = re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
+    said = re.findall(r"`(slmkit [a-z][^`]*)`", prose)
+    found = [part.split(">")[0] for part in [*parts, *said] if part.startswith("slmkit ")]
+    return [shlex.split(part) for part in found]
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def script(name):
+    """A program of docs/ as a module."""
+    found = spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    assert found is not None
+    assert found.loader is not None
+    module = module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+@by_name
 def test_every_command_in_a_document_exists_with_its_options(path):
-    for words in commands(path):
+    for words in commands(TEXTS[path]):
         command = main
         for word in words[1:]:
-            inner = getattr(command, "commands", {})
-            if word in inner:
-                command = inner[word]
+            command = getattr(command, "commands", {}).get(word, command)
         assert command is not main or words[1].startswith("-"), words
         known = {option for each in command.params for option in each.opts} | {"--help"}
         assert {word for word in words if word.startswith("--")} <= known, words
 
 
-def test_the_first_block_is_the_makefile_s_two_targets():
+def test_the_page_of_the_command_line_is_what_the_commands_say():
+    assert page("cli.md") == script("commands").page(), "run: python docs/commands.py"
+
+
+def test_the_readme_is_short_and_its_first_block_is_the_makefile_s_two_targets():
+    assert len(README.splitlines()) <= LONGEST
     first = [line.split("#")[0].split() for line in blocks(README)[0].strip().splitlines()]
     assert first == [["make", "demo"], ["make", "test"]]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert re.search(r"^demo:", makefile, re.MULTILINE)
-    assert re.search(r"^test:", makefile, re.MULTILINE)
+    for target in re.findall(r"^ *make ([\w-]+)", "\n".join(blocks(EVERYTHING)), re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_the_readme_names_every_command_model_type_target_and_recipe():
-    for name in (*main.commands, *MODELS, *targets()):
-        assert name in README, name
-    recipes = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", [*MODELS, *PLATFORMS, *shipped_names()])
+def test_what_can_be_asked_for_is_named_in_the_readme_and_in_the_tables(name):
+    assert f"`{name}`" in README, name
+    assert f"`{name}`" in page("supported.md"), name
+
+
+def test_the_table_of_recipes_names_every_one_and_every_error_is_explained():
+    recipes = TEXTS[ROOT / "recipes" / "README.md"]
     for name in shipped_names():
-        assert f"`{name}`" in recipes, name
+        assert f"| `{name}` |" in recipes, name
+    for error in Bounds.model_fields:
+        assert f"\n| `{error}` |" in recipes, error
+        assert f"\n| `{error}` |" in page("parity.md"), error
 
 
-def one_gpu(folder) -> str:
-    """The recipe int4 with one GPU library instead of two."""
-    recipe = yaml.safe_load((SHIPPED / "int4.yaml").read_text(encoding="utf-8"))
-    recipe["artifacts"]["mlc"] = {"gpus": ["adreno"]}
-    path = folder / "int4.yaml"
-    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    return str(path)
+@by_name
+def test_python_blocks_are_python_and_name_what_slmkit_has(path):
+    for text in blocks(TEXTS[path], "python"):
+        nodes = list(ast.walk(ast.parse(text)))
+        for module, name in imported(nodes):
+            assert hasattr(importlib.import_module(module), name), f"{module} has no {name}"
+        for node in nodes:
+            if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "slmkit":
+                assert hasattr(importlib.import_module("slmkit"), node.attr), node.attr
 
 
-def a_bundle(folder) -> tuple[str, Path]:
+def imported(nodes):
+    """What of slmkit some code imports: modules and names."""
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("slmkit"):
+            yield from ((node.module, each.name) for each in node.names)
+
+
+@by_name
+def test_files_that_a_document_names_exist(path):
+    top = "toolkit|targets|tests|recipes|sample_apps|docs"
+    for name in re.findall(rf"`((?:{top})/[\w./-]*)`", TEXTS[path]):
+        assert (ROOT / name).exists(), name
+
+
+@by_name
+def test_functions_that_a_document_names_are_in_the_files_that_it_names(path):
+    for name, file in re.findall(r"`([A-Za-z_.]+)` in\s`([\w./]+\.py)`", TEXTS[path]):
+        inside = ast.parse((ROOT / file).read_text(encoding="utf-8")).body
+        for part in name.split("."):
+            found = [node for node in inside if getattr(node, "name", None) == part]
+            assert found, f"{file} has no {name}"
+            inside = found[0].body
+
+
+@by_name
+def test_links_of_a_document_lead_to_files(path):
+    for target in re.findall(r"\]\(([^)#:]+)\)", TEXTS[path]):
+        assert (path.parent / target).exists(), target
+
+
+@by_name
+def test_no_page_is_missing_in_the_site(path):
+    if path.is_relative_to(PAGES):
+        nav = (ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+        assert path.relative_to(PAGES).as_posix() in nav
+
+
+def test_the_ladder_of_the_architecture_is_the_one_that_is_checked():
+    house = (ROOT / "tests" / "unit" / "test_house.py").read_text(encoding="utf-8")
+    ladder = next(
+        ast.literal_eval(node.value)
+        for node in ast.parse(house).body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "LADDER"
+    )
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", page("architecture.md"), re.MULTILINE)
+    levels = [{name for step, name in rows if int(step) == level} for level in range(11)]
+    assert levels[::-1] == [step for step in ladder if step != {"__main__"}]
+
+
+def test_the_numbers_of_the_weight_that_is_followed_are_computed():
+    checkpoint, recipe = open_checkpoint(SAMPLE_MODEL), load_recipe("int4")
+    scheme = recipe.scheme(WALKED, checkpoint.spec.layers)
+    floats = checkpoint.shards.rows(f"{WALKED}.weight", slice(0, 8))
+    arrays, _ = quantize_rows(WALKED, floats, scheme)
+    packed = arrays[f"{WALKED}.codes"][0][:4]
+    codes = [int(code) - 8 for byte in packed for code in (byte & 15, byte >> 4)]
+    channel, factor = arrays[f"{WALKED}.channel_scales"][0], arrays[f"{WALKED}.multipliers"][0, 0]
+    text = page("architecture.md")
+    assert f"`{scheme}`" in text
+    assert f"`{' '.join(f'{each:.4f}' for each in floats[0, :8])}`" in text
+    assert f"`{' '.join(map(str, codes))}`" in text
+    assert f"`{' '.join(f'0x{byte:02X}' for byte in packed)}`" in text
+    assert f"`{channel:.4g}`" in text
+    assert (
+        f"`{codes[0]} * {channel:.4g} * {factor} = {codes[0] * float(channel) * factor:.4f}`"
+        in text
+    )
+
+
+@pytest.fixture(scope="module")
+def android(tmp_path_factory) -> tuple[str, Path]:
     """A model's name and its bundle: CI's demo, or one that is built now."""
     if DEMO:
         return SAMPLE_NAME, Path(DEMO)
+    folder = tmp_path_factory.mktemp("docs")
+    recipe = yaml.safe_load((SHIPPED / "int4.yaml").read_text(encoding="utf-8"))
+    recipe["artifacts"]["mlc"] = {"gpus": ["adreno"]}  # one library instead of two
+    (folder / "int4.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    model = write_checkpoint(folder / "tiny", tiny_config("llama"))
     request = Request(
-        STORIES, "android", one_gpu(folder), folder, options={"hexagon": {"soc": ["sm8550"]}}
+        model, "android", str(folder / "int4.yaml"), folder, context=64, socs=("sm8550",)
     )
-    return STORIES.name, build(request, Silent()).folder
+    return model.name, build(request, Silent()).folder
 
 
-def test_the_tree_of_a_bundle_is_a_real_one(tmp_path):
-    model, folder = a_bundle(tmp_path)
-    tree = next(block for block in blocks(README) if "manifest.json" in block)
-    lines = (line.strip().split("  ")[0] for line in tree.strip().splitlines()[1:])
-    shown = {line.rstrip("/").replace("home-", f"{model}-") for line in lines}
+@pytest.fixture(scope="module")
+def coreml(tmp_path_factory) -> Path:
+    """A bundle with Core ML's artifact alone."""
+    folder = tmp_path_factory.mktemp("docs")
+    model = write_checkpoint(folder / "tiny", tiny_config("llama"))
+    request = Request(model, "ios", "int4", folder, context=64, artifacts=("coreml",))
+    return build(request, Silent()).folder
+
+
+def tree(text, root):
+    """The first words of a tree's lines, without the root."""
+    block = next(each for each in blocks(text) if each.startswith(root))
+    return {line.split()[0].rstrip("/") for line in block.strip().splitlines()[1:]}
+
+
+def test_the_tree_of_a_bundle_is_a_real_one(android):
+    model, folder = android
+    shown = {name.replace("home-", f"{model}-") for name in tree(page("bundle.md"), "home-android")}
     real = {path.name for path in folder.rglob("*")}
-    optional = {"chat_template.jinja", "tokenizer/", "special_tokens_map.json"}
-    optional |= {name for name in shown if name.endswith("mali.tar")}
-    assert len(shown & optional) >= 1
-    assert shown - optional <= real | {"tokenizer"}
+    optional = {"chat_template.jinja", "generation_config.json", f"{model}-slm_int4-mali.tar"}
+    assert shown - optional <= real
     assert {path.name for path in folder.iterdir()} <= shown
+    if DEMO:
+        chips = {"sm8650", "sm8750"}  # shown by one of them
+        assert optional <= real
+        assert real - shown == chips
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_files_that_a_document_names_exist(path):
-    named = re.findall(
-        r"`((?:toolkit|targets|tests|recipes|sample_apps)/[\w./-]*)`", path.read_text()
-    )
-    for name in named:
-        assert (ROOT / name).exists(), name
+def test_the_tree_of_a_bundle_for_ios_is_a_real_one(coreml):
+    shown = tree(page("bundle.md"), "home-ios")
+    others = {"golden-mlc.safetensors", "home-slm_int4-apple.tar", "mlc", "params", "program.json"}
+    assert others <= shown
+    assert shown - others <= {path.name for path in coreml.rglob("*")}
+
+
+def test_facts_that_a_contract_names_are_in_the_manifest(android, coreml):
+    manifests = read_manifest(android[1]), read_manifest(coreml)
+    for artifact in (each for manifest in manifests for each in manifest.artifacts):
+        named = re.findall(r"`(facts|state)\.([\w.]+)", page(f"contracts/{artifact.name}.md"))
+        assert named or artifact.name == "ort"
+        for root, names in named:
+            value = artifact.model_dump(mode="json")[root]
+            for name in names.split("."):
+                assert name in value, f"{artifact.name}: {root}.{names}"
+                value = value[name]
+
+
+def test_inputs_and_outputs_that_a_contract_names_are_in_the_manifest(android, coreml):
+    manifests = read_manifest(android[1]), read_manifest(coreml)
+    for artifact in (each for manifest in manifests for each in manifest.artifacts):
+        text = page(f"contracts/{artifact.name}.md")
+        for tensor in (*artifact.inputs, *artifact.outputs):
+            name = re.sub(r"(?<=[._])\d+(?=\.|$)", "I", tensor.name)
+            known = {name, name.replace("logits_I", "logits_0")}
+            whole = {each for each in known if f"`{each}`" in text}
+            parts = name.rpartition(".")[2] and f"`.{name.rpartition('.')[2]}`" in text
+            assert whole or parts or artifact.name == "mlc", f"{artifact.name}: {tensor.name}"
+
+
+def drawn(picture):
+    """Artifact with mode, and error, of each line of a drawn table."""
+    lines = {}
+    for number, text in re.findall(r"url\(#parity-line-(\d+)\)\">([^<]*)</text>", picture):
+        lines.setdefault(number, []).append(text.replace("&#160;", " ").strip())
+    return {tuple(cells[:2]) for cells in lines.values()}
+
+
+def test_the_picture_of_parity_has_the_lines_of_a_build(android):
+    kept = drawn((PAGES / "images" / "parity.svg").read_text(encoding="utf-8"))
+    made = drawn(script("pictures").parity_picture(android[1]))
+    assert ("artifact", "error") in made
+    assert made == kept if DEMO else made <= kept
+
+
+@pytest.mark.skipif(
+    find_spec("mkdocs") is None or find_spec("mkdocstrings") is None,
+    reason="MkDocs is not installed: pip install '.[docs]'",
+)
+def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    where = ["--config-file", str(ROOT / "docs" / "mkdocs.yml"), "--site-dir", str(tmp_path)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run([*command, *where], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    for html in tmp_path.rglob("*.html"):
+        text = html.read_text(encoding="utf-8")
+        assert not re.findall(r"<(?:link|script|img)[^>]*(?:src|href)=\"https?:", text), html
