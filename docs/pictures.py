@@ -1,4 +1,4 @@
-"""Draw the parity table of a bundle as an SVG: python docs/pictures.py dist/home-android-int4
+"""Draw the parity tables of bundles as SVG: python docs/pictures.py dist/home-android-int4 ...
 
 The picture shows what `slmkit build` printed: the same table, from the bundle's manifest.
 """
@@ -16,7 +16,7 @@ from slmkit.bundle.manifest import read_manifest
 from slmkit.cli.tables import parity_table
 from slmkit.parity.metrics import line_from_json
 
-PICTURE = Path(__file__).parent / "pages" / "images" / "parity.svg"
+IMAGES = Path(__file__).parent / "pages" / "images"
 WIDTH = 81  # columns of the terminal that is drawn
 THEME = TerminalTheme(
     background=(255, 255, 255),
@@ -70,7 +70,14 @@ def parity_picture(bundle: Path) -> str:
     return console.export_svg(title=title, theme=THEME, code_format=FORM, unique_id="parity")
 
 
+def place_of(bundle: Path) -> Path:
+    """The picture of a bundle's target: the README shows the one of android."""
+    target = read_manifest(bundle).target
+    return IMAGES / ("parity.svg" if target == "android" else f"parity-{target}.svg")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python docs/pictures.py BUNDLE")
-    PICTURE.write_text(parity_picture(Path(sys.argv[1])), encoding="utf-8")
+    if len(sys.argv) == 1:
+        sys.exit("usage: python docs/pictures.py BUNDLE ...")
+    for each in map(Path, sys.argv[1:]):
+        place_of(each).write_text(parity_picture(each), encoding="utf-8")
