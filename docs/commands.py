@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from slmkit.cli.main import main
+from slmkit.errors import EXIT_CODES
 
 PAGE = Path(__file__).parent / "pages" / "cli.md"
 GROUPS = {  # the commands in the order in which one needs them
@@ -28,16 +29,11 @@ command that shows a table has `--json`.
 
 | code | meaning |
 |---|---|
-| 0 | done |
-| 1 | your input: a checkpoint, recipe, bundle or file that cannot be used |
-| 2 | your command line |
-| 3 | parity failed: an artifact computes something other than the reference, or a bound is broken |
-| 4 | the model is refused: it can be read, and cannot be built as asked |
-| 5 | a package is missing; the hint names the command that installs it |
-| 130 | interrupted; nothing is left behind |
+{codes}
 
 An error is two lines: `Error:` says what is wrong and where, `hint:` what to do. Under `--json` it
-is JSON.
+is the object `error`, with `kind`, `message`, `hint` and `exit_code`, beside what was found so far.
+The kinds are the exception classes of [the Python API](python-api.md).
 """
 
 
@@ -45,7 +41,8 @@ def page() -> str:
     """The whole page, as Markdown."""
     names = {name for group in GROUPS.values() for name in group}
     groups = {**GROUPS, "Other": tuple(name for name in main.commands if name not in names)}
-    lines = [INTRODUCTION]
+    codes = "\n".join(f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items())
+    lines = [INTRODUCTION.format(codes=codes)]
     for title, commands in groups.items():
         if commands:
             lines.append(f"## {title}\n")

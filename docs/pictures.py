@@ -13,8 +13,7 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 
 from slmkit.bundle.manifest import read_manifest
-from slmkit.cli.tables import parity_table
-from slmkit.parity.metrics import line_from_json
+from slmkit.cli.parity_tables import parity_table
 
 IMAGES = Path(__file__).parent / "pages" / "images"
 WIDTH = 81  # columns of the terminal that is drawn
@@ -63,9 +62,8 @@ clip-path="url(#{unique_id}-clip-terminal)">
 def parity_picture(bundle: Path) -> str:
     """The parity table of a bundle, as the text of an SVG."""
     manifest = read_manifest(bundle)
-    lines = [line_from_json(line.model_dump(mode="json")) for line in manifest.parity]
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
-    console.print(parity_table(lines), highlight=False)
+    console.print(parity_table(manifest.parity), highlight=False)
     title = f"slmkit build --target {manifest.target}: the model {manifest.model.name}"
     return console.export_svg(title=title, theme=THEME, code_format=FORM, unique_id="parity")
 

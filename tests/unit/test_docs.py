@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import os
 import re
 import shlex
@@ -13,19 +14,14 @@ from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
-import yaml
 
-from slmkit.backend.targets import PLATFORMS
-from slmkit.bundle.manifest import read_manifest
+import slmkit
+from slmkit.backend.registry import declarations, error_kinds, targets
 from slmkit.checkpoint.folder import SAMPLE_MODEL, SAMPLE_NAME, open_checkpoint
 from slmkit.cli.main import main
 from slmkit.models.registry import MODELS
-from slmkit.planning.plan import Request
 from slmkit.quant.quantize import quantize_rows
-from slmkit.recipe.bounds import Bounds
-from slmkit.recipe.recipe import SHIPPED, load_recipe, shipped_names
-from slmkit.system.progress import Silent
-from slmkit.workflows.build import build
+from slmkit.recipe.recipe import load_recipe, shipped_names
 from tiny_models import tiny_config, write_checkpoint
 
 DEMO = os.environ.get("SLMKIT_DEMO")  # the bundle that `make demo` has just built
@@ -99,7 +95,7 @@ def test_the_readme_is_short_and_its_first_block_is_the_makefile_s_two_targets()
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-@pytest.mark.parametrize("name", [*MODELS, *PLATFORMS, *shipped_names()])
+@pytest.mark.parametrize("name", [*MODELS, *targets(), *declarations(), *shipped_names()])
 def test_what_can_be_asked_for_is_named_in_the_readme_and_in_the_tables(name):
     assert f"`{name}`" in README, name
     assert f"`{name}`" in page("supported.md"), name
@@ -109,8 +105,10 @@ def test_the_table_of_recipes_names_every_one_and_every_error_is_explained():
     recipes = TEXTS[ROOT / "recipes" / "README.md"]
     for name in shipped_names():
         assert f"| `{name}` |" in recipes, name
-    for error in Bounds.model_fields:
-        assert f"\n| `{error}` |" in recipes, error
+    for error, kind in error_kinds(declarations()).items():
+        for key, limit in kind.bound.items():
+            row = rf"^\| `{error}` \|.*\{{.*\b{key}: {limit:g}\b"
+            assert re.search(row, recipes, re.MULTILINE), error
         assert f"\n| `{error}` |" in page("parity.md"), error
 
 
@@ -144,9 +142,15 @@ def test_functions_that_a_document_names_are_in_the_files_that_it_names(path):
     for name, file in re.findall(r"`([A-Za-z_.]+)` in\s`([\w./]+\.py)`", TEXTS[path]):
         inside = ast.parse((ROOT / file).read_text(encoding="utf-8")).body
         for part in name.split("."):
-            found = [node for node in inside if getattr(node, "name", None) == part]
+            found = [node for node in inside if part in names_of(node)]
             assert found, f"{file} has no {name}"
-            inside = found[0].body
+            inside = getattr(found[0], "body", [])
+
+
+def names_of(node):
+    """What a statement defines: a function, a class or constants."""
+    targets = [getattr(each, "id", "") for each in getattr(node, "targets", [])]
+    return {getattr(node, "name", ""), *targets}
 
 
 @by_name
@@ -170,8 +174,9 @@ def test_the_ladder_of_the_architecture_is_the_one_that_is_checked():
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "LADDER"
     )
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", page("architecture.md"), re.MULTILINE)
-    levels = [{name for step, name in rows if int(step) == level} for level in range(11)]
-    assert levels[::-1] == [step for step in ladder if step != {"__main__"}]
+    steps = {name: int(step) for step, name in rows}
+    checked = {name: step for step, names in enumerate(ladder[::-1]) for name in names}
+    assert checked.items() <= {**steps, "__main__": len(ladder) - 1}.items()
 
 
 def test_the_numbers_of_the_weight_that_is_followed_are_computed():
@@ -200,14 +205,10 @@ def android(tmp_path_factory) -> tuple[str, Path]:
     if DEMO:
         return SAMPLE_NAME, Path(DEMO)
     folder = tmp_path_factory.mktemp("docs")
-    recipe = yaml.safe_load((SHIPPED / "int4.yaml").read_text(encoding="utf-8"))
-    recipe["artifacts"]["mlc"] = {"gpus": ["adreno"]}  # one library instead of two
-    (folder / "int4.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     model = write_checkpoint(folder / "tiny", tiny_config("llama"))
-    request = Request(
-        model, "android", str(folder / "int4.yaml"), folder, context=64, socs=("sm8550",)
-    )
-    return model.name, build(request, Silent()).folder
+    few = {"mlc": {"gpus": ["adreno"]}, "hexagon": {"soc": ["sm8550"]}}  # one of each
+    bundle = slmkit.build(model, target="android", options=few, context=64, out=folder, cache=False)
+    return model.name, bundle.path
 
 
 @pytest.fixture(scope="module")
@@ -215,8 +216,10 @@ def coreml(tmp_path_factory) -> Path:
     """A bundle with Core ML's artifact alone."""
     folder = tmp_path_factory.mktemp("docs")
     model = write_checkpoint(folder / "tiny", tiny_config("llama"))
-    request = Request(model, "ios", "int4", folder, context=64, artifacts=("coreml",))
-    return build(request, Silent()).folder
+    bundle = slmkit.build(
+        model, target="ios", artifacts=["coreml"], context=64, out=folder, cache=False
+    )
+    return bundle.path
 
 
 def tree(text, root):
@@ -245,28 +248,32 @@ def test_the_tree_of_a_bundle_for_ios_is_a_real_one(coreml):
     assert shown - others <= {path.name for path in coreml.rglob("*")}
 
 
+def artifacts(*folders):
+    """Every artifact of some manifests, as JSON has it, with the page of its contract."""
+    for folder in folders:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        for artifact in manifest["artifacts"]:
+            yield artifact, page(f"contracts/{artifact['name']}.md")
+
+
 def test_facts_that_a_contract_names_are_in_the_manifest(android, coreml):
-    manifests = read_manifest(android[1]), read_manifest(coreml)
-    for artifact in (each for manifest in manifests for each in manifest.artifacts):
-        named = re.findall(r"`(facts|state)\.([\w.]+)", page(f"contracts/{artifact.name}.md"))
-        assert named or artifact.name == "ort"
-        for root, names in named:
-            value = artifact.model_dump(mode="json")[root]
-            for name in names.split("."):
-                assert name in value, f"{artifact.name}: {root}.{names}"
+    for artifact, text in artifacts(android[1], coreml):
+        for path in re.findall(r"`((?:facts|state|report)\.[\w.]+)", text):
+            value = artifact
+            for name in path.split("."):
+                assert name in value, f"{artifact['name']}: {path}"
                 value = value[name]
 
 
-def test_inputs_and_outputs_that_a_contract_names_are_in_the_manifest(android, coreml):
-    manifests = read_manifest(android[1]), read_manifest(coreml)
-    for artifact in (each for manifest in manifests for each in manifest.artifacts):
-        text = page(f"contracts/{artifact.name}.md")
-        for tensor in (*artifact.inputs, *artifact.outputs):
-            name = re.sub(r"(?<=[._])\d+(?=\.|$)", "I", tensor.name)
-            known = {name, name.replace("logits_I", "logits_0")}
-            whole = {each for each in known if f"`{each}`" in text}
-            parts = name.rpartition(".")[2] and f"`.{name.rpartition('.')[2]}`" in text
-            assert whole or parts or artifact.name == "mlc", f"{artifact.name}: {tensor.name}"
+def test_inputs_and_outputs_of_an_artifact_are_on_its_page(android, coreml):
+    for artifact, text in artifacts(android[1], coreml):
+        if artifact["name"] == "mlc":  # its functions are in contract.json
+            continue
+        for tensor in (*artifact["inputs"], *artifact["outputs"]):
+            name = re.sub(r"(?<=[._])\d+(?=\.|$)", "I", tensor["name"])
+            first, _, part = name.rpartition(".")
+            shown = f"`{name.replace('logits_I', 'logits_0')}`" in text
+            assert shown or (part == "value" and f"`{first}.key`, `.value`" in text), name
 
 
 def drawn(picture):
