@@ -123,6 +123,15 @@ def test_python_blocks_are_python_and_name_what_slmkit_has(path):
                 assert hasattr(importlib.import_module("slmkit"), node.attr), node.attr
 
 
+def test_the_guide_to_a_backend_shows_the_one_of_the_tests():
+    shown = blocks(page("guides/add-a-backend.md"), "python")[0].strip()
+    outside = ROOT / "tests" / "fixtures" / "outside_backend"
+    assert shown in (outside / "abacus" / "declaration.py").read_text(encoding="utf-8")
+    point = blocks(page("guides/add-a-backend.md"), "toml")[0].strip().splitlines()[1]
+    (points,) = outside.glob("*.dist-info/entry_points.txt")
+    assert point.replace('"', "") in points.read_text(encoding="utf-8")
+
+
 def imported(nodes):
     """What of slmkit some code imports: modules and names."""
     for node in nodes:
