@@ -1,4 +1,4 @@
-"""Open a bundle, or a checkpoint, to ask it something: a runner and its tokenizer."""
+"""Open a bundle or a checkpoint for inference: a runner and its tokenizer."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from slmkit.models.spec import Spec
 from slmkit.ops import Floats
 from slmkit.parity.golden import Ids
 
-CHUNK = 128  # tokens of a prompt that the reference reads at once
+CHUNK = 128  # most prompt tokens of one call of the reference
 
 
 class ReferenceRunner:
-    """The NumPy reference as a runner: slow, exact, for float checkpoints."""
+    """A Runner on the NumPy float32 reference; slow, for checkpoints and debugging."""
 
     def __init__(self, weights: reference.Weights, spec: Spec) -> None:
         self.runtime = f"NumPy {np.__version__}, float32 reference"
@@ -32,16 +32,20 @@ class ReferenceRunner:
         self.cache = reference.Cache()
 
     def reset(self) -> None:
-        """Forget the sequence."""
+        """Start a new sequence: clear the KV cache and the recurrent state."""
         self.cache = reference.Cache()
 
     def feed(self, ids: Ids) -> Floats:
-        """Append tokens; their logits, (T, V)."""
+        """Append ``ids`` (T,) to the sequence. Returns their logits, (T, V)."""
         return reference.logits(self.weights, self.spec, [ids], [self.cache])[0]
 
 
 def load(folder: Path, artifact: str | None = None, mode: str | None = None) -> Session:
-    """A bundle's artifact (the first by default, as it ships), or a checkpoint's reference."""
+    """Open one artifact of a bundle, or a checkpoint on the NumPy reference.
+
+    ``artifact``: the first of the bundle by default; ``mode``: the artifact's default mode.
+    Raises SlmkitError for an unknown artifact or mode.
+    """
     if (folder / MANIFEST).exists() or not (folder / "config.json").exists():
         return load_bundle(folder, artifact, mode)
     checkpoint = open_checkpoint(folder)
@@ -50,7 +54,7 @@ def load(folder: Path, artifact: str | None = None, mode: str | None = None) -> 
 
 
 def load_bundle(folder: Path, name: str | None, mode: str | None) -> Session:
-    """An artifact of a bundle, in one of its modes. Raises BundleError, UsageError."""
+    """Open an artifact of a bundle in one of its modes. Raises BundleError, UsageError."""
     manifest = read_manifest(folder)
     artifact = manifest.artifact(name)
     modes = [each.name for each in artifact.modes]

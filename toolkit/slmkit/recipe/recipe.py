@@ -1,4 +1,4 @@
-"""Recipes: YAML to a frozen ``Recipe``, with every mistake named by its key."""
+"""Parse recipes: YAML text to a frozen ``Recipe``; errors name the wrong key."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class Rule(BaseModel):
-    """Weights by name pattern (and, if given, by layer), and their scheme."""
+    """A scheme for the weights whose names match a pattern, in all layers or in some."""
 
     model_config = STRICT
 
@@ -32,27 +32,31 @@ class Rule(BaseModel):
     scheme: Scheme
 
     def covers(self, name: str, layers: int) -> bool:
-        """Whether a weight (``model.layers.3.mlp.up_proj``) is meant; layer -1 is the last."""
+        """True if the rule applies to weight ``name``, such as ``model.layers.3.mlp.up_proj``.
+
+        ``layers``: number of layers of the model. A negative index in the rule counts from the
+        end: -1 is the last layer.
+        """
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.match):
             return False
         return self.layers is None or _layer(name) in {index % layers for index in self.layers}
 
 
 class ArtifactOptions(BaseModel):
-    """What a recipe says of one artifact: its backend's options, and rules for it alone."""
+    """A recipe's settings for one artifact: options of its backend, and rules for it alone."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
-    weights: tuple[Rule, ...] = Field((), strict=False)  # after the recipe's own: the last decides
+    weights: tuple[Rule, ...] = Field((), strict=False)  # applied after Recipe.weights
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the backend itself checks."""
+        """Options of the backend, which validates them itself."""
         return dict(self.model_extra or {})
 
 
 class Recipe(BaseModel):
-    """A whole recipe; recipes/README.md explains every key."""
+    """A recipe: one scheme per weight, and the bounds of parity. See recipes/README.md."""
 
     model_config = STRICT
 
@@ -101,11 +105,14 @@ class Recipe(BaseModel):
         return self.model_copy(update={"artifacts": {**self.artifacts, artifact: new}})
 
     def options(self, artifact: str) -> dict[str, Any]:
-        """The backend's options of an artifact."""
+        """Backend options for ``artifact``; empty if the recipe sets none."""
         return self.artifacts.get(artifact, ArtifactOptions()).options
 
     def scheme(self, name: str, layers: int, artifact: str | None = None) -> Scheme:
-        """The scheme of a weight, in an artifact: the last rule that covers it."""
+        """The scheme of weight ``name``: that of the last rule that covers it.
+
+        Raises RecipeError if no rule covers it.
+        """
         for _, rule in reversed(self._rules(artifact)):
             if rule.covers(name, layers):
                 return rule.scheme
@@ -117,7 +124,10 @@ class Recipe(BaseModel):
     def schemes(
         self, names: Iterable[str], layers: int, artifact: str | None = None
     ) -> dict[str, Scheme]:
-        """The scheme of each weight; a rule that covers none of them is a mistake."""
+        """Scheme by weight name.
+
+        Raises RecipeError if a rule covers none of ``names`` or a weight has no rule.
+        """
         names = list(names)
         for key, rule in self._rules(artifact):
             _check_layers(self, key, rule, layers)
@@ -130,7 +140,7 @@ class Recipe(BaseModel):
         return {name: self.scheme(name, layers, artifact) for name in names}
 
     def _rules(self, artifact: str | None) -> list[tuple[str, Rule]]:
-        """The rules that hold for an artifact, with their keys."""
+        """(Key in the recipe, rule) of every rule for ``artifact``, in order of application."""
         rules = [(f"weights[{at}]", rule) for at, rule in enumerate(self.weights)]
         own = self.artifacts[artifact].weights if artifact in self.artifacts else ()
         key = f"artifacts.{artifact}.weights"
@@ -154,12 +164,15 @@ def _layer(name: str) -> int | None:
 
 
 def shipped_names() -> list[str]:
-    """Names of the recipes that come with slmkit."""
+    """Names of the recipes that are part of slmkit."""
     return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
 
 
 def load_recipe(name: str) -> Recipe:
-    """A shipped recipe by name, or a YAML file by path. Raises RecipeError with the key."""
+    """Load a shipped recipe by name, or a YAML file by path.
+
+    Raises RecipeError, with the key, for a missing or invalid file.
+    """
     path = SHIPPED / f"{name}.yaml" if name in shipped_names() else Path(name)
     if not path.is_file():
         raise RecipeError(
@@ -170,7 +183,7 @@ def load_recipe(name: str) -> Recipe:
 
 
 def parse_recipe(text: str, where: str) -> Recipe:
-    """Parse and validate YAML text that extends nothing; ``where`` stands in the error."""
+    """Parse YAML text without ``extends``. Raises RecipeError, which starts with ``where``."""
     return _validated(Recipe, _parsed(text, where), where)
 
 
@@ -258,7 +271,7 @@ def _flat(error: Exception) -> str:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML in which a key may occur once."""
+    """A SafeLoader that refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
