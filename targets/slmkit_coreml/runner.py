@@ -11,16 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmkit.backend.interface import Artifact
-from slmkit.backend.static_runner import (
-    EMPTY,
-    Positions,
-    StaticRunner,
-    Window,
-    rope_names,
-    slots,
-    visible,
-)
-from slmkit.ops import Floats, Rope
+from slmkit.backend.static_runner import EMPTY, StaticRunner, Window, rope_names, slots
+from slmkit.ops import Floats, Positions, Rope, visible
 from slmkit_coreml.contract import HIDDEN, mask_name, state_name, state_shape
 from slmkit_coreml.embedding import Embedding
 from slmkit_coreml.layout import LAYOUTS, Array

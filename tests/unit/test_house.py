@@ -21,9 +21,9 @@ LADDER = [  # a room may import from its own step and from those below it
     {"planning", "parity"},
     {"backend"},
     {"quant", "checkpoint"},
-    {"interpreters"},
+    {"interpreters", "recipe"},
     {"models"},
-    {"ops", "recipe", "system", "errors", "snr"},
+    {"ops", "system", "errors", "snr"},
 ]
 STEP = {name: step for step, names in enumerate(LADDER) for name in names}
 FOR_BACKENDS = {  # beside all of slmkit.backend

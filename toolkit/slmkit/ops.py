@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 V = TypeVar("V")
 Floats = NDArray[np.float32]
+Positions = NDArray[np.int64]  # of tokens in their sequence, from 0
 
 # Ops that every backend has. One that a model needs and only some backends have is not listed:
 # these name it in their ``Support``, and all others refuse the model.
@@ -69,7 +70,7 @@ class Rope:
         """How many channels of a head rotate."""
         return 2 * len(self.frequencies)
 
-    def table(self, positions: Sequence[int] | NDArray[np.int64]) -> tuple[Floats, Floats]:
+    def table(self, positions: Sequence[int] | Positions) -> tuple[Floats, Floats]:
         """cos and sin, each (T, width / 2) float32.
 
         Angles are rounded to float32 before cos and sin, as transformers does: every backend
@@ -93,6 +94,17 @@ class Attention:
     scale: float
     window: int | None = None
     cap: float | None = None
+
+
+def visible(queries: Positions, keys: Positions, window: int | None) -> NDArray[np.bool_]:
+    """The causal mask, (T, S): True where the query at position q may attend to the key at k.
+
+    That is 0 <= q - k, and q - k < ``window`` if there is one. A negative k marks an empty slot
+    of a KV cache, which no query attends to.
+    """
+    distance = queries[:, None] - keys[None, :]
+    seen: NDArray[np.bool_] = (distance >= 0) & (keys[None, :] >= 0)
+    return seen if window is None else seen & (distance < window)
 
 
 @dataclass(frozen=True)

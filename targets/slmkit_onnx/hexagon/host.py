@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slmkit.backend.static_runner import Positions, rope_names, visible
-from slmkit.ops import Floats, Rope
+from slmkit.backend.static_runner import rope_names
+from slmkit.ops import Floats, Positions, Rope, visible
 from slmkit_onnx.hexagon.contract import Contract
 
 

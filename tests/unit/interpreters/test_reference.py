@@ -7,8 +7,8 @@ import pytest
 
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.inference.load import ReferenceRunner
-from slmkit.interpreters.reference import Cache, attention, logits, visible
-from slmkit.ops import Attention
+from slmkit.interpreters.reference import Cache, attention, logits
+from slmkit.ops import Attention, visible
 from tiny_models import STORIES, TINY
 
 CLOSE = 2e-5  # float32 sums in another order, on logits of about 1
@@ -53,8 +53,15 @@ def test_attention_is_the_textbook_sum(window):
 
 
 def test_a_window_hides_what_is_behind_it():
-    seen = visible(tokens=2, total=5, window=2)
+    seen = visible(np.array([3, 4]), np.arange(5), window=2)
     assert seen.tolist() == [[False, False, True, True, False], [False, False, False, True, True]]
+
+
+def test_no_query_attends_to_an_empty_slot():
+    assert visible(np.array([1, -1]), np.array([0, -1]), window=None).tolist() == [
+        [True, False],
+        [False, False],
+    ]
 
 
 def test_the_published_story_is_reproduced_to_the_letter():

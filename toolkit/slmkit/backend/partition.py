@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from slmkit.interpreters.recorder import Model
+from slmkit.models.names import layer_of
 from slmkit.recipe.scheme import Scheme
 
 VECTOR = 2  # bytes of one number of a norm or bias
@@ -38,8 +39,8 @@ class Part:
 
 def unit_of(weight: str, layers: int) -> int:
     """The layer of ``model.layers.3.mlp.up_proj``; L for what is outside the layers."""
-    _, inside, after = weight.partition(".layers.")
-    return int(after.partition(".")[0]) if inside else layers
+    layer = layer_of(weight)
+    return layers if layer is None else layer
 
 
 def unit_bytes(model: Model, schemes: Mapping[str, Scheme], matrix_bytes: MatrixBytes) -> list[int]:

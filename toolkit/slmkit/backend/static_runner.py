@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmkit.errors import BackendError
-from slmkit.ops import Floats
+from slmkit.ops import Floats, Positions
 
-Positions = NDArray[np.int64]
 EMPTY = -1  # the position of a slot that holds no token
 
 
@@ -50,13 +49,6 @@ def slots(
     positions = past + length - window.past if slides else past
     positions = np.where((positions < length) & (positions >= 0), positions, EMPTY)
     return queries, np.concatenate([positions, queries])
-
-
-def visible(queries: Positions, keys: Positions, window: int | None) -> NDArray[np.bool_]:
-    """Which of S key slots each of T query slots may see, (T, S); nobody sees an empty one."""
-    distance = queries[:, None] - keys[None, :]
-    seen: NDArray[np.bool_] = (distance >= 0) & (keys[None, :] != EMPTY)
-    return seen if window is None else seen & (distance < window)
 
 
 def prefill_tokens(chunk: int, context_length: int) -> int:

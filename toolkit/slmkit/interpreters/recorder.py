@@ -19,6 +19,11 @@ class RecordedValue:
     number: int
     shape: tuple[int, ...]
 
+    @property
+    def size(self) -> int:
+        """Elements per token."""
+        return math.prod(self.shape)
+
     def __str__(self) -> str:
         return f"%{self.number}"
 
@@ -42,10 +47,7 @@ class Weight:
     @property
     def size(self) -> int:
         """How many numbers it holds."""
-        size = 1
-        for length in self.shape:
-            size *= length
-        return size
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class Recorder(Ops[RecordedValue]):
         self, q: RecordedValue, k: RecordedValue, v: RecordedValue, layer: int, kind: Attention
     ) -> RecordedValue:
         self.attention_layers.append(layer)
-        self.cached += _size(k) + _size(v)
+        self.cached += k.size + v.size
         shape = (q.shape[0] * q.shape[1],)
         return self._say("attend", (q, k, v), shape, f"layer={layer} {_attention_text(kind)}")
 
@@ -231,7 +233,7 @@ class Recorder(Ops[RecordedValue]):
     ) -> RecordedValue:
         self.inventory[op] += 1
         recorded = RecordedValue(sum(self.inventory.values()), shape)
-        self.widest = max(self.widest, sum(_size(each) for each in (*inputs, recorded)))
+        self.widest = max(self.widest, sum(each.size for each in (*inputs, recorded)))
         width = ", ".join(map(str, ("T", *shape)))
         said = " ".join([op, *map(str, inputs), note]).rstrip()
         self.lines.append(f"{recorded} = {said} -> ({width})")
@@ -265,13 +267,6 @@ def summarize(spec: Spec) -> Model:
         cached=recorded.cached,
         widest=recorded.widest,
     )
-
-
-def _size(recorded: RecordedValue) -> int:
-    size = 1
-    for length in recorded.shape:
-        size *= length
-    return size
 
 
 def _rope_text(rope: Rope) -> str:

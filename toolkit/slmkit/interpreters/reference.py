@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from slmkit.models import registry
 from slmkit.models.spec import Spec
-from slmkit.ops import Attention, Expert, Floats, Ops, Rope, Routing, Scan
+from slmkit.ops import Attention, Expert, Floats, Ops, Rope, Routing, Scan, visible
 
 Ids = NDArray[np.int64]
 
@@ -232,7 +232,9 @@ def attention(q: Floats, keys: Floats, values: Floats, kind: Attention) -> Float
     scores = grouped @ keys.transpose(1, 2, 0)[:, None] * np.float32(kind.scale)  # (G, H/G, T, S)
     if kind.cap is not None:
         scores = np.tanh(scores / np.float32(kind.cap)) * np.float32(kind.cap)
-    scores = np.where(visible(tokens, total, kind.window), scores, np.float32(-np.inf))
+    positions = np.arange(total)
+    mask = visible(positions[total - tokens :], positions, kind.window)
+    scores = np.where(mask, scores, np.float32(-np.inf))
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     mixed = weights @ values.transpose(1, 0, 2)[:, None]  # (G, H/G, T, d)
@@ -264,13 +266,6 @@ def selective_scan(
         state = faded + b[token][:, None] * (step[token][:, None] * x[token])[:, None]
         given[token] = np.einsum("n,hnp->hp", c[token], state)
     return given, state
-
-
-def visible(tokens: int, total: int, window: int | None) -> NDArray[np.bool_]:
-    """Which of S tokens each of the last T may see. (T, S)"""
-    distance = np.arange(total - tokens, total)[:, None] - np.arange(total)[None, :]
-    seen = distance >= 0
-    return seen if window is None else seen & (distance < window)
 
 
 def logits(

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from slmkit.errors import RecipeError
+from slmkit.models.names import layer_of
 from slmkit.recipe.bounds import Bound
 from slmkit.recipe.scheme import STRICT, Scheme
 
@@ -39,7 +40,7 @@ class Rule(BaseModel):
         """
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.match):
             return False
-        return self.layers is None or _layer(name) in {index % layers for index in self.layers}
+        return self.layers is None or layer_of(name) in {index % layers for index in self.layers}
 
 
 class ArtifactOptions(BaseModel):
@@ -154,13 +155,6 @@ def _check_layers(recipe: Recipe, key: str, rule: Rule, layers: int) -> None:
                 f"recipe {recipe.name}: {key}.layers: the model has no layer {layer}",
                 f"it has {layers} layers: 0 to {layers - 1}, or -{layers} to -1 from the end",
             )
-
-
-def _layer(name: str) -> int | None:
-    """The layer's number in ``model.layers.3.mlp.up_proj``; None outside the layers."""
-    _, _, after = name.partition(".layers.")
-    number = after.partition(".")[0]
-    return int(number) if number.isdigit() else None
 
 
 def shipped_names() -> list[str]:
