@@ -1,12 +1,13 @@
-"""The vocabulary: the words in which every architecture is written and every backend listens.
+"""The op vocabulary: architectures are written in these ops, interpreters implement them.
 
 Shape key, used everywhere
     T tokens        D width            V vocabulary     F feed-forward width
     H query heads   G kv heads         d head width     L layers         E experts
     N state         P channels of a scan's head         K kernel of a convolution
+    S tokens in the KV cache, those of this call included
 
-A model names its weights (the checkpoint's own names, without ``.weight``) and never sees one.
-Token ids, positions, masks and the KV cache belong to the interpreter.
+A model refers to a weight by its name in the checkpoint, without ``.weight``, and never reads it.
+Token ids, positions, masks, the KV cache and recurrent states belong to the interpreter.
 A model may branch on its spec, never on a value ``V``.
 """
 
@@ -57,9 +58,9 @@ COMMON_OPS = frozenset(
 class Rope:
     """Rotary position embedding, rotate-half form (GPT-NeoX order, as Hugging Face writes it).
 
-    ``frequencies``: one per pair of channels, in radians per position. Where 2 * len(frequencies)
-    is less than d, the first so many channels of a head rotate and the others stay.
-    ``magnitude``: cos and sin are multiplied by it (1.0 unless a scaling kind asks for more).
+    ``frequencies``: radians per position, one per pair of channels. The first
+    2 * len(frequencies) channels of a head rotate; further ones pass through (partial rotary).
+    ``magnitude``: factor on cos and sin; 1.0 except for longrope (its attention factor).
     """
 
     frequencies: tuple[float, ...]
@@ -67,14 +68,14 @@ class Rope:
 
     @property
     def width(self) -> int:
-        """How many channels of a head rotate."""
+        """Number of channels of a head that rotate."""
         return 2 * len(self.frequencies)
 
     def table(self, positions: Sequence[int] | Positions) -> tuple[Floats, Floats]:
-        """cos and sin, each (T, width / 2) float32.
+        """cos and sin of the angles at ``positions`` (T,), each (T, width / 2) float32.
 
-        Angles are rounded to float32 before cos and sin, as transformers does: every backend
-        takes its table from here, so that all of them round alike.
+        Angles are rounded to float32 before cos and sin, as in transformers. Every backend takes
+        its tables from here, so that all of them round alike.
         """
         position = np.asarray(positions, dtype=np.float32)
         angles = np.outer(position, np.asarray(self.frequencies, dtype=np.float32))
@@ -84,11 +85,12 @@ class Rope:
 
 @dataclass(frozen=True)
 class Attention:
-    """What one layer's attention is, beyond its inputs.
+    """Parameters of one layer's attention.
 
-    ``scale`` multiplies q.k before the softmax.
-    ``window``: a token sees itself and the ``window - 1`` tokens before it; None: all before it.
-    ``cap``: scaled scores s become cap * tanh(s / cap), before the mask; None: they stay.
+    ``scale``: factor on q.k before the softmax.
+    ``window``: sliding window; a token attends to itself and the ``window - 1`` tokens before it.
+    None: to all before it.
+    ``cap``: soft cap; scaled scores s become cap * tanh(s / cap) before the mask. None: no cap.
     """
 
     scale: float
@@ -109,7 +111,7 @@ def visible(queries: Positions, keys: Positions, window: int | None) -> NDArray[
 
 @dataclass(frozen=True)
 class Projection:
-    """One linear of several that read the same values."""
+    """One of several linears with the same input: weight name, output width, bias or not."""
 
     name: str
     width: int
@@ -118,8 +120,10 @@ class Projection:
 
 @dataclass(frozen=True)
 class Expert:
-    """One of E gated mlps, by its weights' names: down(silu(gate(x)) * up(x)). ``gate_up``: gate
-    and up, F rows each, or one weight of 2F rows that holds both, gate first."""
+    """Weight names and widths of one expert, a gated mlp: down(silu(gate(x)) * up(x)).
+
+    ``gate_up``: the names of gate and up, (F, D) each, or of one fused (2F, D) weight, gate first.
+    """
 
     gate_up: tuple[str, ...]
     down: str
@@ -129,7 +133,10 @@ class Expert:
 
 @dataclass(frozen=True)
 class Routing:
-    """The best ``chosen`` of a softmax over scores; ``normalized``: divided by their sum."""
+    """Top-k routing: the ``chosen`` largest softmax probabilities of the router's E scores.
+
+    ``normalized``: divide the selected probabilities by their sum.
+    """
 
     chosen: int
     normalized: bool
@@ -137,8 +144,11 @@ class Routing:
 
 @dataclass(frozen=True)
 class Scan:
-    """A selective scan of the tensors ``at.A_log`` (A: (H, N) if ``by_number``, else (H,)) and
-    ``at.D`` (H,)."""
+    """Parameters of a selective scan.
+
+    Its tensors are ``at.A_log``, (H, N) if ``by_number`` (Mamba), else (H,) (Mamba-2), and
+    ``at.D`` (H,). Reading ``at.A_log`` gives A = -exp(A_log): models/weight_transforms.py.
+    """
 
     at: str
     heads: int  # H
@@ -147,13 +157,16 @@ class Scan:
 
 
 class Ops(ABC, Generic[V]):
-    """One definition, many interpreters: NumPy, ONNX, ... each gives these words a body."""
+    """The interface of an interpreter; ``V`` is its type of value (an array, a graph tensor).
 
-    # Primitives: every interpreter gives them.
+    Primitives are abstract: each interpreter implements them. Composites have a default body.
+    """
+
+    # Primitives.
 
     @abstractmethod
     def embed(self, name: str, rows: int, width: int) -> V:
-        """Rows of table ``name`` (V, D) for the interpreter's token ids. -> (T, D)"""
+        """Rows of table ``name`` (rows, width) at the interpreter's token ids. -> (T, width)"""
 
     @abstractmethod
     def linear(self, x: V, name: str, width: int, bias: bool = False) -> V:
@@ -164,11 +177,14 @@ class Ops(ABC, Generic[V]):
 
     @abstractmethod
     def rms_norm(self, x: V, name: str, eps: float) -> V:
-        """x / sqrt(mean(x^2) + eps) * weight over the last axis; eps in the root. Same shape."""
+        """x / sqrt(mean(x^2) + eps) * weight over the last axis. Same shape.
+
+        Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization".
+        """
 
     @abstractmethod
     def split(self, x: V, widths: Sequence[int]) -> tuple[V, ...]:
-        """(T, D) in parts of these widths, one after the other, which fill D."""
+        """Split the last axis into consecutive parts; ``widths`` add up to D. (T, D)"""
 
     @abstractmethod
     def split_heads(self, x: V, heads: int) -> V:
@@ -176,11 +192,14 @@ class Ops(ABC, Generic[V]):
 
     @abstractmethod
     def rope(self, x: V, rope: Rope) -> V:
-        """Rotate each head by its token's position, rotate-half. (T, H, d) -> (T, H, d)"""
+        """Rotary position embedding of each head, rotate-half. (T, H, d) -> (T, H, d)
+
+        Source: Su et al. 2021, "RoFormer".
+        """
 
     @abstractmethod
     def attend(self, q: V, k: V, v: V, layer: int, kind: Attention) -> V:
-        """Causal attention over this layer's KV cache and these tokens, which join the cache.
+        """Append k and v to the layer's KV cache; causal attention of q over all of it.
 
         (T, H, d), (T, G, d), (T, G, d) -> (T, H * d). Query head h reads kv head h // (H / G).
         Softmax in float32.
@@ -212,15 +231,18 @@ class Ops(ABC, Generic[V]):
 
     @abstractmethod
     def route(self, scores: V, routing: Routing) -> V:
-        """Weights of E experts out of their scores, in float32. (T, E) -> (T, E)"""
+        """Weights of the experts from the router's scores, in float32. (T, E) -> (T, E)
+
+        The weight of an expert outside the top k is 0.
+        """
 
     @abstractmethod
     def scale_by_column(self, x: V, weights: V, number: int) -> V:
-        """x times one column of weights. (T, D), (T, E) -> (T, D)"""
+        """x * weights[:, number : number + 1]. (T, D), (T, E) -> (T, D)"""
 
-    # Of layers that scan: an interpreter without them refuses such a model by its list of ops.
+    # Primitives of Mamba and LFM2. A backend without them refuses models that use them.
     def add_bias(self, x: V, name: str) -> V:
-        """x + the vector ``name`` (no ending). Same shape."""
+        """x + the vector ``name``, the tensor's whole name. Same shape."""
         raise NotImplementedError("add_bias")
 
     def softplus(self, x: V) -> V:
@@ -228,29 +250,31 @@ class Ops(ABC, Generic[V]):
         raise NotImplementedError("softplus")
 
     def conv(self, x: V, name: str, kernel: int, layer: int, bias: bool) -> V:
-        """Causal depthwise convolution over the tokens before and these: out[t, d] is the sum of
-        weight[d, j] * x[t - K + 1 + j, d] over j, plus bias[d]. (T, D) -> (T, D)
-        The weight is stored (D, 1, K). The layer's state is the last K - 1 tokens' x.
+        """Causal depthwise convolution along T. (T, D) -> (T, D)
+
+        out[t, d] = sum over j of weight[d, j] * x[t - K + 1 + j, d], plus ``name.bias`` [d].
+        The weight is stored (D, 1, K). The layer's recurrent state is x of the last K - 1 tokens.
         """
         raise NotImplementedError("conv")
 
     def scan(self, x: V, step: V, b: V, c: V, layer: int, kind: Scan) -> V:
-        """Over the layer's state s (H, N, P), token by token, in float32:
+        """Selective scan. (T, H * P), (T, H), (T, N), (T, N) -> (T, H * P)
+
+        Token by token, in float32, over the layer's recurrent state s (H, N, P):
         s[h, n] = exp(step[h] * A[h, n]) * s[h, n] + step[h] * b[n] * x[h]
         y[h] = sum over n of c[n] * s[h, n] + D[h] * x[h]
-
-        (T, H * P), (T, H), (T, N), (T, N) -> (T, H * P). Source: Gu and Dao 2023, equations 2, 4.
+        Source: Gu and Dao 2023, "Mamba", equations 2 and 4.
         """
         raise NotImplementedError("scan")
 
-    # Composites: a body in terms of primitives; overridden where a runtime has the op natively.
+    # Composites, in terms of primitives. A backend overrides one that its runtime has natively.
 
     def linears(self, x: V, projections: Sequence[Projection]) -> tuple[V, ...]:
-        """Several linears of the same x: one kernel where a runtime gains from it."""
+        """Linears of the same x; a backend may fuse them. (T, in) -> (T, width) for each"""
         return tuple(self.linear(x, each.name, each.width, each.bias) for each in projections)
 
     def add_norm(self, x: V, y: V, name: str, eps: float) -> tuple[V, V]:
-        """The sum of x and y, and its RMS norm: the step between two halves of a layer."""
+        """Residual addition and the next sublayer's norm: x + y and its RMS norm. Same shapes."""
         total = self.add(x, y)
         return total, self.rms_norm(total, name, eps)
 
@@ -263,30 +287,31 @@ class Ops(ABC, Generic[V]):
         return self.scale(self.tanh(self.scale(x, 1 / cap)), cap)
 
     def rotary_attention(self, q: V, k: V, v: V, layer: int, rope: Rope, kind: Attention) -> V:
-        """Rotate q and k, then attend. Shapes as ``attend``."""
+        """``rope`` of q and k, then ``attend``, with its shapes."""
         return self.attend(self.rope(q, rope), self.rope(k, rope), v, layer, kind)
 
     def tap(self, x: V, name: str) -> V:
-        """Mark an intermediate by name: nothing in a normal build, an output in a debug build."""
+        """Name an intermediate value: an extra output of debug builds, nothing otherwise."""
         return x
 
     def experts(self, x: V, scores: V, routing: Routing, experts: Sequence[Expert]) -> V:
-        """Each token through its chosen experts: the sum of what they give, times their weights.
+        """Sum of the experts' outputs, times their routing weights. (T, D), (T, E) -> (T, D)
 
-        (T, D), (T, E) -> (T, D). This body computes all of them, for graphs that cannot branch.
+        This body computes every expert for every token, for graphs that cannot branch.
         """
         weights = self.route(scores, routing)
-        given = [
-            self.scale_by_column(self.expert(x, each), weights, at)
-            for at, each in enumerate(experts)
+        outputs = [
+            self.scale_by_column(self.expert(x, expert), weights, number)
+            for number, expert in enumerate(experts)
         ]
-        return reduce(self.add, given)
+        return reduce(self.add, outputs)
 
     def expert(self, x: V, expert: Expert) -> V:
-        """One of them. (T, D) -> (T, D)"""
-        wide = expert.feed_forward
+        """The gated mlp of one expert. (T, D) -> (T, D)"""
+        width = expert.feed_forward
         if len(expert.gate_up) == 1:
-            gate, up = self.split(self.linear(x, expert.gate_up[0], 2 * wide), (wide, wide))
+            fused = self.linear(x, expert.gate_up[0], 2 * width)
+            gate, up = self.split(fused, (width, width))
         else:
-            gate, up = self.linears(x, [Projection(name, wide) for name in expert.gate_up])
+            gate, up = self.linears(x, [Projection(name, width) for name in expert.gate_up])
         return self.linear(self.mul(self.silu(gate), up), expert.down, expert.width)

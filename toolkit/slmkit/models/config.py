@@ -1,4 +1,4 @@
-"""Facts from config.json, each mistake named by its key and file."""
+"""Typed access to config.json; an error names the key and the file."""
 
 from __future__ import annotations
 
@@ -10,44 +10,48 @@ from typing import Any
 from slmkit.errors import CheckpointError
 
 MISSING = object()
-# Above these a file is damaged or hostile, and reading on would fill the memory with names and
-# tables. Llama 4 was trained for 10 million positions; Qwen3-Next has 512 experts a layer.
+# Limits that only a damaged or hostile file exceeds; without them such a file would fill the
+# memory with names and tables. Llama 4 was trained for 10 million positions; Qwen3-Next has 512
+# experts a layer.
 LARGEST = 2**24
 MOST_LAYERS_OR_EXPERTS = 512
-POSITIVE = "1e-30 to 1e+30"  # with its reciprocal and some products within float32
+POSITIVE = "1e-30 to 1e+30"  # reciprocals and some products stay within float32
 
 
 class Config:
-    """One JSON object of a config file; asks for numbers by key and refuses what is not one."""
+    """One JSON object of a config file, read by key.
+
+    Each method raises CheckpointError for a missing key or a value of the wrong type.
+    """
 
     def __init__(self, values: Mapping[str, Any], where: str) -> None:
         self.values = values
         self.where = where
 
     def has(self, key: str) -> bool:
-        """True if the key is there and not null."""
+        """True if the key is present and not null."""
         return self.values.get(key) is not None
 
     def integer(self, key: str, default: Any = MISSING, least: int = 1, most: int = LARGEST) -> int:
-        """An integer within the limits; ``default`` only where the format defines one."""
+        """An integer from ``least`` to ``most``; ``default`` only where the format defines one."""
         value = self._get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise self._wrong(key, value, f"an integer from {least} to {most}")
         return value
 
     def count(self, key: str, least: int = 1) -> int:
-        """How many layers, or experts, a model has."""
+        """A number of layers or experts."""
         return self.integer(key, least=least, most=MOST_LAYERS_OR_EXPERTS)
 
     def number(self, key: str, default: Any = MISSING) -> float:
-        """A positive number that float32 can count with."""
+        """A number from 1e-30 to 1e30."""
         value = self._get(key, default)
         if not _is_positive(value):
             raise self._wrong(key, value, f"a positive number, {POSITIVE}")
         return float(value)
 
     def boolean(self, key: str, default: Any = MISSING) -> bool:
-        """true or false."""
+        """A boolean."""
         value = self._get(key, default)
         if not isinstance(value, bool):
             raise self._wrong(key, value, "true or false")
@@ -68,7 +72,7 @@ class Config:
         return value
 
     def numbers(self, key: str) -> list[float]:
-        """A list of positive numbers."""
+        """A list of numbers from 1e-30 to 1e30."""
         value = self._get(key, MISSING)
         if not isinstance(value, list) or not all(map(_is_positive, value)):
             raise self._wrong(key, value, f"a list of positive numbers, {POSITIVE}")
@@ -92,8 +96,8 @@ class Config:
             raise self._wrong(key, value, "an object")
         return Config(value, f"{self.where}: {key}")
 
-    def required(self, key: str) -> Config:
-        """A nested object that must be there."""
+    def required_section(self, key: str) -> Config:
+        """A nested object with entries; missing or empty is an error."""
         self._get(key, MISSING)
         section = self.section(key)
         if section is None:
@@ -101,7 +105,10 @@ class Config:
         return section
 
     def expect(self, key: str, expected: Any, default: Any) -> None:
-        """Refuse a model whose ``key`` says something that this architecture does not compute."""
+        """Refuse a model whose ``key`` has another value than the one that slmkit computes.
+
+        ``default``: the format's value of a missing key.
+        """
         value = self.values.get(key, default)
         if value != expected:
             raise CheckpointError(
@@ -129,13 +136,16 @@ class Config:
 
 
 def _is_positive(value: Any) -> bool:
-    """A number, and what ``POSITIVE`` says."""
+    """True for a number in the range that ``POSITIVE`` names."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and 1e-30 <= value <= 1e30
 
 
 def read_json(path: Path) -> Any:
-    """Parse a JSON file of the checkpoint; every failure is a sentence with the file's name."""
+    """Parse a JSON file of a checkpoint.
+
+    Raises CheckpointError, with the file's name, for a missing or unreadable file.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -151,7 +161,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_config(path: Path) -> Config:
-    """config.json as a ``Config``."""
+    """config.json as a ``Config``. Raises CheckpointError."""
     values = read_json(path)
     if not isinstance(values, dict):
         raise CheckpointError(f"{path.name} is not a JSON object", "download the file again")

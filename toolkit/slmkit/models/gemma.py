@@ -1,4 +1,4 @@
-"""Gemma: scaled embeddings, gelu, norms whose stored weight is one less; 2 and 3: more norms."""
+"""Gemma 1 to 3: scaled embeddings, gelu, (1 + weight) norms; in 2 and 3 also post-norms."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from slmkit.models.weight_transforms import plus_one
 from slmkit.ops import Ops, Rope, V
 
 TRANSFORMS = {"norm.weight": plus_one}  # transformers' GemmaRMSNorm: x * (1 + weight)
-GLOBAL_EVERY = 6  # Gemma 3: five local layers, then one that sees everything
+GLOBAL_EVERY = 6  # Gemma 3: five layers with a sliding window, then one without
 
 
 def forward(o: Ops[V], spec: Spec) -> V:
-    """Gemma 2 and 3: both halves of a layer have a norm before and one after. -> (T, V)"""
-    x = blocks.embedded(o, spec)
+    """Gemma 2 and 3: a norm before and after each sublayer. Token ids to logits. -> (T, V)"""
+    x = blocks.embedding(o, spec)
     normed = o.rms_norm(x, "model.layers.0.input_layernorm", spec.eps)
     for layer in range(spec.layers):
         at = f"model.layers.{layer}"
-        mixed = blocks.attention(o, spec, normed, layer)
-        mixed = o.rms_norm(mixed, f"{at}.post_attention_layernorm", spec.eps)
-        x, normed = o.add_norm(x, mixed, f"{at}.pre_feedforward_layernorm", spec.eps)
-        fed = blocks.feed_forward(o, spec, normed, layer)
-        fed = o.rms_norm(fed, f"{at}.post_feedforward_layernorm", spec.eps)
-        x, normed = o.add_norm(x, fed, blocks.next_norm(spec, layer), spec.eps)
+        update = blocks.attention(o, spec, normed, layer)
+        update = o.rms_norm(update, f"{at}.post_attention_layernorm", spec.eps)
+        x, normed = o.add_norm(x, update, f"{at}.pre_feedforward_layernorm", spec.eps)
+        update = blocks.feed_forward(o, spec, normed, layer)
+        update = o.rms_norm(update, f"{at}.post_feedforward_layernorm", spec.eps)
+        x, normed = o.add_norm(x, update, blocks.next_norm(spec, layer), spec.eps)
         o.tap(x, at)
     return blocks.head(o, spec, normed)
 
 
 def read_gemma(config: Config) -> Spec:
-    """GemmaForCausalLM: the arithmetic of llama."""
+    """GemmaForCausalLM: the forward pass is llama's."""
     return _read(config)
 
 
 def read_gemma2(config: Config) -> Spec:
-    """Gemma2ForCausalLM: every second layer is local, beginning with the first; soft caps."""
+    """Gemma2ForCausalLM: soft caps; a sliding window in layers 0, 2, 4, ... by default."""
     window = config.integer("sliding_window")
     alternate: Windows = lambda layer: None if layer % 2 else window  # noqa: E731
     windows = layer_windows(config, window) if config.has("layer_types") else alternate
@@ -53,15 +53,15 @@ def read_gemma2(config: Config) -> Spec:
 
 
 def read_gemma3(config: Config) -> Spec:
-    """Gemma3ForCausalLM (text): q/k norm, local layers with a rope of their own."""
+    """Gemma3ForCausalLM (text): q/k norm; layers with a sliding window have a rope of their own."""
     window = config.integer("sliding_window")
     every = config.integer("sliding_window_pattern", GLOBAL_EVERY)
     by_pattern: Windows = lambda layer: window if (layer + 1) % every else None  # noqa: E731
     windows = layer_windows(config, window) if config.has("layer_types") else by_pattern
     config.expect("use_bidirectional_attention", False, default=False)
     width, parameters = read_head_width(config), config.section("rope_parameters")
-    wide, local = _ropes_by_kind(parameters, width) if parameters else _ropes_apart(config, width)
-    more = {"qk_norm": True, "rope": wide, "local_rope": local}
+    ropes = _nested_ropes(parameters, width) if parameters else _flat_ropes(config, width)
+    more = {"qk_norm": True, "rope": ropes[0], "local_rope": ropes[1]}
     return _read(config, windows, **_scale(config), **_caps(config), **more)
 
 
@@ -80,7 +80,7 @@ def _read(config: Config, windows: Windows = no_window, **more: Any) -> Spec:
 
 
 def _activation(config: Config) -> str:
-    """Gemma's first files say gelu; the models were trained with its tanh form."""
+    """gelu_tanh for "gelu" too: Gemma's first files name it so, trained with the tanh form."""
     key = "hidden_activation" if config.has("hidden_activation") else "hidden_act"
     return "gelu_tanh" if config.values.get(key, "gelu") == "gelu" else activation(config, key)
 
@@ -94,15 +94,16 @@ def _caps(config: Config) -> dict[str, Any]:
     return {fact: config.number(key) if config.has(key) else None for fact, key in keys.items()}
 
 
-def _ropes_by_kind(parameters: Config, width: int) -> tuple[Rope, Rope]:
-    """As transformers 5 writes them: one object for each kind of layer."""
-    kinds = [parameters.required(kind) for kind in ("full_attention", "sliding_attention")]
-    wide, local = (rope_of(kind, kind, kind, width) for kind in kinds)
-    return wide, local
+def _nested_ropes(parameters: Config, width: int) -> tuple[Rope, Rope]:
+    """Global and local rope from transformers 5's form: an object for each kind of layer."""
+    kinds = ("full_attention", "sliding_attention")
+    sections = [parameters.required_section(kind) for kind in kinds]
+    global_rope, local_rope = (rope_of(each, each, each, width) for each in sections)
+    return global_rope, local_rope
 
 
-def _ropes_apart(config: Config, width: int) -> tuple[Rope, Rope]:
-    """As Gemma 3's own files have them."""
+def _flat_ropes(config: Config, width: int) -> tuple[Rope, Rope]:
+    """Global and local rope from the keys of Gemma 3's published files."""
     local = Config({"rope_theta": config.number("rope_local_base_freq")}, config.where)
-    wide = rope_of(config, config, config.section("rope_scaling"), width)
-    return wide, rope_of(local, local, None, width)
+    global_rope = rope_of(config, config, config.section("rope_scaling"), width)
+    return global_rope, rope_of(local, local, None, width)

@@ -1,4 +1,4 @@
-"""Granite: llama's form with four multipliers."""
+"""Granite 3: llama with factors on embeddings, attention scores, residuals and logits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from slmkit.models.transformer_config import read_transformer
 
 
 def read_granite(config: Config) -> Spec:
-    """GraniteForCausalLM."""
+    """GraniteForCausalLM: biases by ``attention_bias`` and ``mlp_bias``."""
     bias = config.boolean("attention_bias", False)
     mlp_bias = config.boolean("mlp_bias", False)
     return read_transformer(
@@ -19,7 +19,7 @@ def read_granite(config: Config) -> Spec:
 
 
 def multipliers(config: Config) -> dict[str, Any]:
-    """Of embeddings, attention scores, what a block adds, and logits (which are divided)."""
+    """The spec's scale fields. ``logits_scaling`` is a divisor, the others are factors."""
     return {
         "embedding_scale": config.number("embedding_multiplier"),
         "attention_scale": config.number("attention_multiplier"),

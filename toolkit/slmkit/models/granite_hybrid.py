@@ -1,4 +1,4 @@
-"""Granite 4.0: layers of attention among layers of Mamba-2; experts beside a feed-forward."""
+"""Granite 4.0: Mamba-2 and attention layers; optional experts beside a shared mlp."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from slmkit.models.transformer_config import COMPARE, layer_kinds, read_head_wid
 from slmkit.ops import Ops, Rope, V
 
 NAMES = Names(mlp="shared_mlp", gate_up=("input_linear",), down="output_linear")
-KINDS = {  # as it is written before transformers 5 and since
+KINDS = {  # the spellings of transformers 4 and 5
     "attention": "attention",
     "full_attention": "attention",
     "mamba": "scan",
@@ -23,11 +23,11 @@ KINDS = {  # as it is written before transformers 5 and since
 
 def forward(o: Ops[V], spec: Spec) -> V:
     """Token ids to logits. -> (T, V)"""
-    return blocks.decoder(o, spec, _mixed, blocks.feed_forward)
+    return blocks.decoder(o, spec, _mixer, blocks.feed_forward)
 
 
 def read_granite_hybrid(config: Config) -> Spec:
-    """GraniteMoeHybridForCausalLM: its h models, and those whose layers all attend."""
+    """GraniteMoeHybridForCausalLM: hybrid models, and models of attention layers only."""
     config.expect("normalization_function", "rmsnorm", default="rmsnorm")
     config.expect("hidden_act", "silu", default="silu")
     key = "layer_types" if config.has("layer_types") else "layers_block_type"
@@ -47,17 +47,18 @@ def read_granite_hybrid(config: Config) -> Spec:
 
 
 def _moe(config: Config) -> MoE | None:
-    """Experts in every layer, or in none; weights of the chosen add up to 1."""
+    """Experts in every layer, or in none; the top-k routing weights are normalized."""
     if not config.count("num_local_experts", least=0):
         return None
-    width, shared = (config.integer(f"{of}intermediate_size") for of in ("", "shared_"))
+    width = config.integer("intermediate_size")
+    shared = config.integer("shared_intermediate_size")
     return read_moe(
-        config, "num_local_experts", width, True, shared=shared, stacked=True, shared_weighed=False
+        config, "num_local_experts", width, True, shared=shared, stacked=True, shared_gate=False
     )
 
 
 def _rope(config: Config) -> Rope:
-    """None at all, unless the file asks for it."""
+    """No rope, unless ``position_embedding_type`` is "rope"."""
     kind = config.values.get("position_embedding_type")
     if kind not in (None, "nope", "rope"):
         raise CheckpointError(
@@ -68,10 +69,11 @@ def _rope(config: Config) -> Rope:
 
 def _state(config: Config) -> StateSpace:
     config.expect("mamba_n_groups", 1, default=1)
-    mamba.expect_any_step(config)
+    mamba.refuse_step_limits(config)
     inner = config.integer("mamba_expand") * config.integer("hidden_size")
-    heads, said = config.integer("mamba_n_heads"), config.values.get("mamba_d_head", "auto")
-    width = inner // heads if said == "auto" else config.integer("mamba_d_head")
+    heads = config.integer("mamba_n_heads")
+    derived = config.values.get("mamba_d_head", "auto") == "auto"
+    width = inner // heads if derived else config.integer("mamba_d_head")
     if heads * width != inner:
         raise CheckpointError(
             f"{config.where}: {heads} heads of {width} channels (mamba_n_heads, mamba_d_head) are "
@@ -89,7 +91,7 @@ def _state(config: Config) -> StateSpace:
     )
 
 
-def _mixed(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
+def _mixer(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
     if spec.kinds[layer] == "scan":
-        return mamba.mixed(o, spec, x, f"model.layers.{layer}.mamba", layer)
+        return mamba.mixer(o, spec, x, f"model.layers.{layer}.mamba", layer)
     return blocks.attention(o, spec, x, layer)

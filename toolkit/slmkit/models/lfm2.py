@@ -1,4 +1,4 @@
-"""LFM2: layers of attention among layers of gated short convolutions."""
+"""LFM2: gated short convolutions in most layers, attention in the others."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ KINDS = {"full_attention": "attention", "conv": "conv"}
 
 def forward(o: Ops[V], spec: Spec) -> V:
     """Token ids to logits. -> (T, V)"""
-    return blocks.decoder(o, spec, _mixed, blocks.feed_forward)
+    return blocks.decoder(o, spec, _mixer, blocks.feed_forward)
 
 
 def read_lfm2(config: Config) -> Spec:
-    """Lfm2ForCausalLM: RMS norm on each head of q and k; by default, a tied head."""
+    """Lfm2ForCausalLM: RMS norm on each head of q and k; lm_head tied by default."""
     tied = "tie_embedding" if config.has("tie_embedding") else "tie_word_embeddings"
     kernel = config.integer("conv_L_cache", least=2)
     return read_transformer(
@@ -45,7 +45,7 @@ def read_lfm2(config: Config) -> Spec:
 
 
 def _kinds(config: Config) -> tuple[str, ...]:
-    """By ``layer_types``, or, in the first files, by the numbers of the layers that attend."""
+    """Kind of each layer: ``layer_types``, or ``full_attn_idxs`` of LFM2's first files."""
     if config.has("layer_types"):
         return layer_kinds(config, "layer_types", KINDS)
     attending = config.integers("full_attn_idxs")
@@ -54,14 +54,16 @@ def _kinds(config: Config) -> tuple[str, ...]:
 
 
 def _feed_forward(config: Config) -> int:
-    """F: two thirds of what the config says, in whole multiples, where it adjusts itself.
+    """F: the configured width, or, if ``block_auto_adjust_ff_dim``, an adjusted one.
 
+    Adjusted: two thirds of it times a multiplier, rounded up to ``block_multiple_of``.
     Source: transformers' ``Lfm2MLP``, in its order of rounding.
     """
-    said = config.integer("block_ff_dim" if config.has("block_ff_dim") else "intermediate_size")
+    key = "block_ff_dim" if config.has("block_ff_dim") else "intermediate_size"
+    configured = config.integer(key)
     if not config.boolean("block_auto_adjust_ff_dim", True):
-        return said
-    width = 2 * said // 3
+        return configured
+    width = 2 * configured // 3
     if config.values.get("block_ffn_dim_multiplier", 1.0) is None:
         return width
     multiple = config.integer("block_multiple_of", 256)
@@ -69,17 +71,17 @@ def _feed_forward(config: Config) -> int:
     return -(-width // multiple) * multiple
 
 
-def _mixed(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
-    mix = _convolved if spec.kinds[layer] == "conv" else blocks.attention
-    return mix(o, spec, x, layer)
+def _mixer(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
+    sublayer = _short_convolution if spec.kinds[layer] == "conv" else blocks.attention
+    return sublayer(o, spec, x, layer)
 
 
-def _convolved(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
-    """Two gates around a convolution, all three out of one projection. (T, D) -> (T, D)"""
+def _short_convolution(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
+    """A convolution between two gates; one projection makes x and both gates. (T, D) -> (T, D)"""
     at, kind = f"model.layers.{layer}.conv", spec.convolution
     if kind is None:
         raise ValueError(f"{spec.model_type} has no convolution")
     widths = (spec.width,) * 3
     before, after, x = o.split(o.linear(x, f"{at}.in_proj", sum(widths), kind.bias), widths)
-    found = o.conv(o.mul(before, x), f"{at}.conv", kind.kernel, layer, kind.bias)
-    return o.tap(o.linear(o.mul(after, found), f"{at}.out_proj", spec.width, kind.bias), at)
+    x = o.conv(o.mul(before, x), f"{at}.conv", kind.kernel, layer, kind.bias)
+    return o.tap(o.linear(o.mul(after, x), f"{at}.out_proj", spec.width, kind.bias), at)

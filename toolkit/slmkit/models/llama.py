@@ -1,4 +1,4 @@
-"""The llama family: Llama, Mistral, Qwen2, Qwen3 and everything of their form."""
+"""Llama, Mistral, Qwen2 and Qwen3: pre-norm decoders of attention and gated mlps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from slmkit.ops import Ops, V
 
 
 def forward(o: Ops[V], spec: Spec) -> V:
-    """Token ids to logits. -> (T, V)"""
+    """Token ids to logits; the forward pass of most architectures. -> (T, V)"""
     return blocks.decoder(o, spec, blocks.attention, blocks.feed_forward)
 
 
@@ -24,7 +24,7 @@ def read_llama(config: Config) -> Spec:
 
 
 def read_mistral(config: Config) -> Spec:
-    """MistralForCausalLM: no biases; ``sliding_window`` holds for every layer."""
+    """MistralForCausalLM: no biases; one ``sliding_window`` for all layers."""
     window = config.integer("sliding_window") if config.has("sliding_window") else None
     return read_transformer(config, lambda layer: window)
 
@@ -43,9 +43,9 @@ def read_qwen3(config: Config, **more: Any) -> Spec:
 
 
 def _qwen_window(config: Config) -> Windows:
-    """Qwen's rule: layers from ``max_window_layers`` on are windowed, if windows are in use.
+    """With ``use_sliding_window``: a window in layers from ``max_window_layers`` on.
 
-    transformers 5 writes the outcome into the file as ``layer_types``, which then decides.
+    transformers 5 writes the result as ``layer_types``, which then takes precedence.
     """
     if not config.boolean("use_sliding_window", False):
         return no_window

@@ -9,9 +9,10 @@ from slmkit.ops import Ops, Rope, Scan, V
 
 EMBEDDING, NORM = "backbone.embeddings", "backbone.norm_f"
 TRANSFORMS = {".A_log": minus_exp}
-# A step without limits, as it is written before transformers 5 and since.
-UNLIMITED = (None, [0.0, float("inf")], [0.0, {"__float__": "Infinity"}])
-BOUNDLESS = 1 << 20  # no positions: any sequence may go on; the authors trained on 2048 tokens
+# Values of time_step_limit that mean no limit, in the spellings of transformers 4 and 5.
+NO_STEP_LIMITS = (None, [0.0, float("inf")], [0.0, {"__float__": "Infinity"}])
+# Mamba has no positions, so nothing limits its context; its authors trained on 2048 tokens.
+LARGEST_CONTEXT = 1 << 20
 
 
 def forward(o: Ops[V], spec: Spec) -> V:
@@ -20,16 +21,16 @@ def forward(o: Ops[V], spec: Spec) -> V:
     normed = o.rms_norm(x, "backbone.layers.0.norm", spec.eps)
     for layer in range(spec.layers):
         last = layer + 1 == spec.layers
-        after = NORM if last else f"backbone.layers.{layer + 1}.norm"
-        each = mixed(o, spec, normed, f"backbone.layers.{layer}.mixer", layer)
-        x, normed = o.add_norm(x, each, after, spec.eps)
+        next_norm = NORM if last else f"backbone.layers.{layer + 1}.norm"
+        update = mixer(o, spec, normed, f"backbone.layers.{layer}.mixer", layer)
+        x, normed = o.add_norm(x, update, next_norm, spec.eps)
         o.tap(x, f"backbone.layers.{layer}")
     head = EMBEDDING if spec.tied else "lm_head"
     return o.linear(o.tap(normed, NORM), head, spec.vocabulary)
 
 
 def read_mamba(config: Config) -> Spec:
-    """MambaForCausalLM: each channel has a step and a decay per number of state."""
+    """MambaForCausalLM: every channel is a head, with N decay rates (A is (H, N))."""
     inner = config.integer("intermediate_size")
     state = StateSpace(
         inner=inner,
@@ -44,9 +45,9 @@ def read_mamba(config: Config) -> Spec:
 
 
 def read_mamba2(config: Config) -> Spec:
-    """Mamba2ForCausalLM: heads of several channels share a step and a decay."""
+    """Mamba2ForCausalLM: heads of P channels, with one decay rate each (A is (H,))."""
     config.expect("n_groups", 1, default=8)  # the format's own default
-    expect_any_step(config)
+    refuse_step_limits(config)
     heads = config.integer("num_heads")
     state = StateSpace(
         inner=heads * config.integer("head_dim"),
@@ -60,19 +61,20 @@ def read_mamba2(config: Config) -> Spec:
     return _spec(config, state)
 
 
-def expect_any_step(config: Config) -> None:
-    """Refuse a model whose steps are kept within limits."""
-    if config.values.get("time_step_limit") not in UNLIMITED:
+def refuse_step_limits(config: Config) -> None:
+    """Refuse a model that clamps the step: raises CheckpointError for a ``time_step_limit``."""
+    if config.values.get("time_step_limit") not in NO_STEP_LIMITS:
         config.expect("time_step_limit", None, default=None)
 
 
-def mixed(o: Ops[V], spec: Spec, x: V, at: str, layer: int) -> V:
-    """What a layer that scans gives; its weights are under ``at``. (T, D) -> (T, D)"""
+def mixer(o: Ops[V], spec: Spec, x: V, at: str, layer: int) -> V:
+    """The sublayer of convolution and scan, whose weights begin with ``at``. (T, D) -> (T, D)"""
     kind = spec.state
     if kind is None:
         raise ValueError(f"{spec.model_type} has no state space")
-    found = (_first if kind.rank else _second)(o, spec, kind, x, at, layer)
-    return o.tap(o.linear(found, f"{at}.out_proj", spec.width, kind.bias), at)
+    version = _mamba if kind.rank else _mamba2
+    y = version(o, spec, kind, x, at, layer)
+    return o.tap(o.linear(y, f"{at}.out_proj", spec.width, kind.bias), at)
 
 
 def _spec(config: Config, state: StateSpace) -> Spec:
@@ -95,30 +97,36 @@ def _spec(config: Config, state: StateSpace) -> Spec:
         qk_norm=False,
         windows=(),
         kinds=("scan",) * config.count("num_hidden_layers"),
-        trained_context=BOUNDLESS,
+        trained_context=LARGEST_CONTEXT,
         state=state,
     )
 
 
-def _first(o: Ops[V], spec: Spec, kind: StateSpace, x: V, at: str, layer: int) -> V:
-    """Mamba: step, B and C come from the convolved channels."""
+def _mamba(o: Ops[V], spec: Spec, kind: StateSpace, x: V, at: str, layer: int) -> V:
+    """Mamba: step, B and C are projections of the convolution's output. (T, D) -> (T, H * P)
+
+    Source: transformers' ``MambaMixer``.
+    """
     inner, size = kind.inner, kind.state
     x, gate = o.split(o.linear(x, f"{at}.in_proj", 2 * inner, kind.bias), (inner, inner))
     x = o.silu(o.conv(x, f"{at}.conv1d", kind.kernel, layer, kind.conv_bias))
     widths = (kind.rank, size, size)
     step, b, c = o.split(o.linear(x, f"{at}.x_proj", sum(widths)), widths)
     step = o.softplus(o.linear(step, f"{at}.dt_proj", inner, bias=True))
-    given = o.scan(x, step, b, c, layer, Scan(at, kind.heads, size, by_number=True))
-    return o.mul(given, o.silu(gate))
+    y = o.scan(x, step, b, c, layer, Scan(at, kind.heads, size, by_number=True))
+    return o.mul(y, o.silu(gate))
 
 
-def _second(o: Ops[V], spec: Spec, kind: StateSpace, x: V, at: str, layer: int) -> V:
-    """Mamba-2: everything comes from one projection; a norm after the gate."""
+def _mamba2(o: Ops[V], spec: Spec, kind: StateSpace, x: V, at: str, layer: int) -> V:
+    """Mamba-2: one projection makes gate, x, B, C and step; a norm follows the gate.
+
+    (T, D) -> (T, H * P). Source: transformers' ``Mamba2Mixer``.
+    """
     inner, size = kind.inner, kind.state
     widths = (inner, inner + 2 * size, kind.heads)
-    gate, mixed, step = o.split(o.linear(x, f"{at}.in_proj", sum(widths), kind.bias), widths)
-    mixed = o.silu(o.conv(mixed, f"{at}.conv1d", kind.kernel, layer, kind.conv_bias))
-    x, b, c = o.split(mixed, (inner, size, size))
+    gate, xbc, step = o.split(o.linear(x, f"{at}.in_proj", sum(widths), kind.bias), widths)
+    xbc = o.silu(o.conv(xbc, f"{at}.conv1d", kind.kernel, layer, kind.conv_bias))
+    x, b, c = o.split(xbc, (inner, size, size))
     step = o.softplus(o.add_bias(step, f"{at}.dt_bias"))
-    given = o.scan(x, step, b, c, layer, Scan(at, kind.heads, size, by_number=False))
-    return o.rms_norm(o.mul(given, o.silu(gate)), f"{at}.norm", spec.eps)
+    y = o.scan(x, step, b, c, layer, Scan(at, kind.heads, size, by_number=False))
+    return o.rms_norm(o.mul(y, o.silu(gate)), f"{at}.norm", spec.eps)

@@ -1,4 +1,4 @@
-"""Mixtures of experts: OLMoE, Qwen1.5-MoE and Qwen3-MoE, GraniteMoe. The rest is llama's form."""
+"""Mixtures of experts on llama's forward pass: OLMoE, Qwen1.5-MoE, Qwen3-MoE, GraniteMoe."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from slmkit.models.spec import MoE, Spec
 from slmkit.models.transformer_config import COMPARE, read_transformer
 from slmkit.ops import Routing
 
-STACKED = (".input_linear.weight", ".output_linear.weight")  # (E, N, K): E matrices in one tensor
+STACKED = (".input_linear.weight", ".output_linear.weight")  # (E, rows, columns): E matrices
 
 
 def read_olmoe(config: Config) -> Spec:
-    """OlmoeForCausalLM: norms over all of q and k."""
+    """OlmoeForCausalLM: RMS norm over all channels of q and of k."""
     config.expect("clip_qkv", None, default=None)
     width = config.integer("intermediate_size")
     return read_transformer(
         config,
-        whole_norm=True,
+        full_qk_norm=True,
         moe=read_moe(config, "num_experts", width, _normalized(config)),
     )
 
 
 def read_qwen2_moe(config: Config) -> Spec:
-    """Qwen2MoeForCausalLM: an expert beside the chosen ones takes every token."""
+    """Qwen2MoeForCausalLM: Qwen2 with routed experts and a gated shared expert."""
     shared = config.integer("shared_expert_intermediate_size")
     return read_qwen2(config, moe=_qwen(config, shared))
 
 
 def read_qwen3_moe(config: Config) -> Spec:
-    """Qwen3MoeForCausalLM."""
+    """Qwen3MoeForCausalLM: Qwen3 with routed experts."""
     return read_qwen3(config, moe=_qwen(config, 0))
 
 
 def read_granitemoe(config: Config) -> Spec:
-    """GraniteMoeForCausalLM: weights of the chosen add up to 1; all experts lie in one tensor."""
+    """GraniteMoeForCausalLM: normalized routing weights; all experts in one stored tensor."""
     width = config.integer("intermediate_size")
     moe = read_moe(config, "num_local_experts", width, True, stacked=True)
     bias = config.boolean("attention_bias", False)
@@ -44,7 +44,7 @@ def read_granitemoe(config: Config) -> Spec:
 
 
 def _qwen(config: Config, shared: int) -> MoE:
-    """Every ``decoder_sparse_step``-th layer has experts, but for ``mlp_only_layers``."""
+    """Experts in every ``decoder_sparse_step``-th layer that is not in ``mlp_only_layers``."""
     step = config.integer("decoder_sparse_step", 1)
     dense = config.integers("mlp_only_layers") if config.has("mlp_only_layers") else []
     layers = range(config.count("num_hidden_layers"))
@@ -67,12 +67,17 @@ def read_moe(
     shared: int = 0,
     **more: bool,
 ) -> MoE:
-    """As many experts as ``key`` says, in every layer or in these; ``more``: other facts."""
+    """The experts of config.json.
+
+    ``key``: config key of the number of experts; ``width``: F of each; ``layers``: one flag per
+    layer, all true by default; ``shared``: F of the shared expert, 0 for none; ``more``: other
+    fields of ``MoE``. Raises CheckpointError if top-k exceeds the number of experts.
+    """
     config.expect("hidden_act", "silu", default="silu")  # an expert's activation
-    experts, chosen = config.count(key), config.count("num_experts_per_tok")
-    if chosen > experts:
+    experts, top_k = config.count(key), config.count("num_experts_per_tok")
+    if top_k > experts:
         raise CheckpointError(
-            f"{config.where}: num_experts_per_tok {chosen} is more than {key} {experts}", COMPARE
+            f"{config.where}: num_experts_per_tok {top_k} is more than {key} {experts}", COMPARE
         )
     every = (True,) * config.count("num_hidden_layers")
-    return MoE(experts, Routing(chosen, normalized), width, layers or every, shared, **more)
+    return MoE(experts, Routing(top_k, normalized), width, layers or every, shared, **more)

@@ -1,4 +1,4 @@
-"""Phi-3, Phi-3.5 and Phi-4-mini: llama's form, with q, k, v and gate, up stored as one matrix."""
+"""Phi-3, Phi-3.5 and Phi-4-mini: llama with fused q/k/v and gate/up weights, and longrope."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ NAMES = Names(qkv=("qkv_proj",), gate_up=("gate_up_proj",))
 
 
 def read_phi3(config: Config) -> Spec:
-    """Phi3ForCausalLM: longrope, partial rotary and one window for all layers, if it says so."""
+    """Phi3ForCausalLM: optional longrope, partial rotary, and one window for all layers."""
     window = config.integer("sliding_window") if config.has("sliding_window") else None
-    slides = window is not None and window < config.integer("max_position_embeddings")
+    windowed = window is not None and window < config.integer("max_position_embeddings")
     return read_transformer(
         config,
-        (lambda layer: window) if slides else no_window,
+        (lambda layer: window) if windowed else no_window,
         tied=config.boolean("tie_word_embeddings", False),
         names=NAMES,
         long_rope=read_long_rope(config, read_head_width(config)),

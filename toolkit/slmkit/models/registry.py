@@ -1,4 +1,4 @@
-"""Which architecture computes a ``model_type``: one line per type."""
+"""The table of architectures by Hugging Face ``model_type``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from slmkit.ops import Ops, V
 
 
 class Forward(Protocol):
-    """The arithmetic of an architecture, over any interpreter."""
+    """The forward pass of an architecture, over any interpreter."""
 
     def __call__(self, o: Ops[V], spec: Spec, /) -> V:
         """Token ids to logits. -> (T, V)"""
@@ -24,13 +24,12 @@ class Forward(Protocol):
 
 @dataclass(frozen=True)
 class Architecture:
-    """How config.json becomes a spec, the arithmetic over that spec, which tensors of the
-    checkpoint are read otherwise than they are stored, and which hold several matrices."""
+    """One architecture: config reader, forward pass, and how its tensors are stored."""
 
     read: Callable[[Config], Spec]
     forward: Forward
-    transforms: WeightTransforms = field(default_factory=dict)
-    stacked: tuple[str, ...] = ()
+    transforms: WeightTransforms = field(default_factory=dict)  # of stored tensors, by name ending
+    stacked: tuple[str, ...] = ()  # name endings of tensors that hold one matrix per expert
 
 
 MODELS = {
@@ -57,7 +56,7 @@ MODELS = {
 
 
 def read_spec(config: Config) -> Spec:
-    """The spec of a config.json; an unknown ``model_type`` lists the known ones."""
+    """The spec of a config.json. Raises CheckpointError for an unknown ``model_type``."""
     model_type = config.string("model_type")
     if model_type not in MODELS:
         raise CheckpointError(
@@ -68,10 +67,10 @@ def read_spec(config: Config) -> Spec:
 
 
 def run(o: Ops[V], spec: Spec) -> V:
-    """Speak the architecture of ``spec`` to an interpreter. -> logits (T, V)"""
+    """Run the forward pass of ``spec`` on an interpreter. -> logits (T, V)"""
     return MODELS[spec.model_type].forward(o, spec)
 
 
 def architecture(spec: Spec) -> Architecture:
-    """What computes ``spec``."""
+    """The architecture of ``spec``."""
     return MODELS[spec.model_type]

@@ -1,4 +1,4 @@
-"""Rope frequencies of every scaling kind that a supported architecture uses."""
+"""Rope frequencies from config.json: default, linear, llama3 and longrope scaling."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from slmkit.models.config import Config
 from slmkit.ops import Rope
 
 Frequencies = NDArray[np.float32]
-LONG = ("longrope", "su")  # "su" is the name in Phi-3's first files
+LONGROPE = ("longrope", "su")  # "su" is the name in Phi-3's first files
 
 
 @dataclass(frozen=True)
 class LongRope:
-    """The other rope of a longrope model, for contexts of more than ``beyond`` tokens."""
+    """The rope of a longrope model for contexts of more than ``original_context`` tokens."""
 
     rope: Rope
-    beyond: int
+    original_context: int
 
 
 def read_rope(config: Config, head_width: int) -> Rope:
     """The rope of config.json: ``rope_theta`` and ``rope_scaling``, or ``rope_parameters``.
 
-    transformers 5 writes both facts into one object, ``rope_parameters``; older files keep them
-    apart. A missing theta is an error: no default is safe (10000, 500000 and 1000000 all exist).
+    transformers 5 writes theta and scaling into one object, ``rope_parameters``; older files
+    have two keys. Raises CheckpointError for a missing theta: no default is safe (10000, 500000
+    and 1000000 all exist).
     """
     parameters = config.section("rope_parameters")
     scaling = parameters or config.section("rope_scaling")
@@ -37,40 +38,44 @@ def read_rope(config: Config, head_width: int) -> Rope:
 
 
 def rope_of(config: Config, parameters: Config, scaling: Config | None, head_width: int) -> Rope:
-    """A rope whose theta is in ``parameters`` and whose scaling, if any, in ``scaling``."""
-    width = _rotating(config, parameters, head_width)
+    """A rope with theta of ``parameters`` and the scaling of ``scaling``; None: no scaling."""
+    width = _rotary_width(config, parameters, head_width)
     theta = parameters.number("rope_theta")
-    if scaling is not None and _kind(scaling) in LONG:
-        return _factored(config, scaling, "short_factor", theta, width)
-    return Rope(tuple(scaled(plain(theta, width), scaling).tolist()))
+    if scaling is not None and _kind(scaling) in LONGROPE:
+        return _longrope(config, scaling, "short_factor", theta, width)
+    frequencies = _scale_frequencies(_base_frequencies(theta, width), scaling)
+    return Rope(tuple(frequencies.tolist()))
 
 
 def read_long_rope(config: Config, head_width: int) -> LongRope | None:
-    """The rope of long contexts, if the model has one."""
+    """The long-context rope of a longrope model; None for others."""
     parameters = config.section("rope_parameters")
     scaling = parameters or config.section("rope_scaling")
-    if scaling is None or _kind(scaling) not in LONG:
+    if scaling is None or _kind(scaling) not in LONGROPE:
         return None
-    width = _rotating(config, parameters or config, head_width)
+    width = _rotary_width(config, parameters or config, head_width)
     theta = (parameters or config).number("rope_theta")
-    rope = _factored(config, scaling, "long_factor", theta, width)
-    return LongRope(rope, _original(config, scaling))
+    rope = _longrope(config, scaling, "long_factor", theta, width)
+    return LongRope(rope, _original_context(config, scaling))
 
 
-def plain(theta: float, width: int) -> Frequencies:
-    """theta^(-2i / d) for i < d/2, rounded as transformers does: exponent and power in float32."""
+def _base_frequencies(theta: float, width: int) -> Frequencies:
+    """theta^(-2i / d) for i < d/2, in radians per position.
+
+    Exponent and power are float32, as in transformers. Source: Su et al. 2021, "RoFormer".
+    """
     return np.float32(1.0) / _wavelengths(theta, width)
 
 
-def scaled(frequencies: Frequencies, scaling: Config | None) -> Frequencies:
-    """Apply ``rope_scaling``; an unknown kind is an error that lists the known ones."""
+def _scale_frequencies(frequencies: Frequencies, scaling: Config | None) -> Frequencies:
+    """Apply ``rope_scaling``. Raises CheckpointError for an unknown kind."""
     if scaling is None:
         return frequencies
     kind = _kind(scaling)
     if kind not in SCALINGS:
         raise CheckpointError(
             f"{scaling.where}: rope_type {kind!r} is not supported",
-            f"supported: {', '.join(sorted([*SCALINGS, LONG[0]]))}",
+            f"supported: {', '.join(sorted([*SCALINGS, LONGROPE[0]]))}",
         )
     return SCALINGS[kind](frequencies, scaling)
 
@@ -79,8 +84,8 @@ def _kind(scaling: Config) -> str:
     return scaling.string("rope_type", scaling.values.get("type", "default"))
 
 
-def _rotating(config: Config, parameters: Config, head_width: int) -> int:
-    """How many channels of a head rotate: ``partial_rotary_factor`` of them, or all."""
+def _rotary_width(config: Config, parameters: Config, head_width: int) -> int:
+    """Channels of a head that rotate: the share ``partial_rotary_factor``, or all."""
     holder = parameters if parameters.has("partial_rotary_factor") else config
     width = int(head_width * holder.number("partial_rotary_factor", 1.0))
     if width % 2 or not 0 < width <= head_width:
@@ -94,7 +99,7 @@ def _rotating(config: Config, parameters: Config, head_width: int) -> int:
 
 
 def _wavelengths(theta: float, width: int) -> Frequencies:
-    """theta^(2i / d), in positions per radian."""
+    """theta^(2i / d), (d/2,), in positions per radian."""
     exponent = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
     powers: Frequencies = np.power(np.float32(theta), exponent)
     return powers
@@ -110,7 +115,10 @@ def _linear(frequencies: Frequencies, scaling: Config) -> Frequencies:
 
 
 def _llama3(frequencies: Frequencies, scaling: Config) -> Frequencies:
-    """Llama 3.1's rule: long wavelengths divided by ``factor``, short kept, a ramp between.
+    """Llama 3.1: frequencies of long wavelengths divided by ``factor``, of short ones unchanged.
+
+    Wavelengths between context / ``high_freq_factor`` and context / ``low_freq_factor`` are
+    interpolated between the two.
 
     Source: Meta's llama-models, ``apply_scaling``; the same in transformers' modeling_rope_utils.
     """
@@ -139,8 +147,10 @@ SCALINGS: dict[str, Callable[[Frequencies, Config], Frequencies]] = {
 }
 
 
-def _factored(config: Config, scaling: Config, key: str, theta: float, width: int) -> Rope:
-    """LongRoPE (Ding et al. 2024): a factor per pair, and cos and sin larger by one for all.
+def _longrope(config: Config, scaling: Config, key: str, theta: float, width: int) -> Rope:
+    """LongRoPE (Ding et al. 2024): frequencies divided by a factor per pair, and a magnitude.
+
+    ``key``: ``short_factor`` or ``long_factor``, width / 2 numbers.
 
     Source: transformers' ``_compute_longrope_parameters``, in its order of rounding.
     """
@@ -156,16 +166,19 @@ def _factored(config: Config, scaling: Config, key: str, theta: float, width: in
 
 
 def _magnitude(config: Config, scaling: Config) -> float:
-    """sqrt(1 + ln(s) / ln(original context)) for a context stretched s times."""
+    """The factor on cos and sin: sqrt(1 + ln(s) / ln(original context)).
+
+    s: ``factor``, or trained context / original context. Source: as ``_longrope``.
+    """
     if scaling.has("attention_factor"):
         return scaling.number("attention_factor")
-    original = _original(config, scaling)
-    stretched = config.integer("max_position_embeddings") / original
-    factor = scaling.number("factor") if scaling.has("factor") else stretched
+    original = _original_context(config, scaling)
+    ratio = config.integer("max_position_embeddings") / original
+    factor = scaling.number("factor") if scaling.has("factor") else ratio
     return math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
 
 
-def _original(config: Config, scaling: Config) -> int:
-    """The context that the model was first trained for."""
+def _original_context(config: Config, scaling: Config) -> int:
+    """Context length in tokens before it was extended."""
     key = "original_max_position_embeddings"
     return (scaling if scaling.has(key) else config).integer(key, least=2)

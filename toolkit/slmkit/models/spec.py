@@ -1,4 +1,4 @@
-"""The frozen facts of one model, read once from config.json."""
+"""The spec of a model: frozen facts, read once from config.json."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from slmkit.ops import Attention, Rope, Routing
 
 @dataclass(frozen=True)
 class Names:
-    """What a checkpoint calls its weights, where families differ; llama's by default.
+    """Names of a checkpoint's weights where families differ; llama's by default.
 
-    ``qkv`` and ``gate_up``: one name each, or one for the matrix that holds all of them.
+    ``qkv`` and ``gate_up``: one name per weight, or a single name of a fused weight.
     """
 
-    first_norm: str = "input_layernorm"  # of a layer
+    first_norm: str = "input_layernorm"
     second_norm: str = "post_attention_layernorm"
     last_norm: str = "model.norm"
     qkv: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
@@ -29,41 +29,41 @@ class Names:
 
 @dataclass(frozen=True)
 class MoE:
-    """The experts of a layer's feed-forward."""
+    """The mixture of experts that replaces the mlp of some layers."""
 
     experts: int  # E
     routing: Routing
-    feed_forward: int  # F of each
-    layers: tuple[bool, ...]  # which layers have them
-    shared: int = 0  # F of the expert that every token goes through; 0: none
-    shared_weighed: bool = True  # and what it gives is weighed by a gate of its own
-    stacked: bool = False  # the checkpoint has all experts' weights in one tensor
+    feed_forward: int  # F of each expert
+    layers: tuple[bool, ...]  # one per layer: experts or a plain mlp
+    shared: int = 0  # F of the shared expert, which every token passes through; 0: none
+    shared_gate: bool = True  # the shared expert's output is multiplied by a sigmoid gate
+    stacked: bool = False  # the checkpoint stores the matrices of all experts in one tensor
 
 
 @dataclass(frozen=True)
 class StateSpace:
-    """The layers that scan in place of attention."""
+    """Sizes of the layers that have a selective scan in place of attention."""
 
     inner: int  # channels, H * P
-    heads: int  # H, each with a step; in Mamba every channel is one
+    heads: int  # H, each with its own step; in Mamba every channel is a head
     state: int  # N
     kernel: int  # K of the convolution
-    rank: int  # of the step's projection; 0: the step comes out of the first projection (Mamba-2)
+    rank: int  # of the step's low-rank projection (Mamba); 0: none (Mamba-2)
     conv_bias: bool
-    bias: bool  # of both outer projections
+    bias: bool  # of in_proj and out_proj
 
 
 @dataclass(frozen=True)
 class ShortConvolution:
-    """The layers that convolve in place of attention, with a gate before and one after."""
+    """Sizes of the layers that have a gated short convolution in place of attention."""
 
     kernel: int  # K
-    bias: bool  # of the convolution and of both projections
+    bias: bool  # of the convolution, in_proj and out_proj
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What an architecture needs to know; the letters are the shape key of ``slmkit.ops``."""
+    """The facts that a forward pass depends on; letters as in the shape key of ``slmkit.ops``."""
 
     model_type: str
     layers: int  # L
@@ -74,32 +74,32 @@ class Spec:
     feed_forward: int  # F
     vocabulary: int  # V
     eps: float
-    rope: Rope  # without pairs: nothing rotates
+    rope: Rope  # without frequencies: no position embedding
     tied: bool  # lm_head shares embed_tokens
     qkv_bias: bool
     output_bias: bool  # of the attention's o_proj
     mlp_bias: bool
     qk_norm: bool  # RMS norm over each head of q and k, before rope
     windows: tuple[int | None, ...]  # one per layer: sliding window in tokens, or None
-    kinds: tuple[str, ...]  # one per layer, what mixes tokens: attention, conv or scan
-    trained_context: int  # most positions the model was made for
-    activation: str = "silu"  # of the feed-forward's gate: silu or gelu_tanh
+    kinds: tuple[str, ...]  # one per layer, the token mixer: attention, conv or scan
+    trained_context: int  # in tokens
+    activation: str = "silu"  # of the mlp's gate: silu or gelu_tanh
     names: Names = Names()
-    local_rope: Rope | None = None  # of layers with a window; None: as the others
-    long_rope: LongRope | None = None  # in place of ``rope`` for long contexts
-    whole_norm: bool = False  # RMS norm over all of q and all of k, before heads are split
-    moe: MoE | None = None  # experts in place of the feed-forward
-    state: StateSpace | None = None  # of the layers that scan
-    convolution: ShortConvolution | None = None  # of the layers that convolve
+    local_rope: Rope | None = None  # of layers with a window; None: ``rope``
+    long_rope: LongRope | None = None  # replaces ``rope`` in long contexts
+    full_qk_norm: bool = False  # RMS norm over all channels of q and of k, before heads are split
+    moe: MoE | None = None
+    state: StateSpace | None = None  # of layers of kind scan
+    convolution: ShortConvolution | None = None  # of layers of kind conv
     attention_scale: float | None = None  # None: 1 / sqrt(d)
     attention_cap: float | None = None  # soft cap of attention scores
     logits_cap: float | None = None  # soft cap of logits
-    embedding_scale: float = 1.0  # embeddings are multiplied by it
-    residual_scale: float = 1.0  # so is what a block adds
-    logits_scale: float = 1.0  # and so are the logits
+    embedding_scale: float = 1.0  # factor on embeddings
+    residual_scale: float = 1.0  # factor on each sublayer's output before the residual addition
+    logits_scale: float = 1.0  # factor on logits
 
     def attention(self, layer: int) -> Attention:
-        """The attention of one layer."""
+        """Attention parameters of one layer."""
         scale = self.attention_scale or self.head_width**-0.5
         return Attention(scale, self.windows[layer], self.attention_cap)
 
@@ -108,27 +108,28 @@ class Spec:
         return self.local_rope if self.local_rope and self.windows[layer] else self.rope
 
     def layers_of(self, kind: str) -> tuple[int, ...]:
-        """The layers in which tokens are mixed so: by attention, conv or scan."""
+        """Numbers of the layers of one kind: attention, conv or scan."""
         return tuple(layer for layer, each in enumerate(self.kinds) if each == kind)
 
     @property
     def ropes(self) -> tuple[Rope, ...]:
-        """The different ropes of the layers, in order of their first use."""
+        """The distinct ropes of all attention layers, in order of first use."""
         used = dict.fromkeys(self.rope_at(layer) for layer in self.layers_of("attention"))
         return tuple(rope for rope in used if rope.frequencies)
 
     def at_context(self, context: int) -> Spec:
-        """The facts that hold in a context of this many tokens: one rope for all of its positions.
+        """The spec for a context length of ``context`` tokens: one rope for all positions.
 
-        A longrope model has two: keys that were rotated by one can't be compared with queries
-        rotated by the other, so the context decides, not the sequence.
+        A longrope model has two ropes. Keys rotated by one cannot be compared with queries rotated
+        by the other, so the context length selects the rope, not the length of a sequence.
         """
-        if self.long_rope is None or context <= self.long_rope.beyond:
+        if self.long_rope is None or context <= self.long_rope.original_context:
             return self
         return replace(self, rope=self.long_rope.rope)
 
     @property
     def rope_context(self) -> int:
-        """Most positions that ``rope`` is for."""
-        other = self.long_rope is not None and self.rope != self.long_rope.rope
-        return self.long_rope.beyond if self.long_rope and other else self.trained_context
+        """Largest context length, in tokens, for which ``rope`` is valid."""
+        if self.long_rope is None or self.rope == self.long_rope.rope:
+            return self.trained_context
+        return self.long_rope.original_context

@@ -1,4 +1,4 @@
-"""What every model of attention layers says in config.json, under the same keys."""
+"""Read the keys of config.json that all transformers share."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ COMPARE = "compare the file with the one that the model's author published"
 
 
 def no_window(layer: int) -> int | None:
-    """Every token sees all before it."""
+    """No sliding window in any layer."""
     return None
 
 
 def read_transformer(config: Config, windows: Windows = no_window, **more: Any) -> Spec:
-    """The spec of a transformer; ``more`` are the facts in which its family differs."""
+    """The spec of a transformer.
+
+    ``windows``: the sliding window of each layer; ``more``: fields of Spec that replace the
+    default reading. Raises CheckpointError for a missing or inconsistent key.
+    """
     layers, width = config.count("num_hidden_layers"), config.integer("hidden_size")
     heads = config.integer("num_attention_heads")
     kv_heads = config.integer("num_key_value_heads", heads)
@@ -58,40 +62,40 @@ def read_transformer(config: Config, windows: Windows = no_window, **more: Any) 
 
 
 def activation(config: Config, key: str = "hidden_act") -> str:
-    """The activation of the feed-forward's gate, in the vocabulary's word."""
-    said = config.string(key, "silu")
-    if said not in ACTIVATIONS:
+    """Name of the op that activates the mlp's gate: silu or gelu_tanh."""
+    name = config.string(key, "silu")
+    if name not in ACTIVATIONS:
         raise CheckpointError(
-            f"{config.where}: {key} is {said!r}; known: {', '.join(ACTIVATIONS)}",
+            f"{config.where}: {key} is {name!r}; known: {', '.join(ACTIVATIONS)}",
             "this model computes something that slmkit's architecture does not; "
             "building it would give a wrong model",
         )
-    return ACTIVATIONS[said]
+    return ACTIVATIONS[name]
 
 
 def layer_windows(config: Config, window: int) -> Windows:
-    """The window of each layer whose kind in ``layer_types`` is sliding_attention."""
-    kinds = _layer_words(config, "layer_types", ("full_attention", "sliding_attention"))
+    """``window`` for layers of type sliding_attention in ``layer_types``, none for the others."""
+    kinds = _layer_types(config, "layer_types", ("full_attention", "sliding_attention"))
     return lambda layer: window if kinds[layer] == "sliding_attention" else None
 
 
-def layer_kinds(config: Config, key: str, meaning: Mapping[str, str]) -> tuple[str, ...]:
-    """What mixes tokens in each layer, out of the config's words for it."""
-    return tuple(meaning[word] for word in _layer_words(config, key, meaning))
+def layer_kinds(config: Config, key: str, kinds: Mapping[str, str]) -> tuple[str, ...]:
+    """The kind of each layer (``Spec.kinds``); ``kinds``: by the names that config.json uses."""
+    return tuple(kinds[name] for name in _layer_types(config, key, kinds))
 
 
-def _layer_words(config: Config, key: str, known: Collection[str]) -> list[str]:
-    words = config.strings(key)
-    if not set(words) <= set(known) or len(words) != config.count("num_hidden_layers"):
+def _layer_types(config: Config, key: str, known: Collection[str]) -> list[str]:
+    types = config.strings(key)
+    if not set(types) <= set(known) or len(types) != config.count("num_hidden_layers"):
         raise CheckpointError(
             f"{config.where}: {key} is not a list of {' or '.join(sorted(known))}, one per layer",
             COMPARE,
         )
-    return words
+    return types
 
 
 def read_head_width(config: Config) -> int:
-    """``head_dim``, or by the format's own default hidden_size / num_attention_heads."""
+    """d: ``head_dim``, or the format's default, hidden_size / num_attention_heads."""
     if config.has("head_dim"):
         return config.integer("head_dim")
     width, heads = config.integer("hidden_size"), config.integer("num_attention_heads")

@@ -1,4 +1,4 @@
-"""How a checkpoint's numbers become those that the vocabulary means, where the two differ."""
+"""Transforms from stored tensors to the values that ops use, where the two differ."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 from slmkit.ops import Floats
 
 WeightTransform = Callable[[Floats], Floats]
-WeightTransforms = Mapping[str, WeightTransform]  # by the ending of a tensor's name
+WeightTransforms = Mapping[str, WeightTransform]  # by ending of the tensor name
 
 
 def plus_one(stored: Floats) -> Floats:
-    """A gain that is stored less one."""
+    """1 + stored: Gemma stores the norm's weight minus one."""
     return stored + 1
 
 
 def minus_exp(stored: Floats) -> Floats:
-    """A decay that is stored as log(-decay)."""
+    """-exp(stored): Mamba stores A as log(-A)."""
     return -np.exp(stored)
 
 
 def transform_of(tensor: str, transforms: WeightTransforms) -> WeightTransform | None:
-    """How this tensor is read; None: as it is stored."""
-    for ending, reading in transforms.items():
+    """The transform of a tensor; None: the stored values are used."""
+    for ending, transform in transforms.items():
         if tensor.endswith(ending):
-            return reading
+            return transform
     return None
