@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slmkit.errors import BackendError
-from slmkit.interpreters.reference import Reference, attention
+from slmkit.interpreters.kernels import attention
+from slmkit.interpreters.reference import Reference
 from slmkit.ops import Attention
 from slmkit_coreml.verify import kernels
 

@@ -7,7 +7,8 @@ import pytest
 
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.inference.load import ReferenceRunner
-from slmkit.interpreters.reference import Cache, attention, logits
+from slmkit.interpreters.kernels import attention
+from slmkit.interpreters.reference import Cache, logits
 from slmkit.ops import Attention, visible
 from tiny_models import STORIES, TINY
 

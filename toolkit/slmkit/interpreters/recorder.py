@@ -1,4 +1,4 @@
-"""The interpreter that only listens: text, op inventory and weight table of an architecture."""
+"""The recorder: an interpreter that lists the ops and weights of an architecture as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slmkit.ops import Attention, Expert, Ops, Rope, Routing, Scan, V
 
 @dataclass(frozen=True)
 class RecordedValue:
-    """One value of the recording: its number in the text, and its shape after T."""
+    """A value of the recording: its number in the text, and its shape without T."""
 
     number: int
     shape: tuple[int, ...]
@@ -30,12 +30,12 @@ class RecordedValue:
 
 @dataclass(frozen=True)
 class Weight:
-    """One tensor that the architecture names."""
+    """A tensor that the architecture uses."""
 
     name: str  # without ".weight" or ".bias"
     kind: str  # table, linear, norm, bias, conv or plain (a vector whose name has no ending)
     shape: tuple[int, ...]
-    stored: tuple[int, ...] = ()  # its shape in the checkpoint, if that is another
+    stored: tuple[int, ...] = ()  # shape in the checkpoint, if it differs from ``shape``
 
     @property
     def tensor(self) -> str:
@@ -46,17 +46,17 @@ class Weight:
 
     @property
     def size(self) -> int:
-        """How many numbers it holds."""
+        """Number of elements."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class State:
-    """What a layer keeps from token to token, of one size whatever the sequence's length."""
+    """A recurrent state of a layer; its size does not depend on the sequence's length."""
 
     layer: int
-    kind: str  # conv: (D, K - 1), the last tokens' values; scan: (H, N, P)
-    shape: tuple[int, ...]
+    kind: str  # conv or scan
+    shape: tuple[int, ...]  # conv: (D, K - 1), inputs of the last tokens; scan: (H, N, P)
 
 
 @dataclass(frozen=True)
@@ -64,23 +64,23 @@ class Model:
     """One model as recorded: its ops, weights and state. Recorded once, then handed on."""
 
     spec: Spec
-    ops: Mapping[str, int]  # how often each word of the vocabulary is said
-    shapes: Mapping[str, tuple[int, ...]]  # matrices by name, vectors by tensor
-    multiplied: frozenset[str]  # matrices of a linear
-    looked_up: frozenset[str]  # tables of an embed; a tied one is both
+    ops: Mapping[str, int]  # number of uses of each op
+    shapes: Mapping[str, tuple[int, ...]]  # of matrices by weight name, of vectors by tensor name
+    multiplied: frozenset[str]  # names of the matrices of ``linear``
+    looked_up: frozenset[str]  # names of the tables of ``embed``; a tied one is in both sets
     attention_layers: tuple[int, ...] = ()  # layers with a KV cache
-    states: tuple[State, ...] = ()  # of the other layers
-    moe_layers: tuple[tuple[Expert, ...], ...] = ()  # the experts of each layer that has some
-    weights: Mapping[str, Weight] = field(default_factory=dict)  # by tensor
-    cached: int = 0  # numbers per token that the KV cache of all layers holds
-    widest: int = 0  # most numbers per token that one op reads and writes
+    states: tuple[State, ...] = ()  # of layers of convolution and scan
+    moe_layers: tuple[tuple[Expert, ...], ...] = ()  # experts of each layer that has them
+    weights: Mapping[str, Weight] = field(default_factory=dict)  # by tensor name
+    cached: int = 0  # elements per token of the KV cache, all layers
+    widest: int = 0  # most elements per token among one op's inputs and output
 
     def at_context(self, context: int) -> Model:
-        """The same model in a context of this many tokens, which may decide its rope."""
+        """The model with its spec for a context length of ``context`` tokens."""
         return replace(self, spec=self.spec.at_context(context))
 
     def run(self, o: Ops[V]) -> V:
-        """Interpret the architecture with ``o``. -> logits (T, V)"""
+        """Run the forward pass on the interpreter ``o``. -> logits (T, V)"""
         return registry.run(o, self.spec)
 
     @property
@@ -90,57 +90,57 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        """How many numbers all weights hold."""
+        """Number of elements of all weights."""
         return sum(math.prod(shape) for shape in self.shapes.values())
 
     @property
     def vector_numbers(self) -> int:
-        """How many of them are of norms, biases and other vectors."""
+        """Number of elements of norms, biases and other vectors."""
         return sum(shape[0] for shape in self.shapes.values() if len(shape) == 1)
 
 
 @dataclass
 class Recorder(Ops[RecordedValue]):
-    """Writes down each op; computes nothing. ``taps`` are kept as lines too."""
+    """Writes a line for each op and tap; computes nothing."""
 
     lines: list[str] = field(default_factory=list)
     inventory: Counter[str] = field(default_factory=Counter)
     weights: dict[str, Weight] = field(default_factory=dict)
-    multiplied: set[str] = field(default_factory=set)  # matrices that a linear reads
-    looked_up: set[str] = field(default_factory=set)  # tables that an embed reads
+    multiplied: set[str] = field(default_factory=set)  # names of the matrices of linear
+    looked_up: set[str] = field(default_factory=set)  # names of the tables of embed
     attention_layers: list[int] = field(default_factory=list)  # layers with a KV cache
     states: list[State] = field(default_factory=list)
     moe_layers: list[tuple[Expert, ...]] = field(default_factory=list)
-    cached: int = 0  # numbers per token that the KV cache of all layers holds
-    widest: int = 0  # most numbers per token that one op reads and writes
+    cached: int = 0  # elements per token of the KV cache, all layers
+    widest: int = 0  # most elements per token among one op's inputs and output
 
     def embed(self, name: str, rows: int, width: int) -> RecordedValue:
-        self._weight(Weight(name, "table", (rows, width)))
+        self._add_weight(Weight(name, "table", (rows, width)))
         self.looked_up.add(name)
-        return self._say("embed", (), (width,), name)
+        return self._record("embed", (), (width,), name)
 
     def linear(self, x: RecordedValue, name: str, width: int, bias: bool = False) -> RecordedValue:
-        self._weight(Weight(name, "linear", (width, x.shape[-1])))
+        self._add_weight(Weight(name, "linear", (width, x.shape[-1])))
         self.multiplied.add(name)
         if bias:
-            self._weight(Weight(name, "bias", (width,)))
-        return self._say("linear", (x,), (width,), name + (" +bias" if bias else ""))
+            self._add_weight(Weight(name, "bias", (width,)))
+        return self._record("linear", (x,), (width,), name + (" +bias" if bias else ""))
 
     def rms_norm(self, x: RecordedValue, name: str, eps: float) -> RecordedValue:
-        self._weight(Weight(name, "norm", (x.shape[-1],)))
-        return self._say("rms_norm", (x,), x.shape, f"{name} eps={eps:g}")
+        self._add_weight(Weight(name, "norm", (x.shape[-1],)))
+        return self._record("rms_norm", (x,), x.shape, f"{name} eps={eps:g}")
 
     def split(self, x: RecordedValue, widths: Sequence[int]) -> tuple[RecordedValue, ...]:
         return tuple(
-            self._say("split", (x,), (width,), f"part={number} of {len(widths)}")
+            self._record("split", (x,), (width,), f"part={number} of {len(widths)}")
             for number, width in enumerate(widths)
         )
 
     def split_heads(self, x: RecordedValue, heads: int) -> RecordedValue:
-        return self._say("split_heads", (x,), (heads, x.shape[-1] // heads))
+        return self._record("split_heads", (x,), (heads, x.shape[-1] // heads))
 
     def rope(self, x: RecordedValue, rope: Rope) -> RecordedValue:
-        return self._say("rope", (x,), x.shape, _rope_text(rope))
+        return self._record("rope", (x,), x.shape, _rope_text(rope))
 
     def attend(
         self, q: RecordedValue, k: RecordedValue, v: RecordedValue, layer: int, kind: Attention
@@ -148,37 +148,37 @@ class Recorder(Ops[RecordedValue]):
         self.attention_layers.append(layer)
         self.cached += k.size + v.size
         shape = (q.shape[0] * q.shape[1],)
-        return self._say("attend", (q, k, v), shape, f"layer={layer} {_attention_text(kind)}")
+        return self._record("attend", (q, k, v), shape, f"layer={layer} {_attention_text(kind)}")
 
     def add(self, x: RecordedValue, y: RecordedValue) -> RecordedValue:
-        return self._say("add", (x, y), x.shape)
+        return self._record("add", (x, y), x.shape)
 
     def mul(self, x: RecordedValue, y: RecordedValue) -> RecordedValue:
-        return self._say("mul", (x, y), x.shape)
+        return self._record("mul", (x, y), x.shape)
 
     def scale(self, x: RecordedValue, by: float) -> RecordedValue:
-        return self._say("scale", (x,), x.shape, f"by={by:.6g}")
+        return self._record("scale", (x,), x.shape, f"by={by:.6g}")
 
     def sigmoid(self, x: RecordedValue) -> RecordedValue:
-        return self._say("sigmoid", (x,), x.shape)
+        return self._record("sigmoid", (x,), x.shape)
 
     def tanh(self, x: RecordedValue) -> RecordedValue:
-        return self._say("tanh", (x,), x.shape)
+        return self._record("tanh", (x,), x.shape)
 
     def gelu_tanh(self, x: RecordedValue) -> RecordedValue:
-        return self._say("gelu_tanh", (x,), x.shape)
+        return self._record("gelu_tanh", (x,), x.shape)
 
     def silu(self, x: RecordedValue) -> RecordedValue:
-        return self._say("silu", (x,), x.shape)
+        return self._record("silu", (x,), x.shape)
 
     def route(self, scores: RecordedValue, routing: Routing) -> RecordedValue:
         kind = "normalized" if routing.normalized else "as they are"
-        return self._say("route", (scores,), scores.shape, f"chosen={routing.chosen} {kind}")
+        return self._record("route", (scores,), scores.shape, f"chosen={routing.chosen} {kind}")
 
     def scale_by_column(
         self, x: RecordedValue, weights: RecordedValue, number: int
     ) -> RecordedValue:
-        return self._say("scale_by_column", (x, weights), x.shape, f"column={number}")
+        return self._record("scale_by_column", (x, weights), x.shape, f"column={number}")
 
     def experts(
         self, x: RecordedValue, scores: RecordedValue, routing: Routing, experts: Sequence[Expert]
@@ -187,22 +187,22 @@ class Recorder(Ops[RecordedValue]):
         return super().experts(x, scores, routing, experts)
 
     def add_bias(self, x: RecordedValue, name: str) -> RecordedValue:
-        self._weight(Weight(name, "plain", x.shape))
-        return self._say("add_bias", (x,), x.shape, name)
+        self._add_weight(Weight(name, "plain", x.shape))
+        return self._record("add_bias", (x,), x.shape, name)
 
     def softplus(self, x: RecordedValue) -> RecordedValue:
-        return self._say("softplus", (x,), x.shape)
+        return self._record("softplus", (x,), x.shape)
 
     def conv(
         self, x: RecordedValue, name: str, kernel: int, layer: int, bias: bool
     ) -> RecordedValue:
         channels = x.shape[-1]
-        self._weight(Weight(name, "conv", (channels * kernel,), (channels, 1, kernel)))
+        self._add_weight(Weight(name, "conv", (channels * kernel,), (channels, 1, kernel)))
         if bias:
-            self._weight(Weight(name, "bias", (channels,)))
+            self._add_weight(Weight(name, "bias", (channels,)))
         self.states.append(State(layer, "conv", (channels, kernel - 1)))
         note = f"{name} kernel={kernel} layer={layer}{' +bias' if bias else ''}"
-        return self._say("conv", (x,), x.shape, note)
+        return self._record("conv", (x,), x.shape, note)
 
     def scan(
         self,
@@ -214,41 +214,43 @@ class Recorder(Ops[RecordedValue]):
         kind: Scan,
     ) -> RecordedValue:
         stored = (kind.heads, kind.state) if kind.by_number else (kind.heads,)
-        self._weight(Weight(f"{kind.at}.A_log", "plain", (math.prod(stored),), stored))
-        self._weight(Weight(f"{kind.at}.D", "plain", (kind.heads,)))
+        self._add_weight(Weight(f"{kind.at}.A_log", "plain", (math.prod(stored),), stored))
+        self._add_weight(Weight(f"{kind.at}.D", "plain", (kind.heads,)))
         size = (kind.heads, kind.state, x.shape[-1] // kind.heads)
         self.states.append(State(layer, "scan", size))
-        return self._say("scan", (x, step, b, c), x.shape, f"{kind.at} layer={layer} state={size}")
+        return self._record(
+            "scan", (x, step, b, c), x.shape, f"{kind.at} layer={layer} state={size}"
+        )
 
     def tap(self, x: RecordedValue, name: str) -> RecordedValue:
         self.lines.append(f"tap {x} {name}")
         return x
 
-    def _weight(self, weight: Weight) -> None:
-        """Keep the first mention: a tied table is heard as a table, then as a linear."""
+    def _add_weight(self, weight: Weight) -> None:
+        """Keep the first use: a tied embedding is a table first, then the matrix of a linear."""
         self.weights.setdefault(weight.tensor, weight)
 
-    def _say(
+    def _record(
         self, op: str, inputs: tuple[RecordedValue, ...], shape: tuple[int, ...], note: str = ""
     ) -> RecordedValue:
         self.inventory[op] += 1
         recorded = RecordedValue(sum(self.inventory.values()), shape)
         self.widest = max(self.widest, sum(each.size for each in (*inputs, recorded)))
-        width = ", ".join(map(str, ("T", *shape)))
-        said = " ".join([op, *map(str, inputs), note]).rstrip()
-        self.lines.append(f"{recorded} = {said} -> ({width})")
+        axes = ", ".join(map(str, ("T", *shape)))
+        text = " ".join([op, *map(str, inputs), note]).rstrip()
+        self.lines.append(f"{recorded} = {text} -> ({axes})")
         return recorded
 
 
 def record(spec: Spec) -> Recorder:
-    """Listen to the architecture of ``spec`` once."""
+    """Run the recorder over the forward pass of ``spec``."""
     recorder = Recorder()
     registry.run(recorder, spec)
     return recorder
 
 
 def summarize(spec: Spec) -> Model:
-    """What the architecture of ``spec`` says, as a backend wants to know it."""
+    """The ``Model`` of ``spec``: its recording, as backends use it."""
     recorded = record(spec)
     shapes = {
         weight.name if len(weight.shape) == 2 else weight.tensor: weight.shape

@@ -1,4 +1,4 @@
-"""Ops in NumPy, float32: the numbers that everything is compared with."""
+"""The reference: ops in NumPy float32, the numbers that every artifact is compared with."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from slmkit.interpreters.kernels import attention, convolution, round_to_int8, selective_scan
 from slmkit.models import registry
 from slmkit.models.spec import Spec
-from slmkit.ops import Attention, Expert, Floats, Ops, Rope, Routing, Scan, visible
+from slmkit.ops import Attention, Expert, Floats, Ops, Rope, Routing, Scan
 
 Ids = NDArray[np.int64]
 
 
 class Weights(Protocol):
-    """Named weights, read on demand: the float checkpoint, or the codes of a recipe."""
+    """Weights by tensor name, float32, read on demand: a checkpoint's, or a codes file's."""
 
     def vector(self, tensor: str) -> Floats:
-        """A norm's weight or a bias, (width,)."""
+        """A norm, bias or other vector, flat."""
         ...
 
     def rows(self, tensor: str, rows: Ids) -> Floats:
-        """Some rows of a matrix, (len(rows), in)."""
+        """Rows ``rows`` of a matrix, (len(rows), in)."""
         ...
 
     def blocks(self, tensor: str) -> Iterator[tuple[int, Floats]]:
-        """A matrix in blocks of rows, (first row, block): never the whole of a large one."""
+        """A matrix as consecutive blocks of rows: (first row, block)."""
         ...
 
 
 @dataclass
 class Cache:
-    """Keys and values of one sequence: per layer (p, G, d)."""
+    """KV cache and recurrent states of one sequence, by layer."""
 
-    keys: dict[int, Floats] = field(default_factory=dict)
-    values: dict[int, Floats] = field(default_factory=dict)
-    convolved: dict[int, Floats] = field(default_factory=dict)  # per layer (K - 1, D)
-    scanned: dict[int, Floats] = field(default_factory=dict)  # per layer (H, N, P)
-    length: int = 0
+    keys: dict[int, Floats] = field(default_factory=dict)  # (S, G, d)
+    values: dict[int, Floats] = field(default_factory=dict)  # (S, G, d)
+    conv_states: dict[int, Floats] = field(default_factory=dict)  # (K - 1, D)
+    scan_states: dict[int, Floats] = field(default_factory=dict)  # (H, N, P)
+    length: int = 0  # tokens so far
 
     def extend(self, layer: int, k: Floats, v: Floats) -> tuple[Floats, Floats]:
-        """Append (T, G, d) to a layer and return all of it, (p + T, G, d)."""
+        """Append k and v (T, G, d) to a layer; returns all its keys and values, (S, G, d)."""
         if layer in self.keys:
             k = np.concatenate([self.keys[layer], k])
             v = np.concatenate([self.values[layer], v])
@@ -53,9 +54,9 @@ class Cache:
 
 
 class Reference(Ops[Floats]):
-    """Runs several sequences at once, one after the other along T; each has a cache of its own.
+    """Runs several sequences at once, concatenated along T; each has its own cache.
 
-    All of them pass through one weight before the next is read, so a model of any size costs the
+    All of them pass through one weight before the next is read, so a model of any size needs the
     memory of one block of one weight.
     """
 
@@ -67,7 +68,7 @@ class Reference(Ops[Floats]):
         debug: bool = False,
     ) -> None:
         self.weights = weights
-        self.debug = debug  # keep what the model taps
+        self.debug = debug  # record ``taps``
         self.ids = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in sequences])
         self.caches = caches
         self.taps: dict[str, Floats] = {}
@@ -108,11 +109,11 @@ class Reference(Ops[Floats]):
         return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
 
     def attend(self, q: Floats, k: Floats, v: Floats, layer: int, kind: Attention) -> Floats:
-        parts = []
+        outputs = []
         for span, cache in zip(self.spans, self.caches, strict=True):
             keys, values = cache.extend(layer, k[span], v[span])
-            parts.append(attention(q[span], keys, values, kind))
-        return np.concatenate(parts)
+            outputs.append(attention(q[span], keys, values, kind))
+        return np.concatenate(outputs)
 
     def add(self, x: Floats, y: Floats) -> Floats:
         return x + y
@@ -139,43 +140,43 @@ class Reference(Ops[Floats]):
     def experts(
         self, x: Floats, scores: Floats, routing: Routing, experts: Sequence[Expert]
     ) -> Floats:
-        """Only the weights of experts that some token chose are read."""
+        """Computes an expert for the tokens routed to it; weights of idle experts stay unread."""
         weights, total = self.route(scores, routing), np.zeros_like(x)
-        for number, each in enumerate(experts):
+        for number, expert in enumerate(experts):
             tokens = np.flatnonzero(weights[:, number])
             if len(tokens):
-                given = self.expert(x[tokens], each)
-                total[tokens] += self.scale_by_column(given, weights[tokens], number)
+                output = self.expert(x[tokens], expert)
+                total[tokens] += self.scale_by_column(output, weights[tokens], number)
         return total
 
     def add_bias(self, x: Floats, name: str) -> Floats:
         return x + self.weights.vector(name)
 
     def softplus(self, x: Floats) -> Floats:
-        positive: Floats = np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
-        return positive
+        result: Floats = np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))  # exp cannot overflow
+        return result
 
     def conv(self, x: Floats, name: str, kernel: int, layer: int, bias: bool) -> Floats:
         weight = self.weights.vector(f"{name}.weight").reshape(-1, kernel)
-        parts = [
-            convolution(x[span], weight, cache.convolved, layer)
+        outputs = [
+            convolution(x[span], weight, cache.conv_states, layer)
             for span, cache in zip(self.spans, self.caches, strict=True)
         ]
-        whole = np.concatenate(parts)
-        return whole + self.weights.vector(f"{name}.bias") if bias else whole
+        result = np.concatenate(outputs)
+        return result + self.weights.vector(f"{name}.bias") if bias else result
 
     def scan(self, x: Floats, step: Floats, b: Floats, c: Floats, layer: int, kind: Scan) -> Floats:
         decay = self.weights.vector(f"{kind.at}.A_log").reshape(kind.heads, -1, 1)
         skip = self.weights.vector(f"{kind.at}.D")[:, None]
-        parts = []
+        outputs = []
         for span, cache in zip(self.spans, self.caches, strict=True):
             heads = x[span].reshape(-1, kind.heads, x.shape[1] // kind.heads)
-            given, state = selective_scan(
-                heads, step[span], b[span], c[span], decay, cache.scanned.get(layer)
+            y, state = selective_scan(
+                heads, step[span], b[span], c[span], decay, cache.scan_states.get(layer)
             )
-            cache.scanned[layer] = state
-            parts.append((given + skip * heads).reshape(len(given), -1))
-        return np.concatenate(parts)
+            cache.scan_states[layer] = state
+            outputs.append((y + skip * heads).reshape(len(y), -1))
+        return np.concatenate(outputs)
 
     def tap(self, x: Floats, name: str) -> Floats:
         if self.debug:
@@ -184,12 +185,12 @@ class Reference(Ops[Floats]):
 
     def sigmoid(self, x: Floats) -> Floats:
         with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, 0
-            probabilities: Floats = np.float32(1) / (np.float32(1) + np.exp(-x))
-            return probabilities
+            result: Floats = np.float32(1) / (np.float32(1) + np.exp(-x))
+            return result
 
     def tanh(self, x: Floats) -> Floats:
-        bent: Floats = np.tanh(x)
-        return bent
+        result: Floats = np.tanh(x)
+        return result
 
     def gelu_tanh(self, x: Floats) -> Floats:
         inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
@@ -197,75 +198,15 @@ class Reference(Ops[Floats]):
 
 
 class Rounded(Reference):
-    """The same with activations rounded to 8 bits before each quantized linear, as XNNPACK's
-    kernels do (``qd8``): per token, over its own range, which holds 0, with a zero point."""
+    """The reference with dynamic int8 activations: the input of each quantized linear is rounded.
+
+    As XNNPACK's ``qd8`` kernels do: asymmetric, one scale and zero point per token.
+    """
 
     def linear(self, x: Floats, name: str, width: int, bias: bool = False) -> Floats:
         schemes = getattr(self.weights, "schemes", {})
         quantized = name in schemes and schemes[name].bits is not None
-        return super().linear(round_rows(x) if quantized else x, name, width, bias)
-
-
-def round_rows(x: Floats) -> Floats:
-    """Each row on a grid of 256 steps from its least to its largest number, 0 among them.
-
-    The zero point is the one whose rounding errs less at the two ends; source: XNNPACK's
-    xnn_compute_qd8 parameters (``src/xnnpack/quantization.h``).
-    """
-    low = np.minimum(x.min(axis=1, keepdims=True), np.float32(0))
-    high = np.maximum(x.max(axis=1, keepdims=True), np.float32(0))
-    scale = ((high - low) / np.float32(255)).astype(np.float32)
-    scale = np.where(scale == 0, np.float32(1), scale)
-    from_low, from_high = -128 - low / scale, 127 - high / scale
-    zero = np.where(from_low + from_high > 0, from_low, from_high)
-    zero = np.clip(np.rint(zero), -128, 127)
-    codes = np.clip(np.rint(x / scale + zero), -128, 127)
-    rounded: Floats = ((codes - zero) * scale).astype(np.float32)
-    return rounded
-
-
-def attention(q: Floats, keys: Floats, values: Floats, kind: Attention) -> Floats:
-    """Causal attention of the last T of S tokens. (T, H, d), (S, G, d) twice -> (T, H * d)"""
-    tokens, heads, width = q.shape
-    total, kv_heads, _ = keys.shape
-    grouped = q.reshape(tokens, kv_heads, heads // kv_heads, width).transpose(1, 2, 0, 3)
-    scores = grouped @ keys.transpose(1, 2, 0)[:, None] * np.float32(kind.scale)  # (G, H/G, T, S)
-    if kind.cap is not None:
-        scores = np.tanh(scores / np.float32(kind.cap)) * np.float32(kind.cap)
-    positions = np.arange(total)
-    mask = visible(positions[total - tokens :], positions, kind.window)
-    scores = np.where(mask, scores, np.float32(-np.inf))
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    mixed = weights @ values.transpose(1, 0, 2)[:, None]  # (G, H/G, T, d)
-    joined: Floats = mixed.transpose(2, 0, 1, 3).reshape(tokens, heads * width)
-    return joined
-
-
-def convolution(x: Floats, weight: Floats, states: dict[int, Floats], layer: int) -> Floats:
-    """Causal, each channel by itself; the state moves on. (T, D), (D, K) -> (T, D)"""
-    kernel = weight.shape[1]
-    before = states.get(layer, np.zeros((kernel - 1, x.shape[1]), np.float32))
-    line = np.concatenate([before, x])
-    states[layer] = line[len(line) - kernel + 1 :]
-    total = np.zeros_like(x)
-    for at in range(kernel):
-        total += line[at : at + len(x)] * weight[:, at]
-    return total
-
-
-def selective_scan(
-    x: Floats, step: Floats, b: Floats, c: Floats, decay: Floats, state: Floats | None
-) -> tuple[Floats, Floats]:
-    """(T, H, P), (T, H), (T, N), (T, N), (H, N or 1, 1) -> (T, H, P), and the state (H, N, P)"""
-    if state is None:
-        state = np.zeros((x.shape[1], b.shape[1], x.shape[2]), np.float32)
-    given = np.empty_like(x)
-    for token in range(len(x)):
-        faded = np.exp(step[token][:, None, None] * decay) * state
-        state = faded + b[token][:, None] * (step[token][:, None] * x[token])[:, None]
-        given[token] = np.einsum("n,hnp->hp", c[token], state)
-    return given, state
+        return super().linear(round_to_int8(x) if quantized else x, name, width, bias)
 
 
 def logits(
@@ -275,7 +216,11 @@ def logits(
     caches: Sequence[Cache] | None = None,
     kind: type[Reference] = Reference,
 ) -> list[Floats]:
-    """Logits of each sequence, (T, V); with ``caches``, as a continuation, which extends them."""
+    """Logits of each sequence, (T, V).
+
+    ``caches``: one per sequence, which the sequences continue and extend; new ones by default.
+    ``kind``: the reference's arithmetic.
+    """
     caches = [Cache() for _ in sequences] if caches is None else caches
     reference = kind(weights, sequences, caches)
     result = registry.run(reference, spec)
@@ -285,7 +230,7 @@ def logits(
 
 
 def taps(weights: Weights, spec: Spec, ids: Ids) -> dict[str, Floats]:
-    """What the architecture taps while it reads one sequence: name -> (T, width)."""
+    """Values named by ``Ops.tap`` for one sequence (T,), and the logits: name -> (T, width)."""
     reference = Reference(weights, [ids], [Cache()], debug=True)
     result = registry.run(reference, spec)
     return {**reference.taps, "logits": result}
