@@ -1,1 +1,1 @@
-"""Quantization: from float weights to codes, once per build."""
+"""Quantization: float weights to codes, once per build."""

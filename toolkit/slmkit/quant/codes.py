@@ -1,20 +1,20 @@
-"""Codes: a quantized weight as integers and scales; packed, unpacked, dequantized, kept in a file.
+"""Codes: integers and scales of a quantized weight; pack, unpack, dequantize, read from a file.
 
-One meaning in every backend: weight[n, k] = (code[n, k] - zero_point[n, g]) * scale[n, g], with
-g = k // group. Codes are unsigned here (0 .. 2^bits - 1); a symmetric weight's zero point is
+The same formula in every backend: weight[n, k] = (code[n, k] - zero_point[n, g]) * scale[n, g],
+with g = k // group. Codes are unsigned here (0 .. 2^bits - 1); a symmetric weight's zero point is
 2^(bits - 1), so its signed codes are -8 .. 7 or -128 .. 127.
 
-The rule for widths that a group does not divide: the last group is filled up with codes equal to
-its zero point, which are exactly 0. A backend hands them to a kernel that takes a ragged last
-group, or pads the activations; whatever stands in the padding, the product is the same.
+Where the group size does not divide the width, the last group is padded with codes equal to its
+zero point, which dequantize to exactly 0. A backend gives them to a kernel that accepts a ragged
+last group, or pads the activations; the values of that padding do not change the product.
 
 Scales are exact in float16 and in bfloat16: at most 8 significant bits, and at least float16's
 smallest normal number. Two-level scales are channel_scale[n] * multiplier[n, g], with a 4-bit
 significand and an integer 1 .. 16: their product has 8 bits.
 
-A palette is the one encoding without scales: weight[n, k] = palette[n // group_rows][code[n, k]],
-its 2^bits numbers exact in float16. The last group of rows may be smaller than the others; rows
-are filled up to whole bytes with code 0, which is no zero.
+A palette is the only encoding without scales: weight[n, k] = palette[n // group_rows][code[n, k]],
+2^bits numbers exact in float16. The last group of rows may be smaller than the others; rows are
+padded to whole bytes with code 0, which does not mean the number 0.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ BLOCK = 1 << 18  # numbers dequantized at a time: 1 MB as float32, within a core
 
 @dataclass(frozen=True)
 class Codes:
-    """Some rows of one quantized weight. N rows, K inputs, Kp = K filled up to whole groups."""
+    """Rows of a quantized weight: N rows, K inputs; Kp is K padded to whole groups."""
 
     scheme: Scheme
     width: int  # K
@@ -62,11 +62,11 @@ class Codes:
 
     @property
     def signed(self) -> NDArray[np.int8]:
-        """Codes of a symmetric weight around zero. (N, Kp)"""
+        """Codes of a symmetric weight minus its zero point. (N, Kp)"""
         return (self.codes.astype(np.int16) - zero_point(self.scheme)).astype(np.int8)
 
     def dequantize(self) -> Floats:
-        """The weight that these codes mean, float32, without padding. (N, K)"""
+        """The float32 weight, without padding. (N, K)"""
         rows, padded = self.codes.shape
         grouped = self.codes.reshape(rows, self.scales.shape[1], -1).astype(np.float32)
         grouped -= self.zero_points[:, :, None].astype(np.float32)
@@ -76,51 +76,53 @@ class Codes:
 
 @dataclass(frozen=True)
 class PaletteCodes:
-    """Some rows of one weight as entries of palettes. N rows, K inputs."""
+    """Rows of a palette-coded weight: N rows, K inputs."""
 
     codes: Bytes  # (N, K), one code per byte
     palettes: Floats  # (groups, 2^bits), exact in float16
-    groups: NDArray[np.int64]  # (N,): the palette of each row
+    groups: NDArray[np.int64]  # (N,): index of each row's palette
 
     def dequantize(self) -> Floats:
-        """The weight that these codes mean, float32. (N, K)"""
+        """The float32 weight. (N, K)"""
         flat = self.codes + (self.groups * self.palettes.shape[1])[:, None]
         weight: Floats = np.take(self.palettes.reshape(-1), flat)
         return weight
 
 
 def group_of(scheme: Scheme, width: int) -> int:
-    """Inputs that share a scale: the group size, or the whole row for per-channel."""
+    """Number of inputs that share a scale: the group size, or ``width`` for per-channel."""
     return scheme.group_size or width
 
 
 def padded_width(scheme: Scheme, width: int) -> int:
-    """Inputs filled up to whole groups; rows without groups to whole bytes."""
+    """``width`` rounded up to whole groups, or to whole bytes for schemes without groups."""
     bits = scheme.bits or 8
     unit = scheme.group_size or math.lcm(bits, 8) // bits
     return -(-width // unit) * unit
 
 
 def zero_point(scheme: Scheme) -> int:
-    """The zero point of a symmetric weight: 2^(bits - 1)."""
+    """Zero point of a symmetric weight: 2^(bits - 1)."""
     return 1 << ((scheme.bits or 8) - 1)
 
 
 def pack(codes: Bytes, bits: int) -> Bytes:
-    """Codes one after the other from the lowest bit on: two of 4 bits a byte, four of 6 bits in
-    three bytes, 8 bits as they are. (N, Kp) -> (N, Kp * bits / 8)"""
+    """Pack codes of 4, 6 or 8 bits into bytes, from the lowest bit on.
+
+    (N, Kp) -> (N, Kp * bits / 8): two codes of 4 bits per byte, four of 6 bits in three bytes.
+    """
     if bits == 8:
         return codes
     if bits == 6:
         a, b, c, d = (codes[..., at::4] for at in range(4))
-        three = (a | (b << np.uint8(6)), (b >> 2) | (c << np.uint8(4)), (c >> 4) | (d << 2))
-        return np.stack(three, axis=-1).reshape(*codes.shape[:-1], -1)
+        triple = (a | (b << np.uint8(6)), (b >> 2) | (c << np.uint8(4)), (c >> 4) | (d << 2))
+        return np.stack(triple, axis=-1).reshape(*codes.shape[:-1], -1)
     packed: Bytes = codes[..., 0::2] | (codes[..., 1::2] << np.uint8(4))
     return packed
 
 
 def unpack(packed: Bytes, bits: int) -> Bytes:
-    """The inverse of ``pack``. (N, Kp)"""
+    """The inverse of ``pack``. (N, Kp * bits / 8) -> (N, Kp)"""
     if bits == 8:
         return packed
     codes = np.empty((*packed.shape[:-1], packed.shape[-1] * 8 // bits), dtype=np.uint8)
@@ -139,8 +141,8 @@ class CodesFile:
 
     Tensors: ``NAME.weight`` (F16 vectors and matrices), ``NAME.codes`` (packed), ``NAME.scales``
     (F16), ``NAME.channel_scales`` and ``NAME.multipliers`` for two-level, ``NAME.zero_points``
-    for asymmetric, ``NAME.palettes`` (F16) for a palette; ``NAME.bias``. It serves the reference
-    as its weights.
+    for asymmetric, ``NAME.palettes`` (F16) for a palette; ``NAME.bias``. Implements the
+    reference's ``Weights``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -157,15 +159,15 @@ class CodesFile:
         return self.file.floats(tensor)
 
     def packed(self, name: str) -> Bytes:
-        """Packed codes as stored, a view. (N, Kp * bits / 8)"""
+        """View of the packed codes of a weight. (N, Kp * bits / 8)"""
         return self.file.array(f"{name}.codes")
 
     def halves(self, name: str) -> NDArray[np.float16]:
-        """A float16 matrix as stored, a view. (N, K)"""
+        """View of a float16 matrix. (N, K)"""
         return self.file.array(f"{name}.weight")
 
     def scales(self, name: str, rows: Any = slice(None)) -> Floats:
-        """Scales of some rows, float32. (N, groups)"""
+        """Scales of ``rows``, float32. (N, groups)"""
         if self.schemes[name].scales == "two-level":
             channel = self.file.floats(f"{name}.channel_scales", rows)
             scales: Floats = channel[:, None] * self.file.array(f"{name}.multipliers")[rows]
@@ -173,12 +175,12 @@ class CodesFile:
         return self.file.floats(f"{name}.scales", rows)
 
     def two_level(self, name: str) -> tuple[Floats, Bytes]:
-        """Channel scales (N,) float32 and multipliers (N, groups) of a two-level weight."""
+        """Channel scales (N,) float32 and multipliers (N, groups) uint8 of a two-level weight."""
         multipliers: Bytes = self.file.array(f"{name}.multipliers")
         return self.file.floats(f"{name}.channel_scales"), multipliers
 
     def zero_points(self, name: str, rows: Any = slice(None)) -> Bytes:
-        """Zero points of some rows. (N, groups)"""
+        """Zero points of ``rows``. (N, groups)"""
         if self.schemes[name].symmetric:
             constant = zero_point(self.schemes[name])
             return np.full(self.scales(name, rows).shape, constant, dtype=np.uint8)
@@ -186,7 +188,7 @@ class CodesFile:
         return stored
 
     def codes(self, name: str, rows: Any = slice(None)) -> Codes:
-        """Some rows of a quantized weight, unpacked."""
+        """``rows`` of a quantized weight, unpacked."""
         scheme = self.schemes[name]
         return Codes(
             scheme,
@@ -197,15 +199,15 @@ class CodesFile:
         )
 
     def palette(self, name: str, rows: Any = slice(None)) -> PaletteCodes:
-        """Some rows of a palette-coded weight."""
+        """``rows`` of a palette-coded weight, unpacked."""
         scheme, (count, width) = self.schemes[name], self.shapes[name]
         codes = unpack(self.packed(name)[rows], scheme.bits or 8)[..., :width]
-        wanted = np.arange(count)[rows] // (scheme.group_rows or 1)
-        some, groups = np.unique(wanted, return_inverse=True)
-        return PaletteCodes(codes, self.file.floats(f"{name}.palettes", some), groups)
+        of_rows = np.arange(count)[rows] // (scheme.group_rows or 1)
+        used, groups = np.unique(of_rows, return_inverse=True)
+        return PaletteCodes(codes, self.file.floats(f"{name}.palettes", used), groups)
 
     def rows(self, tensor: str, rows: Any) -> Floats:
-        """Some rows of a matrix, dequantized. (len(rows), K)"""
+        """``rows`` of a matrix, dequantized. (len(rows), K)"""
         name = tensor.removesuffix(".weight")
         if self.schemes[name].encoding == "float16":
             return self.file.floats(tensor, rows)
@@ -214,19 +216,19 @@ class CodesFile:
         return self.codes(name, rows).dequantize()
 
     def blocks(self, tensor: str) -> Iterator[tuple[int, Floats]]:
-        """A matrix in blocks of rows, dequantized: (first row, block)."""
+        """A matrix in consecutive blocks of rows, dequantized: (first row, block)."""
         name = tensor.removesuffix(".weight")
         for block in row_blocks(*self.shapes[name], BLOCK):
             yield block.start, self.rows(tensor, block)
         self.forget(name)
 
     def forget(self, name: str) -> None:
-        """Give a weight's pages back to the system."""
+        """Release a weight's memory-mapped pages; they are read again on the next access."""
         for part in ("codes", "weight"):
             if f"{name}.{part}" in self.file.entries:
                 self.file.forget(f"{name}.{part}")
 
     @cached_property
     def key(self) -> str:
-        """What the codes were made of: the content address under which the file is kept."""
+        """Content address of the file in the build cache: a hash of the inputs of quantization."""
         return self.file.metadata["key"]

@@ -1,4 +1,4 @@
-"""Quantize a checkpoint: each named weight once, a block of rows at a time, into the codes file."""
+"""Quantize a checkpoint: every weight, a block of rows at a time, into a codes file."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from slmkit.interpreters.recorder import Weight
 from slmkit.ops import Floats
 from slmkit.quant.codes import PaletteCodes, group_of, pack, padded_width
 from slmkit.quant.palette import cluster
-from slmkit.quant.round_to_nearest import encode, search
+from slmkit.quant.round_to_nearest import encode, search_scales
 from slmkit.recipe.scheme import Scheme
 from slmkit.snr import decibels
 
-VERSION = 2  # of codes and their file; part of the content address
-BLOCK = 1 << 18  # numbers searched at a time: stays in a core's cache
-LOST_DB = 3.0  # below this a weight is mostly noise
+VERSION = 2  # of the codes and their file format; part of the content address
+BLOCK = 1 << 18  # elements quantized at a time: 1 MB as float32, within a core's cache
+LEAST_SNR_DB = 3.0  # below this a weight is mostly noise
 Arrays = dict[str, NDArray[Any]]
-Progress = Callable[[int], None]  # numbers done since the last call
+Progress = Callable[[int], None]  # called with the elements done since the last call
 
 
 @dataclass
 class Energy:
-    """Signal and noise of one weight, for its signal-to-noise ratio."""
+    """Energy of a weight and of its quantization error, for the signal-to-noise ratio."""
 
-    signal: float = 0.0
-    noise: float = 0.0
+    signal: float = 0.0  # sum of squares of the weight
+    noise: float = 0.0  # sum of squares of the error
 
     @property
     def snr_db(self) -> float:
-        """In decibels, as ``slmkit.snr`` has it."""
+        """Signal-to-noise ratio in dB; see ``slmkit.snr.decibels``."""
         return decibels(self.signal, self.noise)
 
 
@@ -53,10 +53,11 @@ def quantize(
     key: str,
     progress: Progress,
 ) -> dict[str, float]:
-    """Write the codes of all ``weights`` to ``path``; returns each weight's SNR in dB.
+    """Write the codes of all ``weights`` to ``path``; returns the SNR of each matrix in dB.
 
-    Peak memory is a few blocks, whatever the model's size. Raises CheckpointError for a weight
-    that holds NaN or infinity, or that its scheme would lose.
+    ``schemes``: by matrix name; ``key``: content address, stored in the file. Peak memory is a few
+    blocks, whatever the model's size. Raises CheckpointError for a weight that holds NaN or
+    infinity, or whose SNR is below ``LEAST_SNR_DB``.
     """
     matrices = {weight.name: weight for weight in weights.values() if len(weight.shape) == 2}
     vectors = {weight.tensor: weight for weight in weights.values() if len(weight.shape) == 1}
@@ -68,16 +69,16 @@ def quantize(
     result = {}
     with SafetensorsWriter(path, tensors, metadata) as writer:
         for tensor in vectors:
-            writer.put(tensor, _rounded(tensor, shards.vector(tensor)))
+            writer.put(tensor, _to_float16(tensor, shards.vector(tensor)))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for name, weight in matrices.items():
-                energy = _one(shards, weight, schemes[name], writer, pool, progress)
+                energy = _quantize_matrix(shards, weight, schemes[name], writer, pool, progress)
                 result[name] = energy.snr_db
-                _refuse_lost(name, schemes[name], energy)
+                _check_snr(name, schemes[name], energy)
     return result
 
 
-def _one(
+def _quantize_matrix(
     shards: Shards,
     weight: Weight,
     scheme: Scheme,
@@ -92,12 +93,13 @@ def _one(
 
     total = Energy()
     rows, width = weight.shape
-    blocks = row_blocks(rows, width, max(BLOCK, 64 * width), multiple=32)  # of every group_rows
+    # 32 is a multiple of every group_rows, so that no palette is cut.
+    blocks = row_blocks(rows, width, max(BLOCK, 64 * width), multiple=32)
     for batch in _batches(blocks, 64):
         for block, arrays, energy in pool.map(work, batch):
             for name, array in arrays.items():
-                share = scheme.group_rows if name.endswith(".palettes") else None
-                writer.put(name, array, block.start // (share or 1))
+                rows_each = scheme.group_rows if name.endswith(".palettes") else None
+                writer.put(name, array, block.start // (rows_each or 1))
             total.signal += energy.signal
             total.noise += energy.noise
             progress((block.stop - block.start) * width)
@@ -106,59 +108,62 @@ def _one(
 
 
 def quantize_rows(name: str, floats: Floats, scheme: Scheme) -> tuple[Arrays, Energy]:
-    """Codes of some rows, as the tensors of the codes file. (N, K) float32 in."""
+    """Quantize rows of a matrix, (N, K) float32: tensors of the codes file, and their error."""
     if scheme.encoding == "float16":
-        return _halves(name, floats)
+        return _quantize_to_float16(name, floats)
     if scheme.encoding == "palette":
-        return _palettes(name, floats, scheme)
+        return _quantize_to_palettes(name, floats, scheme)
     rows, width = floats.shape
     padded, bits = padded_width(scheme, width), scheme.bits or 8
     group = padded if scheme.encoding == "per-channel" else group_of(scheme, width)
-    filled = np.pad(floats, ((0, 0), (0, padded - width))) if padded > width else floats
-    columns = np.ascontiguousarray(filled.reshape(-1, group).T)
-    found = search(columns, rows, scheme)
-    codes = encode(columns, found.scales, found.zero_points, bits, np.empty_like(columns))
-    error = (codes - found.zero_points) * found.scales - columns
+    whole = np.pad(floats, ((0, 0), (0, padded - width))) if padded > width else floats
+    columns = np.ascontiguousarray(whole.reshape(-1, group).T)
+    best = search_scales(columns, rows, scheme)
+    codes = encode(columns, best.scales, best.zero_points, bits, np.empty_like(columns))
+    error = (codes - best.zero_points) * best.scales - columns
     energy = Energy(_energy(columns), _energy(error))
     packed = pack(codes.T.astype(np.uint8).reshape(rows, padded), bits)
     arrays: Arrays = {f"{name}.codes": packed}
-    if found.channel_scales is not None and found.multipliers is not None:
-        arrays[f"{name}.channel_scales"] = found.channel_scales.astype(np.float16)
-        arrays[f"{name}.multipliers"] = found.multipliers
+    if best.channel_scales is not None and best.multipliers is not None:
+        arrays[f"{name}.channel_scales"] = best.channel_scales.astype(np.float16)
+        arrays[f"{name}.multipliers"] = best.multipliers
     else:
-        arrays[f"{name}.scales"] = found.scales.astype(np.float16).reshape(rows, -1)
+        arrays[f"{name}.scales"] = best.scales.astype(np.float16).reshape(rows, -1)
     if not scheme.symmetric:
-        arrays[f"{name}.zero_points"] = found.zero_points.astype(np.uint8).reshape(rows, -1)
+        arrays[f"{name}.zero_points"] = best.zero_points.astype(np.uint8).reshape(rows, -1)
     return arrays, energy
 
 
-def _palettes(name: str, floats: Floats, scheme: Scheme) -> tuple[Arrays, Energy]:
-    """Whole groups of rows at once, then a smaller last one. (N, K) float32 in."""
+def _quantize_to_palettes(name: str, floats: Floats, scheme: Scheme) -> tuple[Arrays, Energy]:
+    """Cluster all whole groups of rows at once, then a smaller last group. (N, K) float32"""
     rows, width = floats.shape
     group, bits = scheme.group_rows or rows, scheme.bits or 8
     whole = rows // group * group
     parts = [part for part in (floats[:whole], floats[whole:]) if len(part)]
-    found = [cluster(part.reshape(-1, min(group, len(part)) * width), bits) for part in parts]
-    codes = np.concatenate([codes.reshape(-1, width) for _, codes in found])
-    palettes = np.concatenate([palettes for palettes, _ in found])
-    meant = PaletteCodes(codes, palettes, np.arange(rows) // group).dequantize()
-    filled = np.pad(codes, ((0, 0), (0, padded_width(scheme, width) - width)))
+    clusters = [cluster(part.reshape(-1, min(group, len(part)) * width), bits) for part in parts]
+    codes = np.concatenate([codes.reshape(-1, width) for _, codes in clusters])
+    palettes = np.concatenate([palettes for palettes, _ in clusters])
+    dequantized = PaletteCodes(codes, palettes, np.arange(rows) // group).dequantize()
+    padded = np.pad(codes, ((0, 0), (0, padded_width(scheme, width) - width)))
     arrays: Arrays = {
-        f"{name}.codes": pack(filled, bits),
+        f"{name}.codes": pack(padded, bits),
         f"{name}.palettes": palettes.astype(np.float16),
     }
-    return arrays, Energy(_energy(floats), _energy(meant - floats))
+    return arrays, Energy(_energy(floats), _energy(dequantized - floats))
 
 
-def _halves(name: str, floats: Floats) -> tuple[Arrays, Energy]:
-    halves = _rounded(f"{name}.weight", floats)
+def _quantize_to_float16(name: str, floats: Floats) -> tuple[Arrays, Energy]:
+    halves = _to_float16(f"{name}.weight", floats)
     energy = Energy(_energy(floats), _energy(halves.astype(np.float32) - floats))
     return {f"{name}.weight": halves}, energy
 
 
-def _rounded(tensor: str, floats: Floats) -> NDArray[np.float16]:
-    """float16 numbers. Norms and biases too: so every backend, some of which know nothing wider,
-    holds the same ones."""
+def _to_float16(tensor: str, floats: Floats) -> NDArray[np.float16]:
+    """Round to float16. Raises CheckpointError beyond its range.
+
+    Norms and biases are float16 too: some backends have no wider type, and all backends should
+    hold the same values.
+    """
     with np.errstate(over="ignore"):
         halves = floats.astype(np.float16)
     if not np.isfinite(halves).all():
@@ -171,11 +176,12 @@ def _rounded(tensor: str, floats: Floats) -> NDArray[np.float16]:
 
 
 def _energy(values: Floats) -> float:
+    """Sum of squares, in float64."""
     return float(np.square(values, dtype=np.float64).sum())
 
 
-def _refuse_lost(name: str, scheme: Scheme, energy: Energy) -> None:
-    if energy.snr_db < LOST_DB and energy.signal > 0:
+def _check_snr(name: str, scheme: Scheme, energy: Energy) -> None:
+    if energy.snr_db < LEAST_SNR_DB and energy.signal > 0:
         raise CheckpointError(
             f"tensor {name}.weight is lost in {scheme}: {energy.snr_db:.1f} dB of signal to noise",
             "its numbers are too small for float16 scales, or of very unequal size: "
@@ -186,6 +192,7 @@ def _refuse_lost(name: str, scheme: Scheme, energy: Energy) -> None:
 def _layout(
     name: str, rows: int, width: int, scheme: Scheme
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Tensors of the codes file for a matrix: name -> (dtype, shape)."""
     if scheme.encoding == "float16":
         return {f"{name}.weight": ("F16", (rows, width))}
     padded = padded_width(scheme, width)
@@ -207,13 +214,14 @@ def _layout(
 
 
 def stored_bytes(weight: Weight, scheme: Scheme) -> int:
-    """What a matrix takes under a scheme: codes, float16 scales or palettes, zero points."""
+    """Bytes of a matrix under a scheme: codes, scales or palettes, zero points."""
     rows, width = weight.shape
     tensors = _layout(weight.name, rows, width, scheme).values()
     return sum(math.prod(shape) * (2 if dtype == "F16" else 1) for dtype, shape in tensors)
 
 
 def _facts(matrices: Mapping[str, Weight], schemes: Mapping[str, Scheme]) -> str:
+    """Scheme and shape of each matrix, as JSON for the file's metadata."""
     facts = {
         name: {"scheme": schemes[name].model_dump(exclude_none=True), "shape": weight.shape}
         for name, weight in matrices.items()
@@ -222,6 +230,7 @@ def _facts(matrices: Mapping[str, Weight], schemes: Mapping[str, Scheme]) -> str
 
 
 def _batches(blocks: Iterator[slice], size: int) -> Iterator[list[slice]]:
+    """Lists of up to ``size`` blocks: as many tasks as are in memory at once."""
     batch: list[slice] = []
     for block in blocks:
         batch.append(block)
