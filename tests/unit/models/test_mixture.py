@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from slmkit.checkpoint.folder import open_checkpoint
-from slmkit.checkpoint.safetensors import Entry, apart
+from slmkit.checkpoint.safetensors import Entry, unstack
 from slmkit.errors import CheckpointError
 from slmkit.interpreters.reference import Cache, Reference
 from slmkit.models.config import Config
@@ -68,7 +68,7 @@ def test_experts_of_one_tensor_are_read_by_number(tiny):
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
 def test_matrices_of_one_tensor_lie_one_after_the_other(count, rows, width, start):
     whole = Entry("F32", (count, rows, width), start, start + 4 * count * rows * width)
-    parts = list(apart("x.weight", whole).values())
+    parts = list(unstack("x.weight", whole).values())
     assert [part.shape for part in parts] == [(rows, width)] * count
     assert parts[0].start == whole.start
     assert parts[-1].stop == whole.stop

@@ -1,1 +1,1 @@
-"""Hugging Face checkpoint folders: config, tensors by memory map, tokenizer."""
+"""Read a checkpoint: safetensors files, tokenizer, chat template, model card."""

@@ -1,4 +1,4 @@
-"""A checkpoint folder, whole: spec, named tensors, tokenizer; checked before anything is built."""
+"""Open and check a checkpoint folder: config, spec, weights and tokenizer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened checkpoint; tensors are read when asked for."""
+    """An open checkpoint; weights are memory-mapped."""
 
     folder: Path
     config: Config
@@ -35,23 +35,26 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """What the model is called."""
+        """The model's name, from its folder."""
         return model_name(self.folder)
 
     def at_context(self, context: int) -> Checkpoint:
-        """The same, with the facts that hold in a context of this many tokens."""
+        """The checkpoint with its spec for a context length of ``context`` tokens."""
         return replace(self, model=self.model.at_context(context))
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
-    """Read and check a folder. Raises CheckpointError with what is wrong and what to do."""
+    """Open a checkpoint and check its weights and tokenizer against config.json.
+
+    Raises CheckpointError, with a hint, for anything missing, damaged, mismatched or unsupported.
+    """
     if not folder.is_dir():
         raise CheckpointError(
             f"{folder} is not a folder", "--model wants a Hugging Face checkpoint folder"
         )
     config, spec = read_facts(folder / CONFIG)
-    how = architecture(spec)
-    shards = Shards(folder, how.transforms, how.stacked)
+    family = architecture(spec)
+    shards = Shards(folder, family.transforms, family.stacked)
     model = summarize(spec)
     shards.check(model.weights, spec.tied)
     tokenizer = Tokenizer(folder)
@@ -65,20 +68,20 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
 
 def read_facts(path: Path) -> tuple[Config, Spec]:
-    """A config.json, and what it says of the model. Raises CheckpointError."""
+    """Read a config.json: its keys, and the spec. Raises CheckpointError."""
     config = read_config(path)
     _refuse_quantized(config)
     return config, read_spec(config)
 
 
 def model_name(path: Path) -> str:
-    """What a model is called: its folder's name, or its file's; the sample model's is "home"."""
-    whole = path.resolve()
-    if whole == SAMPLE_MODEL:
+    """A model's name: its folder's name, or its file's; the sample model's is "home"."""
+    path = path.resolve()
+    if path == SAMPLE_MODEL:
         return SAMPLE_NAME
-    if whole.name == CONFIG:
-        return whole.parent.name
-    return whole.stem if whole.is_file() else whole.name
+    if path.name == CONFIG:
+        return path.parent.name
+    return path.stem if path.is_file() else path.name
 
 
 def _refuse_quantized(config: Config) -> None:

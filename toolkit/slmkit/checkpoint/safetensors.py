@@ -1,7 +1,7 @@
-"""The safetensors format: read by memory map with a distrustful header, written as a stream.
+"""The safetensors format: a memory-mapped reader that checks the header, and a writer.
 
 Format: 8 bytes little-endian header length, a JSON header {name: {dtype, shape, data_offsets}},
-then the data without holes (https://github.com/huggingface/safetensors, "Format").
+then the data without gaps (https://github.com/huggingface/safetensors, "Format").
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from slmkit.errors import CheckpointError
 from slmkit.ops import Floats
 
 HEADER_LIMIT = 100_000_000  # bytes; the same limit as the safetensors library
-STORED: dict[str, np.dtype[Any]] = {
+DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),  # NumPy has no bfloat16: the upper half of a float32
+    "BF16": np.dtype("<u2"),  # NumPy has no bfloat16; its bits are the upper half of a float32
     "I64": np.dtype("<i8"),
     "I32": np.dtype("<i4"),
     "I16": np.dtype("<i2"),
@@ -46,16 +46,19 @@ DAMAGED = "the file is damaged or was changed: download it again"
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of a file: how it is stored, and where (bytes from the file's start)."""
+    """One tensor of a file: its type, shape and byte range from the file's start."""
 
-    dtype: str
+    dtype: str  # a key of DTYPES
     shape: tuple[int, ...]
     start: int
     stop: int
 
 
-def apart(name: str, entry: Entry) -> dict[str, Entry]:
-    """Matrices out of a tensor (E, N, K): NAME.weight becomes NAME.0.weight and so on."""
+def unstack(name: str, entry: Entry) -> dict[str, Entry]:
+    """Entries of the E matrices in a tensor of shape (E, rows, columns).
+
+    NAME.weight becomes NAME.0.weight, NAME.1.weight and so on.
+    """
     count, *shape = entry.shape
     size, stem = (entry.stop - entry.start) // max(1, count), name.removesuffix("weight")
     starts = [entry.start + number * size for number in range(count)]
@@ -66,7 +69,11 @@ def apart(name: str, entry: Entry) -> dict[str, Entry]:
 
 
 class SafetensorsFile:
-    """One file, memory-mapped; the header is checked whole before any tensor is handed out."""
+    """A memory-mapped file.
+
+    Raises CheckpointError if the header does not describe the file exactly: truncated, with gaps,
+    overlaps, unknown types or duplicate names.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -78,23 +85,23 @@ class SafetensorsFile:
         self.entries = _entries(header, begin, size, path)
 
     def array(self, name: str) -> NDArray[Any]:
-        """The stored numbers as a view into the map; BF16 comes as uint16."""
+        """View of a tensor as stored; BF16 as uint16."""
         entry = self.entries[name]
         flat = np.frombuffer(
-            self.map, STORED[entry.dtype], math.prod(entry.shape), offset=entry.start
+            self.map, DTYPES[entry.dtype], math.prod(entry.shape), offset=entry.start
         )
         return flat.reshape(entry.shape)
 
     def floats(self, name: str, rows: slice | NDArray[np.int64] = slice(None)) -> Floats:
-        """Some rows of a float tensor as a fresh float32 array."""
+        """``rows`` of a float tensor as a new float32 array."""
         stored = self.array(name)[rows]
         if self.entries[name].dtype == "BF16":
-            wide: Floats = (stored.astype(np.uint32) << 16).view(np.float32)
-            return wide
+            widened: Floats = (stored.astype(np.uint32) << 16).view(np.float32)
+            return widened
         return stored.astype(np.float32)
 
     def forget(self, name: str) -> None:
-        """Give the tensor's pages back to the system; they are read again when asked for."""
+        """Release the tensor's memory-mapped pages; they are read again on the next access."""
         if not hasattr(self.map, "madvise"):
             return  # Windows
         entry = self.entries[name]
@@ -156,12 +163,12 @@ def _entry(name: str, facts: Any, begin: int, path: Path) -> Entry:
         raise CheckpointError(
             f"{path.name}: the header's entry of tensor {name} is malformed", DAMAGED
         ) from None
-    if not isinstance(dtype, str) or dtype not in STORED:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise CheckpointError(
             f"{path.name}: tensor {name} has the unknown type {dtype!r}",
             f"slmkit reads weights stored as {', '.join(FLOATS)}",
         )
-    expected = math.prod(shape) * STORED[dtype].itemsize
+    expected = math.prod(shape) * DTYPES[dtype].itemsize
     if stop - start != expected:
         raise CheckpointError(
             f"{path.name}: tensor {name} of {dtype} {tuple(shape)} needs {expected} bytes, "
@@ -172,7 +179,10 @@ def _entry(name: str, facts: Any, begin: int, path: Path) -> Entry:
 
 
 class SafetensorsWriter:
-    """Writes a file whose shapes are known beforehand, in any order, a block of rows at a time."""
+    """Writes a file whose tensors are declared first: in any order, a block of rows at a time.
+
+    Used as a context manager; leaving it with unwritten bytes is a ValueError.
+    """
 
     def __init__(
         self,
@@ -180,15 +190,17 @@ class SafetensorsWriter:
         tensors: Mapping[str, tuple[str, tuple[int, ...]]],
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """``tensors``: name -> (dtype as in the format, shape). Laid out by item size, then name,
-        so that every tensor is aligned to its own items."""
+        """Write the header. ``tensors``: name -> (a key of DTYPES, shape).
+
+        Tensors lie in order of item size, then name, so that each is aligned to its items.
+        """
         self.entries: dict[str, Entry] = {}
         self.missing: dict[str, int] = {}  # bytes not written yet
         header: dict[str, Any] = {"__metadata__": dict(sorted((metadata or {}).items()))}
         offset = 0
-        for name in sorted(tensors, key=lambda key: (-STORED[tensors[key][0]].itemsize, key)):
+        for name in sorted(tensors, key=lambda key: (-DTYPES[tensors[key][0]].itemsize, key)):
             dtype, shape = tensors[name]
-            size = math.prod(shape) * STORED[dtype].itemsize
+            size = math.prod(shape) * DTYPES[dtype].itemsize
             header[name] = {
                 "dtype": dtype,
                 "shape": list(shape),
@@ -205,11 +217,11 @@ class SafetensorsWriter:
         self.file.truncate(self.begin + offset)
 
     def put(self, name: str, array: NDArray[Any], first_row: int = 0) -> None:
-        """Write rows ``first_row ...`` of a tensor. A wrong type or shape is a ValueError."""
+        """Write ``array`` as rows from ``first_row`` on. Raises ValueError for a wrong shape."""
         entry = self.entries[name]
-        if array.dtype != STORED[entry.dtype] or array.shape[1:] != entry.shape[1:]:
+        if array.dtype != DTYPES[entry.dtype] or array.shape[1:] != entry.shape[1:]:
             raise ValueError(f"{name}: {array.dtype} {array.shape} does not fit {entry}")
-        row = math.prod(entry.shape[1:]) * STORED[entry.dtype].itemsize
+        row = math.prod(entry.shape[1:]) * DTYPES[entry.dtype].itemsize
         self.file.seek(self.begin + entry.start + first_row * row)
         self.file.write(np.ascontiguousarray(array).data)
         self.missing[name] -= array.nbytes
@@ -230,7 +242,10 @@ class SafetensorsWriter:
 
 
 def row_blocks(rows: int, width: int, numbers: int, multiple: int = 1) -> Iterator[slice]:
-    """Cut ``rows`` into blocks of about ``numbers`` numbers, of a multiple of some rows each."""
+    """Slices of consecutive rows, of about ``numbers`` elements each.
+
+    Every slice but the last has a multiple of ``multiple`` rows, at least that many.
+    """
     step = max(multiple, numbers // max(1, width) // multiple * multiple)
     for first in range(0, rows, step):
         yield slice(first, min(first + step, rows))

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint: one safetensors file or many, by name, checked, as float32."""
+"""The weights of a checkpoint, in one or more safetensors files: checked, read as float32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from slmkit.checkpoint.safetensors import FLOATS, Entry, SafetensorsFile, apart, row_blocks
+from slmkit.checkpoint.safetensors import FLOATS, Entry, SafetensorsFile, row_blocks, unstack
 from slmkit.errors import CheckpointError
 from slmkit.interpreters.recorder import Weight
 from slmkit.models.config import read_json
@@ -21,13 +21,16 @@ from slmkit.ops import Floats
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-BLOCK = 1 << 18  # numbers read at a time: 1 MB as float32, within a core's cache
-# Buffers that old checkpoints carry and no architecture reads as a weight.
+BLOCK = 1 << 18  # elements read at a time: 1 MB as float32, within a core's cache
+# Buffers in old checkpoints that are not weights.
 IGNORED = re.compile(r"\.rotary_emb\.inv_freq$|\.masked_bias$")
 
 
 class Shards:
-    """Tensors by name through memory maps. Reads check that every number is finite."""
+    """Memory-mapped tensors by name.
+
+    Every read raises CheckpointError for NaN or infinity. Implements the reference's ``Weights``.
+    """
 
     def __init__(
         self,
@@ -35,11 +38,15 @@ class Shards:
         transforms: WeightTransforms | None = None,
         stacked: tuple[str, ...] = (),
     ) -> None:
-        """``stacked``: endings of tensors that hold several matrices, which get a name each."""
+        """Open all files of ``folder``. Raises CheckpointError for missing or duplicate tensors.
+
+        ``transforms``: by ending of a tensor's name; applied to vectors only.
+        ``stacked``: name endings of tensors of several matrices, each of which gets a name.
+        """
         self.folder, self.transforms = folder, transforms or {}
         self.files = [SafetensorsFile(path) for path in _paths(folder)]
         for file in self.files:
-            file.entries = _named_apart(file.entries, stacked)
+            file.entries = _unstack_entries(file.entries, stacked)
         self.where: dict[str, SafetensorsFile] = {}
         for file in self.files:
             for name in file.entries:
@@ -52,11 +59,14 @@ class Shards:
                 self.where[name] = file
 
     def check(self, weights: Mapping[str, Weight], tied: bool) -> None:
-        """Compare with what the architecture names: nothing missing, wrong or left over."""
+        """Raise CheckpointError for a missing, unused or wrongly shaped tensor.
+
+        ``weights``: by tensor name; with ``tied``, a stored copy of lm_head is accepted.
+        """
         for name, weight in weights.items():
             self._check_one(name, weight)
-        spare = {"lm_head.weight"} if tied else set()  # a stored copy of the table
-        extra = [name for name in self.where if name not in weights and name not in spare]
+        accepted = {"lm_head.weight"} if tied else set()
+        extra = [name for name in self.where if name not in weights and name not in accepted]
         extra = sorted(name for name in extra if not IGNORED.search(name))
         if extra:
             raise CheckpointError(
@@ -87,17 +97,17 @@ class Shards:
             )
 
     def vector(self, tensor: str) -> Floats:
-        """Numbers that are no matrix, float32, as the vocabulary means them."""
+        """A vector or other tensor that is no matrix: flat, float32, transformed."""
         stored = self._finite(tensor, self.where[tensor].floats(tensor).reshape(-1))
-        reading = transform_of(tensor, self.transforms)
-        return reading(stored) if reading else stored
+        transform = transform_of(tensor, self.transforms)
+        return transform(stored) if transform else stored
 
     def rows(self, tensor: str, rows: NDArray[np.int64] | slice) -> Floats:
-        """Some rows of a matrix, float32."""
+        """``rows`` of a matrix, float32."""
         return self._finite(tensor, self.where[tensor].floats(tensor, rows))
 
     def blocks(self, tensor: str, numbers: int = BLOCK) -> Iterator[tuple[int, Floats]]:
-        """A matrix in blocks of rows, (first row, block); pages are given back as it goes."""
+        """A matrix in consecutive blocks of rows, float32: (first row, block)."""
         rows, width = self.where[tensor].entries[tensor].shape
         for block in row_blocks(rows, width, numbers):
             yield block.start, self.rows(tensor, block)
@@ -105,7 +115,7 @@ class Shards:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over all files, in order of their names."""
+        """SHA-256 of the files' hashes, in order of file names."""
         digest = hashlib.sha256()
         for file in self.files:
             with open(file.path, "rb") as stream:
@@ -122,12 +132,12 @@ class Shards:
         return values
 
 
-def _named_apart(entries: Mapping[str, Entry], stacked: tuple[str, ...]) -> dict[str, Entry]:
-    found: dict[str, Entry] = {}
+def _unstack_entries(entries: Mapping[str, Entry], stacked: tuple[str, ...]) -> dict[str, Entry]:
+    result: dict[str, Entry] = {}
     for name, entry in entries.items():
-        several = name.endswith(stacked) and len(entry.shape) == 3
-        found |= apart(name, entry) if several else {name: entry}
-    return found
+        is_stacked = name.endswith(stacked) and len(entry.shape) == 3
+        result |= unstack(name, entry) if is_stacked else {name: entry}
+    return result
 
 
 def _paths(folder: Path) -> list[Path]:
@@ -151,7 +161,7 @@ def _paths(folder: Path) -> list[Path]:
 
 
 def _indexed(folder: Path) -> list[Path]:
-    """The shards that the index names; a name must be a plain file of this folder."""
+    """The files that the index names; a name with a path in it is refused."""
     index = read_json(folder / INDEX)
     table = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):

@@ -1,4 +1,4 @@
-"""Text to token ids and back, special tokens, and the chat template (in a sandbox)."""
+"""The tokenizer of a checkpoint: encode, decode, special tokens, sandboxed chat template."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 class Tokenizer:
-    """tokenizer.json through the ``tokenizers`` library, with what lies beside it."""
+    """tokenizer.json in the ``tokenizers`` library, with the settings of the files beside it.
+
+    Raises CheckpointError for a missing or unreadable file.
+    """
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "tokenizer.json").exists():
@@ -54,24 +57,24 @@ class Tokenizer:
 
     @property
     def size(self) -> int:
-        """How many ids the tokenizer can give, added tokens included."""
+        """Number of token ids, added tokens included."""
         return self.library.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str, special: bool = True) -> list[int]:
-        """Token ids; ``special`` adds what the tokenizer puts around a text (often a bos)."""
+        """Token ids of ``text``; ``special``: with those that the tokenizer adds (often bos)."""
         ids: list[int] = self.library.encode(text, add_special_tokens=special).ids
         return ids
 
     def decode(self, ids: Sequence[int], special: bool = False) -> str:
-        """Text of the ids; special tokens are left out unless asked for."""
+        """Text of ``ids``; ``special``: with the text of special tokens."""
         text: str = self.library.decode(list(ids), skip_special_tokens=not special)
         return text
 
     def token_id(self, name: str) -> int | None:
-        """The id of a special token by its role, such as ``bos_token``."""
+        """Id of a special token by its role, such as ``bos_token``; None if it has none."""
         token = self.special.get(name)
-        found: int | None = self.library.token_to_id(token) if token else None
-        return found
+        number: int | None = self.library.token_to_id(token) if token else None
+        return number
 
     def chat(
         self,
@@ -79,8 +82,12 @@ class Tokenizer:
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> str:
-        """The chat template over ``messages`` ({"role", "content"}, or what else the template
-        reads: tool calls) and ``tools`` (JSON schemas of functions), as text."""
+        """Render the chat template as text.
+
+        ``messages``: objects of "role", "content" and other keys that the template reads, such as
+        tool calls; ``tools``: JSON schemas of functions. Raises CheckpointError if there is no
+        template or it fails.
+        """
         if self.template is None:
             raise CheckpointError(
                 "the checkpoint has no chat template",
@@ -105,14 +112,14 @@ class Tokenizer:
             ) from None
 
     def prompt_ids(self, text: str, raw: bool = False) -> list[int]:
-        """Ids of a user's prompt: through the chat template if there is one, else plain."""
+        """Token ids of a user's prompt, in the chat template if there is one; ``raw``: without."""
         if raw or self.template is None:
             return self.encode(text)
         return self.encode(self.chat([{"role": "user", "content": text}]), special=False)
 
 
 class GenerationTag(Extension):
-    """``{% generation %}`` marks the assistant's words for training: here its body is kept."""
+    """``{% generation %}``, which marks the assistant's text for training; renders its body."""
 
     tags = {"generation"}  # noqa: RUF012 - as the base class has it
 
@@ -122,7 +129,7 @@ class GenerationTag(Extension):
 
 
 def _environment() -> Environment:
-    """The sandbox that Hugging Face's convention asks for: no imports, no mutation."""
+    """A sandboxed Jinja environment with the functions and settings of Hugging Face's."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
     )
@@ -160,7 +167,7 @@ def _special_tokens(*sources: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _template_text(folder: Path, settings: Mapping[str, Any]) -> str | None:
-    """chat_template.jinja, else tokenizer_config.json's: a text, or a list with one "default"."""
+    """chat_template.jinja, else the string or the "default" entry of tokenizer_config.json."""
     if (folder / "chat_template.jinja").exists():
         return _text(folder / "chat_template.jinja")
     template = settings.get("chat_template")
@@ -186,18 +193,18 @@ def _text(path: Path) -> str:
 def _stop_ids(
     folder: Path, special: Mapping[str, str], library: HuggingFaceTokenizer
 ) -> tuple[int, ...]:
-    """Ids that end an answer: of generation_config.json, else config.json, else the eos token."""
+    """Ids that end generation: of generation_config.json, else config.json, else the eos token."""
     for name in ("generation_config.json", "config.json"):
         value = _optional(folder / name).get("eos_token_id")
         ids = value if isinstance(value, list) else [value]
         if ids and all(isinstance(each, int) for each in ids):
-            return tuple(_an_id(each, name) for each in ids)
+            return tuple(_check_id(each, name) for each in ids)
     eos = library.token_to_id(special["eos_token"]) if "eos_token" in special else None
     return () if eos is None else (eos,)
 
 
-def _an_id(number: Any, name: str) -> int:
-    """A number that a token may have."""
+def _check_id(number: Any, name: str) -> int:
+    """``number``, or CheckpointError if no token can have it."""
     if not 0 <= number < LARGEST:
         raise CheckpointError(
             f"{name}: eos_token_id is {number}, expected the id of a token",

@@ -1,1 +1,1 @@
-"""Load a bundle or a checkpoint, generate text, score answers."""
+"""Load a bundle or a checkpoint, generate text, evaluate answers."""

@@ -1,4 +1,4 @@
-"""Exact match on a file of prompts and answers: is the artifact still good at its job?"""
+"""Evaluate a model by exact match on a file of prompts and answers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from slmkit.inference.generate import answer
 from slmkit.system.progress import Progress
 
 HELD_OUT = SAMPLE_MODEL / "heldout.jsonl"
-LIMIT = 96  # tokens of an answer
+LIMIT = 96  # most tokens of an answer
 
 
 @dataclass(frozen=True)
 class Example:
-    """One line of the file; ``kind`` groups the scores."""
+    """One line of the file; scores are grouped by ``kind``."""
 
     prompt: str
     answer: str
@@ -28,16 +28,19 @@ class Example:
 
 @dataclass(frozen=True)
 class Score:
-    """How many answers were right to the letter, in all and by kind; some that were not."""
+    """Exact matches, in all and by kind, and every wrong answer."""
 
     right: int
     total: int
-    kinds: dict[str, tuple[int, int]]
+    kinds: dict[str, tuple[int, int]]  # right and total by kind
     wrong: list[tuple[str, str, str]]  # prompt, expected, got
 
 
 def read_examples(path: Path) -> list[Example]:
-    """A JSONL file of {"prompt", "answer"} and, if wanted, "kind"."""
+    """Read a JSONL file of objects with "prompt", "answer" and optionally "kind".
+
+    Raises SlmkitError, with the line's number, for anything else.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -51,7 +54,10 @@ def read_examples(path: Path) -> list[Example]:
 def evaluate(
     runner: Runner, tokenizer: Tokenizer, examples: list[Example], chunk: int, progress: Progress
 ) -> Score:
-    """Answer every prompt greedily and compare with the expected text."""
+    """Answer every prompt greedily and compare with the expected text.
+
+    ``chunk``: most prompt tokens of one call of ``runner.feed``.
+    """
     progress.stage("answer", len(examples))
     kinds: dict[str, tuple[int, int]] = {}
     wrong = []

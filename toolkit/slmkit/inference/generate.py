@@ -1,4 +1,4 @@
-"""Text out of any runner: chat template, sampling loop, streaming decode."""
+"""Generate text with any runner: sampling loop, streaming decode."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.errors import SlmkitError
 from slmkit.ops import Floats
 
-UNFINISHED = "\ufffd"  # what a decoder shows for half of a character
+INCOMPLETE = "\ufffd"  # a decoder's output for the first bytes of a character
 
 
 @dataclass
 class Sampler:
-    """Picks the next token: the best one at temperature 0, else by chance within ``top_p``."""
+    """Selects the next token: greedy at temperature 0, else nucleus (top-p) sampling.
+
+    Source: Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration".
+    """
 
     temperature: float = 0.0
-    top_p: float = 1.0
+    top_p: float = 1.0  # cumulative probability of the tokens to sample from
     seed: int = 0
     random: np.random.Generator = field(init=False)
 
@@ -28,17 +31,16 @@ class Sampler:
         self.random = np.random.default_rng(self.seed)
 
     def pick(self, logits: Floats) -> int:
-        """(V,) -> a token id."""
+        """A token id from logits (V,)."""
         if self.temperature == 0:
             return int(logits.argmax())
         scaled = (logits - logits.max()).astype(np.float64) / self.temperature
         order = np.argsort(-scaled, kind="stable")
         probabilities = np.exp(scaled[order])
         probabilities /= probabilities.sum()
-        kept = int(np.searchsorted(np.cumsum(probabilities), self.top_p)) + 1
-        return int(
-            self.random.choice(order[:kept], p=probabilities[:kept] / probabilities[:kept].sum())
-        )
+        count = int(np.searchsorted(np.cumsum(probabilities), self.top_p)) + 1
+        nucleus = probabilities[:count] / probabilities[:count].sum()
+        return int(self.random.choice(order[:count], p=nucleus))
 
 
 def generate(
@@ -49,7 +51,11 @@ def generate(
     sampler: Sampler,
     chunk: int,
 ) -> Iterator[int]:
-    """Token ids after ``prompt``, until a stop id (kept back), ``limit`` or the context's end."""
+    """Yield token ids after ``prompt`` until a stop id, which is not yielded, or a limit.
+
+    ``limit``: most ids; the runner's context length limits them too. ``chunk``: most prompt tokens
+    of one call of ``runner.feed``. Raises SlmkitError for an empty or too long prompt.
+    """
     if not prompt:
         raise SlmkitError("the prompt is empty", "give some text")
     if len(prompt) >= runner.context_length:
@@ -71,22 +77,25 @@ def generate(
 
 
 def stream_text(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:
-    """Pieces of text as they become whole: a character of several tokens comes at its last one."""
+    """Yield text as soon as its characters are complete; a character may span several tokens."""
     ids: list[int] = []
-    said = ""
+    emitted = ""
     for token in tokens:
         ids.append(token)
         text = tokenizer.decode(ids)
-        if not text.endswith(UNFINISHED) and text.startswith(said):
-            yield text[len(said) :]
-            said = text
-    rest = tokenizer.decode(ids)
-    if len(rest) > len(said):
-        yield rest[len(said) :]
+        if not text.endswith(INCOMPLETE) and text.startswith(emitted):
+            yield text[len(emitted) :]
+            emitted = text
+    text = tokenizer.decode(ids)
+    if len(text) > len(emitted):
+        yield text[len(emitted) :]
 
 
 def answer(runner: Runner, tokenizer: Tokenizer, prompt: str, limit: int, chunk: int) -> str:
-    """The greedy answer to one prompt, through the chat template if there is one."""
+    """The greedy answer to one prompt, in the chat template if there is one.
+
+    ``limit`` and ``chunk`` as in ``generate``.
+    """
     ids = tokenizer.prompt_ids(prompt)
     tokens = generate(runner, ids, tokenizer.stop_ids, limit, Sampler(), chunk)
     return tokenizer.decode(list(tokens))

@@ -1,4 +1,4 @@
-"""The bounds of parity: how far an artifact may be from what it is compared with."""
+"""The bounds of parity: the largest accepted difference of an artifact from its reference."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from slmkit.recipe.scheme import STRICT
 
 
 class Bound(BaseModel):
-    """Limits of one comparison; a missing one is not checked."""
+    """Limits of one comparison; a limit of None is not checked."""
 
     model_config = STRICT
 
@@ -18,10 +18,10 @@ class Bound(BaseModel):
     top1: float | None = Field(None, ge=0, le=1)  # share of positions
 
     def by_median(self) -> Bound:
-        """The same SNR, asked of the median position.
+        """The bound as a limit on the median position's SNR alone, for mixtures of experts.
 
-        For models that choose experts: where two experts score nearly alike, less precise
-        arithmetic chooses the other one, and that token's logits are others.
+        Where two experts score nearly alike, less precise arithmetic routes to the other one, and
+        that token's logits differ.
         """
         median = self.snr_db if self.median_db is None else self.median_db
         return Bound(median_db=median)

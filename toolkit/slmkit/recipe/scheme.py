@@ -1,4 +1,4 @@
-"""How one weight becomes codes: encoding, bits, groups, and what fits together."""
+"""Schemes: how one weight is quantized (encoding, bits, groups, method)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Scheme(BaseModel):
-    """One weight's treatment: how its numbers become codes."""
+    """How one weight is quantized; validation refuses combinations that do not exist."""
 
     model_config = STRICT
 

@@ -1,1 +1,1 @@
-"""Processes, the build cache and progress: what is not about models."""
+"""Worker processes, the build cache and progress reports: independent of models."""

@@ -1,4 +1,4 @@
-"""The build cache: codes and artifacts under the hash of what they were made of."""
+"""The build cache: codes and artifacts, addressed by a hash of their inputs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-LIMIT = 20 * 10**9  # bytes; the longest unused entries go first
+LIMIT = 20 * 10**9  # bytes; the least recently used entries are removed first
 
 
 def default_folder() -> Path:
-    """$SLMKIT_CACHE, else slmkit in the user's cache folder."""
+    """$SLMKIT_CACHE, else ``slmkit`` in $XDG_CACHE_HOME or ~/.cache."""
     if "SLMKIT_CACHE" in os.environ:
         return Path(os.environ["SLMKIT_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slmkit"
 
 
 def key_of(facts: Any) -> str:
-    """A content address: SHA-256 of the facts as JSON, shortened to 32 hex digits."""
+    """A content address: SHA-256 of ``facts`` as JSON, the first 32 hex digits."""
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -36,36 +36,36 @@ def file_hash(path: Path) -> str:
 
 
 class Cache:
-    """A folder of finished entries; an entry appears whole or not at all."""
+    """A folder of entries; an entry appears atomically, when it is complete."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def find(self, kind: str, key: str) -> Path | None:
-        """The entry's folder, if it is there; marks it as used."""
+        """The folder of an entry, marked as used; None if there is none."""
         path = self.folder / f"{kind}-{key}"
         if not path.is_dir():
             return None
-        with contextlib.suppress(OSError):  # a read-only cache still serves
+        with contextlib.suppress(OSError):  # a read-only cache can be read
             os.utime(path)
         return path
 
     @contextlib.contextmanager
     def making(self, kind: str, key: str) -> Iterator[Path]:
-        """A folder to fill; becomes the entry at the end, or vanishes on an error."""
+        """A new folder, which becomes the entry on success and is removed on an error."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".making-", dir=self.folder) as making:
-            filled = Path(making) / "entry"
-            filled.mkdir()
-            yield filled
-            with contextlib.suppress(OSError):  # another process was first: its entry is the same
-                filled.rename(self.folder / f"{kind}-{key}")
+            entry = Path(making) / "entry"
+            entry.mkdir()
+            yield entry
+            with contextlib.suppress(OSError):  # another process was first: its entry is equal
+                entry.rename(self.folder / f"{kind}-{key}")
 
     def prune(self, limit: int = LIMIT) -> None:
-        """Remove what killed builds left, and the longest unused entries beyond the limit."""
-        for left in self.folder.glob(".making-*"):
-            if _age(left) > 24 * 3600:
-                shutil.rmtree(left, ignore_errors=True)
+        """Remove leftovers of killed builds and, beyond ``limit`` bytes, the oldest entries."""
+        for leftover in self.folder.glob(".making-*"):
+            if _age(leftover) > 24 * 3600:
+                shutil.rmtree(leftover, ignore_errors=True)
         entries = [path for path in self.folder.glob("*-*") if not path.name.startswith(".")]
         entries.sort(key=lambda path: path.stat().st_mtime)
         total = sum(map(folder_size, entries))
@@ -76,9 +76,10 @@ class Cache:
 
 
 def folder_size(folder: Path) -> int:
-    """Bytes of all files below a folder."""
+    """Bytes of all files in a folder and its subfolders."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _age(path: Path) -> float:
+    """Seconds since the last modification."""
     return time.time() - path.stat().st_mtime

@@ -1,4 +1,4 @@
-"""How long work says how far it is; whoever shows it decides how."""
+"""The protocol by which long work reports its progress."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told of one stage at a time."""
+    """Receives progress, one stage at a time."""
 
     def stage(self, label: str, total: int) -> None:
-        """A new stage begins; ``total`` in units of its own."""
+        """Begin a stage of ``total`` units; the unit depends on the stage."""
         ...
 
     def advance(self, done: int) -> None:
-        """``done`` more units of the current stage."""
+        """Add ``done`` units to the current stage."""
         ...
 
 
 class Silent:
-    """Shows nothing."""
+    """A Progress that ignores all reports."""
 
     def stage(self, label: str, total: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def advance(self, done: int) -> None:
-        """Nothing."""
+        """Do nothing."""

@@ -1,7 +1,7 @@
-"""Work in a process of its own: a native crash there is a sentence here, and frees its memory.
+"""Run a job in a worker process: a native crash there becomes an error, and memory is freed.
 
-The parent writes one JSON line (the job) to stdin and keeps the pipe open: when the parent dies,
-however it dies, the pipe closes and the worker ends. The worker answers in JSON lines.
+The parent writes one JSON line (the job) to stdin and keeps the pipe open: when the parent ends,
+for whatever reason, the pipe closes and the worker ends. The worker answers in JSON lines.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ Report = Callable[[int, int], None]  # (done, total)
 def call(
     job: str, payload: dict[str, Any], report: Report, about: str, timeout: float | None = None
 ) -> Any:
-    """Run a job in a fresh process; its result. ``about`` names the work in errors.
+    """Run a job in a new process and return its result.
 
-    ``job``: "module:function", called with the payload and a report of progress. ``timeout`` in
-    seconds.
-    Raises what the job raised, or BackendError if the process died or was too slow.
+    ``job``: "module:function", called with the payload and a ``Report``; ``about``: the work, for
+    errors ("the process that ABOUT died"); ``timeout``: in seconds, None for no limit.
+    Raises the job's SlmkitError, or BackendError if the process died or was too slow.
     """
     path = os.pathsep.join(entry for entry in sys.path if entry)
     with tempfile.TemporaryFile() as errors:
@@ -41,15 +41,15 @@ def call(
             stderr=errors,
             env={**os.environ, "PYTHONPATH": path},
         )
-        late = threading.Event()
-        timer = threading.Timer(timeout or 0, _end, (process, late))
+        timed_out = threading.Event()
+        timer = threading.Timer(timeout or 0, _stop, (process, timed_out))
         if timeout is not None:
             timer.start()
         try:
-            return _converse(process, json.dumps([job, payload]), report, about, errors)
+            return _exchange(process, json.dumps([job, payload]), report, about, errors)
         except BackendError:
-            if late.is_set():
-                raise _too_slow(about, timeout) from None
+            if timed_out.is_set():
+                raise _timeout_error(about, timeout) from None
             raise
         finally:
             timer.cancel()
@@ -60,33 +60,34 @@ def call(
                     pipe.close()
 
 
-def _converse(
+def _exchange(
     process: subprocess.Popen[bytes], job: str, report: Report, about: str, errors: IO[bytes]
 ) -> Any:
+    """Send the job, pass progress on, return the result or raise the error."""
     if process.stdin is None or process.stdout is None:
         raise ValueError("the worker needs pipes")
     process.stdin.write(job.encode() + b"\n")
     process.stdin.flush()
-    now = ""
+    activity = ""
     for line in process.stdout:
         kind, *content = json.loads(line)
         if kind == "progress":
             report(content[0], content[1])
         elif kind == "doing":
-            now = content[0]
+            activity = content[0]
         elif kind == "error":
             raise error_of(*content)
         else:
             return content[0]
-    raise _died(process.wait(), about, now, errors)
+    raise _crash_error(process.wait(), about, activity, errors)
 
 
-def _end(process: subprocess.Popen[bytes], late: threading.Event) -> None:
-    late.set()
+def _stop(process: subprocess.Popen[bytes], timed_out: threading.Event) -> None:
+    timed_out.set()
     process.kill()
 
 
-def _too_slow(about: str, timeout: float | None) -> BackendError:
+def _timeout_error(about: str, timeout: float | None) -> BackendError:
     return BackendError(
         f"the process that {about} was stopped: it took more than {timeout:g} s",
         "the other artifacts are not affected: choose them with --artifacts, or give it more time "
@@ -94,42 +95,42 @@ def _too_slow(about: str, timeout: float | None) -> BackendError:
     )
 
 
-def _died(code: int, about: str, now: str, errors: IO[bytes]) -> BackendError:
-    how = f"exit code {code}"
+def _crash_error(code: int, about: str, activity: str, errors: IO[bytes]) -> BackendError:
+    status = f"exit code {code}"
     if code < 0:
-        how = signal.Signals(-code).name
-    about = f"{about}, while {now}," if now else about
+        status = signal.Signals(-code).name
+    about = f"{about}, while {activity}," if activity else about
     errors.seek(0)
     last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
-    said = f"; its last words: {last[0]}" if last else ""
+    output = f"; its last line of output: {last[0]}" if last else ""
     memory = "; the machine may be out of memory" if code == -signal.SIGKILL else ""
     return BackendError(
-        f"the process that {about} died ({how}){memory}{said}",
+        f"the process that {about} died ({status}){memory}{output}",
         "the other artifacts are not affected: choose them with --artifacts; please report this",
     )
 
 
 def doing(text: str) -> None:
-    """In a worker: what the work is at, for the case that it ends the process. Else nothing."""
-    if _say:
-        _say[0]("doing", text)
+    """In a worker, note the current activity for the error of a crash; elsewhere do nothing."""
+    if _answer:
+        _answer[0]("doing", text)
 
 
-_say: list[Callable[..., None]] = []  # how this process, if it is a worker, answers
+_answer: list[Callable[..., None]] = []  # in a worker, the function that writes an answer
 
 
 def main() -> None:
-    """The worker's side."""
+    """Entry point of the worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # native libraries that print do not disturb the answers
+    os.dup2(2, 1)  # prints of native libraries go to stderr, not among the answers
     job, payload = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def answer(*content: Any) -> None:
         answers.write(json.dumps(content) + "\n")
 
-    _say.append(answer)
+    _answer.append(answer)
     module, name = job.split(":")
     try:
         work = getattr(import_module(module), name)
@@ -137,9 +138,10 @@ def main() -> None:
     except SlmkitError as error:
         answer("error", type(error).__name__, error.message, error.hint)
     answers.flush()
-    os._exit(0)  # no slow or crashing destructors of native libraries
+    os._exit(0)  # skip destructors of native libraries, which can be slow or crash
 
 
 def _end_with_parent() -> None:
+    """Exit when stdin closes, which happens when the parent ends."""
     sys.stdin.read()
     os._exit(1)
