@@ -1,4 +1,4 @@
-"""Training sentences without end, and the held-out file; the same seed gives the same bytes.
+"""Generate training sentences and the held-out file; the same seed gives the same bytes.
 
 python data.py --held-out FILE --calibration FILE
 """
@@ -16,12 +16,12 @@ from grammar import Example, normalized, sample
 
 SEED = 20260401
 HELD_OUT_SEED = SEED + 1
-CALIBRATION = 160  # training sentences that builds calibrate with
+CALIBRATION = 160  # training sentences of the calibration file
 HELD_OUT = {"combination": 600, "phrasing": 200}  # sentences of each kind
 
 
 def training(seed: int = SEED) -> Iterator[Example]:
-    """Examples whose combination of values and whose phrasing are both free to be seen."""
+    """An endless stream of training examples: none is reserved for the held-out file."""
     random = Random(seed)  # noqa: S311 - sentences, not secrets
     while True:
         example = sample(random)
@@ -30,21 +30,21 @@ def training(seed: int = SEED) -> Iterator[Example]:
 
 
 def held_out() -> list[Example]:
-    """Each sentence once; none of them can come out of ``training``."""
+    """The held-out examples: distinct sentences that ``training`` cannot generate."""
     random = Random(HELD_OUT_SEED)  # noqa: S311 - sentences, not secrets
-    left, chosen, seen = dict(HELD_OUT), [], set()
-    while any(left.values()):
+    remaining, examples, sentences = dict(HELD_OUT), [], set()
+    while any(remaining.values()):
         example = sample(random)
-        key = normalized(example.prompt)
-        if left.get(example.kind, 0) and key not in seen:
-            left[example.kind] -= 1
-            seen.add(key)
-            chosen.append(example)
-    return chosen
+        sentence = normalized(example.prompt)
+        if remaining.get(example.kind, 0) and sentence not in sentences:
+            remaining[example.kind] -= 1
+            sentences.add(sentence)
+            examples.append(example)
+    return examples
 
 
 def write_held_out(path: Path) -> None:
-    """One JSON object a line: prompt, answer, kind."""
+    """Write the held-out file: a JSON object per line, with prompt, answer and kind."""
     lines = [
         json.dumps({"prompt": each.prompt, "answer": each.answer, "kind": each.kind})
         for each in held_out()
@@ -53,7 +53,7 @@ def write_held_out(path: Path) -> None:
 
 
 def write_calibration(path: Path) -> None:
-    """Training sentences with their answers, one conversation a line."""
+    """Write the calibration file: a conversation per line, from training examples."""
     lines = [
         json.dumps(
             {
@@ -72,8 +72,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--held-out", type=Path)
     parser.add_argument("--calibration", type=Path)
-    asked = parser.parse_args()
-    if asked.held_out:
-        write_held_out(asked.held_out)
-    if asked.calibration:
-        write_calibration(asked.calibration)
+    options = parser.parse_args()
+    if options.held_out:
+        write_held_out(options.held_out)
+    if options.calibration:
+        write_calibration(options.calibration)

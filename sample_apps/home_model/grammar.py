@@ -1,4 +1,4 @@
-"""Commands and their answers: sampled from the intents, split so that held-out means unseen."""
+"""Sample commands and their answers from the intents; reserve some for the held-out file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from random import Random
 
-from intents import INTENTS, Intent, Way
+from intents import INTENTS, Intent, Phrasing
 
 OPENINGS = (
     "",
@@ -24,64 +24,72 @@ OPENINGS = (
     "i'd like you to ",
 )
 ENDINGS = ("", "", "", "", " please", ", please", ", thanks", " now")
-RESERVED = 8  # one of so many combinations of slot values is kept for the held-out set
+RESERVED = 8  # one in 8 combinations of slot values is reserved for the held-out file
 
 
 @dataclass(frozen=True)
 class Example:
-    """One command, its line of JSON, and what about it is unseen in training."""
+    """A command, its answer as a line of JSON, and its kind.
+
+    ``kind``: "seen" for training; "combination" if its slot values, "phrasing" if its template is
+    reserved for the held-out file.
+    """
 
     prompt: str
     answer: str
-    kind: str  # seen, combination or phrasing
+    kind: str
 
 
 def normalized(prompt: str) -> str:
-    """Lower case, letters and digits only: two prompts are the same sentence if these agree."""
+    """A prompt in lower case without punctuation, to compare sentences."""
     return re.sub(r"[^a-z0-9:%]+", " ", prompt.lower()).strip()
 
 
 def sample(random: Random) -> Example:
-    """One example of any kind."""
+    """A random example of any kind."""
     intent = random.choice(INTENTS)
-    way = random.choice(intent.ways)
-    said, meant = _fill(random, intent, way)
-    body = way.text.format(**said)
-    prompt = _style(random, _wrap(random, body, way))
-    return Example(prompt, _answer(intent, meant), _kind(intent, way, meant))
+    phrasing = random.choice(intent.phrasings)
+    texts, values = _fill_slots(random, intent, phrasing)
+    body = phrasing.text.format(**texts)
+    prompt = _style(random, _wrap(random, body, phrasing))
+    return Example(prompt, _answer(intent, values), _kind(intent, phrasing, values))
 
 
-def _fill(random: Random, intent: Intent, way: Way) -> tuple[dict[str, str], dict[str, object]]:
-    said: dict[str, str] = {}
-    meant: dict[str, object] = dict(way.fixed)
-    for name in re.findall(r"{(\w+)}", way.text):
-        said[name], meant[name] = intent.slots[name](random)
-    return said, meant
+def _fill_slots(
+    random: Random, intent: Intent, phrasing: Phrasing
+) -> tuple[dict[str, str], dict[str, object]]:
+    """Text and value of each slot of a template."""
+    texts: dict[str, str] = {}
+    values: dict[str, object] = dict(phrasing.fixed)
+    for name in re.findall(r"{(\w+)}", phrasing.text):
+        texts[name], values[name] = intent.slots[name](random)
+    return texts, values
 
 
-def _answer(intent: Intent, meant: dict[str, object]) -> str:
+def _answer(intent: Intent, values: dict[str, object]) -> str:
     """Compact JSON: the intent first, then its keys in their order."""
-    values = {"intent": intent.name, **{key: meant[key] for key in intent.keys if key in meant}}
-    return json.dumps(values, separators=(",", ":"))
+    ordered = {key: values[key] for key in intent.keys if key in values}
+    return json.dumps({"intent": intent.name, **ordered}, separators=(",", ":"))
 
 
-def _kind(intent: Intent, way: Way, meant: dict[str, object]) -> str:
-    """Reserved combinations are unseen with any words; reserved ways with any values."""
-    if way.held_out:
+def _kind(intent: Intent, phrasing: Phrasing, values: dict[str, object]) -> str:
+    """A reserved combination stays so in every phrasing, a reserved phrasing with all values."""
+    if phrasing.held_out:
         return "phrasing"
-    if len(meant) < 2:
+    if len(values) < 2:
         return "seen"
-    digest = hashlib.sha256(_answer(intent, meant).encode()).digest()
+    digest = hashlib.sha256(_answer(intent, values).encode()).digest()
     return "combination" if digest[0] % RESERVED == 0 else "seen"
 
 
-def _wrap(random: Random, body: str, way: Way) -> str:
-    opening = random.choice(OPENINGS) if way.start else random.choice(("", "", "", "hey, "))
+def _wrap(random: Random, body: str, phrasing: Phrasing) -> str:
+    """A command with an opening and an ending, such as "please" and "now"."""
+    opening = random.choice(OPENINGS) if phrasing.start else random.choice(("", "", "", "hey, "))
     return opening + body + random.choice(ENDINGS)
 
 
 def _style(random: Random, text: str) -> str:
-    """As people type: mostly lower case, some capitals, some full stops."""
+    """Vary capitals and final punctuation as typed text does; half of it is unchanged."""
     style = random.random()
     if style < 0.5:
         return text

@@ -1,7 +1,7 @@
-"""Every intent: its slots, the keys of its answer, and the ways to say it.
+"""The intents: slots, keys of the answer, and phrasings.
 
-A template names its slots in braces. ``fixed`` keys are meant by the words of the template.
-Templates under ``held_out`` never occur in training: they measure unseen phrasings.
+A template has its slots in braces. ``fixed``: answer values that the template itself implies.
+``held_out``: the template does not occur in training and measures unseen phrasings.
 ``start``: the template may follow a polite opening such as "could you".
 """
 
@@ -14,8 +14,8 @@ from slots import Slot
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to say an intent."""
+class Phrasing:
+    """One template of an intent."""
 
     text: str
     fixed: dict[str, object] = field(default_factory=dict)
@@ -25,27 +25,29 @@ class Way:
 
 @dataclass(frozen=True)
 class Intent:
-    """One line of JSON: {"intent": name, then ``keys`` in this order}."""
+    """An intent; its answer is a line of JSON: {"intent": name, then ``keys`` in this order}."""
 
     name: str
     keys: tuple[str, ...]
     slots: dict[str, Slot]
-    ways: tuple[Way, ...]
+    phrasings: tuple[Phrasing, ...]
 
 
-def ways(*texts: str, start: bool = True, held_out: bool = False, **fixed: object) -> list[Way]:
-    """Several ways with the same facts."""
-    return [Way(text, fixed, start, held_out) for text in texts]
+def phrasings(
+    *texts: str, start: bool = True, held_out: bool = False, **fixed: object
+) -> list[Phrasing]:
+    """Several templates with the same properties."""
+    return [Phrasing(text, fixed, start, held_out) for text in texts]
 
 
 ROOM = {"room": slots.one_of(slots.ROOMS)}
 WHEN = {"day": slots.day, "time": slots.time}
 
 
-def _light() -> list[Way]:
+def _light() -> list[Phrasing]:
     found = []
     for state in ("on", "off"):
-        found += ways(
+        found += phrasings(
             f"turn {state} the {{room}} lights",
             f"turn the {{room}} lights {state}",
             f"switch {state} the {{room}} light",
@@ -61,24 +63,24 @@ def _light() -> list[Way]:
             f"turn {state} the light in the {{room}} at {{time}}",
             state=state,
         )
-        found += ways(
+        found += phrasings(
             f"{{room}} lights {state}",
             f"{{room}} light {state} at {{time}}",
             f"lights {state} in the {{room}}",
             start=False,
             state=state,
         )
-        found += ways(
+        found += phrasings(
             f"switch the lights in the {{room}} {state} at {{time}}",
             f"make sure the {{room}} lights are {state}",
             held_out=True,
             state=state,
         )
-        found += ways(f"i want the {{room}} lights {state}", start=False, state=state)
-    return found + ways("lights out in the {room}", start=False, state="off")
+        found += phrasings(f"i want the {{room}} lights {state}", start=False, state=state)
+    return found + phrasings("lights out in the {room}", start=False, state="off")
 
 
-def _blinds() -> list[Way]:
+def _blinds() -> list[Phrasing]:
     found = []
     for verb, state in (
         ("open", "open"),
@@ -86,7 +88,7 @@ def _blinds() -> list[Way]:
         ("close", "closed"),
         ("lower", "closed"),
     ):
-        found += ways(
+        found += phrasings(
             f"{verb} the {{room}} blinds",
             f"{verb} the blinds in the {{room}}",
             f"{verb} the {{room}} blinds at {{time}}",
@@ -95,15 +97,17 @@ def _blinds() -> list[Way]:
             f"in the {{room}} {verb} the blinds at {{time}}",
             state=state,
         )
-        found += ways(f"{verb} the blinds in the {{room}} at {{time}}", held_out=True, state=state)
-    found += ways("{room} blinds up", start=False, state="open")
-    found += ways("{room} blinds down", start=False, state="closed")
+        found += phrasings(
+            f"{verb} the blinds in the {{room}} at {{time}}", held_out=True, state=state
+        )
+    found += phrasings("{room} blinds up", start=False, state="open")
+    found += phrasings("{room} blinds down", start=False, state="closed")
     return found
 
 
-def _alarm() -> list[Way]:
+def _alarm() -> list[Phrasing]:
     return [
-        *ways(
+        *phrasings(
             "wake me at {time} {day}",
             "wake me up at {time} {day}",
             "wake me {day} at {time}",
@@ -114,8 +118,10 @@ def _alarm() -> list[Way]:
             "create an alarm for {time} {day}",
             "have me up at {time} {day}",
         ),
-        *ways("wake me at {time}", "set an alarm for {time}", "wake me up at {time}", day="today"),
-        *ways(
+        *phrasings(
+            "wake me at {time}", "set an alarm for {time}", "wake me up at {time}", day="today"
+        ),
+        *phrasings(
             "alarm {day} {time}",
             "alarm at {time} {day}",
             "i need to get up at {time} {day}",
@@ -125,14 +131,14 @@ def _alarm() -> list[Way]:
             "i need to be awake by {time} {day}",
             start=False,
         ),
-        *ways("set the alarm to {time} {day}", held_out=True),
-        *ways("i have to be up by {time} {day}", start=False, held_out=True),
+        *phrasings("set the alarm to {time} {day}", held_out=True),
+        *phrasings("i have to be up by {time} {day}", start=False, held_out=True),
     ]
 
 
-def _remind() -> list[Way]:
+def _remind() -> list[Phrasing]:
     return [
-        *ways(
+        *phrasings(
             "remind me to {text} {day} at {time}",
             "remind me {day} at {time} to {text}",
             "remind me at {time} {day} to {text}",
@@ -141,21 +147,21 @@ def _remind() -> list[Way]:
             "add a reminder to {text} {day} at {time}",
             "make a reminder to {text} at {time} {day}",
         ),
-        *ways("remind me to {text} at {time}", "remind me at {time} to {text}", day="today"),
-        *ways(
+        *phrasings("remind me to {text} at {time}", "remind me at {time} to {text}", day="today"),
+        *phrasings(
             "reminder {day} {time}: {text}",
             "don't let me forget to {text} {day} at {time}",
             start=False,
         ),
-        *ways("create a reminder to {text} at {time} {day}", held_out=True),
+        *phrasings("create a reminder to {text} at {time} {day}", held_out=True),
     ]
 
 
-def _timer() -> list[Way]:
+def _timer() -> list[Phrasing]:
     found = []
     for unit in ("seconds", "minutes", "hours"):
         one = unit[:-1]
-        found += ways(
+        found += phrasings(
             f"set a timer for {{amount}} {unit}",
             f"start a timer for {{amount}} {unit}",
             f"set a {{amount}} {one} timer",
@@ -165,10 +171,10 @@ def _timer() -> list[Way]:
             f"give me {{amount}} {unit} on the timer",
             unit=unit,
         )
-        found += ways(
+        found += phrasings(
             f"timer {{amount}} {unit}", f"{{amount}} {unit} timer", start=False, unit=unit
         )
-        found += ways(f"give me a timer of {{amount}} {unit}", held_out=True, unit=unit)
+        found += phrasings(f"give me a timer of {{amount}} {unit}", held_out=True, unit=unit)
     return found
 
 
@@ -179,7 +185,7 @@ INTENTS = (
         ("room", "level"),
         {**ROOM, "level": slots.number(5, 95, 5)},
         (
-            *ways(
+            *phrasings(
                 "dim the {room} lights to {level} percent",
                 "dim the {room} to {level} percent",
                 "set the {room} lights to {level} percent",
@@ -188,8 +194,8 @@ INTENTS = (
                 "in the {room}, dim the lights to {level} percent",
                 "bring the brightness in the {room} to {level} percent",
             ),
-            *ways("{room} lights {level} percent", "{room} lights at {level}%", start=False),
-            *ways("bring the {room} lights to {level} percent", held_out=True),
+            *phrasings("{room} lights {level} percent", "{room} lights at {level}%", start=False),
+            *phrasings("bring the {room} lights to {level} percent", held_out=True),
         ),
     ),
     Intent(
@@ -197,7 +203,7 @@ INTENTS = (
         ("room", "color"),
         {**ROOM, "color": slots.one_of(slots.COLORS)},
         (
-            *ways(
+            *phrasings(
                 "make the {room} lights {color}",
                 "set the {room} lights to {color}",
                 "turn the {room} lights {color}",
@@ -206,8 +212,8 @@ INTENTS = (
                 "in the {room}, make the lights {color}",
                 "change the color in the {room} to {color}",
             ),
-            *ways("{room} lights {color}", "{color} light in the {room}", start=False),
-            *ways("change the color of the {room} lights to {color}", held_out=True),
+            *phrasings("{room} lights {color}", "{color} light in the {room}", start=False),
+            *phrasings("change the color of the {room} lights to {color}", held_out=True),
         ),
     ),
     Intent(
@@ -215,7 +221,7 @@ INTENTS = (
         ("room", "degrees"),
         {**ROOM, "degrees": slots.number(15, 27)},
         (
-            *ways(
+            *phrasings(
                 "heat the {room} to {degrees} degrees",
                 "set the {room} to {degrees} degrees",
                 "set the {room} heating to {degrees}",
@@ -226,8 +232,8 @@ INTENTS = (
                 "set the temperature of the {room} to {degrees}",
                 "in the {room}, set the heating to {degrees}",
             ),
-            *ways("{room} {degrees} degrees", "{room} heating {degrees}", start=False),
-            *ways("set the temperature in the {room} to {degrees} degrees", held_out=True),
+            *phrasings("{room} {degrees} degrees", "{room} heating {degrees}", start=False),
+            *phrasings("set the temperature in the {room} to {degrees} degrees", held_out=True),
         ),
     ),
     Intent("alarm", ("day", "time"), WHEN, tuple(_alarm())),
@@ -236,7 +242,7 @@ INTENTS = (
         ("day",),
         {"day": slots.day},
         (
-            *ways(
+            *phrasings(
                 "cancel my alarm {day}",
                 "delete the alarm {day}",
                 "turn off my alarm {day}",
@@ -244,8 +250,8 @@ INTENTS = (
                 "remove the alarm i have {day}",
                 "drop my alarm {day}",
             ),
-            *ways("no alarm {day}", "i don't need the alarm {day}", start=False),
-            *ways("remove my alarm {day}", held_out=True),
+            *phrasings("no alarm {day}", "i don't need the alarm {day}", start=False),
+            *phrasings("remove my alarm {day}", held_out=True),
         ),
     ),
     Intent("remind", ("text", "day", "time"), {"text": slots.deed, **WHEN}, tuple(_remind())),
@@ -255,7 +261,7 @@ INTENTS = (
         ("music", "room"),
         {"music": slots.one_of(slots.MUSIC), **ROOM},
         (
-            *ways(
+            *phrasings(
                 "play {music}",
                 "play {music} in the {room}",
                 "put on {music}",
@@ -266,13 +272,13 @@ INTENTS = (
                 "play me {music}",
                 "in the {room} start {music}",
             ),
-            *ways(
+            *phrasings(
                 "{music} in the {room}",
                 "i want to hear {music}",
                 "i'd like to listen to {music}",
                 start=False,
             ),
-            *ways("in the {room}, play {music}", held_out=True),
+            *phrasings("in the {room}, play {music}", held_out=True),
         ),
     ),
     Intent(
@@ -280,7 +286,7 @@ INTENTS = (
         ("level",),
         {"level": slots.number(0, 100, 5)},
         (
-            *ways(
+            *phrasings(
                 "set the volume to {level}",
                 "set the volume to {level} percent",
                 "change the volume to {level}",
@@ -288,8 +294,8 @@ INTENTS = (
                 "put the sound at {level}",
                 "put the volume to {level}",
             ),
-            *ways("volume {level}", "volume at {level} percent", start=False),
-            *ways("put the volume at {level}", held_out=True),
+            *phrasings("volume {level}", "volume at {level} percent", start=False),
+            *phrasings("put the volume at {level}", held_out=True),
         ),
     ),
     Intent(
@@ -297,7 +303,7 @@ INTENTS = (
         (),
         {},
         (
-            *ways(
+            *phrasings(
                 "stop the music",
                 "pause the music",
                 "stop playing",
@@ -307,8 +313,8 @@ INTENTS = (
                 "turn the song off",
                 "stop the radio",
             ),
-            *ways("music off", "quiet", "silence", start=False),
-            *ways("stop the song", held_out=True),
+            *phrasings("music off", "quiet", "silence", start=False),
+            *phrasings("stop the song", held_out=True),
         ),
     ),
     Intent(
@@ -316,14 +322,14 @@ INTENTS = (
         ("item", "amount"),
         {"item": slots.goods, "amount": slots.number(2, 24)},
         (
-            *ways(
+            *phrasings(
                 "add {item} to the shopping list",
                 "put {item} on the shopping list",
                 "add {item} to my list",
                 "note {item} on the shopping list",
                 amount=1,
             ),
-            *ways(
+            *phrasings(
                 "add {amount} {item} to the shopping list",
                 "put {amount} {item} on my shopping list",
                 "write {amount} {item} on the shopping list",
@@ -331,9 +337,11 @@ INTENTS = (
                 "get {amount} {item} for me",
                 "note that we need {amount} {item}",
             ),
-            *ways("we need {item}", "buy {item}", "i need to buy {item}", start=False, amount=1),
-            *ways("we need {amount} {item}", "buy {amount} {item}", start=False),
-            *ways("note {amount} {item} for shopping", held_out=True),
+            *phrasings(
+                "we need {item}", "buy {item}", "i need to buy {item}", start=False, amount=1
+            ),
+            *phrasings("we need {amount} {item}", "buy {amount} {item}", start=False),
+            *phrasings("note {amount} {item} for shopping", held_out=True),
         ),
     ),
     Intent(
@@ -341,7 +349,7 @@ INTENTS = (
         ("item",),
         {"item": slots.goods},
         (
-            *ways(
+            *phrasings(
                 "remove {item} from the shopping list",
                 "take {item} off the list",
                 "delete {item} from my shopping list",
@@ -349,8 +357,8 @@ INTENTS = (
                 "take {item} off my list",
                 "cross {item} off my shopping list",
             ),
-            *ways("we don't need {item} anymore", "no more {item}", start=False),
-            *ways("take {item} off my shopping list", held_out=True),
+            *phrasings("we don't need {item} anymore", "no more {item}", start=False),
+            *phrasings("take {item} off my shopping list", held_out=True),
         ),
     ),
     Intent("blinds", ("room", "state", "time"), {**ROOM, "time": slots.time}, tuple(_blinds())),

@@ -1,6 +1,6 @@
-"""What can stand in a command: rooms, colours, times, days, things; as said, and as meant.
+"""The slots of commands: rooms, colours, times, days, things.
 
-A slot gives (said, meant): "half past seven in the evening", "19:30".
+A slot gives a text and its value: "half past seven in the evening", "19:30".
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-Said = tuple[str, object]
-Slot = Callable[[Random], Said]
+Filler = tuple[str, object]  # text in the command, value in the answer
+Slot = Callable[[Random], Filler]
 
 ROOMS = (
     "kitchen",
@@ -249,90 +249,88 @@ OBJECTS = (
 
 
 def words(number: int) -> str:
-    """0 to 99 in words: 42 -> "forty two"."""
+    """A number from 0 to 99 in words: 42 -> "forty two"."""
     if number < 20:
         return NUMBERS[number]
     tens, ones = divmod(number, 10)
     return TENS[tens - 2] + (f" {NUMBERS[ones]}" if ones else "")
 
 
-def said_number(random: Random, number: int) -> str:
-    """A number in digits, or now and then in words."""
+def number_text(random: Random, number: int) -> str:
+    """A number in digits; 30 % of those below 100 in words."""
     return words(number) if number < 100 and random.random() < 0.3 else str(number)
 
 
 def one_of(choices: tuple[str, ...]) -> Slot:
-    """A slot that means what it says."""
+    """A slot whose value is its text."""
 
-    def slot(random: Random) -> Said:
-        said = random.choice(choices)
-        return said, said
+    def slot(random: Random) -> Filler:
+        text = random.choice(choices)
+        return text, text
 
     return slot
 
 
 def number(low: int, high: int, step: int = 1) -> Slot:
-    """A slot of a whole number."""
+    """A slot of a whole number from ``low`` to ``high``."""
 
-    def slot(random: Random) -> Said:
+    def slot(random: Random) -> Filler:
         value = random.randrange(low, high + 1, step)
-        return said_number(random, value), value
+        return number_text(random, value), value
 
     return slot
 
 
-def day(random: Random) -> Said:
-    """today, tomorrow, or a weekday in one of its forms."""
+def day(random: Random) -> Filler:
+    """today, tomorrow, or a weekday ("on monday", "next monday"), whose value is its name."""
     if random.random() < 0.45:
-        said = random.choice(("today", "tomorrow"))
-        return said, said
+        text = random.choice(("today", "tomorrow"))
+        return text, text
     name = random.choice(WEEKDAYS)
     return random.choice((f"on {name}", f"on {name}", f"this {name}", f"next {name}")), name
 
 
-def time(random: Random) -> Said:
-    """A time of day in one of its spellings, meant as HH:MM on a 24-hour clock."""
-    return random.choice((_digits, _digits, _twelve_hour, _twelve_hour, _spoken, _named))(random)
+def time(random: Random) -> Filler:
+    """A time of day in one of its spellings; its value is HH:MM on a 24-hour clock."""
+    return random.choice((_digits, _digits, _twelve_hour, _twelve_hour, _in_words, _named))(random)
 
 
-def goods(random: Random) -> Said:
-    """A thing to buy, now and then with an adjective."""
+def goods(random: Random) -> Filler:
+    """A thing to buy, half of them with an adjective."""
     thing = random.choice(GOODS)
     if random.random() < 0.5:
         thing = f"{random.choice(ADJECTIVES)} {thing}"
     return thing, thing
 
 
-def deed(random: Random) -> Said:
-    """Something to be reminded of."""
+def deed(random: Random) -> Filler:
+    """Something to be reminded of: a verb and a person or an object."""
     people = random.random() < 0.5
     verb, whom = (VERBS, PEOPLE) if people else (CHORES, OBJECTS)
-    said = f"{random.choice(verb)} {random.choice(whom)}"
-    return said, said
+    text = f"{random.choice(verb)} {random.choice(whom)}"
+    return text, text
 
 
 def clock(hour: int, minute: int) -> str:
-    """HH:MM"""
+    """A time as HH:MM."""
     return f"{hour:02d}:{minute:02d}"
 
 
-def _digits(random: Random) -> Said:
+def _digits(random: Random) -> Filler:
     hour, minute = random.randrange(24), random.choice((0, 5, 10, 15, 20, 30, 40, 45, 50, 55))
-    said = random.choice((f"{hour}:{minute:02d}", f"{hour:02d}:{minute:02d}"))
-    return said, clock(hour, minute)
+    text = random.choice((f"{hour}:{minute:02d}", f"{hour:02d}:{minute:02d}"))
+    return text, clock(hour, minute)
 
 
-def _twelve_hour(random: Random) -> Said:
+def _twelve_hour(random: Random) -> Filler:
     hour, half = random.randrange(1, 13), random.choice(("am", "pm"))
     minute = random.choice((0, 0, 0, 10, 15, 30, 45, 50))
-    said = f"{hour}:{minute:02d}" if minute else said_number(random, hour)
-    meant = hour % 12 + (12 if half == "pm" else 0)
-    return f"{said}{random.choice((' ', ' ', '')) if said[-1].isdigit() else ' '}{half}", clock(
-        meant, minute
-    )
+    text = f"{hour}:{minute:02d}" if minute else number_text(random, hour)
+    space = random.choice((" ", " ", "")) if text[-1].isdigit() else " "
+    return f"{text}{space}{half}", clock(hour % 12 + (12 if half == "pm" else 0), minute)
 
 
-PARTS = {  # part of the day -> hours (1 to 12) that go with it, and what is added to mean 24 hours
+PARTS = {  # part of the day -> its hours on a 12-hour clock, and hours to add for a 24-hour clock
     "in the morning": (range(1, 12), 0),
     "in the afternoon": (range(1, 6), 12),
     "in the evening": (range(5, 11), 12),
@@ -341,13 +339,13 @@ PARTS = {  # part of the day -> hours (1 to 12) that go with it, and what is add
 FRACTIONS = {"": 0, "quarter past ": 15, "half past ": 30, "quarter to ": -15, "ten past ": 10}
 
 
-def _spoken(random: Random) -> Said:
-    """ "quarter to seven in the evening" -> 18:45"""
+def _in_words(random: Random) -> Filler:
+    """A time in words: "quarter to seven in the evening", 18:45."""
     part, (hours, added) = random.choice(list(PARTS.items()))
     hour, (fraction, minutes) = random.choice(hours), random.choice(list(FRACTIONS.items()))
     total = ((hour + added) * 60 + minutes) % (24 * 60)
     return f"{fraction}{words(hour)} {part}", clock(*divmod(total, 60))
 
 
-def _named(random: Random) -> Said:
+def _named(random: Random) -> Filler:
     return random.choice((("noon", "12:00"), ("midnight", "00:00")))

@@ -40,7 +40,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def make_tokenizer() -> Tokenizer:
-    """Byte-level BPE over commands and answers; every byte has a token, so anything encodes."""
+    """Train a byte-level BPE on commands and answers; every byte has a token."""
     library = Tokenizer(models.BPE())
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
@@ -58,7 +58,7 @@ def make_tokenizer() -> Tokenizer:
 
 
 def batches(tokenizer: Tokenizer) -> Iterator[Batch]:
-    """Ids and labels, (batch, T); the loss is on the answer and its end alone."""
+    """Batches of ids and labels, (batch, T); only the answer and its end token have labels."""
     examples = training(SEED + 2)
     while True:
         rows = []
@@ -77,7 +77,7 @@ def batches(tokenizer: Tokenizer) -> Iterator[Batch]:
 
 
 def rate(step: int, steps: int) -> float:
-    """Warm-up, then a cosine down to the floor."""
+    """Learning rate: linear warm-up, then a cosine from PEAK to FLOOR."""
     if step < WARMUP:
         return PEAK * (step + 1) / WARMUP
     share = (step - WARMUP) / max(1, steps - WARMUP)
@@ -85,7 +85,7 @@ def rate(step: int, steps: int) -> float:
 
 
 def make_model() -> LlamaForCausalLM:
-    """A fresh llama of the shape above."""
+    """A llama of random weights, with the sizes of SHAPE."""
     config = LlamaConfig(
         **SHAPE,
         vocab_size=VOCABULARY,
@@ -101,7 +101,7 @@ def make_model() -> LlamaForCausalLM:
 
 
 def train(tokenizer: Tokenizer, steps: int) -> LlamaForCausalLM:
-    """AdamW, a cosine schedule, one pass over ever new sentences."""
+    """Train with AdamW and a cosine schedule; every batch has new sentences."""
     torch.manual_seed(SEED)
     model = make_model()
     print(f"{sum(weight.numel() for weight in model.parameters()):,} parameters")  # noqa: T201
@@ -122,7 +122,7 @@ def train(tokenizer: Tokenizer, steps: int) -> LlamaForCausalLM:
 
 
 def save(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
-    """A Hugging Face checkpoint in float16, its tokenizer and the held-out file."""
+    """Write a Hugging Face checkpoint in float16, its tokenizer and the held-out file."""
     folder.mkdir(parents=True, exist_ok=True)
     model.to(torch.float16).save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -151,7 +151,7 @@ def _write(path: Path, values: Any) -> None:
 
 
 def main() -> None:
-    """Parse, train, save."""
+    """Train the model and save it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=2000)
