@@ -1,4 +1,4 @@
-"""Our build and artifact beside onnxruntime-genai's own model builder, in one run.
+"""Compare build and speed of the ort artifact with onnxruntime-genai's model builder.
 
 python tests/benchmarks/against_genai_builder.py CHECKPOINT FOLDER [--recipe int4] [--threads 2]
 
@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime_genai as genai
-from watching import watched
+from process_cost import measure
 
 PROMPT, DECODE, ROUNDS = 32, 128, 5
 
 
 def decode_speed(folder: Path) -> tuple[float, float]:
-    """Prefill and decode tokens per second of an artifact in onnxruntime-genai."""
+    """Prefill and decode speed of an artifact in onnxruntime-genai, in tokens per second."""
     model = genai.Model(str(folder))
     parameters = genai.GeneratorParams(model)
     length = PROMPT + DECODE
@@ -46,7 +46,7 @@ def size(folder: Path) -> float:
 
 
 def main() -> None:
-    """Build both, then decode with each in turn."""
+    """Build with both, then run the artifacts in turns; print JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("folder", type=Path)
@@ -55,7 +55,7 @@ def main() -> None:
     options = parser.parse_args()
     theirs, out = options.folder / "builder", options.folder / "slmkit"
     shutil.rmtree(options.folder, ignore_errors=True)
-    ours_build = watched(
+    ours_build = measure(
         [
             sys.executable,
             "-m",
@@ -72,7 +72,7 @@ def main() -> None:
             str(out),
         ],
     )
-    theirs_build = watched(
+    theirs_build = measure(
         [
             sys.executable,
             "-m",

@@ -1,10 +1,10 @@
-"""What a coreml artifact costs: quantizing, emitting, proving; memory, and the package's size.
+"""Measure a build of the coreml artifact: seconds by stage, memory, package size.
 
 python tests/benchmarks/coreml_build.py CHECKPOINT FOLDER [--recipe int4] [--context 512]
 
-The limits beside it: 60 seconds and 3 GB for the shape of Qwen2.5-0.5B. A torch trace with
-coremltools 9 was measured on this kind of machine at 96 seconds and 7.94 GB, for one fixed graph
-without a cache and without a proof.
+Limits: 60 seconds and 3 GB for the shape of Qwen2.5-0.5B. A torch trace with coremltools 9 was
+measured on this kind of machine at 96 seconds and 7.94 GB, for one fixed graph without a KV cache
+and without a parity check.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import shutil
 import sys
 
-from watching import build_command, parser, staged
+from process_cost import build_command, build_parser, measure_stages
 
 from slmkit.bundle.manifest import read_manifest
 
@@ -23,16 +23,15 @@ PEER = {"seconds": 96, "largest_process_gb": 7.94, "proof": "none"}
 
 def main() -> None:
     """Build without a cache; print JSON."""
-    asking = parser(__doc__)
-    asked = asking.parse_args()
-    shutil.rmtree(asked.folder, ignore_errors=True)
-    cost, seconds = staged(build_command(asked, "ios", "coreml", asked.folder))
-    (bundle,) = asked.folder.iterdir()
+    options = build_parser(__doc__).parse_args()
+    shutil.rmtree(options.folder, ignore_errors=True)
+    cost, seconds = measure_stages(build_command(options, "ios", "coreml", options.folder))
+    (bundle,) = options.folder.iterdir()
     facts = read_manifest(bundle).artifact("coreml").facts
-    made = seconds["quantize"] + seconds["emit coreml"]
+    emission = seconds["quantize"] + seconds["emit coreml"]
     result = {
-        "recipe": asked.recipe,
-        "quantize and emit seconds": round(made, 1),
+        "recipe": options.recipe,
+        "quantize and emit seconds": round(emission, 1),
         "limit seconds": LIMIT_SECONDS,
         "limit gb": LIMIT_GB,
         "with the whole proof": cost,

@@ -1,9 +1,9 @@
-"""Family by artifact, on tiny models: lowering error in dB, megabytes, seconds to emit.
+"""Every tiny model through every artifact: lowering error in dB, megabytes, seconds to emit.
 
 python tests/benchmarks/families.py [--rows llama,gemma,...] [--artifacts ort,litert,...]
 
-The limit beside it: 100 dB, of the mode whose error is "lowering". For mlc, seconds include the
-compilation for the GPUs of android and the execution of their kernels.
+Limit: 100 dB, in the mode whose error is "lowering". For mlc, the seconds include compilation for
+the GPUs of android and execution of their kernels.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from tiny_models import TINY, tiny_config, write_checkpoint  # noqa: E402
 
 ARTIFACTS = ("ort", "hexagon", "coreml", "litert", "mlc")
 CONTEXT, CHUNK, TOKENS = 64, 16, 50
-STEPS = [16, 32, *range(33, TOKENS)]  # chunks, then one by one
+STEPS = [16, 32, *range(33, TOKENS)]  # two prefill chunks, then single tokens
 
 
 def job_for(row: str, artifact: str, scratch: Path) -> Job | list[str]:
-    """The job of a build with the recipe int4; or why the backend refuses it."""
+    """The job of a build with the recipe int4, or the backend's reasons to refuse it."""
     checkpoint = open_checkpoint(write_checkpoint(scratch / row, tiny_config(row)))
     recipe = load_recipe("int4").with_options("hexagon", {"soc": ["sm8650"]})
     schemes = matrix_schemes(checkpoint.model, recipe, artifact)
@@ -54,22 +54,22 @@ def job_for(row: str, artifact: str, scratch: Path) -> Job | list[str]:
     return find_backend(artifact).problems(job.model, schemes, job.options) or job
 
 
-def measured(job: Job, folder: Path) -> dict[str, Any]:
-    """Emit, and run the mode that is held to the lowering bound."""
+def measure(job: Job, folder: Path) -> dict[str, Any]:
+    """Emit an artifact and measure it."""
     folder.mkdir()
     begun = time.monotonic()
     artifact = find_backend(job.artifact).emit(job, folder, lambda done, total: None)
     seconds = time.monotonic() - begun
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return {
-        "snr_db": round(lowering(job, folder, artifact), 1),
+        "snr_db": round(lowering_snr(job, folder, artifact), 1),
         "mb": round(size / 1e6, 2),
         "seconds": round(seconds, 1),
     }
 
 
-def lowering(job: Job, folder: Path, artifact: Artifact) -> float:
-    """Signal to noise against the reference on the same codes."""
+def lowering_snr(job: Job, folder: Path, artifact: Artifact) -> float:
+    """Lowering error in dB: the artifact's logits against the reference on the same codes."""
     mode = next(each.name for each in artifact.modes if "lowering" in each.bounds.values())
     runner = find_backend(artifact.name).open_runner(folder, artifact, mode)
     ids = np.random.default_rng(5).integers(0, job.spec.vocabulary, TOKENS)
@@ -78,21 +78,20 @@ def lowering(job: Job, folder: Path, artifact: Artifact) -> float:
 
 
 def main() -> None:
-    """A line for each pair, as JSON."""
+    """Print a line of JSON for each pair of model and artifact."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", default=",".join(TINY))
     parser.add_argument("--artifacts", default=",".join(ARTIFACTS))
-    asked = parser.parse_args()
-    for row in asked.rows.split(","):
-        for artifact in asked.artifacts.split(","):
+    options = parser.parse_args()
+    for row in options.rows.split(","):
+        for artifact in options.artifacts.split(","):
             with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
                 job = job_for(row, artifact, Path(scratch))
-                found = (
-                    measured(job, Path(scratch) / "out")
-                    if isinstance(job, Job)
-                    else {"refused": job}
-                )
-            line = json.dumps({"family": row, "artifact": artifact, **found})
+                if isinstance(job, Job):
+                    result = measure(job, Path(scratch) / "out")
+                else:
+                    result = {"refused": job}
+            line = json.dumps({"family": row, "artifact": artifact, **result})
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
 

@@ -1,8 +1,8 @@
-"""What a hexagon artifact costs: the build, its memory, and binaries separate and shared.
+"""Measure a build of the hexagon artifact, and context binaries with and without shared weights.
 
 python tests/benchmarks/hexagon_build.py CHECKPOINT FOLDER [--soc sm8650] [--context 512]
 
-The limit beside it: 8 GB of memory; public figures for exports of 1B models are 50 to 100 GB.
+Limit: 8 GB of memory; public figures for exports of 1B models are 50 to 100 GB.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from watching import build_command, parser, watched
+from process_cost import build_command, build_parser, measure
 
 from slmkit.backend.interface import Artifact, Runner
 from slmkit.bundle.manifest import read_manifest
@@ -30,7 +30,7 @@ STEPS = 20
 
 
 def binaries(folder: Path, names: list[str], soc: str, shared: bool, out: Path) -> dict[str, Any]:
-    """Compile all parts for one chip: seconds and megabytes."""
+    """Compile all parts for one chip and remove them: seconds and megabytes."""
     shutil.rmtree(out, ignore_errors=True)
     begun = time.monotonic()
     for part in names:
@@ -42,7 +42,7 @@ def binaries(folder: Path, names: list[str], soc: str, shared: bool, out: Path) 
 
 
 def decode_ms(folder: Path, artifact: Artifact, mode: str) -> dict[str, float]:
-    """Milliseconds of a whole prefill chunk and of a decode step; the median of some."""
+    """Milliseconds of a whole prefill chunk, and of a decode step (median of 20)."""
     runner = open_runner(folder, artifact, mode)
     chunk = np.arange(artifact.facts["graphs"]["prefill"]["tokens"])
     prefill = _timed(runner, chunk)
@@ -57,24 +57,26 @@ def _timed(runner: Runner, ids: Any) -> float:
 
 
 def size_mb(folder: Path) -> float:
-    """Of all files below."""
+    """Megabytes of all files in a folder and its subfolders."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
 def main() -> None:
     """Build without a cache, then compile both ways; print JSON."""
-    asking = parser(__doc__)
-    asking.add_argument("--soc", default="sm8650")
-    asked = asking.parse_args()
-    shutil.rmtree(asked.folder, ignore_errors=True)
-    cost = watched(build_command(asked, "android", "hexagon", asked.folder, "--soc", asked.soc))
-    bundle = next(asked.folder.iterdir())
+    parser = build_parser(__doc__)
+    parser.add_argument("--soc", default="sm8650")
+    options = parser.parse_args()
+    shutil.rmtree(options.folder, ignore_errors=True)
+    cost = measure(
+        build_command(options, "android", "hexagon", options.folder, "--soc", options.soc)
+    )
+    bundle = next(options.folder.iterdir())
     artifact = read_manifest(bundle).artifact("hexagon")
     names = [part["name"] for part in artifact.facts["parts"]]
     report: dict[str, Any] = {"build": cost, "limit_gb": LIMIT_GB, "bundle_mb": size_mb(bundle)}
-    for soc in asked.soc.split(","):
+    for soc in options.soc.split(","):
         report[soc] = {
-            kind: binaries(bundle / "hexagon", names, soc, kind == "shared", asked.folder / "out")
+            kind: binaries(bundle / "hexagon", names, soc, kind == "shared", options.folder / "out")
             for kind in ("separate", "shared")
         }
         if soc in {mode.name for mode in artifact.modes}:

@@ -1,9 +1,9 @@
-"""Range methods and margins for 16-bit activations, side by side on one checkpoint.
+"""Compare range methods and margins of 16-bit activations on one checkpoint.
 
 python tests/benchmarks/hexagon_ranges.py CHECKPOINT [--tokens 4096]
 
-Signal to noise of the QDQ graph against its float twin, both on ONNX Runtime's CPU, on text that
-calibration has not recorded; --data names it (home: held-out sentences).
+Prints the SNR in dB of the QDQ graph against the float graph, both on ONNX Runtime's CPU, on tokens
+that calibration does not read: held-out sentences for the sample model, else random ids.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CHUNK, TEXTS = 128, 12
 
 
 def job_of(folder: Path, scratch: Path) -> Job:
-    """The job that a build would hand to the backend."""
+    """The job of a build with the recipe int4."""
     checkpoint, recipe = open_checkpoint(folder), load_recipe("int4")
     codes = codes_of(checkpoint, matrix_schemes(checkpoint.model, recipe), Cache(scratch), Silent())
     return Job(
@@ -58,18 +58,18 @@ def job_of(folder: Path, scratch: Path) -> Job:
     )
 
 
-def unheard(folder: Path) -> list[np.ndarray]:
-    """Runs of tokens that calibration does not see: home's held-out sentences, else random ids."""
+def test_tokens(folder: Path) -> list[np.ndarray]:
+    """TEXTS sequences of CHUNK tokens that calibration does not read."""
     checkpoint = open_checkpoint(folder)
     if folder == SAMPLE_MODEL:
-        said = [example.prompt + example.answer for example in read_examples(HELD_OUT)[:TEXTS]]
-        return [np.resize(checkpoint.tokenizer.encode(text), CHUNK) for text in said]
+        texts = [example.prompt + example.answer for example in read_examples(HELD_OUT)[:TEXTS]]
+        return [np.resize(checkpoint.tokenizer.encode(text), CHUNK) for text in texts]
     random = np.random.default_rng(9)
     return list(random.integers(0, checkpoint.spec.vocabulary, (TEXTS, CHUNK)))
 
 
 class Trial:
-    """One float graph, its answers, and QDQ graphs under any ranges."""
+    """A float graph with its logits, and QDQ graphs with given ranges."""
 
     def __init__(self, job: Job, folder: Path, runs: list[np.ndarray]) -> None:
         self.job, self.folder, self.data = job, folder, DataFile(DATA)
@@ -84,7 +84,7 @@ class Trial:
         self.expected = self.run(self.emitted, None)
 
     def quality(self, chosen: Calibration) -> float:
-        """dB of the QDQ graph under these ranges."""
+        """SNR in dB of the QDQ graph with these ranges."""
         form = Form(self.form.window, self.form.parts, chosen.ranges, chosen.hidden)
         emitted = emit_form(self.job, form, self.data)
         self.data.write(self.folder / DATA, lambda done, total: None)
@@ -92,7 +92,7 @@ class Trial:
         return snr_db(np.concatenate(self.expected), np.concatenate(got))
 
     def run(self, emitted: Any, grid: Any) -> list[np.ndarray]:
-        """Logits of every run."""
+        """Logits of every sequence."""
         model = emitted.graphs.graphs[0].model("trial").SerializeToString()
         session = cpu_session(model, self.folder)
         fixed = emitted.host.inputs(*slots(self.form.window, 0, CHUNK, slides=False))
@@ -101,19 +101,19 @@ class Trial:
 
 
 def main() -> None:
-    """Print dB by method and margin as JSON."""
+    """Print the SNR by method and margin as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--tokens", type=int, default=4096)
-    parser.add_argument("--length", type=int, default=128, help="of a calibration run")
-    asked = parser.parse_args()
+    parser.add_argument("--length", type=int, default=128, help="tokens of a calibration sequence")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "out"
         folder.mkdir()
-        job = job_of(asked.checkpoint, Path(scratch) / "cache")
-        trial = Trial(job, folder, unheard(asked.checkpoint))
+        job = job_of(options.checkpoint, Path(scratch) / "cache")
+        trial = Trial(job, folder, test_tokens(options.checkpoint))
         recorded = calibration.observe(
-            job, asked.length, asked.tokens, True, trial.data, folder, lambda done, total: None
+            job, options.length, options.tokens, True, trial.data, folder, lambda done, total: None
         )
         report = {
             f"{method} x {margin}": round(trial.quality(recorded.choose(method, margin)), 1)

@@ -1,10 +1,12 @@
-"""What a litert artifact costs, and how fast LiteRT-LM runs it, beside ort on the same codes.
+"""Measure a build of the litert artifact and its speed in LiteRT-LM, beside ort on the same codes.
 
 python tests/benchmarks/litert_build.py CHECKPOINT FOLDER [--recipe int4] [--context 512]
-    [--peer PYTHON: of an environment with litert-torch, tensorflow-cpu, litert-lm]
+    [--peer PYTHON]
 
-The limits beside it: 30 seconds and 2 GB for the shape of Qwen2.5-0.5B. litert-torch 0.10 was
-measured on this kind of machine at 93.8 seconds and 11.3 GB, 97 to 124 tokens a second.
+PYTHON is of an environment with litert-torch, tensorflow-cpu and litert-lm.
+
+Limits: 30 seconds and 2 GB for the shape of Qwen2.5-0.5B. litert-torch 0.10 was measured on this
+kind of machine at 93.8 seconds and 11.3 GB, 97 to 124 tokens per second.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from watching import build_command, parser, staged, watched
+from process_cost import build_command, build_parser, measure, measure_stages
 
 LIMIT_SECONDS, LIMIT_GB = 30, 2
 PEER = {"seconds": 93.8, "largest_process_gb": 11.3, "decode tokens per second": "97 to 124"}
@@ -70,26 +72,26 @@ print(json.dumps({
 
 
 def speed(script: str, path: Path, threads: int) -> dict[str, float]:
-    """Run one of the scripts above in a process of its own."""
-    words = [sys.executable, "-c", script, str(path), str(threads), str(PROMPT), str(DECODE)]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    """Run one of the scripts above in a new process; returns its figures."""
+    command = [sys.executable, "-c", script, str(path), str(threads), str(PROMPT), str(DECODE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return {key: round(value, 3) for key, value in json.loads(done.stdout.splitlines()[-1]).items()}
 
 
-def built(asked: Namespace, artifact: str) -> dict[str, Any]:
-    """Build one artifact without a cache: seconds by stage, memory, where it is."""
-    folder = asked.folder / artifact
+def measure_build(options: Namespace, artifact: str) -> dict[str, Any]:
+    """Build one artifact without a cache: seconds by stage, memory, file sizes, its folder."""
+    folder = options.folder / artifact
     shutil.rmtree(folder, ignore_errors=True)
-    cost, seconds = staged(build_command(asked, "android", artifact, folder))
+    cost, seconds = measure_stages(build_command(options, "android", artifact, folder))
     (bundle,) = folder.iterdir()
     files = {
         path.name: round(path.stat().st_size / 1e6, 1)
         for path in (bundle / artifact).iterdir()
         if path.stat().st_size > 1e6
     }
-    made = round(seconds["quantize"] + seconds[f"emit {artifact}"], 1)
+    emission = round(seconds["quantize"] + seconds[f"emit {artifact}"], 1)
     return {
-        "quantize and emit seconds": made,
+        "quantize and emit seconds": emission,
         "stages": seconds,
         "with the whole proof": cost,
         "files mb": files,
@@ -97,32 +99,32 @@ def built(asked: Namespace, artifact: str) -> dict[str, Any]:
     }
 
 
-def exported(asked: Namespace) -> dict[str, Any]:
-    """The same checkpoint through litert-torch, 4 bits in groups of 32."""
-    folder = asked.folder / "litert-torch"
+def measure_export(options: Namespace) -> dict[str, Any]:
+    """Export the same checkpoint with litert-torch, 4 bits in groups of 32."""
+    folder = options.folder / "litert-torch"
     shutil.rmtree(folder, ignore_errors=True)
-    words = [asked.peer, "-c", EXPORT, str(asked.checkpoint), str(folder), asked.context]
-    cost = watched(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [options.peer, "-c", EXPORT, str(options.checkpoint), str(folder), options.context]
+    cost = measure(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     (bundle,) = folder.rglob("*.litertlm")
-    found = {key: round(value, 2) for key, value in cost.items()}
-    found["mb"] = round(bundle.stat().st_size / 1e6, 1)
-    return {**found, **{f"{at} threads": speed(LITERT_LM, bundle, at) for at in (1, 2)}}
+    figures = {key: round(value, 2) for key, value in cost.items()}
+    figures["mb"] = round(bundle.stat().st_size / 1e6, 1)
+    return {**figures, **{f"{at} threads": speed(LITERT_LM, bundle, at) for at in (1, 2)}}
 
 
 def main() -> None:
-    """Build both artifacts, then let their own runtimes run them; print JSON."""
-    asking = parser(__doc__)
-    asking.add_argument("--peer")
-    asked = asking.parse_args()
+    """Build both artifacts and run each in its own runtime; print JSON."""
+    parser = build_parser(__doc__)
+    parser.add_argument("--peer")
+    options = parser.parse_args()
     result: dict[str, Any] = {"limit seconds": LIMIT_SECONDS, "limit gb": LIMIT_GB}
     for artifact, script, file in (("litert", LITERT_LM, "model.litertlm"), ("ort", ORT, "")):
-        result[artifact] = built(asked, artifact)
+        result[artifact] = measure_build(options, artifact)
         path = Path(result[artifact].pop("bundle")) / file
         for threads in (1, 2):
             result[artifact][f"{threads} threads"] = speed(script, path, threads)
     result["litert-torch, as measured before"] = PEER
-    if asked.peer:
-        result["litert-torch, here"] = exported(asked)
+    if options.peer:
+        result["litert-torch, here"] = measure_export(options)
     sys.stdout.write(json.dumps(result, indent=1) + "\n")
 
 

@@ -1,10 +1,10 @@
-"""What an mlc artifact costs, how fast its program runs here beside ort, what its kernels move.
+"""Measure a build of the mlc artifact, its speed on LLVM beside ort, its kernels' memory traffic.
 
 python tests/benchmarks/mlc_build.py CHECKPOINT FOLDER [--recipe int4] [--context 512]
     [--only build|speed|traffic]
 
-The limit beside the traffic: a token must read every weight once, so bytes moved per token are at
-least the weights' bytes (1.0); the aim is 1.15.
+A token must read every weight once, so the traffic per token is at least the bytes of the weights
+(1.0); the aim is 1.15.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from litert_build import ORT, built
+from litert_build import ORT, measure_build
 from litert_build import speed as ort_speed
-from watching import build_command, parser, staged
+from process_cost import build_command, build_parser, measure_stages
 
 LIMIT, AIM = 1.0, 1.15
 PROMPT, DECODE = 32, 16  # tokens
@@ -48,11 +48,11 @@ print(json.dumps({
 """
 
 
-def of_target(asked: Namespace, target: str) -> dict[str, Any]:
-    """Build for one platform: seconds by stage, memory, sizes."""
-    folder = asked.folder / f"mlc-{target}"
+def measure_target(options: Namespace, target: str) -> dict[str, Any]:
+    """Build for one target: seconds by stage, memory, sizes."""
+    folder = options.folder / f"mlc-{target}"
     shutil.rmtree(folder, ignore_errors=True)
-    cost, seconds = staged(build_command(asked, target, "mlc", folder))
+    cost, seconds = measure_stages(build_command(options, target, "mlc", folder))
     (bundle,) = folder.iterdir()
     artifact = json.loads((bundle / "manifest.json").read_text())["artifacts"][0]
     libraries = artifact["facts"]["libraries"]
@@ -73,8 +73,8 @@ def of_target(asked: Namespace, target: str) -> dict[str, Any]:
     }
 
 
-def compiled_alone(bundle: Path, gpu: str) -> dict[str, float]:
-    """Seconds of one library's compilation, in this process, without Python's imports."""
+def compile_seconds(bundle: Path, gpu: str) -> dict[str, float]:
+    """Seconds of one library's compilation in this process, without Python's imports."""
     from slmkit_mlc.compiler.compile import build, gpu_module
     from slmkit_mlc.compiler.pipeline import for_gpu
     from slmkit_mlc.gpus import known_gpus
@@ -92,8 +92,11 @@ def compiled_alone(bundle: Path, gpu: str) -> dict[str, float]:
 
 
 def traffic(bundle: Path, gpu: str) -> dict[str, Any]:
-    """Bytes of the buffers that a decode step's kernels read and write, beside the weights'; and
-    how often the scheduled kernels load a byte of a weight, counted in their loops."""
+    """Memory traffic of a decode step.
+
+    Bytes of the buffers that its kernels read and write, relative to the weights' bytes; and the
+    loads of each byte of a weight in the scheduled kernels, counted in their loops.
+    """
     import tvm
     from traffic import loads_of
 
@@ -109,14 +112,14 @@ def traffic(bundle: Path, gpu: str) -> dict[str, Any]:
     )
     machine = Machine(twin.executable, definition, bundle / "params")
     machine.call("prefill", np.arange(8))
-    moved: list[tuple[str, int]] = []
+    calls: list[tuple[str, int]] = []  # kernel, bytes of its buffers
 
-    def note(_: Any, name: str, before: bool, __: Any, *given: Any) -> None:
-        tensors = [each for each in given if isinstance(each, tvm.runtime.Tensor)]
+    def record(_: Any, name: str, before: bool, __: Any, *arguments: Any) -> None:
+        tensors = [each for each in arguments if isinstance(each, tvm.runtime.Tensor)]
         if before and not name.startswith("vm."):
-            moved.append((name, sum(each.numpy().nbytes for each in tensors)))
+            calls.append((name, sum(each.numpy().nbytes for each in tensors)))
 
-    machine.machine.set_instrument(note)
+    machine.machine.set_instrument(record)
     machine.call("decode", np.array([3]))
     table = definition.table
     weights = sum(
@@ -130,34 +133,34 @@ def traffic(bundle: Path, gpu: str) -> dict[str, Any]:
             for param in table.matrices[table.embedding].params
         )
     )
-    total = sum(size for name, size in moved if "take" not in name)
+    total = sum(size for name, size in calls if "take" not in name)
     return {
         "limit": LIMIT,
         "aim": AIM,
-        "launches": len(moved),
+        "launches": len(calls),
         "bytes moved per token / weights": round(total / (weights - unread), 4),
-        "loads of a weight's byte": {k: v for k, v in loaded.items() if k in dict(moved)},
+        "loads of a weight's byte": {k: v for k, v in loaded.items() if k in dict(calls)},
     }
 
 
 def main() -> None:
-    """Build for both platforms, run the program beside ort, count; print JSON."""
-    asking = parser(__doc__)
-    asking.add_argument("--only", choices=("build", "speed", "traffic"))
-    asked = asking.parse_args()
+    """Build for both targets, run beside ort, count traffic; print JSON."""
+    parser = build_parser(__doc__)
+    parser.add_argument("--only", choices=("build", "speed", "traffic"))
+    options = parser.parse_args()
     result: dict[str, Any] = {}
-    if asked.only in (None, "build"):
+    if options.only in (None, "build"):
         for target, gpu in TARGETS.items():
-            result[target] = of_target(asked, target)
-            result[target]["alone"] = compiled_alone(Path(result[target]["bundle"]), gpu)
-    (bundle,) = (asked.folder / "mlc-android").iterdir()
-    if asked.only in (None, "speed"):
-        words = [sys.executable, "-c", LLVM, str(bundle / "mlc"), str(PROMPT), str(DECODE)]
-        done = subprocess.run(words, capture_output=True, text=True, check=True)
+            result[target] = measure_target(options, target)
+            result[target]["alone"] = compile_seconds(Path(result[target]["bundle"]), gpu)
+    (bundle,) = (options.folder / "mlc-android").iterdir()
+    if options.only in (None, "speed"):
+        command = [sys.executable, "-c", LLVM, str(bundle / "mlc"), str(PROMPT), str(DECODE)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
         result["mlc on LLVM"] = json.loads(done.stdout.splitlines()[-1])
-        ort = Path(built(asked, "ort").pop("bundle"))
+        ort = Path(measure_build(options, "ort").pop("bundle"))
         result["ort, 2 threads"] = ort_speed(ORT, ort, 2)
-    if asked.only in (None, "traffic"):
+    if options.only in (None, "traffic"):
         result["traffic"] = {"adreno": traffic(bundle / "mlc", "adreno")}
     sys.stdout.write(json.dumps(result, indent=1) + "\n")
 

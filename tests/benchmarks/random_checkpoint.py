@@ -18,11 +18,11 @@ from slmkit.interpreters.recorder import Weight, record
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
 from slmkit.models.spec import Spec
-from tiny_models import filled, stored_layout, write_tokenizer
+from tiny_models import initial_values, stored_layout, write_tokenizer
 
-BLOCK = 1 << 22  # numbers made at a time
-# Constants that some published lists of facts leave out; no size depends on them.
-UNSTATED = {
+BLOCK = 1 << 22  # elements generated at a time
+# Constants that some published configurations omit; no size depends on them.
+OMITTED = {
     "granitemoe": {
         "embedding_multiplier": 12.0,
         "attention_multiplier": 0.015625,
@@ -36,7 +36,10 @@ UNSTATED = {
 
 
 def make(config: Path, folder: Path) -> None:
-    """Normal weights of 0.02 (as models are initialized), norms around 1; a tiny tokenizer."""
+    """Write a checkpoint: normal weights of deviation 0.02, norms around 1, a tiny tokenizer.
+
+    0.02 is the initialization of most models.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     values = json.loads(config.read_text(encoding="utf-8"))
     values |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}  # of the tiny tokenizer
@@ -59,9 +62,9 @@ def make(config: Path, folder: Path) -> None:
 
 
 def completed(config: Path, folder: Path, **changes: Any) -> Path:
-    """A config.json in a folder of its own, with what the list of facts left out."""
+    """Copy a config.json to a new folder, with omitted constants and ``changes``."""
     values = json.loads(config.read_text(encoding="utf-8"))
-    values = {**UNSTATED.get(values["model_type"], {}), **values, **changes}
+    values = {**OMITTED.get(values["model_type"], {}), **values, **changes}
     folder.mkdir(parents=True)
     path = folder / "config.json"
     path.write_text(json.dumps(values, indent=1), encoding="utf-8")
@@ -73,14 +76,16 @@ def _initial(
 ) -> np.ndarray:
     values = random.standard_normal(shape, np.float32)
     if weight.name.endswith((".A_log", ".D", ".dt_bias", ".dt_proj")) and len(weight.shape) == 1:
-        return _of_mamba(weight, random, shape)
+        return _mamba_initial(weight, random, shape)
     if len(weight.shape) == 2 or weight.kind == "bias":
         return values * np.float32(0.02)
-    return filled(spec, weight, values).astype(np.float32)
+    return initial_values(spec, weight, values).astype(np.float32)
 
 
-def _of_mamba(weight: Weight, random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """As transformers' MambaMixer.init_mamba_weights has it: decays 1 to N, steps 0.001 to 0.1."""
+def _mamba_initial(
+    weight: Weight, random: np.random.Generator, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Decay rates 1 to N, steps 0.001 to 0.1; source: transformers' MambaMixer."""
     if weight.name.endswith(".D"):
         return np.ones(shape, np.float32)
     if weight.name.endswith(".A_log"):
