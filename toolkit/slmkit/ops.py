@@ -26,33 +26,6 @@ V = TypeVar("V")
 Floats = NDArray[np.float32]
 Positions = NDArray[np.int64]  # of tokens in their sequence, from 0
 
-# Ops that every backend has. One that a model needs and only some backends have is not listed:
-# these name it in their ``Support``, and all others refuse the model.
-COMMON_OPS = frozenset(
-    {
-        "embed",
-        "linear",
-        "rms_norm",
-        "split",
-        "split_heads",
-        "rope",
-        "attend",
-        "add",
-        "mul",
-        "scale",
-        "sigmoid",
-        "tanh",
-        "gelu_tanh",
-        "silu",
-        "route",
-        "scale_by_column",
-        "add_bias",
-        "softplus",
-        "conv",
-        "scan",
-    }
-)
-
 
 @dataclass(frozen=True)
 class Rope:

@@ -12,8 +12,34 @@ from dataclasses import dataclass
 from typing import Any
 
 from slmkit.interpreters.recorder import Model
-from slmkit.ops import COMMON_OPS
 from slmkit.recipe.scheme import Scheme
+
+# Ops that every backend has. A backend with further ops names them in its ``Support``; the others
+# refuse models that need them.
+COMMON_OPS = frozenset(
+    {
+        "embed",
+        "linear",
+        "rms_norm",
+        "split",
+        "split_heads",
+        "rope",
+        "attend",
+        "add",
+        "mul",
+        "scale",
+        "sigmoid",
+        "tanh",
+        "gelu_tanh",
+        "silu",
+        "route",
+        "scale_by_column",
+        "add_bias",
+        "softplus",
+        "conv",
+        "scan",
+    }
+)
 
 
 @dataclass(frozen=True)
