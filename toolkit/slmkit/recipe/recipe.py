@@ -71,22 +71,22 @@ class Recipe(BaseModel):
 
     @classmethod
     def load(cls, name: str | Path) -> Recipe:
-        """A shipped recipe by name, or a YAML file by path. Raises RecipeError with the key."""
+        """Load a shipped recipe by name, or a YAML file by path. Raises RecipeError."""
         return load_recipe(str(name))
 
     def override(self, match: str, **changes: Any) -> Recipe:
-        """The recipe with another treatment of some weights, in every artifact.
+        """A recipe with another scheme for the weights that ``match``, in every artifact.
 
-        ``match``: a name pattern. ``changes``: keys of a scheme; with ``encoding`` among them they
-        are the whole scheme, else they change the one that the recipe has for the pattern (8 bits
-        become per-channel, the form that every artifact carries). Raises RecipeError.
+        ``match``: a name pattern; ``changes``: keys of a scheme. With ``encoding`` they are the
+        whole scheme; without, they change the recipe's scheme for the pattern, where 8 bits become
+        per-channel, the form that every artifact can carry. Raises RecipeError.
         """
         values = dict(changes)
         if "encoding" not in values and values.get("bits") == 8:
             values["encoding"] = "per-channel"
         if "encoding" not in values:
             values = {**self.scheme(match, 1).model_dump(), **values}
-        rule = _validated(Rule, {"match": (match,), "scheme": values}, f"override {match}")
+        rule = _validate(Rule, {"match": (match,), "scheme": values}, f"override {match}")
         artifacts = {
             name: ArtifactOptions(weights=(*each.weights, rule), **each.options)
             for name, each in self.artifacts.items()
@@ -100,7 +100,7 @@ class Recipe(BaseModel):
         )
 
     def with_options(self, artifact: str, options: Mapping[str, Any]) -> Recipe:
-        """The recipe with other options of one artifact."""
+        """A recipe with changed backend options of one artifact."""
         old = self.artifacts.get(artifact, ArtifactOptions())
         new = ArtifactOptions(weights=old.weights, **{**old.options, **options})
         return self.model_copy(update={"artifacts": {**self.artifacts, artifact: new}})
@@ -173,65 +173,69 @@ def load_recipe(name: str) -> Recipe:
             f"there is no recipe {name!r}",
             f"shipped: {', '.join(shipped_names())}; or give the path of a YAML file",
         )
-    return _validated(Recipe, _extended(path, ()), path.name)
+    return _validate(Recipe, _with_base(path, ()), path.name)
 
 
 def parse_recipe(text: str, where: str) -> Recipe:
     """Parse YAML text without ``extends``. Raises RecipeError, which starts with ``where``."""
-    return _validated(Recipe, _parsed(text, where), where)
+    return _validate(Recipe, _parse_yaml(text, where), where)
 
 
 def recipe_schema() -> dict[str, Any]:
-    """The JSON Schema of a recipe file, for editors: with ``extends``, only ``name`` and
-    ``summary`` are needed."""
-    found = Recipe.model_json_schema()
-    found["properties"]["extends"] = {
+    """The JSON Schema of a recipe file, for editors.
+
+    A file with ``extends`` requires ``name`` and ``summary`` only.
+    """
+    schema = Recipe.model_json_schema()
+    schema["properties"]["extends"] = {
         "type": "string",
         "description": "a shipped recipe, or a path beside this file, whose keys this one changes",
     }
-    found["required"] = ["name", "summary"]
-    found["anyOf"] = [{"required": ["weights"]}, {"required": ["extends"]}]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
+    schema["required"] = ["name", "summary"]
+    schema["anyOf"] = [{"required": ["weights"]}, {"required": ["extends"]}]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _extended(path: Path, through: tuple[Path, ...]) -> dict[str, Any]:
-    """The keys of a file, over those of the recipe that it extends."""
+def _with_base(path: Path, through: tuple[Path, ...]) -> dict[str, Any]:
+    """The keys of a recipe file, merged into those of the recipe that it extends.
+
+    ``through``: the files that lead here by ``extends``, to refuse a cycle.
+    """
     text = path.read_bytes().decode("utf-8", errors="replace")
-    values = _parsed(text, path.name)
+    values = _parse_yaml(text, path.name)
     base = values.pop("extends", None)
     if base is None:
         return values
     if not isinstance(base, str):
         raise RecipeError(f"{path.name}: extends: expected a recipe's name or path", KEYS)
-    beside = path.parent / base
-    found = SHIPPED / f"{base}.yaml" if base in shipped_names() else beside
-    if not found.is_file():
+    base_path = SHIPPED / f"{base}.yaml" if base in shipped_names() else path.parent / base
+    if not base_path.is_file():
         raise RecipeError(
             f"{path.name}: extends: there is no recipe {base!r}",
             f"shipped: {', '.join(shipped_names())}; or a path beside {path.name}",
         )
-    resolved = (*through, path.resolve())
-    if found.resolve() in resolved:
+    through = (*through, path.resolve())
+    if base_path.resolve() in through:
         raise RecipeError(f"{path.name}: extends: {base} extends this recipe itself", KEYS)
-    return _merged(_extended(found, resolved), values)
+    return _merge(_with_base(base_path, through), values)
 
 
-def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Rules are added after the base's, tables are merged key by key, all else is replaced."""
-    found = dict(base)
+def _merge(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """``own`` over ``base``: rules are appended, tables merged by key, other values replaced."""
+    result = dict(base)
     for key, value in own.items():
-        old = found.get(key)
+        old = result.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
-            found[key] = _merged(old, value)
+            result[key] = _merge(old, value)
         elif key == "weights" and isinstance(old, list) and isinstance(value, list):
-            found[key] = [*old, *value]
+            result[key] = [*old, *value]
         else:
-            found[key] = value
-    return found
+            result[key] = value
+    return result
 
 
-def _parsed(text: str, where: str) -> dict[str, Any]:
-    """A table of keys out of YAML text."""
+def _parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """Parse YAML text to a table of keys. Raises RecipeError."""
     try:
         values = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -241,8 +245,8 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
     return dict(values)
 
 
-def _validated(kind: type[M], values: Mapping[str, Any], where: str) -> M:
-    """A model of these values. Raises RecipeError that names every wrong key."""
+def _validate(kind: type[M], values: Mapping[str, Any], where: str) -> M:
+    """A ``kind`` of these values. Raises RecipeError, which names every wrong key."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
