@@ -9,10 +9,8 @@ from hypothesis import strategies as st
 
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.errors import CheckpointError
-from slmkit.interpreters.recorder import summarize
-from slmkit.interpreters.reference import convolution, selective_scan
 from slmkit.interpreters.kernels import convolution, selective_scan
-from slmkit.interpreters.recorder import record
+from slmkit.interpreters.recorder import summarize
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
 from slmkit.planning.memory import state_values
