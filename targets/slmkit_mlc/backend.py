@@ -8,7 +8,7 @@ from pathlib import Path
 from slmkit.backend.interface import Artifact, Job, Progress, Runner, State
 from slmkit_mlc.options import problems, weight_bytes
 from slmkit_mlc.shards import weight_files
-from slmkit_mlc.sizes import dtype_of
+from slmkit_mlc.sizes import activation_dtype
 
 __all__ = [
     "CALIBRATED",
@@ -27,7 +27,7 @@ CALIBRATED = False
 
 def state_bytes(kind: str, states: Sequence[State]) -> int:
     """Bytes of a number: states are float32, the KV cache has the library's type."""
-    return 2 if kind == "kv" and dtype_of(states) == "float16" else 4
+    return 2 if kind == "kv" and activation_dtype(states) == "float16" else 4
 
 
 def emit(job: Job, folder: Path, progress: Progress) -> Artifact:

@@ -1,4 +1,4 @@
-"""The GPUs that libraries are compiled for: ``gpus.json``, read."""
+"""The table of GPUs that libraries are compiled for, read from ``gpus.json``."""
 
 from __future__ import annotations
 
@@ -12,56 +12,61 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Gpu:
-    """One row: what code is generated for, and for what dlight schedules."""
+    """One row of ``gpus.json``."""
 
     name: str
     about: str
-    platform: str
-    layout: str
-    target: Mapping[str, Any]
-    schedule: Mapping[str, Mapping[str, Any]]  # by rule of dlight, where it is another target
+    platform: str  # the slmkit target: android, ios
+    layout: str  # of linears' weights: N-major or K-major
+    target: Mapping[str, Any]  # TVM's target, as keyword arguments
+    schedule: Mapping[str, Mapping[str, Any]]  # by dlight rule: another target to schedule for
 
     @property
     def code_target(self) -> Any:
-        """TVM's target that the library is built for."""
+        """The ``tvm.target.Target`` that code is generated for."""
         return _target(self.target)
 
     def schedule_target(self, rule: str) -> Any:
-        """TVM's target whose limits a rule of dlight schedules for."""
+        """The ``tvm.target.Target`` whose limits a rule of dlight schedules for."""
         return _target(self.schedule.get(rule, self.target))
 
     @property
     def as_json(self) -> dict[str, Any]:
-        """For a process of its own."""
+        """The row as JSON values, for a worker process."""
         return asdict(self)
 
 
 @cache
 def known_gpus() -> dict[str, Gpu]:
-    """All rows by name."""
+    """All GPUs by name."""
     rows = json.loads((Path(__file__).parent / "gpus.json").read_text(encoding="utf-8"))
     return {name: _gpu(name, row) for name, row in rows.items() if name != "about"}
 
 
 def gpu_from_json(values: Mapping[str, Any]) -> Gpu:
-    """The inverse of ``Gpu.as_json``."""
+    """A GPU from ``Gpu.as_json``."""
     return Gpu(**values)
 
 
 def gpus_of(platform: str) -> list[Gpu]:
-    """Those of a platform, in the file's order."""
+    """The GPUs of a platform, in the order of ``gpus.json``."""
     return [gpu for gpu in known_gpus().values() if gpu.platform == platform]
 
 
 def layout_of(platform: str) -> str:
-    """How the weights of a platform's libraries lie: its GPUs share one set of parameters."""
+    """The weight layout of a platform's libraries; all its GPUs share one set of parameters."""
     (layout,) = {gpu.layout for gpu in gpus_of(platform)}
     return layout
 
 
 def _gpu(name: str, row: Mapping[str, Any]) -> Gpu:
     return Gpu(
-        name, row["about"], row["platform"], row["layout"], row["target"], row.get("schedule", {})
+        name=name,
+        about=row["about"],
+        platform=row["platform"],
+        layout=row["layout"],
+        target=row["target"],
+        schedule=row.get("schedule", {}),
     )
 
 

@@ -14,7 +14,7 @@ from slmkit.recipe.scheme import Scheme
 from slmkit_mlc.gpus import Gpu, gpus_of, known_gpus
 from slmkit_mlc.lowering.definition import Definition
 from slmkit_mlc.params import K_MAJOR
-from slmkit_mlc.sizes import unequal_layers
+from slmkit_mlc.sizes import has_unequal_states
 
 COMPILER = "mlc_llm"
 WIDEST_HEAD = 256  # threads that join two attentions, one for each number of a head
@@ -42,7 +42,7 @@ SUPPORT = Support(
 def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any]) -> list[str]:
     """Everything that this backend cannot do for the model and recipe, one sentence each."""
     found = SUPPORT.problems(model, schemes, options)
-    if unequal_layers(model):
+    if has_unequal_states(model):
         found.append("mlc's recurrent state has the same sizes in every layer that has one")
     if options.get("compiler") == COMPILER:
         found += _handed_over(model, schemes)

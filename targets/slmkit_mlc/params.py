@@ -1,9 +1,9 @@
-"""The parameters of a library: the bundle's codes under MLC's names, in the layout of its GPU.
+"""Parameters of a library: the bundle's codes under MLC's names, in the layout that its GPU reads.
 
-A symmetric code c (-8 .. 7, or -128 .. 127) is stored as n = 7 - c (or 127 - c) beside its
-negated scale, so that (n - 7) * -scale = c * scale: MLC's own reading of q4f16, with all codes.
-Two-level scales are folded: channel scale times multiplier has at most eight significant bits,
-and float16 holds eleven. The file format refuses a scale that float16 cannot hold.
+A symmetric code c (-8 .. 7, or -128 .. 127) is stored as n = 7 - c (or 127 - c) with the negated
+scale, so that (n - 7) * -scale = c * scale: this is how MLC decodes q4f16, for every code.
+Two-level scales are folded into one: channel scale times multiplier has at most eight significant
+bits, and float16 holds eleven. A scale that float16 cannot hold exactly raises BackendError.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from slmkit.errors import BackendError
 from slmkit.quant.codes import CodesFile, group_of, padded_width
 from slmkit.recipe.scheme import Scheme
 
-N_MAJOR, K_MAJOR = "N-major", "K-major"
+N_MAJOR, K_MAJOR = "N-major", "K-major"  # see gpus.json
 WORD = 32  # bits
 Array = NDArray[Any]
-JOINED = {  # linears of one input that are one matrix here: MLC's names
+FUSED = {  # linears of one input that MLC stores as one matrix, and its name for it
     ("q_proj", "k_proj", "v_proj"): "qkv_proj",
     ("gate_proj", "up_proj"): "gate_up_proj",
 }
@@ -33,7 +33,7 @@ JOINED = {  # linears of one input that are one matrix here: MLC's names
 
 @dataclass(frozen=True)
 class Param:
-    """One parameter: a row of the library's ``_metadata`` and of ``tensor-cache.json``."""
+    """One parameter: an entry of the library's ``_metadata`` and of ``tensor-cache.json``."""
 
     name: str
     shape: tuple[int, ...]
@@ -47,68 +47,71 @@ class Param:
 
 @dataclass(frozen=True)
 class Matrix:
-    """One matrix of the library: some of the checkpoint's, row after row."""
+    """One matrix of the library, (N, K): one or several of the checkpoint's, stacked."""
 
     name: str
     sources: tuple[str, ...]  # names in the checkpoint
     rows: int  # N
     width: int  # K
     scheme: Scheme
-    layout: str
+    layout: str  # N_MAJOR or K_MAJOR
 
     @property
-    def group(self) -> int:
+    def group_size(self) -> int:
         """Inputs that share a scale."""
         return group_of(self.scheme, self.width)
 
     @property
-    def zero(self) -> int:
-        """The stored number that means 0, of a symmetric weight."""
+    def zero_point(self) -> int:
+        """The stored code that means 0 in a symmetric scheme: 7 or 127."""
         return (1 << ((self.scheme.bits or 8) - 1)) - 1
 
     @property
     def params(self) -> tuple[Param, ...]:
-        """What is stored: words of codes, scales, zero points; or the numbers."""
+        """Words of codes, scales and, if asymmetric, zero points; or the float16 weights."""
         if self.scheme.bits is None:
-            return (Param(f"{self.name}.weight", self._lying(self.width), "float16"),)
+            return (Param(f"{self.name}.weight", self._shape(self.width), "float16"),)
         padded = padded_width(self.scheme, self.width)
-        groups = self._lying(-(-padded // self.group))
-        words = self._lying(-(-padded * self.scheme.bits // WORD))
-        found = [
+        groups = self._shape(-(-padded // self.group_size))
+        words = self._shape(-(-padded * self.scheme.bits // WORD))
+        params = [
             Param(f"{self.name}.q_weight", words, "uint32"),
             Param(f"{self.name}.q_scale", groups, "float16"),
         ]
         if not self.scheme.symmetric:
-            found.append(Param(f"{self.name}.q_zero", groups, "uint8"))
-        return tuple(found)
+            params.append(Param(f"{self.name}.q_zero", groups, "uint8"))
+        return tuple(params)
 
     def values(self, codes: CodesFile) -> Iterator[Array]:
-        """The parameters' numbers, in their order, each made when it is asked for."""
+        """The arrays of ``params``, in order, each computed when it is needed."""
         if self.scheme.bits is None:
-            yield self._laid([codes.halves(name) for name in self.sources])
+            yield self._stack([codes.halves(name) for name in self.sources])
             return
-        yield self._laid([self._words(codes.packed(name)) for name in self.sources])
-        yield self._laid([self._scales(codes, name) for name in self.sources])
+        yield self._stack([self._words(codes.packed(name)) for name in self.sources])
+        yield self._stack([self._scales(codes, name) for name in self.sources])
         if not self.scheme.symmetric:
-            yield self._laid([codes.zero_points(name) for name in self.sources])
+            yield self._stack([codes.zero_points(name) for name in self.sources])
 
-    def _lying(self, columns: int) -> tuple[int, int]:
+    def _shape(self, columns: int) -> tuple[int, int]:
+        """The shape of a parameter with ``columns`` numbers per row, in the matrix's layout."""
         return (columns, self.rows) if self.layout == K_MAJOR else (self.rows, columns)
 
-    def _laid(self, parts: list[Array]) -> Array:
+    def _stack(self, parts: list[Array]) -> Array:
+        """Stack the rows of the sources and bring them into the matrix's layout."""
         whole = np.concatenate(parts) if len(parts) > 1 else parts[0]
         return np.ascontiguousarray(whole.T if self.layout == K_MAJOR else whole)
 
     def _words(self, packed: Array) -> Array:
-        """(N, bytes) -> (N, words): the first code in the lowest bits; symmetric codes turned."""
+        """(N, bytes) -> (N, words), the first code in the lowest bits; symmetric codes negated."""
         missing = -packed.shape[1] % (WORD // 8)
         if missing:
             packed = np.pad(packed, [(0, 0), (0, missing)])
-        turned = ~packed if self.scheme.symmetric else packed
-        words: Array = np.ascontiguousarray(turned).view("<u4")
+        stored = ~packed if self.scheme.symmetric else packed  # c + 8 -> 7 - c
+        words: Array = np.ascontiguousarray(stored).view("<u4")
         return words
 
     def _scales(self, codes: CodesFile, name: str) -> Array:
+        """Scales in float16, negated if symmetric. Raises BackendError if they are not exact."""
         scales = codes.scales(name)
         stored = (-scales if self.scheme.symmetric else scales).astype(np.float16)
         if not np.array_equal(np.abs(stored.astype(np.float32)), np.abs(scales)):
@@ -121,7 +124,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Vector:
-    """A norm's weight or biases, one after the other."""
+    """One vector of the library, float16: one or several of the checkpoint's, concatenated."""
 
     name: str
     sources: tuple[str, ...]
@@ -129,98 +132,111 @@ class Vector:
 
     @property
     def params(self) -> tuple[Param, ...]:
-        """The numbers, as the codes file holds them."""
+        """The vector itself, as one parameter."""
         return (Param(self.name, (self.width,), "float16"),)
 
     def values(self, codes: CodesFile) -> Iterator[Array]:
-        """The parameter's numbers."""
+        """The array of the parameter."""
         yield np.concatenate([codes.vector(name) for name in self.sources]).astype(np.float16)
 
 
 @dataclass(frozen=True)
 class Table:
-    """All parameters of a library, in the order of its packed tuple."""
+    """All parameters of a library, in the order of its ``packed_params``."""
 
     matrices: Mapping[str, Matrix]  # by the name of the first source
-    vectors: Mapping[str, Vector]
-    embedding: str  # the table that tokens are looked up in
-    head: str  # the matrix that gives the logits
+    vectors: Mapping[str, Vector]  # likewise
+    embedding: str  # the matrix whose rows are looked up
+    head: str  # the matrix that computes the logits
 
     @property
-    def stored(self) -> list[Matrix | Vector]:
-        """What is stored, in order."""
+    def tensors(self) -> list[Matrix | Vector]:
+        """Matrices, then vectors, in order."""
         return [*self.matrices.values(), *self.vectors.values()]
 
     @property
     def params(self) -> list[Param]:
         """Every parameter, in order."""
-        return [param for each in self.stored for param in each.params]
+        return [param for tensor in self.tensors for param in tensor.params]
 
-    def joined(self, names: tuple[str, ...]) -> Matrix | None:
-        """The one matrix of several linears, if they are stored as one."""
-        found = self.matrices.get(names[0])
-        return found if found and found.sources == names else None
+    def fused(self, names: tuple[str, ...]) -> Matrix | None:
+        """The matrix that holds exactly these linears; None if they are stored apart."""
+        matrix = self.matrices.get(names[0])
+        return matrix if matrix and matrix.sources == names else None
 
     def values(self, codes: CodesFile) -> Iterator[tuple[str, Array]]:
-        """Names and numbers, one after the other."""
-        for each in self.stored:
-            for param, numbers in zip(each.params, each.values(codes), strict=True):
-                if param.shape != numbers.shape or param.dtype != str(numbers.dtype):
+        """Name and array of every parameter, in order, each computed when it is needed."""
+        for tensor in self.tensors:
+            for param, array in zip(tensor.params, tensor.values(codes), strict=True):
+                if param.shape != array.shape or param.dtype != str(array.dtype):
                     raise BackendError(
-                        f"the parameter {param.name} came out as {numbers.dtype}{numbers.shape}",
+                        f"the parameter {param.name} came out as {array.dtype}{array.shape}",
                         "please report this",
                     )
-                yield param.name, numbers
+                yield param.name, array
 
 
 def table_of(model: Model, schemes: Mapping[str, Scheme], layout: str) -> Table:
-    """The parameters of a model. Tables that are looked up are N-major: rows are read."""
+    """The parameters of a model's library.
+
+    Linears have the given layout; embeddings are always N-major, because their rows are looked up.
+    """
     matrices: dict[str, Matrix] = {}
     vectors: dict[str, Vector] = {}
-    taken: set[str] = set()
-    mixed = {group[0]: group for group in _mixtures(model, schemes)}
+    assigned: set[str] = set()
+    expert_stacks = {stack[0]: stack for stack in _expert_stacks(model, schemes)}
     for name, shape in model.shapes.items():
-        if name in taken:
+        if name in assigned:
             continue
-        group, title = _group(model, schemes, name)
-        if name in mixed:
-            group, title = mixed[name], _without_number(name)
-        taken |= set(group)
-        if len(shape) == 1:
-            width = sum(model.shapes[each][0] for each in group)
-            vectors[name] = Vector(title, group, width)
+        if name in expert_stacks:
+            sources, title = expert_stacks[name], _without_expert_number(name)
         else:
-            rows = sum(model.shapes[each][0] for each in group)
-            lying = N_MAJOR if name in model.looked_up else layout
-            matrices[name] = Matrix(title, group, rows, shape[1], schemes[name], lying)
+            sources, title = _fused_sources(model, schemes, name)
+        assigned |= set(sources)
+        rows = sum(model.shapes[source][0] for source in sources)
+        if len(shape) == 1:
+            vectors[name] = Vector(title, sources, rows)
+        else:
+            own_layout = N_MAJOR if name in model.looked_up else layout
+            matrices[name] = Matrix(title, sources, rows, shape[1], schemes[name], own_layout)
     (embedding,) = model.looked_up
     (head,) = (name for name in model.multiplied if ".layers." not in name)
     return Table(matrices, vectors, embedding, head)
 
 
-def _mixtures(model: Model, schemes: Mapping[str, Scheme]) -> Iterator[tuple[str, ...]]:
-    """The experts' matrices of a layer, gate and up after each other, and downs, if all of them
-    are coded alike."""
+def _expert_stacks(model: Model, schemes: Mapping[str, Scheme]) -> Iterator[tuple[str, ...]]:
+    """Per layer, the experts' gate and up matrices as one stack and the downs as another.
+
+    Only of layers whose experts all have the same scheme.
+    """
     for experts in model.moe_layers:
-        names = [name for each in experts for name in (*each.gate_up, each.down)]
-        if len({schemes[name] for name in names}) == 1:
-            yield tuple(name for each in experts for name in each.gate_up)
-            yield tuple(each.down for each in experts)
+        gate_up = tuple(name for expert in experts for name in expert.gate_up)
+        down = tuple(expert.down for expert in experts)
+        if len({schemes[name] for name in (*gate_up, *down)}) == 1:
+            yield gate_up
+            yield down
 
 
-def _without_number(name: str) -> str:
-    """``mlp.experts.0.gate_proj`` -> ``mlp.experts.gate_proj``, the name for all of them."""
+def _without_expert_number(name: str) -> str:
+    """``mlp.experts.0.gate_proj`` -> ``mlp.experts.gate_proj``, the name of the stack."""
     return re.sub(r"\.0(?=\.[a-z]\w*$|$)", "", name)
 
 
-def _group(model: Model, schemes: Mapping[str, Scheme], tensor: str) -> tuple[tuple[str, ...], str]:
-    """The tensors that are stored with this one, and under which name."""
+def _fused_sources(
+    model: Model, schemes: Mapping[str, Scheme], tensor: str
+) -> tuple[tuple[str, ...], str]:
+    """The tensors that are stored as one with this first one, and the name of that tensor.
+
+    Linears are fused if their schemes and widths are the same; biases, if their linears are fused
+    and all have one.
+    """
     name, bias = tensor.removesuffix(".bias"), ".bias" if tensor.endswith(".bias") else ""
     parent, _, leaf = name.rpartition(".")
-    for leaves, title in JOINED.items():
-        names = tuple(f"{parent}.{each}" for each in leaves)
-        if leaf != leaves[0] or not {*names, *(each + bias for each in names)} <= set(model.shapes):
+    for leaves, title in FUSED.items():
+        names = tuple(f"{parent}.{other}" for other in leaves)
+        tensors = tuple(other + bias for other in names)
+        if leaf != leaves[0] or not {*names, *tensors} <= set(model.shapes):
             continue
-        if len({(schemes[each], model.shapes[each][1]) for each in names}) == 1:
-            return tuple(each + bias for each in names), f"{parent}.{title}{bias}"
+        if len({(schemes[other], model.shapes[other][1]) for other in names}) == 1:
+            return tensors, f"{parent}.{title}{bias}"
     return (tensor,), tensor

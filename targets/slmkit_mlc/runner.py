@@ -14,7 +14,7 @@ from slmkit.backend.static_runner import check_context
 from slmkit.ops import Floats
 from slmkit_mlc.gpus import known_gpus
 from slmkit_mlc.lowering.definition import read_definition
-from slmkit_mlc.verify.machine import Machine, on_processor
+from slmkit_mlc.verify.machine import Machine, build_for_cpu
 
 
 class MlcRunner:
@@ -25,21 +25,21 @@ class MlcRunner:
         params = folder / artifact.facts["params"]
         tvm = f"TVM {version('apache-tvm')}"
         if mode in ("float32", "float16"):
-            executable, self.names = on_processor(definition, mode)
+            executable, self.names = build_for_cpu(definition, mode)
             self.machine = Machine(executable, definition, params)
             self.runtime = f"{tvm}, LLVM, {mode}"
         elif mode.endswith("-metal"):
-            from slmkit_mlc.verify.metal import on_metal
+            from slmkit_mlc.verify.metal import metal_machine
 
-            self.machine, self.names = on_metal(definition, known_gpus()["apple"], params), []
+            self.machine, self.names = metal_machine(definition, known_gpus()["apple"], params), []
             self.runtime = f"{tvm}, Metal"
         else:
-            from slmkit_mlc.verify.cpu_build import Twin
+            from slmkit_mlc.verify.cpu_build import CpuBuild
 
             gpu = known_gpus()[mode.removesuffix("-schedule")]
-            twin = Twin(definition, gpu, _library(folder, artifact, gpu.name))
-            self.machine, self.names = Machine(twin.executable, definition, params), []
-            self.runtime = f"{tvm}, kernels of {mode} on {twin.device.name}"
+            build = CpuBuild(definition, gpu, _library(folder, artifact, gpu.name))
+            self.machine, self.names = Machine(build.executable, definition, params), []
+            self.runtime = f"{tvm}, kernels of {mode} on {build.device.name}"
         self.context_length = definition.limits.context
         self._taps: dict[str, list[Floats]] = {}
         self.length = 0

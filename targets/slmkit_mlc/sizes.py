@@ -1,4 +1,4 @@
-"""Sizes of a library: the lengths that its memory is planned for, windows, the cache's layers."""
+"""Sizes of a library: lengths to plan memory for, sliding windows, layers of cache and state."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from slmkit.backend.interface import Job, Model, Spec, State
 from slmkit_mlc.contract import KV, RECURRENT
 
-BATCH = 4  # sequences that MLC's engine may hold at once
-RANKS = 6  # likeliest tokens that the engine asks for, of each sequence
+BATCH = 4  # sequences that MLC's engine may process at once
+RANKS = 6  # most probable tokens of each sequence that the engine may ask for
 
 
 @dataclass(frozen=True)
 class Limits:
     """The largest sizes that a library's memory is planned for."""
 
-    context: int
-    prefill: int
-    batch: int
+    context: int  # tokens in the KV cache
+    prefill: int  # tokens of a prefill chunk
+    batch: int  # sequences
 
     @property
     def bounds(self) -> dict[str, int]:
@@ -32,49 +32,57 @@ class Limits:
         }
 
 
-def window_of(spec: Spec) -> int | None:
-    """The sliding window of a model's layers, in tokens; None if no layer has one."""
-    return max((each for each in spec.windows if each is not None), default=None)
+def sliding_window(spec: Spec) -> int | None:
+    """The sliding window of a model's layers in tokens; None if no layer has one."""
+    return max((window for window in spec.windows if window is not None), default=None)
 
 
-def prefill_of(job: Job) -> int:
-    """Tokens of a chunk. Shorter than a sliding window: of a chunk, TVM's kernels see all, and a
-    row that sees nothing of the past is not a number there."""
-    most = min(job.prefill_chunk, job.context_length)
-    window = window_of(job.spec)
-    return most if window is None else max(1, min(most, window - 1))
+def prefill_chunk(job: Job) -> int:
+    """Tokens of a prefill chunk, shorter than a sliding window.
+
+    Within a chunk TVM's kernels ignore the window, and a token whose window contains no token
+    before the chunk gets NaN.
+    """
+    chunk = min(job.prefill_chunk, job.context_length)
+    window = sliding_window(job.spec)
+    return chunk if window is None else max(1, min(chunk, window - 1))
 
 
-def kept_by(model: Model) -> tuple[str, ...]:
-    """What a sequence keeps from token to token: a KV cache, recurrent states, or both."""
+def state_kinds(model: Model) -> tuple[str, ...]:
+    """The kinds of state of a sequence: KV, RECURRENT, or both, in this order."""
     present = {KV: model.attention_layers, RECURRENT: model.states}
-    return tuple(kind for kind, there in present.items() if there)
+    return tuple(kind for kind, layers in present.items() if layers)
 
 
-def cache_layers(model: Model) -> list[str]:
-    """The cache's layers by kind: those that attend. Where all of them slide, one more that no
-    layer uses: TVM's cache fails without any that sees everything (0.27.0.post1)."""
+def cache_layer_kinds(model: Model) -> list[str]:
+    """TVM's kind of each attention layer: "mha", or "mha_sliding" with a sliding window.
+
+    If all layers slide, one unused "mha" layer is added: TVM's cache fails without any
+    (0.27.0.post1).
+    """
     windows = [model.spec.windows[layer] for layer in model.attention_layers]
     kinds = ["mha" if window is None else "mha_sliding" for window in windows]
     return kinds if "mha" in kinds else [*kinds, "mha"]
 
 
 def state_layers(model: Model) -> list[int]:
-    """Layers with states; TVM counts only these."""
+    """Layers with recurrent state, in order; TVM numbers only these."""
     return list(dict.fromkeys(state.layer for state in model.states))
 
 
-def dtype_of(states: Sequence[State]) -> str:
-    """The type of a library's activations. A scan multiplies four values that stem from one, so
-    models of scans magnify float16's rounding (46 dB in mamba-130m's shape): they get float32."""
+def activation_dtype(states: Sequence[State]) -> str:
+    """The type of a library's activations: float32 for models with a scan, else float16.
+
+    A scan multiplies four values that derive from one, so it amplifies float16's rounding (46 dB in
+    the shape of mamba-130m).
+    """
     scans = any(state.kind == "scan" for state in states)
     return "float32" if scans else "float16"
 
 
-def unequal_layers(model: Model) -> bool:
-    """Whether layers differ in what they keep."""
-    kept = {
-        tuple((state.kind, state.shape) for state in model.states if state.layer == layer)
-        for layer in state_layers(model)
-    }
-    return len(kept) > 1
+def has_unequal_states(model: Model) -> bool:
+    """Whether layers with recurrent state differ in its kinds or shapes."""
+    by_layer: dict[int, list[tuple[str, tuple[int, ...]]]] = {}
+    for state in model.states:
+        by_layer.setdefault(state.layer, []).append((state.kind, state.shape))
+    return len({tuple(states) for states in by_layer.values()}) > 1

@@ -17,7 +17,7 @@ from slmkit_mlc.gpus import Gpu
 from slmkit_mlc.lowering.definition import Definition, definition_for
 from slmkit_mlc.options import COMPILER, chosen_gpus, library_name, quantization_of
 from slmkit_mlc.shards import PARAMS, SHARD_MB
-from slmkit_mlc.sizes import kept_by
+from slmkit_mlc.sizes import state_kinds
 from slmkit_mlc.verify.metal import metal_present
 from slmkit_mlc.verify.opencl import runtime
 
@@ -195,7 +195,7 @@ def _io_tensors(definition: Definition) -> tuple[tuple[Tensor, ...], tuple[Tenso
     )
     kept = tuple(
         Tensor(VARIABLE[each], "object", (), f"made by {CREATE[each]}")
-        for each in kept_by(definition.model)
+        for each in state_kinds(definition.model)
     )
     params = Tensor("packed_params", "tuple", (), f"the parameters of {TENSOR_CACHE}, in order")
     logits = Tensor("logits", "float32", (1, 1, spec.vocabulary), "next-token scores")

@@ -12,8 +12,8 @@ from hexagon_artifacts import ids_for, reference_of
 from litert_artifacts import token_snr_db
 from mlc_artifacts import FLOAT32, emitted, mlc_job
 from slmkit_mlc import writer
-from slmkit_mlc.compiler.library import objects
-from slmkit_mlc.kernels.cpu_schedules import tiles
+from slmkit_mlc.compiler.library import read_objects
+from slmkit_mlc.kernels.cpu_schedules import tiling_pass
 from slmkit_mlc.lowering.definition import definition_for
 from slmkit_mlc.lowering.program import PROOF, Writer
 
@@ -62,7 +62,7 @@ def test_a_library_links_and_needs_nothing_but_tvm_s_runtime(arm64, tiny, tmp_pa
     job = replace(mlc_job(tiny("qwen2"), tmp_path), options={"gpus": ["adreno"]})
     facts = emitted(job, tmp_path / "mlc").facts["libraries"]["adreno"]
     paths = []
-    for name, data in objects(tmp_path / "mlc" / facts["file"]).items():
+    for name, data in read_objects(tmp_path / "mlc" / facts["file"]).items():
         (tmp_path / name).write_bytes(data)
         paths.append(str(tmp_path / name))
     arm64.link(str(tmp_path / "all.so"), paths)
@@ -84,7 +84,7 @@ def test_the_sample_model_runs_on_arm64_and_agrees(arm64, tmp_path):
         {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a76", "opt-level": 1}
     )
     mod = Writer(definition.program("float32")).module(target, PROOF, [])
-    executable = build(mod, target, tiles(definition.layout), definition, {})
+    executable = build(mod, target, tiling_pass(definition.layout), definition, {})
     executable.export_library(str(tmp_path / "model.so"), fcompile=arm64.link)
     names = " ".join(param.name for param in definition.table.params)
     (tmp_path / "names").write_text(names)

@@ -1,1 +1,1 @@
-"""From a Relax program to a model library."""
+"""Compilation of a Relax program to a model library."""

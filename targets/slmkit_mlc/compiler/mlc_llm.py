@@ -1,7 +1,7 @@
-"""Let mlc_llm's own compiler make the library, of the same converted weights.
+"""Compilation of a library by mlc_llm's own compiler, from the same converted weights.
 
-Only where the user has installed it: it is on no package index, and its versions follow TVM's
-development. It writes what it writes: parity then runs our program on the same parameters.
+Only if the user has installed mlc_llm: it is on no package index, and its versions follow TVM's
+development. Parity then runs slmkit's program on the same parameters, not mlc_llm's library.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DEVICES = {"adreno": "android:adreno", "mali": "android", "apple": "iphone"}  # 
 def compile_with_mlc_llm(
     config: Path, gpu: Gpu, name: str, quantization: str, out: Path
 ) -> dict[str, Any]:
-    """Run ``python -m mlc_llm compile``. Raises BackendError with its last words."""
+    """Run ``python -m mlc_llm compile``. Raises BackendError with the last line of its output."""
     command = [
         sys.executable,
         "-m",
@@ -39,9 +39,10 @@ def compile_with_mlc_llm(
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not out.is_file():
-        last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it said nothing"]
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        last_line = lines[-1] if lines else "it said nothing"
         raise BackendError(
-            f"mlc_llm compile failed for {gpu.name} (exit code {done.returncode}): {last[0]}",
+            f"mlc_llm compile failed for {gpu.name} (exit code {done.returncode}): {last_line}",
             "leave compiler: mlc_llm out of the recipe to compile with slmkit's own",
         )
     return {"functions": {}, "memory": {}}

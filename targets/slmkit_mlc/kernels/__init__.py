@@ -1,1 +1,1 @@
-"""TensorIR kernels: dense, experts, scans, rope, and fixes of TVM's own."""
+"""TensorIR kernels: dense layers, experts, scans, RoPE, and workarounds for kernels of TVM."""

@@ -1,8 +1,9 @@
-"""Schedules for the processor that the proof runs on: products of codes, a tile of rows at a time.
+"""CPU schedules for parity: matrix products and dequantization, tiled by output rows.
 
-A tile's numbers are made once and multiplied with every token while they are in the cache, in
-vectors; tiles go to the cores in parallel. So no dequantized weight is ever there as a whole. A
-product whose rows no tile divides is left as it is written, which is right, and slow.
+A tile of weights is dequantized once and multiplied with every token while it is in the CPU's
+cache, in vector instructions; tiles run in parallel on the cores. No dequantized weight is ever
+stored as a whole. A product whose rows no tile size divides keeps its plain loops: correct, but
+slow.
 """
 
 from __future__ import annotations
@@ -18,47 +19,47 @@ Module = Any
 Pass = Any
 Schedule = Any
 Block = Any
-PRODUCTS = ("matmul", "grown", "shrunk")  # blocks that sum over the inputs of a row
-TILE = 64  # rows, at most
+PRODUCTS = ("matmul", "grown", "shrunk")  # names of blocks that sum over the inputs of a row
+MAX_TILE = 64  # rows
 LANES = 16  # float32 numbers in a vector
 
 
-def tiles(layout: str) -> Pass:
-    """A pass that schedules every product of a program whose matrices have this layout."""
+def tiling_pass(layout: str) -> Pass:
+    """A TVM pass that tiles every product of a module whose matrices have this layout."""
 
     @tvm.transform.module_pass(opt_level=0)
     def run(mod: Module, _: Any) -> Module:
-        for own, function in mod.functions_items():
+        for global_var, function in mod.functions_items():
             if isinstance(function, tirx.PrimFunc):
-                mod[own] = tiled(function, layout)
+                mod[global_var] = tile_product(function, layout)
         return mod
 
     return run
 
 
-def tiled(function: Any, layout: str) -> Any:
-    """A function in tiles; as it was if it has no product, or no tile divides its rows."""
+def tile_product(function: Any, layout: str) -> Any:
+    """Tile the product of a PrimFunc; return it unchanged if it has none or no tile fits."""
     schedule = s_tir.Schedule(function)
-    product, weight = _block(schedule, *PRODUCTS), _block(schedule, "dequantize")
+    product, weight = _find_block(schedule, *PRODUCTS), _find_block(schedule, "dequantize")
     if product is None:
         return function
     rows, width = (int(schedule.get(loop).extent) for loop in schedule.get_loops(product)[-2:])
-    tile = _tile(rows)
+    tile = _tile_size(rows)
     if layout == K_MAJOR and tile > 1:
-        _by_input(schedule, weight, product, tile)
+        _tile_k_major(schedule, weight, product, tile)
     elif layout != K_MAJOR and width % LANES == 0:
-        _by_row(schedule, weight, product, tile)
+        _tile_n_major(schedule, weight, product, tile)
     return schedule.mod["main"]
 
 
-def _tile(rows: int) -> int:
-    """The largest divisor that fills vectors of eight, or the largest one."""
-    divisors = [each for each in range(1, TILE + 1) if rows % each == 0]
-    return max(divisors, key=lambda each: (each % 8 == 0, each))
+def _tile_size(rows: int) -> int:
+    """The largest divisor up to MAX_TILE that is a multiple of 8; else the largest divisor."""
+    divisors = [size for size in range(1, MAX_TILE + 1) if rows % size == 0]
+    return max(divisors, key=lambda size: (size % 8 == 0, size))
 
 
-def _block(schedule: Schedule, *names: str) -> Block | None:
-    """The first block with one of these names."""
+def _find_block(schedule: Schedule, *names: str) -> Block | None:
+    """The first block that has one of these names."""
     for name in names:
         try:
             return schedule.get_sblock(name)
@@ -67,31 +68,35 @@ def _block(schedule: Schedule, *names: str) -> Block | None:
     return None
 
 
-def _by_input(schedule: Schedule, weight: Block | None, product: Block, tile: int) -> None:
-    """Rows of a tile lie side by side: a vector of them for each input."""
-    *tokens, row, at = schedule.get_loops(product)
+def _tile_k_major(schedule: Schedule, weight: Block | None, product: Block, tile: int) -> None:
+    """Vectorize over the rows of a tile: in K-major weights they are contiguous."""
+    *tokens, row, k = schedule.get_loops(product)
     outer, inner = schedule.split(row, [None, tile])
-    schedule.reorder(outer, *tokens, at, inner)
+    schedule.reorder(outer, *tokens, k, inner)
     schedule.parallel(outer)
     if weight is not None:
         schedule.compute_at(weight, outer)
         schedule.vectorize(schedule.get_loops(weight)[-1])
     schedule.vectorize(inner)
-    schedule.decompose_reduction(product, at)
+    schedule.decompose_reduction(product, k)
 
 
-def _by_row(schedule: Schedule, weight: Block | None, product: Block, tile: int) -> None:
-    """Inputs of a row lie side by side: as many sums as a vector has lanes, added at last."""
-    *tokens, row, at = schedule.get_loops(product)
+def _tile_n_major(schedule: Schedule, weight: Block | None, product: Block, tile: int) -> None:
+    """Vectorize over the inputs of a row, which are contiguous in N-major weights.
+
+    Each vector lane keeps its own partial sum; the lanes are added at the end.
+    """
+    *tokens, row, k = schedule.get_loops(product)
     outer, inner = schedule.split(row, [None, tile])
-    steps, lanes = schedule.split(at, [None, LANES])
+    steps, lanes = schedule.split(k, [None, LANES])
     schedule.reorder(outer, inner, *tokens, steps, lanes)
     schedule.parallel(outer)
     sums = schedule.rfactor(lanes, len(tokens) + 1)
     _, row, *tokens, steps, lanes = schedule.get_loops(sums)
     if weight is not None:
         schedule.compute_at(weight, row)
-        schedule.vectorize(schedule.split(schedule.get_loops(weight)[-1], [None, LANES])[-1])
+        _, weight_lanes = schedule.split(schedule.get_loops(weight)[-1], [None, LANES])
+        schedule.vectorize(weight_lanes)
     schedule.reverse_compute_at(product, tokens[-1])
     schedule.vectorize(lanes)
     schedule.decompose_reduction(sums, steps)

@@ -1,8 +1,8 @@
-"""The kernel that splits q, k and v apart and rotates q and k, by the model's own frequencies.
+"""Kernel that splits the fused q, k and v and applies RoPE to q and k with the model's frequencies.
 
-TVM's KV cache calls it before every attention. Frequencies come from the spec, as every backend
-takes them, whatever scaling made them; the cache hands them over where TVM's own kernel expects
-the factors of longrope.
+TVM's KV cache calls it before every attention. The frequencies come from the spec, with any scaling
+of the checkpoint already applied, as in every backend. The cache passes them in the argument in
+which TVM's own kernel expects the extension factors of longrope.
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ from slmkit.ops import Rope
 
 
 def split_rotary(spec: Spec, rope: Rope, dtype: str) -> Any:
-    """(T, H + 2G, d), positions (T,) -> q (T, H, d), k and v (T, G, d); rotated in float32."""
+    """A PrimFunc: qkv (T, H + 2G, d), positions (T,) -> q (T, H, d), k (T, G, d), v (T, G, d).
+
+    The rotation is computed in float32. Of each head, the first 2 * len(rope.frequencies) numbers
+    are rotated, the others copied. Names inside the PrimFunc become names in the compiled library.
+    """
     heads, kv_heads, width = spec.heads, spec.kv_heads, spec.head_width
     half = len(rope.frequencies)
     magnitude = tirx.const(rope.magnitude, "float32")
 
-    def turned(x: Any, token: Any, head: Any, at: Any, position: Any, frequencies: Any) -> Any:
+    def rotate(x: Any, token: Any, head: Any, at: Any, position: Any, frequencies: Any) -> Any:
         angle = position.astype("float32") * frequencies[at % half]
-        here = x[token, head, at].astype("float32")
-        other = tirx.if_then_else(
+        value = x[token, head, at].astype("float32")
+        partner = tirx.if_then_else(
             at < half, -x[token, head, at + half], x[token, head, at - half]
         ).astype("float32")
-        return ((tirx.cos(angle) * here + tirx.sin(angle) * other) * magnitude).astype(dtype)
+        return ((tirx.cos(angle) * value + tirx.sin(angle) * partner) * magnitude).astype(dtype)
 
     @T.prim_func(s_tir=True)
     def rotary(
@@ -53,13 +57,13 @@ def split_rotary(spec: Spec, rope: Rope, dtype: str) -> Any:
                 if h < heads:
                     q[s, h, d] = T.if_then_else(
                         d < 2 * half,
-                        turned(qkv, s, h, d, positions[s], frequencies),
+                        rotate(qkv, s, h, d, positions[s], frequencies),
                         qkv[s, h, d],
                     )
                 elif h < heads + kv_heads:
                     k[s, h - heads, d] = T.if_then_else(
                         d < 2 * half,
-                        turned(qkv, s, h, d, positions[s], frequencies),
+                        rotate(qkv, s, h, d, positions[s], frequencies),
                         qkv[s, h, d],
                     )
                 else:

@@ -1,7 +1,9 @@
-"""Kernels of layers that scan: each thread follows one channel of one sequence through its tokens.
+"""Kernels of recurrent layers: causal convolution and selective scan.
 
-Tokens of all sequences lie one after the other, [L, ...]; ``ends`` has the last token of each.
-All is computed in float32.
+Each thread computes one channel of one sequence, token after token, in float32. Shapes: L tokens of
+all sequences, one sequence after the other; S sequences; D channels; K convolution taps; H heads of
+P channels; N numbers of scan state. ``ends`` (S,) has the index of each sequence's last token.
+Names inside the PrimFuncs become names in the compiled library.
 """
 
 from __future__ import annotations
@@ -14,29 +16,38 @@ from tvm.script import tirx as T
 from slmkit.ops import Scan
 
 
-def _begin(ends: Any, sequence: Any) -> Any:
-    """A sequence's first token; the index stays inside for sequence 0 too."""
-    before = ends[tirx.max(sequence - 1, 0)] + 1
-    return tirx.if_then_else(sequence == 0, tirx.const(0, "int32"), before)
+def _first_token(ends: Any, sequence: Any) -> Any:
+    """Index of a sequence's first token; ``ends`` is never read out of bounds."""
+    after_previous = ends[tirx.max(sequence - 1, 0)] + 1
+    return tirx.if_then_else(sequence == 0, tirx.const(0, "int32"), after_previous)
+
+
+def _token(ends: Any, sequence: Any, number: Any) -> Any:
+    """Index of token ``number`` of a sequence."""
+    return _first_token(ends, sequence) + number
 
 
 def convolution(channels: int, kernel: int, dtype: str) -> Any:
-    """x [L, D], weight [D * K], ends [S], state [S, D * (K - 1)] -> [L, D], and the
-    state: the last K - 1 tokens' x."""
+    """A PrimFunc of a causal convolution of each channel by itself.
+
+    x [L, D], weight [D * K], ends [S], state [S, D * (K - 1)] -> y [L, D] of ``dtype`` and the next
+    state. The state is x of the last K - 1 tokens.
+    """
     past = kernel - 1
 
-    def at(x: Any, state: Any, s: Any, d: Any, token: Any, first: Any) -> Any:
-        """Channel d of a token of sequence s, or of one before its first token here."""
+    def x_at(x: Any, state: Any, s: Any, d: Any, token: Any, first: Any) -> Any:
+        """Channel d of a token of sequence s; tokens before ``first`` come from the state."""
         inside = x[tirx.max(token, 0), d].astype("float32")
         before = state[s, d * past + tirx.min(token - first + past, past - 1)]
         return tirx.if_then_else(token >= first, inside, before)
 
-    def total(x: Any, weight: Any, state: Any, s: Any, d: Any, token: Any, first: Any) -> Any:
-        sums = tirx.const(0, "float32")
+    def y_at(x: Any, weight: Any, state: Any, s: Any, d: Any, token: Any, first: Any) -> Any:
+        """Channel d of the output at a token of sequence s."""
+        total = tirx.const(0, "float32")
         for j in range(kernel):
-            number = weight[d * kernel + j].astype("float32")
-            sums = sums + number * at(x, state, s, d, token - past + j, first)
-        return sums.astype(dtype)
+            tap = weight[d * kernel + j].astype("float32")
+            total = total + tap * x_at(x, state, s, d, token - past + j, first)
+        return total.astype(dtype)
 
     @T.prim_func(s_tir=True)
     def conv(
@@ -57,31 +68,39 @@ def convolution(channels: int, kernel: int, dtype: str) -> Any:
         for each in T.grid(sequences, channels):
             with T.sblock("conv"):
                 s, d = T.axis.remap("SS", each)
-                for i in range(ends[s] + 1 - _begin(ends, s)):
-                    y[_begin(ends, s) + i, d] = total(
-                        x, weight, state, s, d, _begin(ends, s) + i, _begin(ends, s)
+                for i in range(ends[s] + 1 - _first_token(ends, s)):
+                    y[_token(ends, s, i), d] = y_at(
+                        x, weight, state, s, d, _token(ends, s, i), _first_token(ends, s)
                     )
                 for k in range(past):
-                    after[s, d * past + k] = at(
-                        x, state, s, d, ends[s] + 1 - past + k, _begin(ends, s)
+                    after[s, d * past + k] = x_at(
+                        x, state, s, d, ends[s] + 1 - past + k, _first_token(ends, s)
                     )
 
     return conv
 
 
-def selective_scan(kind: Scan, channels: int, dtype: str, other: str) -> Any:
-    """x [L, H * P], step [L, H], b and c [L, N], decay [H * N] or [H], skip [H], ends [S], state
-    [S, H * N * P] -> [L, H * P], and the state. Source: ``Ops.scan``. ``dtype``: of x and what is
-    given; ``other``: of b and c."""
+def selective_scan(kind: Scan, channels: int, dtype: str, bc_dtype: str) -> Any:
+    """A PrimFunc of the recurrence that ``Ops.scan`` defines.
+
+    x [L, H * P], step [L, H], b and c [L, N], decay [H * N] or [H], skip [H], ends [S], state
+    [S, H * N * P] -> y [L, H * P] and the next state. x and y are of type ``dtype``, b and c of
+    ``bc_dtype``, decay and skip float16, step and state float32.
+    """
     heads, size = kind.heads, kind.state
     width = channels // heads
     rates = heads * size if kind.by_number else heads
 
-    def wide(number: Any) -> Any:
+    def f32(number: Any) -> Any:
         return number.astype("float32")
 
     def rate(decay: Any, h: Any, n: Any) -> Any:
-        return wide(decay[h * size + n] if kind.by_number else decay[h])
+        """Decay rate of state number n of head h: one for each number, or one for a head."""
+        return f32(decay[h * size + n] if kind.by_number else decay[h])
+
+    def next_state(state: Any, step: Any, rate: Any, b: Any, x: Any) -> Any:
+        """state * exp(step * rate) + step * b * x"""
+        return state * tirx.exp(step * rate) + step * f32(b) * f32(x)
 
     @T.prim_func(s_tir=True)
     def scan(
@@ -100,8 +119,8 @@ def selective_scan(kind: Scan, channels: int, dtype: str, other: str) -> Any:
         length, sequences = T.int32(), T.int32()
         x = T.match_buffer(x_, (length, channels), dtype)
         step = T.match_buffer(step_, (length, heads), "float32")
-        b = T.match_buffer(b_, (length, size), other)
-        c = T.match_buffer(c_, (length, size), other)
+        b = T.match_buffer(b_, (length, size), bc_dtype)
+        c = T.match_buffer(c_, (length, size), bc_dtype)
         ends = T.match_buffer(ends_, (sequences,), "int32")
         state = T.match_buffer(state_, (sequences, heads * size * width), "float32")
         y = T.match_buffer(y_, (length, channels), dtype)
@@ -113,16 +132,18 @@ def selective_scan(kind: Scan, channels: int, dtype: str, other: str) -> Any:
                 total = T.sblock_alloc_buffer((1,), "float32", scope="local")
                 for n in range(size):
                     now[n] = state[s, (d // width * size + n) * width + d % width]
-                for i in range(ends[s] + 1 - _begin(ends, s)):
-                    total[0] = wide(skip[d // width]) * wide(x[_begin(ends, s) + i, d])
+                for i in range(ends[s] + 1 - _first_token(ends, s)):
+                    total[0] = f32(skip[d // width]) * f32(x[_token(ends, s, i), d])
                     for n in range(size):
-                        now[n] = now[n] * T.exp(
-                            step[_begin(ends, s) + i, d // width] * rate(decay, d // width, n)
-                        ) + step[_begin(ends, s) + i, d // width] * wide(
-                            b[_begin(ends, s) + i, n]
-                        ) * wide(x[_begin(ends, s) + i, d])
-                        total[0] = total[0] + wide(c[_begin(ends, s) + i, n]) * now[n]
-                    y[_begin(ends, s) + i, d] = total[0].astype(dtype)
+                        now[n] = next_state(
+                            now[n],
+                            step[_token(ends, s, i), d // width],
+                            rate(decay, d // width, n),
+                            b[_token(ends, s, i), n],
+                            x[_token(ends, s, i), d],
+                        )
+                        total[0] = total[0] + f32(c[_token(ends, s, i), n]) * now[n]
+                    y[_token(ends, s, i), d] = total[0].astype(dtype)
                 for n in range(size):
                     after[s, (d // width * size + n) * width + d % width] = now[n]
 

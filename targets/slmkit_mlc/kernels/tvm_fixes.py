@@ -1,11 +1,12 @@
-"""Two kernels of TVM's KV cache that are replaced, because they are wrong (0.27.0.post1).
+"""Replacements for two kernels of TVM's KV cache that compute wrong results (TVM 0.27.0.post1).
 
-``merge_state``: TVM's threads write the new weight of a row while others of the same row may not
-have read the old one. On a GPU whose threads run in step that goes well; where they do not (CPU
-OpenCL), a second chunk of a prompt comes out wrong. Ours waits before it writes.
+``merge_state``: TVM's threads write the new log-sum of a row while other threads of the same row
+may not have read the old one. On a GPU whose threads run in lockstep the result is right; where
+they do not (OpenCL on a CPU), the second chunk of a prompt comes out wrong. The replacement has a
+barrier before the write.
 
-The CPU's prefill with a sliding window: a key outside of the window leaves the running maximum
-unset, so a row that begins with one computes with what lay in memory.
+CPU prefill with a sliding window: a key outside the window leaves the running maximum unset, so a
+row that begins with such a key computes with uninitialized memory.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from slmkit.backend.interface import Spec
 
 
 def merge_state(spec: Spec, dtype: str) -> Any:
-    """Joins two attentions over different keys. V (T, H, d) and S (T, H), log2 of the sums of
-    exponents, are replaced by the joint ones; a block of threads for each row and head."""
+    """Merge two attention results over different keys, in place, into the first.
+
+    V (T, H, d) are the outputs, S (T, H) the log2 of the sums of exponents. Each row and head is
+    one block of threads, each number of a head one thread.
+    """
     heads, width = spec.heads, spec.head_width
 
     @T.prim_func(s_tir=True)
@@ -53,21 +57,22 @@ def merge_state(spec: Spec, dtype: str) -> Any:
     return merge
 
 
-def with_maximum_kept(function: Any) -> Any:
-    """TVM's CPU prefill, whose masked keys keep the running maximum as it was."""
+def fix_masked_maximum(function: Any) -> Any:
+    """Make TVM's CPU prefill carry the running maximum over a masked key."""
 
-    def kept(branch: Any) -> Any:
-        if not _sets_maximum(branch) or branch.else_case is None:
+    def fix_branch(branch: Any) -> Any:
+        if not _updates_maximum(branch) or branch.else_case is None:
             return branch
-        known = branch.then_case.value.a  # max(m_val[0], S_val[0])
-        keep = tirx.BufferStore(branch.then_case.buffer, known, branch.then_case.indices)
-        masked = tirx.SeqStmt([branch.else_case, keep])
-        return tirx.IfThenElse(branch.condition, branch.then_case, masked)
+        previous = branch.then_case.value.a  # of max(m_val[0], S_val[0])
+        carry = tirx.BufferStore(branch.then_case.buffer, previous, branch.then_case.indices)
+        masked_case = tirx.SeqStmt([branch.else_case, carry])
+        return tirx.IfThenElse(branch.condition, branch.then_case, masked_case)
 
-    body = tvm_ffi.structural_map(function.body, (tirx.IfThenElse, kept))
+    body = tvm_ffi.structural_map(function.body, (tirx.IfThenElse, fix_branch))
     return function.with_body(body)
 
 
-def _sets_maximum(branch: Any) -> bool:
-    stored = branch.then_case
-    return isinstance(stored, tirx.BufferStore) and isinstance(stored.value, tirx.Max)
+def _updates_maximum(branch: Any) -> bool:
+    """Whether the branch stores a maximum of two values."""
+    store = branch.then_case
+    return isinstance(store, tirx.BufferStore) and isinstance(store.value, tirx.Max)

@@ -1,1 +1,1 @@
-"""From the vocabulary to a Relax program with MLC's functions."""
+"""Lowering of the vocabulary to a Relax program with the functions of MLC's engine."""

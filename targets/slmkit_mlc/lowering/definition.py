@@ -1,6 +1,6 @@
-"""What the libraries of an artifact are compiled of, small enough to lie beside them.
+"""The definition of an artifact's program, stored beside the libraries in ``program.json``.
 
-Parity builds the same program anew from it, for runtimes that are there, and compares kernels.
+Parity builds the same program again from it, for the runtimes of this machine.
 """
 
 from __future__ import annotations
@@ -15,46 +15,53 @@ from slmkit.backend.interface import Job, Model, Spec
 from slmkit.backend.job import model_from_json, spec_to_json
 from slmkit.recipe.scheme import Scheme
 from slmkit_mlc.params import Table, table_of
-from slmkit_mlc.sizes import BATCH, Limits, cache_layers, dtype_of, kept_by, prefill_of
+from slmkit_mlc.sizes import (
+    BATCH,
+    Limits,
+    activation_dtype,
+    cache_layer_kinds,
+    prefill_chunk,
+    state_kinds,
+)
 
 FILE = "program.json"
 
 
 @dataclass(frozen=True)
 class Definition:
-    """Facts of the model, treatment of its weights, the sizes that memory is planned for."""
+    """A model, the schemes of its weights, and the sizes to plan memory for."""
 
     model: Model
-    schemes: Mapping[str, Scheme]
-    layout: str
+    schemes: Mapping[str, Scheme]  # by matrix name
+    layout: str  # of linears' weights: N_MAJOR or K_MAJOR
     limits: Limits
-    debug: bool = False
+    debug: bool = False  # return tapped intermediates too
 
     @property
     def spec(self) -> Spec:
-        """The model's facts."""
+        """The model's configuration."""
         return self.model.spec
 
     @property
     def dtype(self) -> str:
-        """The type in which the libraries compute."""
-        return dtype_of(self.model.states)
+        """The type of the libraries' activations."""
+        return activation_dtype(self.model.states)
 
     @property
     def table(self) -> Table:
-        """The parameters."""
+        """The libraries' parameters."""
         return table_of(self.model, self.schemes, self.layout)
 
     def program(self, dtype: str) -> Any:
-        """What the functions are written of, in a type of activations."""
+        """The ``slmkit_mlc.lowering.program.Program`` with activations of this type."""
         from slmkit_mlc.lowering.program import Program
 
         return Program(self.model, self.table, dtype, self.limits, self.debug)
 
     def metadata(self, quantization: str) -> dict[str, Any]:
-        """What the library says of itself, but for the memory, which compiling adds."""
+        """The library's ``_metadata`` without ``memory_usage``, which the compiler adds."""
         spec, model, limits = self.spec, self.model, self.limits
-        kept = kept_by(model)
+        kinds = state_kinds(model)
         return {
             "model_type": spec.model_type,
             "quantization": quantization,
@@ -66,33 +73,33 @@ class Definition:
             "tensor_parallel_shards": 1,
             "pipeline_parallel_stages": 1,
             "disaggregation": False,
-            "kv_state_kind": kept[0] if len(kept) == 1 else "hybrid",
+            "kv_state_kind": kinds[0] if len(kinds) == 1 else "hybrid",
             "active_vocab_size": None,
             "model_task": "chat",
             "kv_cache": {
-                "num_hidden_layers": len(cache_layers(model)),
+                "num_hidden_layers": len(cache_layer_kinds(model)),
                 "num_attention_heads": spec.heads,
                 "num_key_value_heads": spec.kv_heads,
                 "head_dim": spec.head_width,
             },
             "params": [
                 {
-                    "name": each.name,
-                    "shape": list(each.shape),
-                    "dtype": each.dtype,
+                    "name": param.name,
+                    "shape": list(param.shape),
+                    "dtype": param.dtype,
                     "preprocs": [],
                     "pipeline_stages": [0],
                 }
-                for each in self.table.params
+                for param in self.table.params
             ],
         }
 
     def write(self, folder: Path) -> None:
-        """Put it beside the libraries."""
+        """Write ``program.json`` into a folder."""
         values = {
             "spec": spec_to_json(self.spec),
             "layout": self.layout,
-            "schemes": {name: each.model_dump() for name, each in self.schemes.items()},
+            "schemes": {name: scheme.model_dump() for name, scheme in self.schemes.items()},
             "context": self.limits.context,
             "prefill": self.limits.prefill,
             "debug": self.debug,
@@ -101,17 +108,17 @@ class Definition:
 
 
 def definition_for(job: Job) -> Definition:
-    """Of a job: the layout is the one of its platform's GPUs."""
+    """The definition of a job's program, in the layout of its target's GPUs."""
     from slmkit_mlc.gpus import layout_of
 
-    limits = Limits(job.context_length, prefill_of(job), BATCH)
+    limits = Limits(job.context_length, prefill_chunk(job), BATCH)
     return Definition(job.model, job.codes.schemes, layout_of(job.target), limits, job.debug)
 
 
 def read_definition(folder: Path) -> Definition:
-    """The inverse of ``write``."""
+    """Read ``program.json`` of a folder: the inverse of ``Definition.write``."""
     values = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    schemes = {name: Scheme.model_validate(each) for name, each in values["schemes"].items()}
+    schemes = {name: Scheme.model_validate(scheme) for name, scheme in values["schemes"].items()}
     limits = Limits(values["context"], values["prefill"], BATCH)
     model = model_from_json(values["spec"])
     return Definition(model, schemes, values["layout"], limits, values["debug"])

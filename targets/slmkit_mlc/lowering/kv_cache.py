@@ -1,4 +1,4 @@
-"""The paged KV cache: TVM's own, with the model's heads, windows and rotation."""
+"""The paged KV cache: TVM's own, with the model's heads, sliding windows and RoPE."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from slmkit.backend.interface import Model, Spec
 from slmkit.ops import Rope
 from slmkit_mlc.contract import CACHE_SIZES, CREATE, KV
 from slmkit_mlc.kernels.rope import split_rotary
-from slmkit_mlc.kernels.soft_cap import with_soft_cap
-from slmkit_mlc.kernels.tvm_fixes import merge_state, with_maximum_kept
-from slmkit_mlc.sizes import cache_layers, window_of
+from slmkit_mlc.kernels.soft_cap import add_soft_cap
+from slmkit_mlc.kernels.tvm_fixes import fix_masked_maximum, merge_state
+from slmkit_mlc.sizes import cache_layer_kinds, sliding_window
 
-STILL = Rope((0.0,))  # rotates nothing: cos 0 = 1, sin 0 = 0
-SCORING = "tir_attention_(prefill|decode).*"  # kernels that compare queries with keys
-UNUSED = 1024  # a window that no layer has: TVM's default
+NO_ROTATION = Rope((0.0,))  # the identity: cos 0 = 1, sin 0 = 0
+SCORE_KERNELS = "tir_attention_(prefill|decode).*"  # kernels that compute attention scores
+DEFAULT_WINDOW = 1024  # TVM's default, for models without a sliding window
 
 
 def cache_rope(spec: Spec) -> Rope:
-    """The rope that the cache itself applies: it knows one for all layers, or none."""
-    return spec.ropes[0] if len(spec.ropes) == 1 else STILL
+    """The rope that the cache applies: the model's only one; it cannot apply one of several."""
+    return spec.ropes[0] if len(spec.ropes) == 1 else NO_ROTATION
 
 
-def add_cache(bb: relax.BlockBuilder, model: Model, dtype: str, target: Any) -> None:
-    """Write the function that makes the cache: five sizes in, the cache out."""
+def add_cache_constructor(bb: relax.BlockBuilder, model: Model, dtype: str, target: Any) -> None:
+    """Emit the constructor of the KV cache and its kernels; its inputs are CACHE_SIZES."""
     sizes = [tirx.Var(name, "int64") for name in CACHE_SIZES]
-    given = [
+    params = [
         relax.Var(f"{name}_", relax.ShapeType([size]))
         for name, size in zip(CACHE_SIZES, sizes, strict=True)
     ]
-    spec, kinds = model.spec, cache_layers(model)
+    spec, kinds = model.spec, cache_layer_kinds(model)
     rope = cache_rope(spec)
-    with bb.function(CREATE[KV], given):
+    with bb.function(CREATE[KV], params):
         cache = TIRPagedKVCache(
             kinds,
             *sizes,
@@ -58,20 +58,20 @@ def add_cache(bb: relax.BlockBuilder, model: Model, dtype: str, target: Any) -> 
             enable_disaggregation=False,
             dtype=dtype,
             target=target,
-            layer_sliding_window_size=window_of(spec) or UNUSED,
+            layer_sliding_window_size=sliding_window(spec) or DEFAULT_WINDOW,
         )
         bb.emit_func_output(cache._expr)
-    _replace(bb, "tir_split_rotary", lambda _: split_rotary(spec, rope, dtype))
-    _replace(bb, "tir_attention_merge_state", lambda _: merge_state(spec, dtype))
-    _replace(bb, "tir_attention_prefill_cpu_sliding_window", with_maximum_kept)
+    _replace_kernels(bb, "tir_split_rotary", lambda _: split_rotary(spec, rope, dtype))
+    _replace_kernels(bb, "tir_attention_merge_state", lambda _: merge_state(spec, dtype))
+    _replace_kernels(bb, "tir_attention_prefill_cpu_sliding_window", fix_masked_maximum)
     cap = spec.attention_cap
     if cap is not None:
-        _replace(bb, SCORING, lambda kernel: with_soft_cap(kernel, cap))
+        _replace_kernels(bb, SCORE_KERNELS, lambda kernel: add_soft_cap(kernel, cap))
 
 
-def _replace(bb: relax.BlockBuilder, pattern: str, change: Callable[[Any], Any]) -> None:
-    """Other bodies for those of the cache's kernels whose names match, if this target has any."""
+def _replace_kernels(bb: relax.BlockBuilder, pattern: str, replace: Callable[[Any], Any]) -> None:
+    """Replace the cache's kernels whose names match; a target may have none of them."""
     mod = bb.get()
-    for own in mod.get_global_vars():
-        if re.fullmatch(pattern, own.name_hint):
-            bb.update_func(own, change(mod[own]))
+    for global_var in mod.get_global_vars():
+        if re.fullmatch(pattern, global_var.name_hint):
+            bb.update_func(global_var, replace(mod[global_var]))

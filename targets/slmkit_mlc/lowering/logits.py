@@ -1,7 +1,8 @@
-"""What MLC's engine does to logits before it picks a token: biases, penalties, masks, softmax.
+"""Functions that change logits before sampling: biases, penalties, bitmasks, softmax.
 
-The names, inputs and effects are mlc-llm's (``attach_logit_processor``, ``attach_softmax_with_
-temperature``); lengths are symbolic but for the vocabulary.
+MLC's engine calls them. Names, inputs and effects are those of mlc-llm (its passes
+``attach_logit_processor`` and ``attach_softmax_with_temperature``); all lengths except the
+vocabulary are symbolic. Names inside the PrimFuncs become names in the compiled library.
 """
 
 from __future__ import annotations
@@ -13,25 +14,27 @@ from tvm.script import tirx as T
 
 from slmkit_mlc.lowering.program import Program
 
-THREADS = 256  # of a block: what every GPU here has
-LEAST = 1e-6  # a temperature below it picks the best token
-LOWEST = -3.4028234663852886e38  # of float32: a masked token
+THREADS = 256  # of a block: every GPU of gpus.json has as many
+MIN_TEMPERATURE = 1e-6  # lower temperatures are raised to it: the best token is sampled
+MASKED_LOGIT = -3.4028234663852886e38  # the lowest float32
 
 
 def add_logit_functions(bb: relax.BlockBuilder, program: Program) -> None:
-    """All functions of logits that the engine checks for, and the embeddings' buffer."""
+    """Emit the logit functions that the engine checks for, and ``alloc_embedding_tensor``."""
     vocabulary = program.spec.vocabulary
     for name, function in (
-        ("apply_logit_bias_inplace", _bias(vocabulary)),
-        ("apply_penalty_inplace", _penalty(vocabulary)),
-        ("apply_bitmask_inplace", _bitmask(vocabulary)),
+        ("apply_logit_bias_inplace", _bias_kernel(vocabulary)),
+        ("apply_penalty_inplace", _penalty_kernel(vocabulary)),
+        ("apply_bitmask_inplace", _bitmask_kernel(vocabulary)),
     ):
         bb.add_func(function.with_attr("global_symbol", name), name)
-    _softmax(bb, vocabulary)
-    _buffer(bb, program)
+    _add_softmax(bb, vocabulary)
+    _add_embedding_buffer(bb, program)
 
 
-def _bias(vocabulary: int) -> Any:
+def _bias_kernel(vocabulary: int) -> Any:
+    """logits[sequences[i], tokens[i]] += bias[i]"""
+
     @T.prim_func(s_tir=True)
     def apply_logit_bias(
         var_logits: T.handle, var_sequences: T.handle, var_tokens: T.handle, var_bias: T.handle
@@ -53,9 +56,12 @@ def _bias(vocabulary: int) -> Any:
     return apply_logit_bias
 
 
-def _penalty(vocabulary: int) -> Any:
-    """Presence and frequency are subtracted; repetition divides what is positive, and multiplies
-    what is negative. ``places``: of each token its row of ``sequences`` and ``penalties``."""
+def _penalty_kernel(vocabulary: int) -> Any:
+    """Penalize tokens that occurred: ``penalties`` are presence, frequency, repetition (rows, 3).
+
+    ``places[i]`` is the row of ``penalties`` and ``sequences`` of token i, ``sequences`` the row of
+    the logits, ``counts[i]`` how often the token occurred.
+    """
 
     @T.prim_func(s_tir=True)
     def apply_penalty(
@@ -81,7 +87,7 @@ def _penalty(vocabulary: int) -> Any:
                 with T.sblock("penalty"):
                     at = T.axis.spatial(count, i * THREADS + j)
                     T.where(i * THREADS + j < count)
-                    logits[sequences[places[at]], tokens[at]] = _punished(
+                    logits[sequences[places[at]], tokens[at]] = _penalized(
                         logits[sequences[places[at]], tokens[at]],
                         penalties[places[at], 0]
                         + counts[at].astype("float32") * penalties[places[at], 1],
@@ -91,13 +97,14 @@ def _penalty(vocabulary: int) -> Any:
     return apply_penalty
 
 
-def _punished(logit: Any, subtracted: Any, repetition: Any) -> Any:
-    left = logit - subtracted
-    return tirx.if_then_else(left < 0, left * repetition, left / repetition)
+def _penalized(logit: Any, subtrahend: Any, repetition: Any) -> Any:
+    """Subtract, then divide a positive difference by ``repetition`` or multiply a negative one."""
+    difference = logit - subtrahend
+    return tirx.if_then_else(difference < 0, difference * repetition, difference / repetition)
 
 
-def _bitmask(vocabulary: int) -> Any:
-    """Bit ``token % 32`` of word ``token // 32`` allows a token."""
+def _bitmask_kernel(vocabulary: int) -> Any:
+    """Set logits to MASKED_LOGIT where bit ``token % 32`` of word ``token // 32`` is 0."""
     words = -(-vocabulary // 32)
 
     @T.prim_func(s_tir=True)
@@ -119,31 +126,32 @@ def _bitmask(vocabulary: int) -> Any:
                     logits[sequences[at], token] = T.if_then_else(
                         (mask[sequences[at], token // 32] >> (token % 32)) & 1 == 1,
                         logits[sequences[at], token],
-                        T.float32(LOWEST),
+                        T.float32(MASKED_LOGIT),
                     )
 
     return apply_bitmask
 
 
-def _softmax(bb: relax.BlockBuilder, vocabulary: int) -> None:
-    """softmax((logits - best) / temperature): [b, 1, V], [b] -> [b, 1, V]"""
+def _add_softmax(bb: relax.BlockBuilder, vocabulary: int) -> None:
+    """Emit softmax((logits - max) / temperature): [b, 1, V], [b] -> [b, 1, V]"""
     batch = tirx.Var("batch_size", "int64")
     logits = relax.Var("logits", relax.TensorType((batch, 1, vocabulary), "float32"))
     temperature = relax.Var("temperature", relax.TensorType((batch,), "float32"))
     ops = relax.op
     with bb.function("softmax_with_temperature", [logits, temperature]):
         with bb.dataflow():
-            least = ops.maximum(temperature, relax.const(LEAST, "float32"))
-            divisor = bb.emit(ops.reshape(bb.emit(least), (batch, 1, 1)))
+            clipped = bb.emit(ops.maximum(temperature, relax.const(MIN_TEMPERATURE, "float32")))
+            divisor = bb.emit(ops.reshape(clipped, (batch, 1, 1)))
             best = bb.emit(ops.max(logits, axis=-1, keepdims=True))
-            below = bb.emit(ops.divide(bb.emit(ops.subtract(logits, best)), divisor))
-            output = bb.emit_output(ops.nn.softmax(below, axis=-1))
+            difference = bb.emit(ops.subtract(logits, best))
+            quotient = bb.emit(ops.divide(difference, divisor))
+            output = bb.emit_output(ops.nn.softmax(quotient, axis=-1))
         bb.emit_func_output(output)
 
 
-def _buffer(bb: relax.BlockBuilder, program: Program) -> None:
-    """Room for the embeddings of one prefill chunk, on the device."""
+def _add_embedding_buffer(bb: relax.BlockBuilder, program: Program) -> None:
+    """Emit a function that allocates the embeddings of one prefill chunk on the device."""
     shape = relax.ShapeExpr([program.limits.prefill, program.spec.width])
     with bb.function("alloc_embedding_tensor", []):
-        room = relax.op.builtin.alloc_tensor(shape, program.dtype, runtime_device_index=0)
-        bb.emit_func_output(bb.emit(room))
+        buffer = relax.op.builtin.alloc_tensor(shape, program.dtype, runtime_device_index=0)
+        bb.emit_func_output(bb.emit(buffer))

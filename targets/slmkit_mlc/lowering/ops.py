@@ -1,4 +1,8 @@
-"""The vocabulary as Relax operations: the interpreter of the ``mlc`` artifact."""
+"""The vocabulary as Relax operations: the interpreter of the ``mlc`` artifact.
+
+Kernel names (the first argument of ``_kernel``) land in the compiled libraries and in their
+reports, so they are fixed: they do not follow the names of the Python functions.
+"""
 
 from __future__ import annotations
 
@@ -15,56 +19,56 @@ from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
 from slmkit.backend.interface import Model
 from slmkit.ops import Attention, Expert, Ops, Projection, Rope, Routing, Scan
 from slmkit_mlc.contract import KV, RECURRENT
-from slmkit_mlc.kernels import dense, scan
-from slmkit_mlc.kernels import moe as chosen
+from slmkit_mlc.kernels import dense, moe, scan
 from slmkit_mlc.lowering.kv_cache import cache_rope
-from slmkit_mlc.lowering.recurrent_state import States
+from slmkit_mlc.lowering.recurrent_state import RecurrentState
 from slmkit_mlc.params import Matrix, Table
 
 Expr = Any  # a Relax expression
 Weights = Callable[[str], Expr]  # a parameter by name
-Select = Callable[[Expr], Expr]  # the tokens whose logits are wanted
+Select = Callable[[Expr], Expr]  # picks the tokens whose logits are needed: [b, T, D] -> [b, t, D]
 
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """A tensor: (D,) lies as [b, T, D], (H, d) as [b, T, H, d].
+    """A tensor of the program; a vocabulary shape (D,) is stored as [b, T, D], (H, d) as
+    [b, T, H, d].
 
-    ``whole``: the joined matrix's output of which it is part number ``number``.
+    ``fused``: the output of a fused matrix of which this value is slice number ``part``.
     """
 
     tensor: Expr
     shape: tuple[int, ...]
-    whole: Expr | None = None
-    number: int = 0
+    fused: Expr | None = None
+    part: int = 0
 
     @property
     def dtype(self) -> str:
-        """The type of its numbers."""
+        """The element type, such as "float16"."""
         return str(self.tensor.ty.dtype)
 
 
-def _are_one(*parts: Value) -> bool:
-    """Whether these are all parts of one joined matrix's output, in their order."""
-    whole = parts[0].whole
-    return whole is not None and all(
-        each.whole is whole and each.number == at for at, each in enumerate(parts)
-    )
+def _slices_of_one_matrix(*values: Value) -> bool:
+    """Whether the values are the slices of one fused matrix's output, in order."""
+    fused = values[0].fused
+    if fused is None:
+        return False
+    return all(value.fused is fused and value.part == part for part, value in enumerate(values))
 
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One function of the library, as the interpreter sees it."""
+    """Inputs of one function of the library, for the interpreter."""
 
     embeddings: Expr  # [b, T, D]
-    kept: Mapping[str, Expr]  # the KV cache and the recurrent states, as far as there are any
+    states: Mapping[str, Expr]  # KV cache and recurrent state, by kind; those that the model has
     weights: Weights
     select: Select | None = None  # None: every token's logits
-    ends: Expr | None = None  # the last token of each sequence; None: each row is a sequence
+    ends: Expr | None = None  # index of each sequence's last token; None: one sequence per row
 
 
 class MlcOps(Ops[Value]):
-    """Writes one function into the block builder's open dataflow block."""
+    """Emits one function into the block builder's open dataflow block."""
 
     def __init__(
         self,
@@ -76,193 +80,207 @@ class MlcOps(Ops[Value]):
         debug: bool = False,
     ) -> None:
         self.bb, self.model, self.table, self.dtype, self.step = bb, model, table, dtype, step
-        self.cache = PagedKVCache(_expr=step.kept.get(KV), _name="cache")
-        self.states = States(bb, model, step.kept.get(RECURRENT))
+        self.cache = PagedKVCache(_expr=step.states.get(KV), _name="cache")
+        self.recurrent = RecurrentState(bb, model, step.states.get(RECURRENT))
         self.taps: dict[str, Expr] = {}
         self.debug = debug
 
     def embed(self, name: str, rows: int, width: int) -> Value:
-        """The app looked the rows up before, with the function ``embed``."""
+        """The step's embeddings: the engine called the library's function ``embed`` before."""
         return Value(self.step.embeddings, (width,))
 
     def linear(self, x: Value, name: str, width: int, bias: bool = False) -> Value:
-        vectors = self.table.vectors
-        each = self._weight(vectors[f"{name}.bias"].name) if bias else None
-        return self._product(x, self.table.matrices[name], each, name)
+        vector = self._weight(self.table.vectors[f"{name}.bias"].name) if bias else None
+        return self._matmul(x, self.table.matrices[name], vector, name)
 
     def linears(self, x: Value, projections: Sequence[Projection]) -> tuple[Value, ...]:
-        """One kernel where they are stored as one matrix; its parts know the whole."""
-        joined = self.table.joined(tuple(each.name for each in projections))
-        if joined is None:
+        """One kernel if the matrices are stored as one fused matrix, whose output is sliced."""
+        matrix = self.table.fused(tuple(projection.name for projection in projections))
+        if matrix is None:
             return super().linears(x, projections)
-        biases = self.table.vectors.get(f"{projections[0].name}.bias")
-        whole = self._product(x, joined, self._weight(biases.name) if biases else None, "")
-        return self.split(whole, [each.width for each in projections])
+        bias = self.table.vectors.get(f"{projections[0].name}.bias")
+        output = self._matmul(x, matrix, self._weight(bias.name) if bias else None, "")
+        return self.split(output, [projection.width for projection in projections])
 
     def rms_norm(self, x: Value, name: str, eps: float) -> Value:
         weight = self._weight(self.table.vectors[f"{name}.weight"].name)
-        normed = partial(dense.rms_norm, eps, self.dtype)
-        return Value(self._te(normed, x.tensor, weight), x.shape)
+        norm = partial(dense.rms_norm, eps, self.dtype)
+        return Value(self._kernel("rms_norm", norm, x.tensor, weight), x.shape)
 
     def split_heads(self, x: Value, heads: int) -> Value:
         shape = heads, x.shape[0] // heads
-        return Value(self._shaped(x.tensor, *shape), shape, x.whole, x.number)
+        return Value(self._reshape(x.tensor, *shape), shape, x.fused, x.part)
 
     def split(self, x: Value, widths: Sequence[int]) -> tuple[Value, ...]:
-        found, first = [], 0
-        for number, width in enumerate(widths):
-            part = self._te(dense.part, x.tensor, first, width)
-            found.append(Value(part, (width,), x.tensor, number))
+        slices, first = [], 0
+        for part, width in enumerate(widths):
+            tensor = self._kernel("part", dense.slice_columns, x.tensor, first, width)
+            slices.append(Value(tensor, (width,), x.tensor, part))
             first += width
-        return tuple(found)
+        return tuple(slices)
 
     def rope(self, x: Value, rope: Rope) -> Value:
-        """Of a model with several ropes; the only one of others is the KV cache's business."""
+        """Rotate in the program: only for models with several ropes (see ``rotary_attention``)."""
         batch, tokens = x.tensor.ty.shape[0], x.tensor.ty.shape[1]
         positions = self.cache.get_query_positions(batch * tokens)._expr
         frequencies = relax.const(np.asarray(rope.frequencies, np.float32))
-        turned = partial(dense.rotated, rope.magnitude)
-        rotated = self.bb.emit_te(
-            turned, x.tensor, positions, frequencies, primfunc_name_hint="rotated"
-        )
-        return Value(rotated, x.shape)
+        rotate = partial(dense.rotate, rope.magnitude)
+        return Value(self._kernel("rotated", rotate, x.tensor, positions, frequencies), x.shape)
 
     def rotary_attention(
         self, q: Value, k: Value, v: Value, layer: int, rope: Rope, kind: Attention
     ) -> Value:
-        """The KV cache rotates by the model's only rope; by one of several, the program does."""
+        """Attention; the KV cache applies the model's only rope, the program one of several."""
         if cache_rope(self.model.spec) == rope:
             return self.attend(q, k, v, layer, kind)
         return super().rotary_attention(q, k, v, layer, rope, kind)
 
     def attend(self, q: Value, k: Value, v: Value, layer: int, kind: Attention) -> Value:
-        """The KV cache splits q, k and v apart, rotates if it must, keeps and attends."""
+        """Call the KV cache, which splits q, k and v, applies its rope, stores k and v, attends."""
         heads, width = q.shape
-        if _are_one(q, k, v):
-            qkv = self._shaped(q.whole, heads + 2 * k.shape[0], width)
+        if _slices_of_one_matrix(q, k, v):
+            qkv = self._reshape(q.fused, heads + 2 * k.shape[0], width)
         else:
-            qkv = self._te(dense.heads_joined, q.tensor, k.tensor, v.tensor)
-        place, joined = self.model.attention_layers.index(layer), Tensor(_expr=qkv)
-        mixed = self.cache.attention_with_fused_qkv(place, joined, heads, kind.scale)
-        return Value(self._shaped(mixed._expr, heads * width), (heads * width,))
+            qkv = self._kernel("heads_joined", dense.concat_heads, q.tensor, k.tensor, v.tensor)
+        cache_layer = self.model.attention_layers.index(layer)
+        output = self.cache.attention_with_fused_qkv(
+            cache_layer, Tensor(_expr=qkv), heads, kind.scale
+        )
+        return Value(self._reshape(output._expr, heads * width), (heads * width,))
 
     def add(self, x: Value, y: Value) -> Value:
-        """In float32: what layers add up would be rounded in float16 twice a layer."""
-        return Value(self._te(dense.total, x.tensor, y.tensor), x.shape)
+        """Add in float32: float16 would round the residual stream twice a layer."""
+        return Value(self._kernel("total", dense.add, x.tensor, y.tensor), x.shape)
 
     def mul(self, x: Value, y: Value) -> Value:
         return Value(self.bb.emit(relax.op.multiply(x.tensor, y.tensor)), x.shape)
 
     def scale(self, x: Value, by: float) -> Value:
-        return Value(self._te(dense.scaled, x.tensor, by), x.shape)
+        return Value(self._kernel("scaled", dense.multiply_by, x.tensor, by), x.shape)
 
     def sigmoid(self, x: Value) -> Value:
-        return Value(self._te(dense.sigmoid, x.tensor), x.shape)
+        return Value(self._kernel("sigmoid", dense.sigmoid, x.tensor), x.shape)
 
     def tanh(self, x: Value) -> Value:
-        return Value(self._te(dense.tanh, x.tensor), x.shape)
+        return Value(self._kernel("tanh", dense.tanh, x.tensor), x.shape)
 
     def gelu_tanh(self, x: Value) -> Value:
-        return Value(self._te(dense.gelu_tanh, x.tensor), x.shape)
+        return Value(self._kernel("gelu_tanh", dense.gelu_tanh, x.tensor), x.shape)
 
     def silu(self, x: Value) -> Value:
-        return Value(self._te(dense.silu, x.tensor), x.shape)
+        return Value(self._kernel("silu", dense.silu, x.tensor), x.shape)
 
     def route(self, scores: Value, routing: Routing) -> Value:
-        return Value(self._routed(scores, routing)[0], scores.shape)
+        return Value(self._route(scores, routing)[0], scores.shape)
 
     def experts(
         self, x: Value, scores: Value, routing: Routing, experts: Sequence[Expert]
     ) -> Value:
-        """The chosen experts' rows alone are read, where all experts are stored as one matrix."""
-        up = self.table.joined(tuple(name for each in experts for name in each.gate_up))
-        down = self.table.joined(tuple(each.down for each in experts))
-        if up is None or down is None:
+        """Read only the chosen experts' rows, if all experts are stored as one fused matrix."""
+        gate_up = self.table.fused(tuple(name for expert in experts for name in expert.gate_up))
+        down = self.table.fused(tuple(expert.down for expert in experts))
+        if gate_up is None or down is None:
             return super().experts(x, scores, routing, experts)
-        weights, ranks = self._routed(scores, routing)
-        named = self._te(partial(chosen.best_named, routing.chosen), ranks)
-        wide, width = experts[0].feed_forward, experts[0].width
-        both = self._te(partial(chosen.grown, up, wide), x.tensor, named, self._stored(up))
-        inner = self._te(partial(chosen.gated, self.dtype), both)
-        given = self._te(partial(chosen.shrunk, down, width), inner, named, self._stored(down))
-        return Value(self._te(partial(chosen.joined, self.dtype), given, named, weights), x.shape)
+        weights, ranks = self._route(scores, routing)
+        feed_forward, width = experts[0].feed_forward, experts[0].width
+        top_k = partial(moe.top_k_indices, routing.chosen)
+        gate_up_product = partial(moe.gate_up_product, gate_up, feed_forward)
+        down_product = partial(moe.down_product, down, width)
+        weighted_sum = partial(moe.weighted_sum, self.dtype)
+
+        indices = self._kernel("best_named", top_k, ranks)
+        hidden = self._kernel("grown", gate_up_product, x.tensor, indices, self._params(gate_up))
+        inner = self._kernel("gated", partial(moe.silu_gate, self.dtype), hidden)
+        outputs = self._kernel("shrunk", down_product, inner, indices, self._params(down))
+        return Value(self._kernel("joined", weighted_sum, outputs, indices, weights), x.shape)
 
     def scale_by_column(self, x: Value, weights: Value, number: int) -> Value:
-        return Value(self._te(dense.weighed, x.tensor, weights.tensor, number), x.shape)
+        product = self._kernel("weighed", dense.scale_by_column, x.tensor, weights.tensor, number)
+        return Value(product, x.shape)
 
     def add_bias(self, x: Value, name: str) -> Value:
-        return Value(self._te(dense.shifted, x.tensor, self._weight(name)), x.shape)
+        return Value(
+            self._kernel("shifted", dense.add_vector, x.tensor, self._weight(name)), x.shape
+        )
 
     def softplus(self, x: Value) -> Value:
-        return Value(self._te(dense.softplus, x.tensor), x.shape)
+        return Value(self._kernel("softplus", dense.softplus, x.tensor), x.shape)
 
     def conv(self, x: Value, name: str, kernel: int, layer: int, bias: bool) -> Value:
         convolution = scan.convolution(x.shape[0], kernel, x.dtype)
-        mixed = self._through(convolution, layer, "conv", [x], [self._weight(f"{name}.weight")])
-        return self.add_bias(mixed, f"{name}.bias") if bias else mixed
+        weights = [self._weight(f"{name}.weight")]
+        output = self._update_state(convolution, layer, "conv", [x], weights)
+        return self.add_bias(output, f"{name}.bias") if bias else output
 
     def scan(self, x: Value, step: Value, b: Value, c: Value, layer: int, kind: Scan) -> Value:
-        vectors = [self._weight(f"{kind.at}.A_log"), self._weight(f"{kind.at}.D")]
-        selective = scan.selective_scan(kind, x.shape[0], x.dtype, b.dtype)
-        return self._through(selective, layer, "scan", [x, step, b, c], vectors)
+        weights = [self._weight(f"{kind.at}.A_log"), self._weight(f"{kind.at}.D")]
+        selective_scan = scan.selective_scan(kind, x.shape[0], x.dtype, b.dtype)
+        return self._update_state(selective_scan, layer, "scan", [x, step, b, c], weights)
 
     @property
-    def kept(self) -> list[Expr]:
-        """The cache and the states after this step."""
-        after = {KV: self.cache._expr, RECURRENT: self.states.expr}
-        return [after[kind] for kind in self.step.kept]
+    def next_states(self) -> list[Expr]:
+        """KV cache and recurrent state after this step, in the order of ``Step.states``."""
+        states = {KV: self.cache._expr, RECURRENT: self.recurrent.expr}
+        return [states[kind] for kind in self.step.states]
 
     def tap(self, x: Value, name: str) -> Value:
         if self.debug:
             self.taps[name] = x.tensor
         return x
 
-    def _routed(self, scores: Value, routing: Routing) -> tuple[Expr, Expr]:
-        """Weights of the experts, and their ranks."""
+    def _route(self, scores: Value, routing: Routing) -> tuple[Expr, Expr]:
+        """Weights of the experts, 0 for those that are not chosen, and their ranks. [b, T, E]"""
         probabilities = self.bb.emit(relax.op.nn.softmax(relax.op.astype(scores.tensor, "float32")))
-        ranks = self._te(chosen.ranked, probabilities)
-        kept = self._te(partial(chosen.best_kept, routing.chosen), probabilities, ranks)
+        ranks = self._kernel("ranked", moe.expert_ranks, probabilities)
+        top_k = partial(moe.top_k_probabilities, routing.chosen)
+        weights = self._kernel("best_kept", top_k, probabilities, ranks)
         if routing.normalized:
-            kept = self.bb.emit(relax.op.divide(kept, relax.op.sum(kept, -1, keepdims=True)))
-        return kept, ranks
+            weights = self.bb.emit(
+                relax.op.divide(weights, relax.op.sum(weights, -1, keepdims=True))
+            )
+        return weights, ranks
 
-    def _stored(self, matrix: Matrix) -> list[Expr]:
+    def _params(self, matrix: Matrix) -> list[Expr]:
         return [self._weight(param.name) for param in matrix.params]
 
-    def _product(self, x: Value, matrix: Matrix, bias: Expr | None, name: str) -> Value:
+    def _matmul(self, x: Value, matrix: Matrix, bias: Expr | None, name: str) -> Value:
+        """x @ weight.T (+ bias); of the head's logits, only those that the step selects."""
         head = name == self.table.head
         tensor = x.tensor
         if head and self.step.select is not None:
             tensor = self.step.select(tensor)
-        stored = self._stored(matrix)
-        out = "float32" if head else self.dtype
-        given = [tensor, stored] if bias is None else [tensor, stored, bias]
-        multiplied = partial(dense.product, matrix, out)
-        output = self.bb.emit_te(multiplied, *given, primfunc_name_hint="dequantize_matmul")
-        return Value(output, (matrix.rows,))
+        inputs = [tensor, self._params(matrix)]
+        if bias is not None:
+            inputs.append(bias)
+        matmul = partial(dense.matmul, matrix, "float32" if head else self.dtype)
+        return Value(self._kernel("dequantize_matmul", matmul, *inputs), (matrix.rows,))
 
-    def _through(
-        self, kernel: Any, layer: int, kind: str, tokens: list[Value], vectors: list[Expr]
+    def _update_state(
+        self, kernel: Any, layer: int, kind: str, inputs: list[Value], weights: list[Expr]
     ) -> Value:
-        """A kernel that follows each sequence through its tokens, and moves a state on."""
-        x, shape = tokens[0], tokens[0].tensor.ty.shape
-        batch, length, ends = shape[0], shape[1], self.step.ends
+        """Call a kernel that reads and updates a layer's recurrent state of each sequence."""
+        x, shape = inputs[0], inputs[0].tensor.ty.shape
+        batch, length = shape[0], shape[1]
         flat = [
-            self.bb.emit(relax.op.reshape(each.tensor, (batch * length, *each.shape)))
-            for each in tokens
+            self.bb.emit(relax.op.reshape(value.tensor, (batch * length, *value.shape)))
+            for value in inputs
         ]
-        ends = self._te(dense.row_ends, x.tensor) if ends is None else ends
-        given, output = [*flat, *vectors, ends], flat[0].ty
-        mixed = self.states.through(layer, kind, kernel, given, output, ends.ty.shape[0])
-        return Value(self.bb.emit(relax.op.reshape(mixed, (batch, length, *x.shape))), x.shape)
+        ends = self.step.ends
+        if ends is None:
+            ends = self._kernel("row_ends", dense.row_ends, x.tensor)
+        output = self.recurrent.call(
+            layer, kind, kernel, [*flat, *weights, ends], flat[0].ty, ends.ty.shape[0]
+        )
+        return Value(self.bb.emit(relax.op.reshape(output, (batch, length, *x.shape))), x.shape)
 
-    def _shaped(self, tensor: Expr, *shape: int) -> Expr:
+    def _reshape(self, tensor: Expr, *shape: int) -> Expr:
+        """Reshape all axes but the first two, [b, T, ...]."""
         batch, tokens = tensor.ty.shape[0], tensor.ty.shape[1]
         return self.bb.emit(relax.op.reshape(tensor, (batch, tokens, *shape)))
 
-    def _te(self, expression: Callable[..., Any], *given: Any) -> Expr:
-        name = (expression.func if isinstance(expression, partial) else expression).__name__
-        return self.bb.emit_te(expression, *given, primfunc_name_hint=name)
+    def _kernel(self, name: str, expression: Callable[..., Any], *inputs: Any) -> Expr:
+        """Emit a tensor expression of some inputs as a kernel of this name."""
+        return self.bb.emit_te(expression, *inputs, primfunc_name_hint=name)
 
     def _weight(self, name: str) -> Expr:
         return self.step.weights(name)

@@ -1,7 +1,7 @@
-"""The states of layers that scan: TVM's recurrent state, and the kernels through which it is kept.
+"""Recurrent state of scanning layers: its creation, and kernels that read and update it.
 
-TVM holds one list of states for each layer, of the same sizes in all of them, for every sequence.
-Here each lies flat, in float32.
+TVM's runtime holds one list of state tensors per layer, of the same sizes in all layers, for every
+sequence. Here each state tensor is flat and float32.
 """
 
 from __future__ import annotations
@@ -23,59 +23,64 @@ FLOAT = "float32"
 
 
 @dataclass(frozen=True)
-class Kept:
-    """One state of every layer that has states."""
+class StateTensor:
+    """One state tensor that every scanning layer has."""
 
-    number: int
-    kind: str  # as in ``slmkit.interpreters.recorder.State``
+    index: int  # in the layer's list
+    kind: str  # as in ``slmkit.interpreters.recorder.State``: "conv" or "scan"
     size: int  # numbers
 
 
-def states_of(model: Model) -> tuple[Kept, ...]:
-    """What each layer with states keeps, in TVM's order."""
-    first = state_layers(model)[:1]
+def state_tensors(model: Model) -> tuple[StateTensor, ...]:
+    """State tensors of a layer, in TVM's order; those of the first stand for all layers."""
+    first_layer = state_layers(model)[:1]
+    states = [state for state in model.states if state.layer in first_layer]
     return tuple(
-        Kept(number, state.kind, prod(state.shape))
-        for number, state in enumerate(each for each in model.states if each.layer in first)
+        StateTensor(index, state.kind, prod(state.shape)) for index, state in enumerate(states)
     )
 
 
-def add_states(bb: relax.BlockBuilder, model: Model) -> None:
-    """Write the function that makes the states: how many sequences, how many steps to go back."""
+def add_state_constructor(bb: relax.BlockBuilder, model: Model) -> None:
+    """Emit the constructor of the recurrent state.
+
+    Its inputs are STATE_SIZES: the number of sequences, and the number of steps to roll back.
+    """
     sizes = [tirx.Var(name, "int64") for name in STATE_SIZES]
-    given = [
+    params = [
         relax.Var(f"{name}_", relax.ShapeType([size]))
         for name, size in zip(STATE_SIZES, sizes, strict=True)
     ]
-    kept = states_of(model)
-    with bb.function(CREATE[RECURRENT], given):
-        begin = [bb.emit(relax.op.zeros((each.size,), FLOAT)) for each in kept]
-        states = relax.call_pure_packed(
+    tensors = state_tensors(model)
+    with bb.function(CREATE[RECURRENT], params):
+        initial = [bb.emit(relax.op.zeros((tensor.size,), FLOAT)) for tensor in tensors]
+        state = relax.call_pure_packed(
             "vm.builtin.rnn_state_create",
             relax.prim_value(len(state_layers(model))),
             *(relax.prim_value(size) for size in sizes),
-            _movers(bb, kept, "get"),
-            _movers(bb, kept, "set"),
-            relax.Tuple(begin),
+            _copy_kernels(bb, tensors, "get"),
+            _copy_kernels(bb, tensors, "set"),
+            relax.Tuple(initial),
             ty_args=relax.AnyType(),
         )
-        bb.emit_func_output(bb.emit(states))
+        bb.emit_func_output(bb.emit(state))
 
 
-def _movers(bb: relax.BlockBuilder, kept: Sequence[Kept], way: str) -> Any:
-    """The kernels that TVM's runtime calls, one for each state, under their names."""
-    named = {f"rnn_state_{way}_{each.kind}": mover(each.size, way == "set") for each in kept}
-    return relax.Tuple(
-        [
-            bb.add_func(kernel.with_attr("global_symbol", name), name)
-            for name, kernel in named.items()
-        ]
-    )
+def _copy_kernels(bb: relax.BlockBuilder, tensors: Sequence[StateTensor], access: str) -> Any:
+    """Kernels that TVM's runtime calls to "get" or "set" each state tensor."""
+    kernels = []
+    for tensor in tensors:
+        name = f"rnn_state_{access}_{tensor.kind}"
+        kernel = copy_kernel(tensor.size, access == "set").with_attr("global_symbol", name)
+        kernels.append(bb.add_func(kernel, name))
+    return relax.Tuple(kernels)
 
 
-def mover(size: int, into: bool) -> Any:
-    """The states of some sequences, [sequences, size], out of the storage of all; or ``into`` it,
-    as those of the next step."""
+def copy_kernel(size: int, store: bool) -> Any:
+    """A PrimFunc that copies a state tensor of some sequences, (S, size).
+
+    It copies from the storage of all sequences, (slots, history, size), or with ``store`` to the
+    storage, as the state of the next step. Names inside the PrimFunc land in the library.
+    """
 
     @T.prim_func(s_tir=True)
     def move(storage_: T.handle, slots_: T.handle, steps_: T.handle, state_: T.handle):
@@ -88,7 +93,7 @@ def mover(size: int, into: bool) -> Any:
         for at in T.grid(sequences, size):
             with T.sblock("move"):
                 s, i = T.axis.remap("SS", at)
-                if into:
+                if store:
                     storage[slots[s], (steps[s] + 1) % history, i] = state[s, i]
                 else:
                     state[s, i] = storage[slots[s], steps[s], i]
@@ -96,30 +101,35 @@ def mover(size: int, into: bool) -> Any:
     return move
 
 
-class States:
-    """The recurrent states inside of one function of a program."""
+class RecurrentState:
+    """The recurrent state inside one function of a program; ``expr`` is its current value."""
 
-    def __init__(self, bb: relax.BlockBuilder, model: Model, states: Expr) -> None:
-        self.bb, self.expr = bb, states
+    def __init__(self, bb: relax.BlockBuilder, model: Model, state: Expr) -> None:
+        self.bb, self.expr = bb, state
         self.layers = state_layers(model)
-        self.kept = {each.kind: each for each in states_of(model)}
+        self.tensors = {tensor.kind: tensor for tensor in state_tensors(model)}
 
-    def through(
-        self, layer: int, kind: str, kernel: Any, given: Sequence[Expr], output: Any, count: Any
+    def call(
+        self, layer: int, kind: str, kernel: Any, inputs: Sequence[Expr], output: Any, count: Any
     ) -> Expr:
-        """Tokens out of a kernel that takes a layer's state of ``count`` sequences and gives the
-        next one; ``output`` is the type of the tokens."""
-        kept, layer = self.kept[kind], self.layers.index(layer)
-        place = relax.prim_value(layer), relax.prim_value(kept.number)
-        form = relax.TensorType((count, kept.size), FLOAT)
-        read = relax.call_dps_packed("vm.builtin.rnn_state_get", [self.expr, *place], out_ty=form)
-        state = self.bb.emit(read)
-        own = self.bb.add_func(kernel.without_attr("global_symbol"), kind)
-        both = self.bb.emit(relax.call_tir(own, [*given, state], [output, form]))
-        after = self.bb.emit(relax.TupleGetItem(both, 1))
-        self.expr = self.bb.emit(
-            relax.call_pure_packed(
-                "vm.builtin.rnn_state_set", self.expr, *place, after, ty_args=relax.AnyType()
+        """Call a kernel that maps inputs and a layer's state to an output and the next state.
+
+        ``kind`` of state, ``count`` of sequences; ``output`` is the type of the returned tensor.
+        """
+        tensor = self.tensors[kind]
+        place = relax.prim_value(self.layers.index(layer)), relax.prim_value(tensor.index)
+        state_type = relax.TensorType((count, tensor.size), FLOAT)
+        state = self.bb.emit(
+            relax.call_dps_packed(
+                "vm.builtin.rnn_state_get", [self.expr, *place], out_ty=state_type
             )
         )
-        return self.bb.emit(relax.TupleGetItem(both, 0))
+        kernel_var = self.bb.add_func(kernel.without_attr("global_symbol"), kind)
+        results = self.bb.emit(relax.call_tir(kernel_var, [*inputs, state], [output, state_type]))
+        next_state = self.bb.emit(relax.TupleGetItem(results, 1))
+        self.expr = self.bb.emit(
+            relax.call_pure_packed(
+                "vm.builtin.rnn_state_set", self.expr, *place, next_state, ty_args=relax.AnyType()
+            )
+        )
+        return self.bb.emit(relax.TupleGetItem(results, 0))

@@ -1,6 +1,7 @@
-"""Picking tokens on the GPU, as MLC's engine does on Metal (``attach_sampler`` of mlc-llm).
+"""Sampling of tokens on the GPU, which MLC's engine uses on Metal (mlc-llm's ``attach_sampler``).
 
-On OpenCL the engine picks on the CPU and looks for none of these.
+On OpenCL the engine samples on the CPU and looks up none of these functions. Shapes: b sequences, V
+vocabulary. Names inside the PrimFuncs become names in the compiled library.
 """
 
 from __future__ import annotations
@@ -17,49 +18,51 @@ Expr = Any
 
 
 def add_samplers(bb: relax.BlockBuilder, program: Program) -> None:
-    """The four functions that the engine checks for on Metal."""
+    """Emit the four sampling functions that the engine checks for on Metal."""
     batch, samples, positions = (
         tirx.Var(name, "int64") for name in ("batch_size", "num_samples", "num_positions")
     )
     rows = (batch, program.spec.vocabulary)
-    _argsort(bb, rows)
-    _multinomial(bb, rows, samples)
-    _top_p(bb, rows, samples)
-    _take(bb, rows, samples, positions)
+    _add_argsort(bb, rows)
+    _add_multinomial(bb, rows, samples)
+    _add_top_p(bb, rows, samples)
+    _add_take_probs(bb, rows, samples, positions)
 
 
-def _argsort(bb: relax.BlockBuilder, rows: tuple[Any, int]) -> None:
-    """Probabilities [b, V] -> the same in descending order, and their token ids."""
+def _add_argsort(bb: relax.BlockBuilder, rows: tuple[Any, int]) -> None:
+    """Emit a sort: probabilities [b, V] -> those in descending order, and their token ids."""
     probs = relax.Var("probs", relax.TensorType(rows, "float32"))
     with bb.function("argsort_probs", [probs]):
         with bb.dataflow():
             ids = bb.emit(relax.op.argsort(probs, descending=True, dtype="int32"))
-            values = bb.emit_te(_in_order, probs, ids, primfunc_name_hint="take_sorted_probs")
+            values = bb.emit_te(_take_sorted, probs, ids, primfunc_name_hint="take_sorted_probs")
             output = bb.emit_output(relax.Tuple([values, ids]))
         bb.emit_func_output(output)
 
 
-def _in_order(values: Any, ids: Any) -> Any:
+def _take_sorted(values: Any, ids: Any) -> Any:
+    """values[row, ids[row, i]]"""
     return te.compute(values.shape, lambda row, at: values[row, ids[row, at]], name="sorted")
 
 
-def _multinomial(bb: relax.BlockBuilder, rows: tuple[Any, int], samples: Any) -> None:
-    """A token id for each sample: of row ``sample_indices[n]``, by a uniform number."""
+def _add_multinomial(bb: relax.BlockBuilder, rows: tuple[Any, int], samples: Any) -> None:
+    """Emit sampling by a uniform number of [0, 1): a token id of row ``sample_indices[n]``."""
     probs = relax.Var("probs", relax.TensorType(rows, "float32"))
-    given = [probs, *_sampled(samples)]
-    with bb.function("multinomial_from_uniform", given):
+    inputs = [probs, *_sample_inputs(samples)]
+    with bb.function("multinomial_from_uniform", inputs):
         with bb.dataflow():
-            own = bb.add_func(_walking(rows[1]), "pick_by_uniform")
-            found = relax.call_tir(own, given, relax.TensorType((samples,), "int32"))
-            output = bb.emit_output(found)
+            kernel = bb.add_func(_multinomial_kernel(rows[1]), "pick_by_uniform")
+            tokens = relax.call_tir(kernel, inputs, relax.TensorType((samples,), "int32"))
+            output = bb.emit_output(tokens)
         bb.emit_func_output(output)
 
 
-def _walking(vocabulary: int) -> Any:
-    """Threads add up a span each; one finds the span that passes the number, then the token in it.
+def _multinomial_kernel(vocabulary: int) -> Any:
+    """The first token whose cumulative probability exceeds the uniform number.
 
-    TVM's own kernel scans within groups of 32 threads without waiting: right only where exactly
-    so many run in step (0.27.0.post1).
+    Each thread adds up a span of the probabilities; thread 0 finds the span, then the token in it.
+    TVM's own kernel scans within groups of 32 threads without a barrier, which is correct only if
+    exactly 32 threads run in lockstep (0.27.0.post1).
     """
     span = -(-vocabulary // THREADS)
 
@@ -106,23 +109,26 @@ def _walking(vocabulary: int) -> Any:
     return walk
 
 
-def _top_p(bb: relax.BlockBuilder, rows: tuple[Any, int], samples: Any) -> None:
-    """A token id for each sample out of the likeliest tokens that have ``top_p`` together."""
+def _add_top_p(bb: relax.BlockBuilder, rows: tuple[Any, int], samples: Any) -> None:
+    """Emit sampling among the most probable tokens whose probabilities add up to ``top_p``."""
     probs = relax.Var("sorted_probs", relax.TensorType(rows, "float32"))
     ids = relax.Var("sorted_indices", relax.TensorType(rows, "int32"))
-    uniform, places = _sampled(samples)
+    uniform, sample_rows = _sample_inputs(samples)
     top_p = relax.Var("top_p", relax.TensorType((rows[0],), "float32"))
-    given = [probs, ids, uniform, places, top_p]
-    with bb.function("sample_with_top_p", given):
+    inputs = [probs, ids, uniform, sample_rows, top_p]
+    with bb.function("sample_with_top_p", inputs):
         with bb.dataflow():
-            own = bb.add_func(_picking(rows[1]), "pick_within_top_p")
-            found = relax.call_tir(own, given, relax.TensorType((samples,), "int32"))
-            output = bb.emit_output(found)
+            kernel = bb.add_func(_top_p_kernel(rows[1]), "pick_within_top_p")
+            tokens = relax.call_tir(kernel, inputs, relax.TensorType((samples,), "int32"))
+            output = bb.emit_output(tokens)
         bb.emit_func_output(output)
 
 
-def _picking(vocabulary: int) -> Any:
-    """One thread for each sample walks down the sorted tokens: few have most of the probability."""
+def _top_p_kernel(vocabulary: int) -> Any:
+    """Sample within ``top_p``: one thread per sample adds up the sorted probabilities.
+
+    A single thread is fast enough, because few tokens have most of the probability.
+    """
 
     @T.prim_func(private=True, s_tir=True)
     def pick(
@@ -164,27 +170,34 @@ def _picking(vocabulary: int) -> Any:
     return pick
 
 
-def _take(bb: relax.BlockBuilder, rows: tuple[Any, int], samples: Any, positions: Any) -> None:
-    """Probabilities of what was sampled, and of the ranks asked for with their token ids."""
+def _add_take_probs(
+    bb: relax.BlockBuilder, rows: tuple[Any, int], samples: Any, positions: Any
+) -> None:
+    """Emit the look-up of probabilities: of sampled tokens, and of ranks with their token ids.
+
+    A rank is an offset into the sorted probabilities [b, V], flattened.
+    """
     probs = relax.Var("unsorted_probs", relax.TensorType(rows, "float32"))
     ids = relax.Var("sorted_indices", relax.TensorType(rows, "int32"))
-    places = relax.Var("sample_indices", relax.TensorType((samples,), "int32"))
+    sample_rows = relax.Var("sample_indices", relax.TensorType((samples,), "int32"))
     sampled = relax.Var("sampling_results", relax.TensorType((samples,), "int32"))
     ranks = relax.Var("top_prob_offsets", relax.TensorType((positions,), "int32"))
-    given = [probs, ids, places, sampled, ranks]
+    inputs = [probs, ids, sample_rows, sampled, ranks]
     outputs = [
         relax.TensorType((samples,), "float32"),
         relax.TensorType((positions,), "float32"),
         relax.TensorType((positions,), "int32"),
     ]
-    with bb.function("sampler_take_probs", given):
+    with bb.function("sampler_take_probs", inputs):
         with bb.dataflow():
-            own = bb.add_func(_taking(rows[1]), "take_probs")
-            output = bb.emit_output(relax.call_tir(own, given, outputs))
+            kernel = bb.add_func(_take_probs_kernel(rows[1]), "take_probs")
+            output = bb.emit_output(relax.call_tir(kernel, inputs, outputs))
         bb.emit_func_output(output)
 
 
-def _taking(vocabulary: int) -> Any:
+def _take_probs_kernel(vocabulary: int) -> Any:
+    """One loop over ``ranks`` (values and token ids) and then over the sampled tokens (values)."""
+
     @T.prim_func(private=True, s_tir=True)
     def take_probs(
         var_probs: T.handle,
@@ -223,8 +236,8 @@ def _taking(vocabulary: int) -> Any:
     return take_probs
 
 
-def _sampled(samples: Any) -> tuple[Expr, Expr]:
-    """Uniform numbers, and the row of each."""
+def _sample_inputs(samples: Any) -> tuple[Expr, Expr]:
+    """A uniform number of [0, 1) for each sample, and its row of the probabilities."""
     return (
         relax.Var("uniform_samples", relax.TensorType((samples,), "float32")),
         relax.Var("sample_indices", relax.TensorType((samples,), "int32")),

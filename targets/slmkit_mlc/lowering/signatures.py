@@ -1,4 +1,4 @@
-"""Inputs and outputs of a module's functions, in words, and whether they are what MLC expects."""
+"""Inputs and outputs of a module's functions as text, compared with what MLC's engine expects."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ from slmkit.errors import BackendError
 from slmkit_mlc.contract import contract
 from slmkit_mlc.gpus import Gpu
 from slmkit_mlc.lowering.definition import Definition
-from slmkit_mlc.sizes import kept_by
+from slmkit_mlc.sizes import state_kinds
 
-KEPT = "kept"  # in the contract: a KV cache, recurrent states, or both
-Signature = dict[str, list[str]]
+STATES = "states"  # in the contract: the KV cache, the recurrent state, or both
+Signature = dict[str, list[str]]  # "inputs" and "outputs", such as "[1, 1, 64] float16"
 
 
-def checked(mod: Any, definition: Definition, gpu: Gpu) -> dict[str, Signature]:
-    """Every function of the contract. Raises BackendError for one that is missing or differs."""
-    found, wrong = signatures(mod), []
-    for name, expected in expected_signatures(definition, gpu).items():
-        if found.get(name) != expected:
-            wrong.append(f"{name} is {found.get(name, 'missing')}, not {expected}")
-    if wrong:
+def check_signatures(mod: Any, definition: Definition, gpu: Gpu) -> dict[str, Signature]:
+    """Signatures of the contract's functions in a module.
+
+    Raises BackendError for functions that are missing or differ from the contract.
+    """
+    found, problems = signatures(mod), []
+    expected = expected_signatures(definition, gpu)
+    for name, signature in expected.items():
+        if found.get(name) != signature:
+            problems.append(f"{name} is {found.get(name, 'missing')}, not {signature}")
+    if problems:
         raise BackendError(
-            f"the library would not be what MLC expects: {'; '.join(wrong)}", "please report this"
+            f"the library would not be what MLC expects: {'; '.join(problems)}",
+            "please report this",
         )
-    return {name: found[name] for name in expected_signatures(definition, gpu)}
+    return {name: found[name] for name in expected}
 
 
 def expected_signatures(definition: Definition, gpu: Gpu) -> dict[str, Signature]:
@@ -39,56 +44,66 @@ def expected_signatures(definition: Definition, gpu: Gpu) -> dict[str, Signature
         "W": -(-spec.vocabulary // 32),
         "C": definition.limits.prefill,
     }
-    kept = kept_by(definition.model)
-    return {
-        name: {
-            side: [_sized(each, sizes) for each in _kept(row[side], len(kept))]
-            for side in ("inputs", "outputs")
-        }
-        for name, row in contract()["functions"].items()
-        if row["devices"] in ("every", gpu.target["kind"]) and row.get("makes", kept[0]) in kept
-    }
+    kinds = state_kinds(definition.model)
+    expected = {}
+    for name, row in contract()["functions"].items():
+        on_this_gpu = row["devices"] in ("every", gpu.target["kind"])
+        if on_this_gpu and row.get("creates", kinds[0]) in kinds:
+            expected[name] = {
+                side: [_with_sizes(text, sizes) for text in _expand_states(row[side], len(kinds))]
+                for side in ("inputs", "outputs")
+            }
+    return expected
 
 
 def signatures(mod: Any) -> dict[str, Signature]:
-    """All functions of a module by name; kernels that only take buffers, too."""
+    """Signatures of a module's functions that the contract names.
+
+    They are Relax functions, or kernels, whose outputs are among their buffers.
+    """
     found = {}
-    for own, function in mod.functions_items():
-        if own.name_hint not in contract()["functions"]:
+    for global_var, function in mod.functions_items():
+        if global_var.name_hint not in contract()["functions"]:
             continue
         if isinstance(function, relax.Function):
-            inputs = [_typed(each.ty) for each in function.params]
+            inputs = [_type_text(param.ty) for param in function.params]
             output = function.ret_ty
-            parts = list(output.fields) if isinstance(output, relax.TupleType) else [output]
-            outputs = [_typed(each) for each in parts]
+            fields = list(output.fields) if isinstance(output, relax.TupleType) else [output]
+            outputs = [_type_text(field) for field in fields]
         else:
-            inputs, outputs = [_tensor(each.shape, each.dtype) for each in function.params], []
-        found[own.name_hint] = {"inputs": inputs, "outputs": outputs}
+            inputs = [_tensor_text(param.shape, param.dtype) for param in function.params]
+            outputs = []
+        found[global_var.name_hint] = {"inputs": inputs, "outputs": outputs}
     return found
 
 
-def _kept(border: list[str], count: int) -> list[str]:
-    """A function's inputs or outputs, with as many objects as a sequence keeps."""
-    return [each for one in border for each in (["object"] * count if one == KEPT else [one])]
+def _expand_states(texts: list[str], count: int) -> list[str]:
+    """Replace STATES by one "object" for each kind of state that the model has."""
+    expanded = []
+    for text in texts:
+        expanded += ["object"] * count if text == STATES else [text]
+    return expanded
 
 
-def _typed(kind: Any) -> str:
+def _type_text(kind: Any) -> str:
+    """A Relax type as the contract writes it."""
     if isinstance(kind, relax.TensorType):
-        return _tensor(kind.shape, kind.dtype)
+        return _tensor_text(kind.shape, kind.dtype)
     if isinstance(kind, relax.ShapeType):
         return "shape"
     return "params" if isinstance(kind, relax.TupleType) else "object"
 
 
-def _tensor(shape: Any, dtype: Any) -> str:
-    lengths = (str(getattr(each, "value", getattr(each, "name", each))) for each in shape)
+def _tensor_text(shape: Any, dtype: Any) -> str:
+    """``[1, seq_len, 64] float16``: lengths are numbers, or names of symbolic lengths."""
+    lengths = (str(getattr(length, "value", getattr(length, "name", length))) for length in shape)
     return f"[{', '.join(lengths)}] {dtype}"
 
 
-def _sized(text: str, sizes: dict[str, object]) -> str:
-    """``[1, V] dt`` with the model's numbers."""
+def _with_sizes(text: str, sizes: dict[str, object]) -> str:
+    """``[1, V] dt`` with the model's sizes: ``[1, 320] float16``."""
     inside, _, dtype = text.partition("] ")
     if not dtype:
         return text
-    lengths = [str(sizes.get(each, each)) for each in inside.removeprefix("[").split(", ")]
+    lengths = [str(sizes.get(name, name)) for name in inside.removeprefix("[").split(", ")]
     return f"[{', '.join(lengths)}] {sizes.get(dtype, dtype)}"

@@ -1,1 +1,1 @@
-"""Run a library's program and kernels on this computer."""
+"""Checks of a library: its program and its kernels run on this machine."""

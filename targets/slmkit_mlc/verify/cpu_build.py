@@ -1,9 +1,10 @@
-"""The twin of a library: its kernels driven by host code for this processor.
+"""A library's kernels built to run on this machine: host code for its CPU, kernels on OpenCL.
 
-TVM compiles the same module with the same schedules once more; only the host's processor differs.
-Kernels are launched with the sizes that this host code computes, on an OpenCL runtime. Every
-kernel's source must lie in the library itself, letter for letter: then it is the library's own.
-For a GPU whose language no runtime here takes (Metal), the twin has the same schedules in OpenCL.
+TVM compiles the library's module with the same schedules once more, with this CPU as the host's
+target. Kernels are launched on an OpenCL runtime, with the sizes that the host code computes. Every
+kernel's source must be contained in the library, byte for byte, which proves that it is the
+library's own. For a GPU whose language has no runtime here (Metal), the build has the same
+schedules in OpenCL.
 """
 
 from __future__ import annotations
@@ -19,21 +20,25 @@ import tvm_ffi
 
 from slmkit.errors import BackendError
 from slmkit_mlc.compiler.compile import build, gpu_module
-from slmkit_mlc.compiler.library import objects
-from slmkit_mlc.compiler.pipeline import RULES, Look, for_gpu, seeing
+from slmkit_mlc.compiler.library import read_objects
+from slmkit_mlc.compiler.pipeline import RULES, Observer, gpu_schedules, observer_pass
 from slmkit_mlc.contract import prefix_of
 from slmkit_mlc.gpus import Gpu
 from slmkit_mlc.lowering.definition import Definition
 from slmkit_mlc.verify.opencl import Device, Kernel
 
-GENERATOR = "target.build.opencl"
-SECTION = "// Function: "
-# Above, an optimizing compiler saves more time than it takes.
+GENERATOR = "target.build.opencl"  # TVM's global function that generates OpenCL code
+SECTION = "// Function: "  # precedes each kernel in the generated code
+# From this size on, optimized kernels save more time than their compilation takes.
 OPTIMIZED_FROM = 32_000_000  # parameters
 
 
-class Twin:
-    """Compiled kernels of a GPU, ready to be launched here."""
+class CpuBuild:
+    """Compiled host code and kernels of one GPU's module.
+
+    ``executable``: for TVM's virtual machine; ``kernels``: all kernels by name; ``executed``: names
+    of the kernels that were launched.
+    """
 
     def __init__(
         self,
@@ -41,69 +46,82 @@ class Twin:
         gpu: Gpu,
         library: Path | None,
         change: Callable[[Any], Any] | None = None,
-        look: Look | None = None,
-        scheduled: Look | None = None,
+        observe: Observer | None = None,
+        observe_scheduled: Observer | None = None,
     ) -> None:
-        """``look`` sees the kernels before they are scheduled, ``scheduled`` after."""
+        """Compile, and compare the kernels with those of ``library``, if it is given.
+
+        ``change``: is applied to the module first; ``observe``, ``observe_scheduled``: get the
+        module before and after scheduling. Raises BackendError if the library has other kernels, or
+        if no OpenCL runtime is installed.
+        """
         mod = gpu_module(definition, gpu)
         mod = change(mod) if change else mod
-        numbers = sum(matrix.rows * matrix.width for matrix in definition.table.matrices.values())
-        self.device = Device(numbers >= OPTIMIZED_FROM)
-        here = local(gpu)
-        with _captured() as kernels:
-            schedules = tvm.transform.Sequential([for_gpu(here), seeing(scheduled)])
+        matrices = definition.table.matrices.values()
+        parameters = sum(matrix.rows * matrix.width for matrix in matrices)
+        self.device = Device(optimize=parameters >= OPTIMIZED_FROM)
+        local = local_gpu(gpu)
+        with _capture_kernels() as kernels:
+            schedules = tvm.transform.Sequential(
+                [gpu_schedules(local), observer_pass(observe_scheduled)]
+            )
             self.executable = build(
-                mod, here.code_target, schedules, definition, {}, look=look, asserts=False
+                mod, local.code_target, schedules, definition, {}, observe=observe, asserts=False
             )
         self.kernels = kernels
         self.executed: set[str] = set()
         if library is not None:
             check_sources(kernels, library)
-        self._serve()
+        self._register_kernels()
 
-    def _serve(self) -> None:
-        """Let the host code find every kernel as a function of its name."""
-        tvm.register_global_func("__tvm_set_device", lambda *given: None, override=True)
+    def _register_kernels(self) -> None:
+        """Register each kernel as a global function, under the name that the host code calls."""
+        tvm.register_global_func("__tvm_set_device", lambda *args: None, override=True)
         for kernel in self.kernels.values():
             tvm.register_global_func(kernel.name, self._launcher(kernel), override=True)
 
     def _launcher(self, kernel: Kernel) -> Callable[..., None]:
-        def launch(*given: Any) -> None:
+        def launch(*args: Any) -> None:
             self.executed.add(kernel.name)
-            self.device.launch(kernel, given)
+            self.device.launch(kernel, args)
 
         return launch
 
 
-def local(gpu: Gpu) -> Gpu:
-    """The same schedules, code in OpenCL, and a host that this computer is."""
+def local_gpu(gpu: Gpu) -> Gpu:
+    """A GPU with the same schedules, OpenCL as its language, and this machine as its host."""
     schedules = {rule: gpu.schedule.get(rule, gpu.target) for rule in RULES}
     target = gpu.target if gpu.target["kind"] == "opencl" else gpu.schedule["Matmul"]
     return replace(gpu, target={**target, "host": {"kind": "llvm"}}, schedule=schedules)
 
 
 def check_sources(kernels: dict[str, Kernel], library: Path) -> None:
-    """Raise BackendError for a kernel whose code is not in the library."""
+    """Raise BackendError if a kernel's source is not contained in the library."""
     prefix = prefix_of(library.stem)
-    inside = b"".join(objects(library).values())
+    content = b"".join(read_objects(library).values())
     for kernel in kernels.values():
-        if body_of(kernel).replace(kernel.name, prefix + kernel.name).encode() not in inside:
+        source = kernel_source(kernel).replace(kernel.name, prefix + kernel.name)
+        if source.encode() not in content:
             raise BackendError(
                 f"{library.name} holds another kernel {kernel.name} than the one that was run",
                 "the versions of TVM may differ from those of the build: see slmkit doctor",
             )
 
 
-def body_of(kernel: Kernel) -> str:
-    """A kernel's own code, without the declarations of the others."""
+def kernel_source(kernel: Kernel) -> str:
+    """A kernel's own source, without the declarations of other kernels."""
     start = kernel.source.rindex(f"__kernel void {kernel.name}(")
     return kernel.source[start:].strip()
 
 
 @contextmanager
-def _captured() -> Iterator[dict[str, Kernel]]:
-    """Keep what TVM's OpenCL generator writes, without its module, which would need a driver."""
-    original, found = tvm.get_global_func(GENERATOR), {}
+def _capture_kernels() -> Iterator[dict[str, Kernel]]:
+    """Collect the kernels that TVM's OpenCL generator writes, by name.
+
+    TVM gets an empty module in place of the OpenCL module, which would need a driver.
+    """
+    original = tvm.get_global_func(GENERATOR)
+    kernels: dict[str, Kernel] = {}
 
     def generate(mod: Any, target: Any) -> Any:
         sources = {}
@@ -112,18 +130,14 @@ def _captured() -> Iterator[dict[str, Kernel]]:
             sources[name.strip()] = source
         for _, function in mod.functions_items():
             name = str(function.attrs["global_symbol"])
-            types = tuple(_kind(param) for param in function.params)
+            types = tuple(str(param.ty) for param in function.params)
             launch = tuple(str(tag) for tag in function.attrs["tirx.kernel_launch_params"])
-            found[name] = Kernel(name, sources[name], types, launch)
-        empty = tvm.get_global_func("target.build.llvm")
-        return empty(tvm.IRModule({}), tvm.target.Target("llvm"))
+            kernels[name] = Kernel(name, sources[name], types, launch)
+        build_llvm = tvm.get_global_func("target.build.llvm")
+        return build_llvm(tvm.IRModule({}), tvm.target.Target("llvm"))
 
     tvm_ffi.register_global_func(GENERATOR, generate, override=True)
     try:
-        yield found
+        yield kernels
     finally:
         tvm_ffi.register_global_func(GENERATOR, original, override=True)
-
-
-def _kind(param: Any) -> str:
-    return str(param.ty)

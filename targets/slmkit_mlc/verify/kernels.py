@@ -1,10 +1,9 @@
-"""Every kernel of a library against the same function on this processor.
+"""Check every kernel of a library against the same function on this machine's CPU.
 
-The kernels run on an OpenCL runtime, launched by the library's own host code, with the numbers of
-real steps: a chunk, a ragged chunk, single tokens, several sequences, a fork. What they leave in
-every buffer is compared with what TVM's LLVM code of the function leaves there, which knows nothing
-of the GPU's schedule. The KV cache's own kernels are compared with those that TVM has for
-processors.
+The kernels run on an OpenCL runtime, launched by the library's own host code, on the numbers of
+real steps: a chunk, a ragged chunk, single tokens, several sequences, a fork. After a call, every
+buffer is compared with the result of TVM's LLVM code of the same function, which does not use the
+GPU's schedule. Kernels of the KV cache are compared with those that TVM has for CPUs.
 """
 
 from __future__ import annotations
@@ -23,39 +22,39 @@ from slmkit.errors import BackendError
 from slmkit_mlc.compiler.pipeline import SCHEDULED
 from slmkit_mlc.contract import CREATE
 from slmkit_mlc.gpus import Gpu, known_gpus
-from slmkit_mlc.kernels.cpu_schedules import tiled
+from slmkit_mlc.kernels.cpu_schedules import tile_product
 from slmkit_mlc.lowering.definition import Definition, read_definition
 from slmkit_mlc.lowering.program import Writer
-from slmkit_mlc.verify.cpu_build import Twin
-from slmkit_mlc.verify.logits import compared_logits
-from slmkit_mlc.verify.machine import Machine, processor
-from slmkit_mlc.verify.steps import drive, room_for
+from slmkit_mlc.verify.cpu_build import CpuBuild
+from slmkit_mlc.verify.logits import compare_logit_functions
+from slmkit_mlc.verify.machine import Machine, cpu_target
+from slmkit_mlc.verify.steps import cache_tokens, run_all_functions
 
 Array = NDArray[Any]
 Report = Callable[[int, int], None]
-WATCHED = "slmkit.watched."  # global functions between TVM's KV cache and its kernels
-TWICE = 2  # calls of a function that are compared: with the shapes of its first uses
-FLOOR = 50.0  # dB: of float16
-EXACT = 300.0  # dB of equal numbers
+HOOK = "slmkit.watched."  # prefix of global functions that wrap the kernels of caches and states
+MAX_CALLS = 2  # calls of a function that are compared: with the shapes of its first uses
+FLOOR = 50.0  # dB: float16's rounding is below it
+EXACT = 300.0  # dB, of equal arrays
 
 
 @dataclass
 class Comparison:
-    """Signal and noise of what a function left in its buffers, over its compared calls."""
+    """Agreement of a kernel with its function on the CPU, over all compared calls."""
 
     calls: int = 0
     worst_db: float = EXACT
 
     def add(self, before: list[Array], expected: list[Array], got: list[Array]) -> None:
-        """Buffers of one call: whatever one of the two has changed must agree."""
+        """Compare the buffers of one call where either of the two changed them."""
         self.calls += 1
-        for old, one, other in zip(before, expected, got, strict=True):
-            changed = ~(_same(old, one) & _same(old, other))
-            self.worst_db = min(self.worst_db, agreement(one[changed], other[changed]))
+        for old, wanted, actual in zip(before, expected, got, strict=True):
+            changed = ~(_same(old, wanted) & _same(old, actual))
+            self.worst_db = min(self.worst_db, agreement(wanted[changed], actual[changed]))
 
 
 def agreement(expected: Array, got: Array) -> float:
-    """10 log10(signal / noise); EXACT for equal numbers, minus infinity for any that is none."""
+    """10 log10(signal / noise) in dB; EXACT for equal arrays, -inf for infinities or NaN."""
     if _same(expected, got).all():
         return EXACT
     if not (np.isfinite(expected).all() and np.isfinite(got).all()):
@@ -66,150 +65,164 @@ def agreement(expected: Array, got: Array) -> float:
 
 
 def _same(one: Array, other: Array) -> Any:
-    """Where numbers are equal, or memory that nobody wrote is."""
+    """Where numbers are equal, or both NaN (as memory that neither wrote may be)."""
     same = one == other
     return same | (np.isnan(one) & np.isnan(other)) if one.dtype.kind == "f" else same
 
 
 @dataclass
 class Checker:
-    """Stands between the virtual machine and the kernels of a twin."""
+    """Compares kernels with their functions while TVM's virtual machine runs a program."""
 
     layout: str  # of the matrices
-    plain: dict[str, Any] = field(default_factory=dict)  # functions before they were scheduled
-    compiled: dict[str, Any] = field(default_factory=dict)
-    found: dict[str, Comparison] = field(default_factory=dict)
-    before: list[Any] = field(default_factory=list)
+    functions: dict[str, Any] = field(default_factory=dict)  # PrimFuncs before scheduling
+    compiled: dict[str, Any] = field(default_factory=dict)  # those for this CPU
+    comparisons: dict[str, Comparison] = field(default_factory=dict)
+    inputs: list[Any] = field(default_factory=list)  # of the current call, copied
 
-    def look(self, mod: Any) -> None:
-        """Keep every kernel as it is before it is scheduled."""
-        for own, function in mod.functions_items():
+    def observe(self, mod: Any) -> None:
+        """Record every function of a module that is not yet scheduled."""
+        for global_var, function in mod.functions_items():
             if isinstance(function, tirx.PrimFunc) and SCHEDULED not in function.attrs:
-                self.plain.setdefault(own.name_hint, function)
+                self.functions.setdefault(global_var.name_hint, function)
 
-    def instrument(self, _: Any, name: str, before: bool, __: Any, *given: Any) -> None:
-        """Called by the virtual machine around each call of a function."""
-        if name not in self.plain or self._enough(name):
+    def instrument(self, _: Any, name: str, before: bool, __: Any, *args: Any) -> None:
+        """Copy a call's arguments before it, compare after it; called by the virtual machine."""
+        if name not in self.functions or self._done(name):
             return
         if before:
-            self.before = _copies(given)
+            self.inputs = _copies(args)
         else:
-            self._compare(name, self.before, _buffers(given))
+            self._compare(name, self.inputs, _buffers(args))
 
-    def watched(self, name: str, kernel: Callable[..., None]) -> Callable[..., None]:
-        """A kernel of the KV cache, compared at each of its first calls."""
+    def wrap(self, name: str, kernel: Callable[..., None]) -> Callable[..., None]:
+        """A function that calls a kernel of the KV cache and compares its first calls."""
 
-        def call(*given: Any) -> None:
-            copies = _copies(given)
-            kernel(*given)
-            if name in self.plain and not self._enough(name):
-                self._compare(name, copies, _buffers(given))
+        def call(*args: Any) -> None:
+            inputs = _copies(args)
+            kernel(*args)
+            if name in self.functions and not self._done(name):
+                self._compare(name, inputs, _buffers(args))
 
         return call
 
-    def _enough(self, name: str) -> bool:
-        return name in self.found and self.found[name].calls >= TWICE
+    def _done(self, name: str) -> bool:
+        return name in self.comparisons and self.comparisons[name].calls >= MAX_CALLS
 
-    def _compare(self, name: str, given: list[Any], got: list[Array]) -> None:
-        function, count = self._function(name), len(self.plain[name].params)
-        given = given[:count]  # without the workspaces of the scheduled function
-        before = [each.copy() for each in _buffers(given)]
-        function(*given)
-        expected = _buffers(given)
-        self.found.setdefault(name, Comparison()).add(before, expected, got[: len(expected)])
+    def _compare(self, name: str, inputs: list[Any], got: list[Array]) -> None:
+        """Run the function on the CPU and compare its buffers with those of the kernel."""
+        function, count = self._compiled(name), len(self.functions[name].params)
+        args = inputs[:count]  # without the workspaces of the scheduled kernel
+        before = [buffer.copy() for buffer in _buffers(args)]
+        function(*args)
+        expected = _buffers(args)
+        comparison = self.comparisons.setdefault(name, Comparison())
+        comparison.add(before, expected, got[: len(expected)])
 
-    def _function(self, name: str) -> Any:
+    def _compiled(self, name: str) -> Any:
         if name not in self.compiled:
-            function = tiled(self.plain[name], self.layout).with_attr("global_symbol", name)
-            self.compiled[name] = tvm.compile(tvm.IRModule({name: function}), processor())[name]
+            function = tile_product(self.functions[name], self.layout)
+            mod = tvm.IRModule({name: function.with_attr("global_symbol", name)})
+            self.compiled[name] = tvm.compile(mod, cpu_target())[name]
         return self.compiled[name]
 
 
 def check_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
-    """In a process of its own: kernels in the library, executed, compared; the worst of them."""
+    """Execute and compare the kernels of a library; the entry point of a worker process.
+
+    Returns the number of kernels, of those executed and of functions compared, the worst of them in
+    dB, and the names of kernels that were not executed. Raises BackendError below FLOOR.
+    """
     folder = Path(payload["folder"])
     definition, gpu = read_definition(folder), known_gpus()[payload["gpu"]]
     library = folder / payload["library"] if payload["library"] else None
-    checker, twin, machine = watched_twin(definition, gpu, library, folder / payload["params"])
-    drive(machine, definition)
-    for name, expected, got in compared_logits(machine, definition, gpu.target["kind"] == "metal"):
-        comparison = checker.found.setdefault(name, Comparison())
+    checker, build, machine = checked_build(definition, gpu, library, folder / payload["params"])
+    comparisons = checker.comparisons
+    run_all_functions(machine, definition)
+    metal = gpu.target["kind"] == "metal"
+    for name, expected, got in compare_logit_functions(machine, definition, metal):
+        comparison = comparisons.setdefault(name, Comparison())
         comparison.calls += 1
         comparison.worst_db = min(comparison.worst_db, agreement(expected, got))
-    worst = min(checker.found, key=lambda name: checker.found[name].worst_db)
-    if not checker.found[worst].worst_db >= FLOOR:
+    worst = min(comparisons, key=lambda name: comparisons[name].worst_db)
+    worst_db = comparisons[worst].worst_db
+    if not worst_db >= FLOOR:
         raise BackendError(
             f"the kernel {worst} of {gpu.name} computes something else than its function: "
-            f"{checker.found[worst].worst_db:.1f} dB",
+            f"{worst_db:.1f} dB",
             "please report this; gpus in the recipe leaves a GPU out",
         )
     return {
-        "kernels": len(twin.kernels),
-        "executed": len(twin.executed),
-        "compared": len(checker.found),
+        "kernels": len(build.kernels),
+        "executed": len(build.executed),
+        "compared": len(comparisons),
         "worst": worst,
-        "worst_db": round(checker.found[worst].worst_db, 1),
-        "runtime": twin.device.name,
-        "not_executed": sorted(set(twin.kernels) - twin.executed),
+        "worst_db": round(worst_db, 1),
+        "runtime": build.device.name,
+        "not_executed": sorted(set(build.kernels) - build.executed),
     }
 
 
-def watched_twin(
+def checked_build(
     definition: Definition, gpu: Gpu, library: Path | None, params: Path
-) -> tuple[Checker, Twin, Machine]:
-    """A twin whose every function is compared while it runs."""
-    checker, watch = Checker(definition.layout), _Watch()
-    twin = Twin(definition, gpu, library, watch.change, checker.look)
-    on_cpu = Writer(definition.program(definition.dtype)).module(processor(), (), [])
-    cpu = {own.name_hint: each for own, each in on_cpu.functions_items()}
-    module = twin.executable.jit()
-    for name, symbol in watch.symbols.items():
-        checker.plain.pop(name, None)
-        for twin_name in (name, f"{name}_cpu", name.replace("_sliding", "_cpu_sliding")):
-            if twin_name in cpu:
-                checker.plain[name] = cpu[twin_name]
+) -> tuple[Checker, CpuBuild, Machine]:
+    """A build of a library's kernels, and a machine that compares each of them while it runs."""
+    checker, hooks = Checker(definition.layout), _KernelHooks()
+    build = CpuBuild(definition, gpu, library, hooks.insert, checker.observe)
+    cpu_module = Writer(definition.program(definition.dtype)).module(cpu_target(), (), [])
+    cpu_functions = {var.name_hint: function for var, function in cpu_module.functions_items()}
+    module = build.executable.jit()
+    for name, symbol in hooks.symbols.items():
+        checker.functions.pop(name, None)
+        for cpu_name in (name, f"{name}_cpu", name.replace("_sliding", "_cpu_sliding")):
+            if cpu_name in cpu_functions:
+                checker.functions[name] = cpu_functions[cpu_name]
                 break
         kernel = module.get_function(symbol, query_imports=True)
-        tvm.register_global_func(WATCHED + name, checker.watched(name, kernel), override=True)
-    machine = Machine(module, definition, params, tokens=room_for(definition))
-    machine.machine.set_instrument(checker.instrument)
-    return checker, twin, machine
+        tvm.register_global_func(HOOK + name, checker.wrap(name, kernel), override=True)
+    machine = Machine(module, definition, params, tokens=cache_tokens(definition))
+    machine.vm.set_instrument(checker.instrument)
+    return checker, build, machine
 
 
-class _Watch:
-    """Lets the KV cache call our functions, which call its kernels."""
+class _KernelHooks:
+    """Makes the KV cache and the recurrent state call global functions, which call the kernels."""
 
     def __init__(self) -> None:
-        self.symbols: dict[str, str] = {}  # of the cache's kernels by name
+        self.symbols: dict[str, str] = {}  # symbols of the replaced kernels, by name
 
-    def change(self, mod: Any) -> Any:
-        """The module, caches and states made of functions outside; the kernels stay, by name."""
-        outside = _Outside(mod)
-        for own in mod.get_global_vars():
-            if own.name_hint in CREATE.values():
-                mod[own] = outside.visit_expr(mod[own])
-        self.symbols = {name: str(mod[name].attrs["global_symbol"]) for name in outside.names}
+    def insert(self, mod: Any) -> Any:
+        """Replace kernels by global functions in the constructors of cache and state."""
+        replacer = _KernelReplacer(mod)
+        for global_var in mod.get_global_vars():
+            if global_var.name_hint in CREATE.values():
+                mod[global_var] = replacer.visit_expr(mod[global_var])
+        self.symbols = {name: str(mod[name].attrs["global_symbol"]) for name in replacer.names}
         return mod
 
 
 @relax.expr_functor.mutator
-class _Outside(relax.PyExprMutator):  # type: ignore[misc]
+class _KernelReplacer(relax.PyExprMutator):  # type: ignore[misc]
+    """Replace each reference to a kernel by a global function named HOOK + its name."""
+
     def __init__(self, mod: Any) -> None:
         super().__init__(mod)
         self.names: list[str] = []
 
-    def visit_global_var_(self, own: Any) -> Any:
-        self.names.append(own.name_hint)
-        return relax.ExternFunc(WATCHED + own.name_hint)
+    def visit_global_var_(self, global_var: Any) -> Any:
+        self.names.append(global_var.name_hint)
+        return relax.ExternFunc(HOOK + global_var.name_hint)
 
 
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, tvm.runtime.Tensor)
 
 
-def _copies(given: Sequence[Any]) -> list[Any]:
-    return [tvm.runtime.tensor(each.numpy()) if _is_tensor(each) else each for each in given]
+def _copies(args: Sequence[Any]) -> list[Any]:
+    """Arguments of a call with every tensor copied."""
+    return [tvm.runtime.tensor(arg.numpy()) if _is_tensor(arg) else arg for arg in args]
 
 
-def _buffers(given: Sequence[Any]) -> list[Array]:
-    return [each.numpy() for each in given if _is_tensor(each)]
+def _buffers(args: Sequence[Any]) -> list[Array]:
+    """The tensors among the arguments of a call, as arrays."""
+    return [arg.numpy() for arg in args if _is_tensor(arg)]

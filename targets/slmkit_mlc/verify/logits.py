@@ -1,4 +1,7 @@
-"""The functions that change logits or pick tokens, called as MLC's engine does, beside NumPy."""
+"""Check the functions that change logits or sample tokens against NumPy.
+
+They are called as MLC's engine calls them, on random logits of ROWS sequences.
+"""
 
 from __future__ import annotations
 
@@ -9,106 +12,113 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmkit_mlc.lowering.definition import Definition
-from slmkit_mlc.lowering.logits import LOWEST
+from slmkit_mlc.lowering.logits import MASKED_LOGIT
 from slmkit_mlc.verify.machine import Machine
 
 Array = NDArray[Any]
-Compared = Iterator[tuple[str, Array, Array]]  # function, expected, got
+Result = tuple[str, Array, Array]  # name of the function, expected, got
 SEED, ROWS, TOKENS, TOP_P = 3, 2, 5, 0.8
 
 
-def compared_logits(machine: Machine, definition: Definition, metal: bool) -> Compared:
-    """Each function on random logits of two sequences."""
+def compare_logit_functions(
+    machine: Machine, definition: Definition, metal: bool
+) -> Iterator[Result]:
+    """Call each function; yield its name and its expected and computed outputs.
+
+    ``metal``: whether the library has sampling functions.
+    """
     random, vocabulary = np.random.default_rng(SEED), definition.spec.vocabulary
     logits = random.standard_normal((ROWS, vocabulary)).astype(np.float32) * 3
     rows = np.array([0, 0, 1, 1, 1], np.int32)
     tokens = random.permutation(vocabulary)[:TOKENS].astype(np.int32)
-    yield _biased(machine, logits, rows, tokens, random)
-    yield _punished(machine, logits, rows, tokens, random)
-    yield _masked(machine, logits, random)
+    yield _check_bias(machine, logits, rows, tokens, random)
+    yield _check_penalty(machine, logits, rows, tokens, random)
+    yield _check_bitmask(machine, logits, random)
     if metal:
-        yield from _picked(machine, logits, random)
+        yield from _check_sampling(machine, logits, random)
 
 
-def _biased(machine: Machine, logits: Array, rows: Array, tokens: Array, random: Any) -> Any:
+def _check_bias(machine: Machine, logits: Array, rows: Array, tokens: Array, random: Any) -> Result:
     bias = random.standard_normal(TOKENS).astype(np.float32)
     expected = logits.copy()
     expected[rows, tokens] += bias
-    return _in_place(machine, "apply_logit_bias_inplace", expected, logits, rows, tokens, bias)
+    got = _call_in_place(machine, "apply_logit_bias_inplace", logits, rows, tokens, bias)
+    return "apply_logit_bias_inplace", expected, got
 
 
-def _punished(machine: Machine, logits: Array, rows: Array, tokens: Array, random: Any) -> Any:
-    """``sequences``: row of the logits of each sequence; here the other way round."""
+def _check_penalty(
+    machine: Machine, logits: Array, rows: Array, tokens: Array, random: Any
+) -> Result:
+    """``sequences``: the row of the logits of each sequence, here in reverse order."""
     sequences, counts = np.array([1, 0], np.int32), random.integers(1, 4, TOKENS).astype(np.int32)
     penalties = np.array([[0.5, 0.25, 1.2], [0.1, 0.3, 1.5]], np.float32)
     expected = logits.copy()
     for row, token, count in zip(rows, tokens, counts, strict=True):
         presence, frequency, repetition = penalties[row]
-        left = expected[sequences[row], token] - presence - count * frequency
-        expected[sequences[row], token] = left * repetition if left < 0 else left / repetition
-    return _in_place(
-        machine,
-        "apply_penalty_inplace",
-        expected,
-        logits,
-        sequences,
-        rows,
-        tokens,
-        counts,
-        penalties,
-    )
+        logit = expected[sequences[row], token] - presence - count * frequency
+        expected[sequences[row], token] = logit * repetition if logit < 0 else logit / repetition
+    inputs = (sequences, rows, tokens, counts, penalties)
+    got = _call_in_place(machine, "apply_penalty_inplace", logits, *inputs)
+    return "apply_penalty_inplace", expected, got
 
 
-def _masked(machine: Machine, logits: Array, random: Any) -> Any:
+def _check_bitmask(machine: Machine, logits: Array, random: Any) -> Result:
     words = -(-logits.shape[1] // 32)
     mask = random.integers(0, 2**32, (ROWS, words), dtype=np.uint32)
     bits = (mask[:, :, None] >> np.arange(32, dtype=np.uint32)) & 1
     allowed = bits.reshape(ROWS, -1)[:, : logits.shape[1]].astype(bool)
-    expected = np.where(allowed, logits, np.float32(LOWEST))
+    expected = np.where(allowed, logits, np.float32(MASKED_LOGIT))
     sequences = np.arange(ROWS, dtype=np.int32)
-    return _in_place(
-        machine, "apply_bitmask_inplace", expected, logits, sequences, mask.view(np.int32)
-    )
+    inputs = (sequences, mask.view(np.int32))
+    got = _call_in_place(machine, "apply_bitmask_inplace", logits, *inputs)
+    return "apply_bitmask_inplace", expected, got
 
 
-def _in_place(machine: Machine, name: str, expected: Array, logits: Array, *given: Array) -> Any:
+def _call_in_place(machine: Machine, name: str, logits: Array, *inputs: Array) -> Array:
+    """The logits after a kernel that changes them."""
     changed = machine.tensor(logits)
-    machine.kernel(name)(changed, *(machine.tensor(each) for each in given))
-    return name, expected, changed.numpy()
+    machine.kernel(name)(changed, *(machine.tensor(array) for array in inputs))
+    result: Array = changed.numpy()
+    return result
 
 
-def _picked(machine: Machine, logits: Array, random: Any) -> Compared:
-    """Sorting, picking by a uniform number, picking among the likeliest, their probabilities."""
+def _check_sampling(machine: Machine, logits: Array, random: Any) -> Iterator[Result]:
+    """Sorting, sampling by a uniform number, sampling within top-p, probabilities of tokens."""
     exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
     probs = (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
     uniform = random.random(3).astype(np.float32) * np.float32(0.98) + np.float32(0.01)
     rows = np.array([0, 1, 1], np.int32)
     order = np.argsort(-probs, axis=1, kind="stable").astype(np.int32)
-    ranked = np.take_along_axis(probs, order, axis=1)
-    values, ids = machine.machine["argsort_probs"](machine.tensor(probs))
-    yield "argsort_probs", ranked, values.numpy()
+    sorted_probs = np.take_along_axis(probs, order, axis=1)
+    values, ids = machine.vm["argsort_probs"](machine.tensor(probs))
+    yield "argsort_probs", sorted_probs, values.numpy()
     yield "argsort_probs", order.astype(np.float32), ids.numpy().astype(np.float32)
-    inputs = [machine.tensor(each) for each in (uniform, rows)]
-    picked = machine.machine["multinomial_from_uniform"](machine.tensor(probs), *inputs).numpy()
-    expected = _by_uniform(probs[rows], uniform)
-    yield "multinomial_from_uniform", expected, picked.astype(np.float32)
+
+    inputs = [machine.tensor(array) for array in (uniform, rows)]
+    sampled = machine.vm["multinomial_from_uniform"](machine.tensor(probs), *inputs).numpy()
+    expected = _sample(probs[rows], uniform)
+    yield "multinomial_from_uniform", expected, sampled.astype(np.float32)
+
     limits = np.full(ROWS, TOP_P, np.float32)
-    best = machine.machine["sample_with_top_p"](values, ids, *inputs, machine.tensor(limits))
-    kept = np.cumsum(ranked, axis=1) - ranked < TOP_P  # the one that passes the limit, too
-    likely = np.where(kept, ranked, 0)
-    likely /= likely.sum(axis=1, keepdims=True)
-    at = _by_uniform(likely[rows], uniform).astype(np.int64)
-    yield "sample_with_top_p", order[rows, at].astype(np.float32), best.numpy().astype(np.float32)
-    ranks = np.array([0, 1, logits.shape[1]], np.int32)  # of row 0 the best two, of row 1 the best
-    taken = machine.machine["sampler_take_probs"](
-        machine.tensor(probs), ids, inputs[1], machine.tensor(picked), machine.tensor(ranks)
+    within = machine.vm["sample_with_top_p"](values, ids, *inputs, machine.tensor(limits))
+    # The token that reaches the limit is included.
+    included = np.cumsum(sorted_probs, axis=1) - sorted_probs < TOP_P
+    top_probs = np.where(included, sorted_probs, 0)
+    top_probs /= top_probs.sum(axis=1, keepdims=True)
+    ranks = _sample(top_probs[rows], uniform).astype(np.int64)
+    expected = order[rows, ranks].astype(np.float32)
+    yield "sample_with_top_p", expected, within.numpy().astype(np.float32)
+
+    offsets = np.array([0, 1, logits.shape[1]], np.int32)  # the best two of row 0, best of row 1
+    sampled_probs, top, _ = machine.vm["sampler_take_probs"](
+        machine.tensor(probs), ids, inputs[1], machine.tensor(sampled), machine.tensor(offsets)
     )
-    yield "sampler_take_probs", probs[rows, picked], taken[0].numpy()
-    yield "sampler_take_probs", ranked.reshape(-1)[ranks], taken[1].numpy()
+    yield "sampler_take_probs", probs[rows, sampled], sampled_probs.numpy()
+    yield "sampler_take_probs", sorted_probs.reshape(-1)[offsets], top.numpy()
 
 
-def _by_uniform(probs: Array, uniform: Array) -> Array:
-    """The first token whose cumulative probability passes the number."""
-    passed = np.cumsum(probs, axis=1) > uniform[:, None]
-    first: Array = passed.argmax(axis=1).astype(np.float32)
+def _sample(probs: Array, uniform: Array) -> Array:
+    """Index of the first token whose cumulative probability exceeds the number, as float32."""
+    exceeds = np.cumsum(probs, axis=1) > uniform[:, None]
+    first: Array = exceeds.argmax(axis=1).astype(np.float32)
     return first

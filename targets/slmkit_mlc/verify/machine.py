@@ -1,4 +1,4 @@
-"""A compiled program in TVM's virtual machine, with its parameters and one sequence's KV cache."""
+"""A compiled program in TVM's virtual machine, with its parameters and its sequences' states."""
 
 from __future__ import annotations
 
@@ -13,34 +13,38 @@ from tvm import relax
 
 from slmkit.ops import Floats
 from slmkit_mlc.contract import CREATE, KV, PAGE, RECURRENT
-from slmkit_mlc.kernels.cpu_schedules import tiles
+from slmkit_mlc.kernels.cpu_schedules import tiling_pass
 from slmkit_mlc.lowering.definition import Definition
 from slmkit_mlc.lowering.program import PROOF, Writer
-from slmkit_mlc.sizes import kept_by
+from slmkit_mlc.sizes import state_kinds
 
 Tensor = Any
-STEPS_BACK = 1  # of the states that are held: the last
+HISTORY = 1  # recurrent states to hold of each sequence: the last
 
 
-def processor() -> Any:
-    """TVM's target for the processor that this runs on."""
+def cpu_target() -> Any:
+    """TVM's target for this machine's CPU."""
     cpu = tvm.target.codegen.llvm_get_system_cpu()
-    # of LLVM's levels, 3 takes three times as long to compile as 1, and runs no faster
+    # LLVM's level 3 takes three times as long to compile as level 1, and its code is no faster.
     return tvm.target.Target({"kind": "llvm", "mcpu": cpu, "opt-level": 1})
 
 
-def on_processor(definition: Definition, dtype: str, functions: tuple[str, ...] = PROOF) -> Any:
-    """The program compiled for this processor. -> an executable, and the names of its taps"""
+def build_for_cpu(definition: Definition, dtype: str, functions: tuple[str, ...] = PROOF) -> Any:
+    """Compile the program with activations of ``dtype`` for this machine's CPU.
+
+    Returns an executable of TVM's virtual machine, and the names of the taps that functions return
+    (none unless built for debugging).
+    """
     from slmkit_mlc.compiler.compile import build
 
-    target, writer = processor(), Writer(definition.program(dtype))
+    target, writer = cpu_target(), Writer(definition.program(dtype))
     mod = writer.module(target, functions, [])
-    return build(mod, target, tiles(definition.layout), definition, {}), writer.taps
+    executable = build(mod, target, tiling_pass(definition.layout), definition, {})
+    return executable, writer.taps
 
 
 class Machine:
-    """Calls functions of an executable; sequence 0 is in the cache, which has room for the
-    definition's context, or for ``tokens``."""
+    """A virtual machine with parameters, KV cache and recurrent state; sequence 0 exists."""
 
     def __init__(
         self,
@@ -50,64 +54,73 @@ class Machine:
         device: Any = None,
         tokens: int | None = None,
     ) -> None:
+        """``params``: the folder of tensor-cache.json; ``device``: a TVM device, default the CPU;
+        ``tokens``: capacity of the KV cache, default the definition's context length."""
         self.device = tvm.cpu() if device is None else device
-        self.machine = relax.VirtualMachine(executable, self.device)
+        self.vm = relax.VirtualMachine(executable, self.device)
         self.definition = definition
         self.params = load_params(params, definition, self.device)
         limits = definition.limits
         sizes = {
             KV: (limits.batch, tokens or limits.context, limits.prefill, PAGE, 0),
-            RECURRENT: (limits.batch, STEPS_BACK),
+            RECURRENT: (limits.batch, HISTORY),
         }
-        self.kept = {
-            kind: self.machine[CREATE[kind]](*(tvm_ffi.Shape((size,)) for size in sizes[kind]))
-            for kind in kept_by(definition.model)
+        self.states = {
+            kind: self.vm[CREATE[kind]](*(tvm_ffi.Shape((size,)) for size in sizes[kind]))
+            for kind in state_kinds(definition.model)
         }
         self.reset()
 
     def reset(self) -> None:
-        """Forget every sequence; begin number 0."""
-        self.tell("clear")
-        self.tell("add_sequence", 0)
+        """Remove every sequence and add an empty sequence 0."""
+        self.update_states("clear")
+        self.update_states("add_sequence", 0)
 
-    def tell(self, what: str, *given: Any) -> None:
-        """Let everything that sequences keep begin, forget or copy one: TVM's kv_state_*."""
-        for each in self.kept.values():
-            _builtin(f"kv_state_{what}")(each, *given)
+    def update_states(self, operation: str, *args: Any) -> None:
+        """Call ``vm.builtin.kv_state_OPERATION`` on the KV cache and the recurrent state.
 
-    def tensor(self, numbers: NDArray[Any]) -> Tensor:
-        """Numbers on the device."""
-        return tvm.runtime.tensor(numbers, device=self.device)
+        Such as "add_sequence", "fork_sequence" or "popn", with their arguments.
+        """
+        for state in self.states.values():
+            _builtin(f"kv_state_{operation}")(state, *args)
+
+    def tensor(self, array: NDArray[Any]) -> Tensor:
+        """A copy of an array on the device."""
+        return tvm.runtime.tensor(array, device=self.device)
 
     def kernel(self, name: str) -> Any:
         """A kernel that MLC's engine calls by name."""
-        return self.machine.module.get_function(name, query_imports=True)
+        return self.vm.module.get_function(name, query_imports=True)
 
     def embed(self, ids: NDArray[np.int64], shape: tuple[int, int]) -> Tensor:
-        """Rows of the embedding, [b, T, D]."""
-        rows = self.machine["embed"](self.tensor(ids.astype(np.int32)), self.params)
+        """Embeddings of token ids, [b, T, D]; ``shape`` is (b, T)."""
+        rows = self.vm["embed"](self.tensor(ids.astype(np.int32)), self.params)
         width = self.definition.spec.width
         return _builtin("reshape")(rows, tvm_ffi.Shape((*shape, width)))
 
     def call(
         self, function: str, ids: NDArray[np.int64], lengths: tuple[int, ...] = (), *more: Tensor
     ) -> list[Floats]:
-        """Read tokens of sequences 0, 1, ... (all of them of 0 without ``lengths``): the function's
-        numbers, logits first."""
+        """Append tokens to sequences 0, 1, ... with one of the library's functions.
+
+        ``lengths``: tokens of each sequence, default all to sequence 0; ``more``: further inputs of
+        the function. Returns the logits, then the taps.
+        """
         lengths = lengths or (len(ids),)
         shape = (len(lengths), 1) if function == "batch_decode" else (1, len(ids))
         embeddings = self.embed(ids, shape)
         sequences = tvm_ffi.Shape(tuple(range(len(lengths))))
-        self.tell("begin_forward", sequences, tvm_ffi.Shape(lengths))
-        found = self.machine[function](embeddings, *more, *self.kept.values(), self.params)
-        self.tell("end_forward")
-        return [found[0].numpy(), *(each.numpy() for each in found[1 + len(self.kept) :])]
+        self.update_states("begin_forward", sequences, tvm_ffi.Shape(lengths))
+        outputs = self.vm[function](embeddings, *more, *self.states.values(), self.params)
+        self.update_states("end_forward")
+        taps = outputs[1 + len(self.states) :]
+        return [outputs[0].numpy(), *(tap.numpy() for tap in taps)]
 
 
 def load_params(folder: Path, definition: Definition, device: Any) -> Any:
-    """The parameters of ``tensor-cache.json``, as MLC's engine loads them."""
-    kind, number = device.dlpack_device_type(), device.index
-    _builtin("tensor_cache.load")(str(folder), kind, number)
+    """Load the parameters of a folder's ``tensor-cache.json``, as MLC's engine does."""
+    device_type, device_index = device.dlpack_device_type(), device.index
+    _builtin("tensor_cache.load")(str(folder), device_type, device_index)
     names = [param.name for param in definition.table.params]
     params = _builtin("param_array_from_cache_by_name")(names)
     _builtin("tensor_cache.clear")()
@@ -115,4 +128,5 @@ def load_params(folder: Path, definition: Definition, device: Any) -> Any:
 
 
 def _builtin(name: str) -> Any:
+    """A function of TVM's runtime."""
     return tvm.get_global_func(f"vm.builtin.{name}")

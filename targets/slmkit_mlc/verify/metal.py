@@ -1,7 +1,7 @@
-"""The program on a Metal GPU, on macOS, where TVM has its Metal runtime.
+"""Execution of the program on a Metal GPU: on macOS, with a TVM that has the Metal runtime.
 
-Nothing here runs on Linux: reports say so, and its test is skipped with the reason. PyPI's wheel
-has Metal's code generator without the runtime (0.27.0.post1).
+Nothing here runs on Linux: reports say so, and its test is skipped with the reason. The wheel on
+PyPI has the code generator for Metal without the runtime (0.27.0.post1).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from slmkit_mlc.verify.machine import Machine
 
 
 def metal_present() -> bool:
-    """Whether this computer and this TVM can run Metal."""
+    """Whether this machine has a Metal GPU that its TVM can use."""
     if platform.system() != "Darwin":
         return False
     import tvm
@@ -24,14 +24,17 @@ def metal_present() -> bool:
     return bool(tvm.metal(0).exist)
 
 
-def on_metal(definition: Definition, gpu: Gpu, params: Path) -> Machine:
-    """The library's functions for this computer's GPU, loaded."""
+def metal_machine(definition: Definition, gpu: Gpu, params: Path) -> Machine:
+    """Compile the library's functions for this machine's GPU and load them.
+
+    ``gpu``: the row of gpus.json for Apple GPUs; ``params``: the folder of tensor-cache.json.
+    """
     import tvm
 
     from slmkit_mlc.compiler.compile import build, gpu_module
-    from slmkit_mlc.compiler.pipeline import for_gpu
+    from slmkit_mlc.compiler.pipeline import gpu_schedules
 
-    here = replace(gpu, target={**gpu.target, "libs": [], "host": {"kind": "llvm"}})
-    mod = gpu_module(definition, here)
-    executable = build(mod, here.code_target, for_gpu(here), definition, {})
+    local = replace(gpu, target={**gpu.target, "libs": [], "host": {"kind": "llvm"}})
+    mod = gpu_module(definition, local)
+    executable = build(mod, local.code_target, gpu_schedules(local), definition, {})
     return Machine(executable, definition, params, tvm.metal(0))

@@ -1,4 +1,4 @@
-"""A CPU's OpenCL runtime: finds it, builds kernels, launches them on memory that TVM owns."""
+"""OpenCL on this machine's CPU: find the runtime, build kernels, launch them on TVM's memory."""
 
 from __future__ import annotations
 
@@ -21,29 +21,36 @@ AXES = "xyz"
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel of a library: its source, the types of its inputs, what a launch says."""
+    """One kernel of a library."""
 
     name: str
-    source: str
-    types: tuple[str, ...]  # NumPy's names; of a pointer anything
-    launch: tuple[str, ...]  # "blockIdx.x", ..., in the order in which a launch gives them
+    source: str  # OpenCL C
+    types: tuple[str, ...]  # of the arguments, NumPy's names; unused for pointers
+    launch: tuple[str, ...]  # "blockIdx.x", ...: the sizes that follow the arguments of a launch
 
 
 def runtime() -> Path | None:
-    """Intel's OpenCL runtime for CPUs out of PyPI, and pyopencl; None if one is missing."""
+    """The library of Intel's OpenCL runtime for CPUs (the PyPI package intel-opencl-rt).
+
+    None if it or pyopencl is not installed.
+    """
     try:
-        found = [file for file in files("intel-opencl-rt") or () if file.name == LIBRARY]
+        libraries = [file for file in files("intel-opencl-rt") or () if file.name == LIBRARY]
         files("pyopencl")
     except PackageNotFoundError:
         return None
-    path = Path(str(found[0].locate())).resolve() if found else None
+    path = Path(str(libraries[0].locate())).resolve() if libraries else None
     return path if path and path.is_file() else None
 
 
 class Device:
-    """The runtime's CPU. ``optimize``: whether kernels are worth the compiler's time."""
+    """The CPU as an OpenCL device, with the kernels that were built for it."""
 
     def __init__(self, optimize: bool) -> None:
+        """``optimize``: whether to optimize kernels, which then compile longer and run faster.
+
+        Raises BackendError if the runtime is not installed.
+        """
         library = runtime()
         if library is None:
             raise BackendError(
@@ -61,33 +68,34 @@ class Device:
         self.name = f"OpenCL {device.driver_version} ({device.name.strip()})"
         self.built: dict[str, Any] = {}
 
-    def launch(self, kernel: Kernel, given: Sequence[Any]) -> None:
-        """Run a kernel to its end: its inputs, then the sizes of the launch."""
-        count = len(given) - len(kernel.launch)
-        sizes = dict(zip(kernel.launch, given[count:], strict=True))
+    def launch(self, kernel: Kernel, args: Sequence[Any]) -> None:
+        """Run a kernel and wait for it. ``args``: its arguments, then the sizes of the launch."""
+        count = len(args) - len(kernel.launch)
+        sizes = dict(zip(kernel.launch, args[count:], strict=True))
         groups = [int(sizes.get(f"blockIdx.{axis}", 1)) for axis in AXES]
         threads = [int(sizes.get(f"threadIdx.{axis}", 1)) for axis in AXES]
-        compiled = self._compiled(kernel)
-        for at, (value, kind) in enumerate(zip(given[:count], kernel.types, strict=True)):
-            compiled.set_arg(at, self._argument(value, kind))
+        compiled = self._build(kernel)
+        for index, (value, dtype) in enumerate(zip(args[:count], kernel.types, strict=True)):
+            compiled.set_arg(index, self._argument(value, dtype))
         total = tuple(group * thread for group, thread in zip(groups, threads, strict=True))
         self.cl.enqueue_nd_range_kernel(self.queue, compiled, total, tuple(threads))
         self.queue.finish()
 
-    def _compiled(self, kernel: Kernel) -> Any:
+    def _build(self, kernel: Kernel) -> Any:
+        """The compiled kernel; each is built once."""
         if kernel.name not in self.built:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the compiler's remarks on unused names
+                warnings.simplefilter("ignore")  # compiler warnings about unused names
                 program = self.cl.Program(self.context, kernel.source).build(self.options)
             self.built[kernel.name] = getattr(program, kernel.name)
         return self.built[kernel.name]
 
-    def _argument(self, value: Any, kind: str) -> Any:
-        """A pointer of TVM's as shared memory, a number as what the kernel declares."""
+    def _argument(self, value: Any, dtype: str) -> Any:
+        """A TVM pointer as shared virtual memory; a number in the type that the kernel declares."""
         if value is None or isinstance(value, ctypes.c_void_p):
             address = getattr(value, "value", None)
             if not address:
                 return None
             start = (ctypes.c_char * 1).from_address(address)
             return self.cl.SVM(np.ctypeslib.as_array(start))
-        return np.dtype(kind).type(value)
+        return np.dtype(dtype).type(value)

@@ -9,7 +9,14 @@ import pytest
 
 from slmkit.backend.interface import TokenFacts
 from slmkit.checkpoint.tokenizer import Tokenizer
-from slmkit_mlc.chat_config import DIFFERS, EXACT, NO_SYSTEM, conversation, joined, tokenizer_info
+from slmkit_mlc.chat_config import (
+    DIFFERS,
+    EXACT,
+    NO_SYSTEM,
+    conversation,
+    render_prompt,
+    tokenizer_info,
+)
 from tiny_models import SHARED
 
 HOME = Path(__file__).resolve().parents[3] / "toolkit" / "slmkit" / "sample_model"
@@ -66,7 +73,7 @@ def test_a_template_s_own_system_text_is_kept_and_replaced():
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     facts = facts_of(DEFAULT_SYSTEM)
     assert facts.chat is not None
-    assert joined(form, messages) == facts.chat(messages, True)
+    assert render_prompt(form, messages) == facts.chat(messages, True)
 
 
 @pytest.mark.parametrize("name", ["phi3", "gptneox"])

@@ -12,10 +12,10 @@ from slmkit_mlc.gpus import known_gpus
 from slmkit_mlc.lowering import kv_cache
 from slmkit_mlc.lowering.definition import definition_for
 from slmkit_mlc.verify import opencl
-from slmkit_mlc.verify.cpu_build import Twin, check_sources
-from slmkit_mlc.verify.kernels import FLOOR, check_job, watched_twin
+from slmkit_mlc.verify.cpu_build import CpuBuild, check_sources
+from slmkit_mlc.verify.kernels import FLOOR, check_job, checked_build
 from slmkit_mlc.verify.machine import Machine
-from slmkit_mlc.verify.steps import drive
+from slmkit_mlc.verify.steps import run_all_functions
 from slmkit_mlc.writer import write_params
 from tiny_models import tiny_config, write_checkpoint
 
@@ -53,7 +53,7 @@ def prepared(folder, architecture: str, target: str):
     [
         ("granite-moe", "apple", IDLE | SLIDING),
         ("mistral-window", "mali", IDLE | PLAIN),
-        ("gemma3-wide", "adreno", IDLE | {LOOK}),  # TVM fails at first: see compile.MISPLACED
+        ("gemma3-wide", "adreno", IDLE | {LOOK}),  # TVM fails at first: see compile.CSE_ERROR
     ],
 )
 def test_every_kernel_that_a_prompt_uses_agrees_with_its_function(
@@ -73,8 +73,8 @@ def test_the_whole_program_runs_kernel_by_kernel(tmp_path, gpu):
     """Chunks, then one by one, to the reference's logits in float16 and the same greedy tokens."""
     row = known_gpus()[gpu]
     job, definition = prepared(tmp_path, "qwen2", row.platform)
-    twin = Twin(definition, row, None)
-    got = run(Machine(twin.executable, definition, tmp_path / "params"), job)
+    build = CpuBuild(definition, row, None)
+    got = run(Machine(build.executable, definition, tmp_path / "params"), job)
     expected = reference_of(job)
     assert snr_db(expected, got) > FLOAT16
     best = np.sort(expected, axis=1)[:, -2:]
@@ -86,19 +86,19 @@ def test_the_whole_program_runs_kernel_by_kernel(tmp_path, gpu):
 def test_tvm_s_own_merge_of_attentions_is_caught(tmp_path, monkeypatch):
     """The kernel that is replaced: its threads write what others have yet to read."""
     _, definition = prepared(tmp_path, "llama", "android")
-    original = kv_cache._replace
+    original = kv_cache._replace_kernels
 
     def without(bb, name, change):
         if name != "tir_attention_merge_state":
             original(bb, name, change)
 
-    monkeypatch.setattr(kv_cache, "_replace", without)
-    checker, _, machine = watched_twin(
+    monkeypatch.setattr(kv_cache, "_replace_kernels", without)
+    checker, _, machine = checked_build(
         definition, known_gpus()["adreno"], None, tmp_path / "params"
     )
-    drive(machine, definition)
-    assert checker.found["tir_attention_merge_state"].worst_db < FLOOR
-    assert checker.found["tir_attention_decode"].worst_db >= FLOOR
+    run_all_functions(machine, definition)
+    assert checker.comparisons["tir_attention_merge_state"].worst_db < FLOOR
+    assert checker.comparisons["tir_attention_decode"].worst_db >= FLOOR
 
 
 def test_a_library_of_other_kernels_is_refused(tmp_path):

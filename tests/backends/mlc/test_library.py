@@ -13,7 +13,7 @@ from mlc_artifacts import emitted, mlc_job
 from slmkit.errors import BackendError
 from slmkit.system.subprocess_worker import call
 from slmkit_mlc import writer
-from slmkit_mlc.compiler.library import form_of, objects
+from slmkit_mlc.compiler.library import object_format, read_objects
 from slmkit_mlc.contract import LIBRARY_SYMBOL, contract
 from slmkit_mlc.gpus import known_gpus
 from slmkit_mlc.lowering.definition import read_definition
@@ -46,10 +46,10 @@ def library_of(written, gpu):
 @pytest.mark.parametrize("gpu", GPUS)
 def test_a_library_is_two_objects_with_the_loader_s_symbol(written, gpu):
     folder, _, facts = library_of(written, gpu)
-    found = objects(folder / facts["file"])
+    found = read_objects(folder / facts["file"])
     assert sorted(found) == sorted(["lib0.o", f"{facts['prefix']}devc.o"])
     expected = contract()["objects"][known_gpus()[gpu].target["kind"]]
-    assert {form_of(data) for data in found.values()} == {expected}
+    assert {object_format(data) for data in found.values()} == {expected}
     assert f"{facts['prefix']}{LIBRARY_SYMBOL}".encode() in b"".join(found.values())
     assert facts["prefix"] == facts["model_lib"].replace("-", "_") + "_"
 
@@ -59,7 +59,7 @@ def test_functions_and_signatures_are_the_contract_s(written, gpu):
     folder, _, facts = library_of(written, gpu)
     expected = expected_signatures(read_definition(folder), known_gpus()[gpu])
     assert facts["functions"] == expected
-    inside = b"".join(objects(folder / facts["file"]).values())
+    inside = b"".join(read_objects(folder / facts["file"]).values())
     for name in expected:
         assert name.encode() in inside
     assert ("argsort_probs" in expected) == (gpu == "apple")
@@ -69,7 +69,7 @@ def test_functions_and_signatures_are_the_contract_s(written, gpu):
 def test_the_library_says_what_it_is(written, gpu):
     """Its ``_metadata`` is text inside of it: every field of the contract, parameters in order."""
     folder, artifact, facts = library_of(written, gpu)
-    inside = b"".join(objects(folder / facts["file"]).values())
+    inside = b"".join(read_objects(folder / facts["file"]).values())
     start = inside.index(b'{"model_type": "qwen2"')
     said, _ = json.JSONDecoder().raw_decode(inside[start : start + 200_000].decode("latin-1"))
     wanted = contract()["metadata"]
@@ -102,15 +102,15 @@ def test_the_folder_of_parameters_is_what_an_app_loads(written, target):
 def test_a_library_that_lacks_a_function_is_refused(written):
     from slmkit_mlc.compiler.compile import gpu_module
     from slmkit_mlc.lowering.program import Writer
-    from slmkit_mlc.lowering.signatures import checked
+    from slmkit_mlc.lowering.signatures import check_signatures
 
     definition, gpu = read_definition(written["android"][0]), known_gpus()["adreno"]
     mod = Writer(definition.program("float16")).module(gpu.code_target, ("decode",), [])
     with pytest.raises(BackendError, match="batch_prefill is missing"):
-        checked(mod, definition, gpu)
+        check_signatures(mod, definition, gpu)
     wider = replace(definition, spec=replace(definition.spec, vocabulary=321))
     with pytest.raises(BackendError, match=r"decode is .* not .*321"):
-        checked(gpu_module(definition, gpu), wider, gpu)
+        check_signatures(gpu_module(definition, gpu), wider, gpu)
 
 
 @pytest.mark.parametrize("gpu", ["adreno", "mali"])
@@ -118,29 +118,29 @@ def test_no_kernel_writes_a_dequantized_weight(written, gpu):
     """Read off the library's own source: of a kernel that reads words of codes, the buffers that
     it stores to are as large as its result (or its activations, laid out anew), never as the
     weight; and each such kernel multiplies, or looks rows up."""
-    from slmkit_mlc.verify.cpu_build import Twin, body_of
+    from slmkit_mlc.verify.cpu_build import CpuBuild, kernel_source
 
     folder, _, facts = library_of(written, gpu)
     if opencl.runtime() is None:
         pytest.skip("no OpenCL runtime is installed: the extra opencl")
     sizes: dict[str, dict[str, int]] = {}
-    twin = Twin(
+    build = CpuBuild(
         read_definition(folder),
         known_gpus()[gpu],
         folder / facts["file"],
-        scheduled=lambda mod: sizes.update(static_sizes(mod)),
+        observe_scheduled=lambda mod: sizes.update(static_sizes(mod)),
     )
     readers = [
         kernel
-        for kernel in twin.kernels.values()
+        for kernel in build.kernels.values()
         if "uint* restrict" in kernel.source and "__global uint*" in signature(kernel)
     ]
     assert len(readers) >= 10
     weights = {name: rows for name, rows in sizes.items() if "dequantize" in name}
     assert weights
     for kernel in readers:
-        stored = set(re.findall(r"(\w+)_ptr\[[^;=]*\] = ", body_of(kernel)))
-        stored |= set(re.findall(r"vstore\d\([^;]*, (\w+)_ptr \+", body_of(kernel)))
+        stored = set(re.findall(r"(\w+)_ptr\[[^;=]*\] = ", kernel_source(kernel)))
+        stored |= set(re.findall(r"vstore\d\([^;]*, (\w+)_ptr \+", kernel_source(kernel)))
         globals_ = set(re.findall(r"__global \w+\* restrict (\w+)_ptr", signature(kernel)))
         function = max((name for name in sizes if kernel.name.startswith(name)), key=len)
         for name in stored & globals_:

@@ -11,7 +11,7 @@ from mlc_artifacts import FLOAT16, FLOAT32, SCHEMES, machine_of, mlc_job, run
 from slmkit_mlc.contract import ALSO
 from slmkit_mlc.lowering.definition import definition_for
 from slmkit_mlc.lowering.program import PROOF, Writer
-from slmkit_mlc.verify.machine import processor
+from slmkit_mlc.verify.machine import cpu_target
 from tiny_models import STORIES
 
 LAYOUTS = {"android": "K-major", "ios": "N-major"}
@@ -77,7 +77,7 @@ def test_sequences_of_a_batch_do_not_see_each_other(whole):
     """Sequence 0 is the reference's; sequence 1 begins in its middle, and disturbs nothing."""
     machine, job, expected = whole
     machine.reset()
-    machine.tell("add_sequence", 1)
+    machine.update_states("add_sequence", 1)
     ids, other = ids_for(job), ids_for(job)[20:]
     positions = machine.tensor(np.array([7, 12], np.int32))
     both = np.concatenate([ids[:8], other[:5]])
@@ -120,7 +120,7 @@ def test_taps_of_a_debug_build_are_the_reference_s(tiny, tmp_path):
 def kernels_of(job) -> set[str]:
     """Names of everything in a decode step."""
     program = definition_for(job).program("float32")
-    mod = Writer(program).module(processor(), ("decode",), [])
+    mod = Writer(program).module(cpu_target(), ("decode",), [])
     return {own.name_hint for own in mod.get_global_vars()}
 
 

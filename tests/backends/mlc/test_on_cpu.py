@@ -12,9 +12,9 @@ from tvm import te, tirx
 from mlc_artifacts import SCHEMES
 from slmkit.recipe.scheme import Scheme
 from slmkit_mlc.kernels import dense, moe
-from slmkit_mlc.kernels.cpu_schedules import LANES, TILE, tiled
+from slmkit_mlc.kernels.cpu_schedules import LANES, MAX_TILE, tile_product
 from slmkit_mlc.params import K_MAJOR, N_MAJOR, Matrix
-from slmkit_mlc.verify.machine import processor
+from slmkit_mlc.verify.machine import cpu_target
 
 TOKENS = 3
 GRANITE = 49155  # rows of a vocabulary that no vector fills
@@ -36,7 +36,7 @@ def ran(function, numbers) -> np.ndarray:
     """What its code leaves in its last buffer."""
     tensors = [tvm.runtime.tensor(each) for each in numbers]
     built = tvm.compile(
-        tvm.IRModule({"main": function.with_attr("global_symbol", "main")}), processor()
+        tvm.IRModule({"main": function.with_attr("global_symbol", "main")}), cpu_target()
     )
     built["main"](*tensors)
     return tensors[-1].numpy()
@@ -53,7 +53,7 @@ def assert_tiles_agree(function, inputs, layout: str) -> str:
     """The text of the scheduled function, once its numbers are those of the other."""
     numbers = [random_numbers([int(n) for n in each.shape], str(each.dtype)) for each in inputs]
     numbers[-1] = np.zeros_like(numbers[-1])
-    changed = tiled(function, layout)
+    changed = tile_product(function, layout)
     expected = ran(function, numbers)
     most = np.abs(expected).max()
     assert most > 0
@@ -71,7 +71,7 @@ def assert_tiles_agree(function, inputs, layout: str) -> str:
 def test_any_product_in_tiles_gives_the_product(rows, width, layout, scheme):
     matrix = matrix_of(rows, width, layout, scheme)
     given = (((1, TOKENS, width), "float32"), ((rows,), "float16"))
-    product = lambda x, bias, stored: dense.product(matrix, "float32", x, stored, bias)  # noqa: E731
+    product = lambda x, bias, stored: dense.matmul(matrix, "float32", x, stored, bias)  # noqa: E731
     function, inputs = written(product, *given, matrix=matrix)
     assert_tiles_agree(function, inputs, layout)
 
@@ -84,19 +84,19 @@ def test_experts_rows_are_read_in_tiles(layout):
 
     def grown(x, stored):
         chosen = te.compute(named[0], lambda b, t, at: (t + at) % count, name="chosen")
-        return moe.grown(matrix, wide, x, chosen, stored)
+        return moe.gate_up_product(matrix, wide, x, chosen, stored)
 
     function, inputs = written(grown, ((1, TOKENS, width), "float32"), matrix=matrix)
     assert "T.parallel" in assert_tiles_agree(function, inputs, layout)
 
 
 @pytest.mark.parametrize("layout", [K_MAJOR, N_MAJOR])
-@pytest.mark.parametrize("rows", [TILE * 3, GRANITE])
+@pytest.mark.parametrize("rows", [MAX_TILE * 3, GRANITE])
 def test_real_shapes_run_in_parallel_and_in_vectors(rows, layout):
     matrix = matrix_of(rows, 4 * LANES, layout, SCHEMES["int4-g32"])
     tokens = tirx.Var("tokens", "int64")
-    product = lambda x, stored: dense.product(matrix, "float32", x, stored)  # noqa: E731
+    product = lambda x, stored: dense.matmul(matrix, "float32", x, stored)  # noqa: E731
     function, _ = written(product, ((1, tokens, matrix.width), "float16"), matrix=matrix)
-    text = str(tiled(function, layout))
+    text = str(tile_product(function, layout))
     assert "T.parallel" in text
     assert text.count("T.vectorized") >= 3

@@ -27,8 +27,8 @@ def read_as_mlc(matrix: Matrix, words: np.ndarray, scales: np.ndarray, zeros: ob
     bits = matrix.scheme.bits
     shifts = np.arange(0, 32, bits, dtype=np.uint32)
     codes = ((words[:, :, None] >> shifts) & np.uint32((1 << bits) - 1)).reshape(len(words), -1)
-    groups = np.arange(matrix.width) // matrix.group
-    zero = matrix.zero if zeros is None else zeros[:, groups].astype(np.float32)
+    groups = np.arange(matrix.width) // matrix.group_size
+    zero = matrix.zero_point if zeros is None else zeros[:, groups].astype(np.float32)
     numbers = codes[:, : matrix.width].astype(np.float32) - zero
     return numbers * scales[:, groups].astype(np.float32)
 

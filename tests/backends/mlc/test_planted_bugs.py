@@ -98,7 +98,7 @@ def stale_cache(planted: Planted) -> None:
     def call(function, ids, lengths=(), *more):
         found = right(function, ids, lengths, *more)
         if function == "batch_verify":
-            planted.machine.tell("popn", 0, 1)
+            planted.machine.update_states("popn", 0, 1)
         return found
 
     planted.patch.setattr(planted.machine, "call", call)

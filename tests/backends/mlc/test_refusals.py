@@ -114,10 +114,10 @@ def test_the_program_runs_on_a_mac_s_gpu(tiny, tmp_path):
     from hexagon_artifacts import reference_of, snr_db
     from mlc_artifacts import run
     from slmkit_mlc.lowering.definition import definition_for
-    from slmkit_mlc.verify.metal import on_metal
+    from slmkit_mlc.verify.metal import metal_machine
 
     job = mlc_job(tiny("qwen2"), tmp_path, target="ios")
     definition = definition_for(job)
     writer.write_params(definition, job, tmp_path / "params")
-    machine = on_metal(definition, known_gpus()["apple"], tmp_path / "params")
+    machine = metal_machine(definition, known_gpus()["apple"], tmp_path / "params")
     assert snr_db(reference_of(job), run(machine, job)) > 45

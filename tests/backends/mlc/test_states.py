@@ -12,7 +12,7 @@ from slmkit.interpreters.recorder import State
 from slmkit_mlc.gpus import known_gpus
 from slmkit_mlc.lowering.definition import definition_for
 from slmkit_mlc.lowering.signatures import expected_signatures
-from slmkit_mlc.sizes import kept_by, state_layers
+from slmkit_mlc.sizes import state_kinds, state_layers
 from slmkit_mlc.writer import modes_of
 
 MAKERS = {"kv_cache": "create_tir_paged_kv_cache", "rnn_state": "create_rnn_state"}
@@ -21,7 +21,7 @@ MAKERS = {"kv_cache": "create_tir_paged_kv_cache", "rnn_state": "create_rnn_stat
 @pytest.mark.parametrize(("row", "kind"), [("qwen2", "kv_cache"), ("mamba2", "rnn_state")])
 def test_the_library_says_what_it_keeps(tiny, tmp_path, row, kind):
     definition = definition_for(mlc_job(tiny(row), tmp_path))
-    assert kept_by(definition.model) == (kind,)
+    assert state_kinds(definition.model) == (kind,)
     assert definition.metadata("q")["kv_state_kind"] == kind
     expected = expected_signatures(definition, known_gpus()["adreno"])
     assert {*MAKERS.values()} & {*expected} == {MAKERS[kind]}
@@ -43,7 +43,7 @@ def test_models_of_scans_compute_in_float32(tiny, tmp_path, row, dtype):
 
 def test_a_hybrid_takes_both(tiny, tmp_path):
     definition = definition_for(mlc_job(tiny("lfm2"), tmp_path))
-    assert kept_by(definition.model) == ("kv_cache", "rnn_state")
+    assert state_kinds(definition.model) == ("kv_cache", "rnn_state")
     assert definition.metadata("q")["kv_state_kind"] == "hybrid"
     expected = expected_signatures(definition, known_gpus()["apple"])
     assert {*MAKERS.values()} <= {*expected}
