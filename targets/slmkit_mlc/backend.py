@@ -38,7 +38,7 @@ def emit(job: Job, folder: Path, progress: Progress) -> Artifact:
 
 
 def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
-    """Load a written artifact: on this processor, or its kernels on a GPU's runtime."""
+    """Load a written artifact in a mode of ``slmkit_mlc.writer.modes_of``."""
     from slmkit_mlc.runner import MlcRunner
 
     return MlcRunner(folder, artifact, mode)

@@ -1,4 +1,4 @@
-"""The recipe's ``artifacts: {mlc: ...}``, and what MLC's libraries cannot hold."""
+"""Options under the recipe's ``artifacts: {mlc: ...}``, and models that MLC cannot represent."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from slmkit_mlc.params import K_MAJOR
 from slmkit_mlc.sizes import has_unequal_states
 
 COMPILER = "mlc_llm"
-WIDEST_HEAD = 256  # threads that join two attentions, one for each number of a head
-SHORTEST = 8  # characters of a prefix: TVM fails on shorter ones (0.27.0.post1)
+MAX_HEAD_WIDTH = 256  # the kernel ``merge_state`` has one thread for each number of a head
+MIN_NAME_LENGTH = 8  # characters: TVM fails on shorter prefixes (0.27.0.post1)
 
 
-def _gpus(value: Any) -> bool:
+def _is_gpu_list(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and set(value) <= set(known_gpus())
 
 
@@ -29,83 +29,86 @@ SUPPORT = Support(
     "mlc",
     options={
         "compiler": one_of("slmkit", COMPILER),
-        "gpus": Option(_gpus, f"a list of {', '.join(known_gpus())}"),
+        "gpus": Option(_is_gpu_list, f"a list of {', '.join(known_gpus())}"),
     },
     refusals=(
         refuse_palettes("palettes have no kernels: name them under artifacts.coreml.weights"),
     ),
-    widest_head=WIDEST_HEAD,
+    widest_head=MAX_HEAD_WIDTH,
     windows=1,
 )
 
 
 def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any]) -> list[str]:
-    """Everything that this backend cannot do for the model and recipe, one sentence each."""
-    found = SUPPORT.problems(model, schemes, options)
+    """Reasons why this backend cannot build the model with the recipe, one sentence each."""
+    reasons = SUPPORT.problems(model, schemes, options)
     if has_unequal_states(model):
-        found.append("mlc's recurrent state has the same sizes in every layer that has one")
+        reasons.append("mlc's recurrent state has the same sizes in every layer that has one")
     if options.get("compiler") == COMPILER:
-        found += _handed_over(model, schemes)
-    return found
+        reasons += _mlc_llm_problems(model, schemes)
+    return reasons
 
 
-def _handed_over(model: Model, schemes: Mapping[str, Scheme]) -> list[str]:
-    """Why mlc_llm's own compiler cannot take the weights."""
-    found = []
+def _mlc_llm_problems(model: Model, schemes: Mapping[str, Scheme]) -> list[str]:
+    """Reasons why mlc_llm's own compiler cannot build the model with these schemes."""
+    reasons = []
     if model.states:
-        found.append("compiler: mlc_llm: it has no model whose layers keep states")
+        reasons.append("compiler: mlc_llm: it has no model whose layers keep states")
     if find_spec(COMPILER) is None:
-        found.append("compiler: mlc_llm: the Python package mlc_llm is not installed")
+        reasons.append("compiler: mlc_llm: the Python package mlc_llm is not installed")
     if mlc_format(schemes, "N-major") is None:
-        found.append(
+        reasons.append(
             "compiler: mlc_llm: it takes weights of 4 bits, symmetric, in groups of 32, or "
             "float16; choose the recipe int4-compact or float16"
         )
-    return found
+    return reasons
 
 
 def mlc_format(schemes: Mapping[str, Scheme], layout: str) -> str | None:
-    """MLC's own name for the weights' format, if it has one."""
-    kinds = {_kind(scheme) for scheme in schemes.values()}
-    if kinds == {"float16"}:
+    """MLC's name for the weights' format (q0f16, q4f16_0, q4f16_1); None if it has none."""
+    formats = {_weight_format(scheme) for scheme in schemes.values()}
+    if formats == {"float16"}:
         return "q0f16"
-    if kinds == {"q4"}:
+    if formats == {"q4"}:
         return "q4f16_0" if layout == K_MAJOR else "q4f16_1"
     return None
 
 
-def _kind(scheme: Scheme) -> str:
+def _weight_format(scheme: Scheme) -> str:
+    """ "float16", "q4" (symmetric, 4 bits in groups of 32) or "other"."""
     if scheme.bits is None:
         return "float16"
-    plain = scheme.bits == 4 and scheme.group_size == 32 and scheme.symmetric
-    return "q4" if plain else "other"
+    q4 = scheme.bits == 4 and scheme.group_size == 32 and scheme.symmetric
+    return "q4" if q4 else "other"
 
 
-def quantization_of(definition: Definition, recipe: str) -> str:
-    """What a library says of its weights and activations: MLC's name, or ours with the recipe's."""
-    known = mlc_format(definition.schemes, definition.layout)
-    own = f"slm_{_word(recipe)}"
-    return known if known and definition.dtype == "float16" else own
+def quantization_name(definition: Definition, recipe: str) -> str:
+    """``quantization`` in the library's metadata: MLC's name of the format, or slm_RECIPE."""
+    mlc_name = mlc_format(definition.schemes, definition.layout)
+    if mlc_name and definition.dtype == "float16":
+        return mlc_name
+    return f"slm_{_c_identifier(recipe)}"
 
 
 def library_name(model: str, quantization: str, gpu: Gpu) -> str:
-    """``model_lib`` for MLC's configuration: what a C name may hold, and long enough."""
-    name = f"{_word(model)}-{quantization}-{gpu.name}"
-    return name if name[0].isalpha() and len(name) >= SHORTEST else f"slmkit-{name}"
+    """``model_lib`` of MLC's configuration: starts with a letter and is long enough for TVM."""
+    name = f"{_c_identifier(model)}-{quantization}-{gpu.name}"
+    return name if name[0].isalpha() and len(name) >= MIN_NAME_LENGTH else f"slmkit-{name}"
 
 
-def _word(text: str) -> str:
+def _c_identifier(text: str) -> str:
+    """The text with everything but letters and digits replaced by underscores."""
     return re.sub(r"[^A-Za-z0-9]+", "_", text)
 
 
 def chosen_gpus(job: Job) -> Sequence[Gpu]:
-    """The platform's GPUs, or those of them that the recipe names."""
-    named = job.options.get("gpus")
-    return [gpu for gpu in gpus_of(job.target) if named is None or gpu.name in named]
+    """The GPUs of the job's target; only those in the option ``gpus``, if the recipe has it."""
+    names = job.options.get("gpus")
+    return [gpu for gpu in gpus_of(job.target) if names is None or gpu.name in names]
 
 
 def weight_bytes(rows: int, width: int, scheme: Scheme) -> int:
-    """One weight in memory: packed codes, a float16 scale for each group."""
+    """Bytes of one matrix in memory: packed codes and a float16 scale for each group."""
     if scheme.bits is None:
         return rows * width * 2
     padded = padded_width(scheme, width)

@@ -1,4 +1,4 @@
-"""Run the artifact: on this processor, or its own kernels on an OpenCL runtime or a Metal GPU."""
+"""Runner of the artifact: its program on the CPU, or its kernels on OpenCL or a Metal GPU."""
 
 from __future__ import annotations
 
@@ -18,27 +18,33 @@ from slmkit_mlc.verify.machine import Machine, build_for_cpu
 
 
 class MlcRunner:
-    """Feeds tokens through ``batch_verify``, which gives every token's logits, and ``decode``."""
+    """Runs chunks by ``batch_verify``, which returns all logits, and single tokens by ``decode``.
+
+    Modes: ``float32`` and ``float16`` run the program on this CPU; ``apple-metal`` on this Mac's
+    GPU; the name of an OpenCL GPU runs the library's kernels on a CPU's OpenCL runtime, and
+    ``apple-schedule`` the kernels of the Metal library's schedules.
+    """
 
     def __init__(self, folder: Path, artifact: Artifact, mode: str) -> None:
         self.definition = definition = read_definition(folder)
         params = folder / artifact.facts["params"]
         tvm = f"TVM {version('apache-tvm')}"
+        self.tap_names: list[str] = []
         if mode in ("float32", "float16"):
-            executable, self.names = build_for_cpu(definition, mode)
+            executable, self.tap_names = build_for_cpu(definition, mode)
             self.machine = Machine(executable, definition, params)
             self.runtime = f"{tvm}, LLVM, {mode}"
         elif mode.endswith("-metal"):
             from slmkit_mlc.verify.metal import metal_machine
 
-            self.machine, self.names = metal_machine(definition, known_gpus()["apple"], params), []
+            self.machine = metal_machine(definition, known_gpus()["apple"], params)
             self.runtime = f"{tvm}, Metal"
         else:
             from slmkit_mlc.verify.cpu_build import CpuBuild
 
             gpu = known_gpus()[mode.removesuffix("-schedule")]
-            build = CpuBuild(definition, gpu, _library(folder, artifact, gpu.name))
-            self.machine, self.names = Machine(build.executable, definition, params), []
+            build = CpuBuild(definition, gpu, _library_path(folder, artifact, gpu.name))
+            self.machine = Machine(build.executable, definition, params)
             self.runtime = f"{tvm}, kernels of {mode} on {build.device.name}"
         self.context_length = definition.limits.context
         self._taps: dict[str, list[Floats]] = {}
@@ -58,22 +64,23 @@ class MlcRunner:
         """Append tokens to the sequence; their logits, (T, V)."""
         check_context(self.length + len(ids), self.context_length)
         self.length += len(ids)
-        self._taps = {name: [] for name in self.names}
+        self._taps = {name: [] for name in self.tap_names}
         chunk = self.definition.limits.prefill
         return np.concatenate(
-            [self._step(ids[at : at + chunk]) for at in range(0, len(ids), chunk)]
+            [self._step(ids[start : start + chunk]) for start in range(0, len(ids), chunk)]
         )
 
     def _step(self, ids: NDArray[np.int64]) -> Floats:
+        """Logits of one chunk, (T, V)."""
         name = "decode" if len(ids) == 1 else "batch_verify"
         logits, *taps = self.machine.call(name, ids)
-        for tap, value in zip(self.names, taps, strict=True):
-            self._taps[tap].append(value.reshape(len(ids), -1).astype(np.float32))
-        found: Floats = logits[0]
-        return found
+        for name, value in zip(self.tap_names, taps, strict=True):
+            self._taps[name].append(value.reshape(len(ids), -1).astype(np.float32))
+        rows: Floats = logits[0]
+        return rows
 
 
-def _library(folder: Path, artifact: Artifact, gpu: str) -> Path | None:
-    """The library whose kernels are to be run; None for a GPU whose code no runtime here takes."""
+def _library_path(folder: Path, artifact: Artifact, gpu: str) -> Path | None:
+    """The library to compare the kernels with; None if its code is not OpenCL."""
     path = folder / str(artifact.facts["libraries"][gpu]["file"])
     return path if known_gpus()[gpu].target["kind"] == "opencl" else None

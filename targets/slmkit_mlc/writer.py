@@ -1,4 +1,4 @@
-"""Write the ``mlc`` artifact: parameters, chat configuration, a library for each GPU."""
+"""Writer of the ``mlc`` artifact: parameters, chat configuration, a library for each GPU."""
 
 from __future__ import annotations
 
@@ -12,21 +12,28 @@ from slmkit.backend.interface import Artifact, Job, Mode, Progress, Report, Tens
 from slmkit.system.subprocess_worker import call
 from slmkit_mlc.chat_config import DIFFERS, EXACT, NO_SYSTEM, write_chat_config
 from slmkit_mlc.compiler.mlc_llm import compile_with_mlc_llm
-from slmkit_mlc.contract import CHAT_CONFIG, CREATE, TENSOR_CACHE, VARIABLE, contract, prefix_of
+from slmkit_mlc.contract import (
+    CHAT_CONFIG,
+    CONSTRUCTORS,
+    STATE_INPUTS,
+    TENSOR_CACHE,
+    contract,
+    prefix_of,
+)
 from slmkit_mlc.gpus import Gpu
 from slmkit_mlc.lowering.definition import Definition, definition_for
-from slmkit_mlc.options import COMPILER, chosen_gpus, library_name, quantization_of
+from slmkit_mlc.options import COMPILER, chosen_gpus, library_name, quantization_name
 from slmkit_mlc.shards import PARAMS, SHARD_MB
 from slmkit_mlc.sizes import state_kinds
 from slmkit_mlc.verify.metal import metal_present
 from slmkit_mlc.verify.opencl import runtime
 
-TOGETHER = 2  # libraries compiled at a time
-SLOW = 2  # golden prompts that a GPU's kernels read on a CPU
+WORKERS = 2  # libraries compiled at a time
+SLOW_PROMPTS = 2  # golden prompts for parity of a GPU's kernels, which are slow on a CPU
 NO_OPENCL = "no OpenCL runtime is installed: no kernel was executed (the extra opencl has one)"
-NOT_OURS = "the libraries are mlc_llm's: none of their kernels was executed, only our program was"
+BY_MLC_LLM = "the libraries are mlc_llm's: none of their kernels was executed, only our program was"
 NO_METAL = "no Metal GPU is here: its code was generated and never executed"
-TEMPLATE = {  # what MLC's form of the chat template cannot say
+TEMPLATE_LINES = {  # of the report, by fidelity of the chat template
     EXACT: [],
     NO_SYSTEM: ["MLC's form of the chat template has no place for a system's words"],
     DIFFERS: ["MLC has no form of this chat template: let the app render it, and send plain text"],
@@ -34,22 +41,22 @@ TEMPLATE = {  # what MLC's form of the chat template cannot say
 
 
 def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
-    """Convert the parameters once, then compile for one GPU after the other."""
+    """Write the parameters once, then compile a library for each GPU of the job's target."""
     definition = definition_for(job)
-    gpus = [] if job.debug else chosen_gpus(job)  # taps are of the program on this processor
-    quantization = quantization_of(definition, job.about["recipe"])
+    gpus = [] if job.debug else chosen_gpus(job)  # only the program on the CPU has taps
+    quantization = quantization_name(definition, job.about["recipe"])
     steps = len(gpus) + 1
     write_params(definition, job, folder / PARAMS)
-    likeness = write_chat_config(job, definition, quantization, folder / PARAMS / CHAT_CONFIG)
+    fidelity = write_chat_config(job, definition, quantization, folder / PARAMS / CHAT_CONFIG)
     _copy_tokenizer(job, folder / PARAMS)
     definition.write(folder)
     progress(1, steps)
     libraries: dict[str, dict[str, Any]] = {}
-    with ThreadPoolExecutor(TOGETHER) as pool:  # each waits for a process of its own
-        made = pool.map(lambda gpu: _library(job, gpu, quantization, folder), gpus)
-        for at, (gpu, library) in enumerate(zip(gpus, made, strict=True)):
+    with ThreadPoolExecutor(WORKERS) as pool:  # each thread waits for a worker process
+        built = pool.map(lambda gpu: _build_library(job, gpu, quantization, folder), gpus)
+        for done, (gpu, library) in enumerate(zip(gpus, built, strict=True), 2):
             libraries[gpu.name] = library
-            progress(at + 2, steps)
+            progress(done, steps)
     inputs, outputs = _io_tensors(definition)
     by_mlc_llm = job.options.get("compiler") == COMPILER
     return Artifact(
@@ -66,15 +73,15 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
             "quantization": quantization,
             "layout": definition.layout,
             "prefill": definition.limits.prefill,
-            "chat_template": likeness,
+            "chat_template": fidelity,
         },
         shipped=definition.dtype,
-        report=_report(libraries, likeness, gpus, by_mlc_llm),
+        report=_report(libraries, fidelity, gpus, by_mlc_llm),
     )
 
 
 def write_params(definition: Definition, job: Job, folder: Path) -> None:
-    """``tensor-cache.json`` and its shards, a parameter at a time."""
+    """Write ``tensor-cache.json`` and its shards; one parameter at a time is in memory."""
     from tvm.contrib import tvmjs
 
     tvmjs.dump_tensor_cache(
@@ -87,39 +94,56 @@ def write_params(definition: Definition, job: Job, folder: Path) -> None:
 
 
 def modes_of(gpus: Sequence[Gpu], dtype: str) -> tuple[Mode, ...]:
-    """On this processor, in float32 and as it ships; each GPU's kernels where a runtime takes
-    them."""
+    """Modes for parity: on this CPU in float32 and in ``dtype``; kernels of GPUs on OpenCL, Metal.
+
+    Kernels of GPUs only if their runtime is installed here. See ``slmkit_mlc.runner.MlcRunner``.
+    """
     errors = {"float32": "lowering", dtype: "gpu" if dtype == "float16" else "lowering"}
     modes = [
-        Mode(each, f"the program in {each}, on this processor", {"reference": error})
-        for each, error in errors.items()
+        Mode(name, f"the program in {name}, on this processor", {"reference": error})
+        for name, error in errors.items()
     ]
+    bounds = {"reference": "gpu"}
     for gpu in gpus if runtime() else ():
-        own = gpu.target["kind"] == "opencl"
-        about = "the library's own kernels" if own else "its schedules, in OpenCL instead of Metal"
-        name = gpu.name if own else f"{gpu.name}-schedule"
-        modes.append(Mode(name, f"{about}, on a CPU", {"reference": "gpu"}, SLOW))
+        if gpu.target["kind"] == "opencl":
+            name, about = gpu.name, "the library's own kernels, on a CPU"
+        else:
+            name = f"{gpu.name}-schedule"
+            about = "its schedules, in OpenCL instead of Metal, on a CPU"
+        modes.append(Mode(name, about, bounds, SLOW_PROMPTS))
     if metal_present() and any(gpu.target["kind"] == "metal" for gpu in gpus):
-        modes.append(Mode("apple-metal", "on this Mac's GPU", {"reference": "gpu"}, SLOW))
+        modes.append(Mode("apple-metal", "on this Mac's GPU", bounds, SLOW_PROMPTS))
     return tuple(modes)
 
 
-def _library(job: Job, gpu: Gpu, quantization: str, folder: Path) -> dict[str, Any]:
-    """Compile one library, and execute its kernels where a runtime takes them."""
+def _build_library(job: Job, gpu: Gpu, quantization: str, folder: Path) -> dict[str, Any]:
+    """Compile one library, and check its kernels if an OpenCL runtime is installed.
+
+    Returns its facts for the manifest.
+    """
     name = library_name(job.about["model"], quantization, gpu)
     file = f"{name}.tar"
-    made = _compiled(job, gpu, name, quantization, folder / file)
-    found = {"file": file, "model_lib": name, "prefix": prefix_of(name), **made}
-    if runtime() and made["functions"]:
-        own = file if gpu.target["kind"] == "opencl" else None  # Metal's language runs nowhere here
-        payload = {"folder": str(folder), "params": PARAMS, "gpu": gpu.name, "library": own}
+    compiled = _compile_library(job, gpu, name, quantization, folder / file)
+    facts = {"file": file, "model_lib": name, "prefix": prefix_of(name), **compiled}
+    if runtime() and compiled["functions"]:
+        payload = {
+            "folder": str(folder),
+            "params": PARAMS,
+            "gpu": gpu.name,
+            "library": file if gpu.target["kind"] == "opencl" else None,  # Metal cannot be compared
+        }
         about = f"executes the kernels of {gpu.name}"
-        found["kernels"] = call("slmkit_mlc.verify.kernels:check_job", payload, _quiet, about)
-    return found
+        facts["kernels"] = call(
+            "slmkit_mlc.verify.kernels:check_job", payload, _ignore_progress, about
+        )
+    return facts
 
 
-def _compiled(job: Job, gpu: Gpu, name: str, quantization: str, out: Path) -> dict[str, Any]:
-    """One library: by TVM in a process of its own, or by mlc_llm."""
+def _compile_library(job: Job, gpu: Gpu, name: str, quantization: str, out: Path) -> dict[str, Any]:
+    """Compile one library, by TVM in a worker process or by mlc_llm.
+
+    Returns ``functions`` with their signatures, and their ``memory`` in bytes.
+    """
     if job.options.get("compiler") == COMPILER:
         return compile_with_mlc_llm(out.parent / PARAMS / CHAT_CONFIG, gpu, name, quantization, out)
     payload = {
@@ -129,17 +153,21 @@ def _compiled(job: Job, gpu: Gpu, name: str, quantization: str, out: Path) -> di
         "quantization": quantization,
         "out": str(out),
     }
-    found: dict[str, Any] = call(
-        "slmkit_mlc.compiler.compile:compile_job", payload, _quiet, f"compiles for {gpu.name}"
+    facts: dict[str, Any] = call(
+        "slmkit_mlc.compiler.compile:compile_job",
+        payload,
+        _ignore_progress,
+        f"compiles for {gpu.name}",
     )
-    return found
+    return facts
 
 
-def _quiet(done: int, total: int) -> None:
-    """Progress is told of whole libraries."""
+def _ignore_progress(done: int, total: int) -> None:
+    """Progress is reported for whole libraries only."""
 
 
 def _copy_tokenizer(job: Job, folder: Path) -> None:
+    """Copy the tokenizer's files that MLC reads."""
     names = contract()["tokenizer_files"]
     for path in job.tokens.files:
         if path.name in names:
@@ -147,56 +175,58 @@ def _copy_tokenizer(job: Job, folder: Path) -> None:
 
 
 def _not_executed(gpus: Sequence[Gpu]) -> list[str]:
-    found = [] if runtime() else [NO_OPENCL]
+    """Reasons why some kernels of these GPUs cannot be executed on this machine."""
+    reasons = [] if runtime() else [NO_OPENCL]
     metal = any(gpu.target["kind"] == "metal" for gpu in gpus)
-    return [*found, NO_METAL] if metal and not metal_present() else found
+    return [*reasons, NO_METAL] if metal and not metal_present() else reasons
 
 
 def _report(
     libraries: Mapping[str, Mapping[str, Any]],
-    likeness: str,
+    fidelity: str,
     gpus: Sequence[Gpu],
     by_mlc_llm: bool,
 ) -> Report:
-    """Memory, executed kernels, the chat template, and what could not be executed."""
-    unrun = _not_executed(gpus)
-    lines = [*_library_lines(libraries), *TEMPLATE[likeness], *unrun]
+    """The build's report: memory, executed kernels, chat template, kernels not executed."""
+    not_executed = _not_executed(gpus)
+    lines = [*_library_lines(libraries), *TEMPLATE_LINES[fidelity], *not_executed]
     if by_mlc_llm:
-        unrun = [*unrun, NOT_OURS]
-    return Report(tuple(lines), not_executed=tuple(f"mlc: {why}" for why in unrun))
+        not_executed = [*not_executed, BY_MLC_LLM]
+    return Report(tuple(lines), not_executed=tuple(f"mlc: {reason}" for reason in not_executed))
 
 
 def _library_lines(libraries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Lines about each GPU's library: working memory, executed kernels."""
     lines = []
-    for gpu, each in libraries.items():
-        if each["memory"]:
-            most = max(each["memory"].values()) / 1e6
-            lines.append(f"{gpu}: at most {most:.1f} MB of working memory, by the static plan")
-        if "kernels" in each:
-            lines.append(f"{gpu}: {_executed(each['kernels'])}")
+    for gpu, facts in libraries.items():
+        if facts["memory"]:
+            megabytes = max(facts["memory"].values()) / 1e6
+            lines.append(f"{gpu}: at most {megabytes:.1f} MB of working memory, by the static plan")
+        if "kernels" in facts:
+            lines.append(f"{gpu}: {_kernel_line(facts['kernels'])}")
     return lines
 
 
-def _executed(found: Mapping[str, Any]) -> str:
-    """How many kernels were executed, how many of their functions were compared."""
-    left = ", ".join(name.removesuffix("_kernel") for name in found["not_executed"]) or "none"
+def _kernel_line(result: Mapping[str, Any]) -> str:
+    """The result of ``slmkit_mlc.verify.kernels.check_job`` in words."""
+    names = [name.removesuffix("_kernel") for name in result["not_executed"]]
     return (
-        f"{found['executed']} of {found['kernels']} kernels executed on {found['runtime']}; "
-        f"{found['compared']} functions compared, the worst {found['worst']} at "
-        f"{found['worst_db']} dB; not executed: {left}"
+        f"{result['executed']} of {result['kernels']} kernels executed on {result['runtime']}; "
+        f"{result['compared']} functions compared, the worst {result['worst']} at "
+        f"{result['worst_db']} dB; not executed: {', '.join(names) or 'none'}"
     )
 
 
 def _io_tensors(definition: Definition) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """What ``decode`` takes and gives; ``functions`` in the facts have the others."""
+    """Inputs and outputs of ``decode``; the artifact's facts have those of every function."""
     spec = definition.spec
     row = Tensor(
         "input_embed", definition.dtype, (1, 1, spec.width), "a row that the function embed gave"
     )
-    kept = tuple(
-        Tensor(VARIABLE[each], "object", (), f"made by {CREATE[each]}")
-        for each in state_kinds(definition.model)
+    states = tuple(
+        Tensor(STATE_INPUTS[kind], "object", (), f"made by {CONSTRUCTORS[kind]}")
+        for kind in state_kinds(definition.model)
     )
     params = Tensor("packed_params", "tuple", (), f"the parameters of {TENSOR_CACHE}, in order")
     logits = Tensor("logits", "float32", (1, 1, spec.vocabulary), "next-token scores")
-    return (row, *kept, params), (logits, *kept)
+    return (row, *states, params), (logits, *states)

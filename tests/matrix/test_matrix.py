@@ -18,7 +18,7 @@ from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.interpreters.recorder import Model, summarize
 from slmkit.planning.memory import matrix_schemes
 from slmkit.recipe.recipe import load_recipe
-from slmkit_mlc.lowering.program import PROOF
+from slmkit_mlc.lowering.program import PARITY_FUNCTIONS
 from tiny_models import TINY
 
 LAYOUTS = {"android": "K-major", "ios": "N-major"}
@@ -51,7 +51,7 @@ def through_mlc(folder: Path, scratch: Path, row: str) -> None:
     """Both layouts in turn; windows, chunks within them and across pages are among them."""
     target = list(LAYOUTS)[list(TINY).index(row) % 2]
     job = mlc_job(folder, scratch, target=target)
-    machine, definition = machine_of(job, scratch, functions=PROOF)
+    machine, definition = machine_of(job, scratch, functions=PARITY_FUNCTIONS)
     assert definition.layout == LAYOUTS[target]
     assert token_snr_db(reference_of(job), run(machine, job)).min() > FLOOR
 

@@ -15,7 +15,7 @@ from slmkit_mlc import writer
 from slmkit_mlc.compiler.library import read_objects
 from slmkit_mlc.kernels.cpu_schedules import tiling_pass
 from slmkit_mlc.lowering.definition import definition_for
-from slmkit_mlc.lowering.program import PROOF, Writer
+from slmkit_mlc.lowering.program import PARITY_FUNCTIONS, Writer
 
 pytestmark = pytest.mark.arm64
 HOME = Path(__file__).resolve().parents[2] / "toolkit" / "slmkit" / "sample_model"
@@ -83,7 +83,7 @@ def test_the_sample_model_runs_on_arm64_and_agrees(arm64, tmp_path):
     target = tvm.target.Target(
         {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a76", "opt-level": 1}
     )
-    mod = Writer(definition.program("float32")).module(target, PROOF, [])
+    mod = Writer(definition.program("float32")).module(target, PARITY_FUNCTIONS, [])
     executable = build(mod, target, tiling_pass(definition.layout), definition, {})
     executable.export_library(str(tmp_path / "model.so"), fcompile=arm64.link)
     names = " ".join(param.name for param in definition.table.params)

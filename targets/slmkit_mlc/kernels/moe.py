@@ -37,22 +37,22 @@ def expert_ranks(probabilities: Te) -> Te:
 def top_k_probabilities(top_k: int, probabilities: Te, ranks: Te) -> Te:
     """Probabilities of the ``top_k`` experts of each token, 0 for the others. [b, T, E]"""
 
-    def kept(*at: Any) -> Any:
+    def mask(*at: Any) -> Any:
         return tirx.if_then_else(ranks(*at) < top_k, probabilities(*at), constant(0))
 
-    return te.compute(probabilities.shape, kept, name="kept")
+    return te.compute(probabilities.shape, mask, name="kept")
 
 
 def top_k_indices(top_k: int, ranks: Te) -> Te:
     """Indices of the ``top_k`` experts, the most probable first. [b, T, E] -> [b, T, k] int32"""
 
-    def named(b: Any, t: Any, at: Any) -> Any:
+    def index(b: Any, t: Any, at: Any) -> Any:
         total = tirx.const(0, "int32")
         for expert in range(1, int(ranks.shape[2])):
             total += expert * (ranks[b, t, expert] == at).astype("int32")
         return total
 
-    return te.compute((*ranks.shape[:2], top_k), named, name="named")
+    return te.compute((*ranks.shape[:2], top_k), index, name="named")
 
 
 def gate_up_product(matrix: Matrix, feed_forward: int, x: Te, indices: Te, stored: list[Te]) -> Te:

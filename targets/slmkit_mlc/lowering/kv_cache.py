@@ -12,7 +12,7 @@ from tvm.relax.frontend.nn.llm.kv_cache import RopeMode, TIRPagedKVCache
 
 from slmkit.backend.interface import Model, Spec
 from slmkit.ops import Rope
-from slmkit_mlc.contract import CACHE_SIZES, CREATE, KV
+from slmkit_mlc.contract import CACHE_SIZES, CONSTRUCTORS, KV
 from slmkit_mlc.kernels.rope import split_rotary
 from slmkit_mlc.kernels.soft_cap import add_soft_cap
 from slmkit_mlc.kernels.tvm_fixes import fix_masked_maximum, merge_state
@@ -37,7 +37,7 @@ def add_cache_constructor(bb: relax.BlockBuilder, model: Model, dtype: str, targ
     ]
     spec, kinds = model.spec, cache_layer_kinds(model)
     rope = cache_rope(spec)
-    with bb.function(CREATE[KV], params):
+    with bb.function(CONSTRUCTORS[KV], params):
         cache = TIRPagedKVCache(
             kinds,
             *sizes,

@@ -10,7 +10,7 @@ from typing import Any
 from tvm import relax, tirx
 
 from slmkit.backend.interface import Model, Spec
-from slmkit_mlc.contract import ALSO, KV, PARAMS, RECURRENT, VARIABLE
+from slmkit_mlc.contract import COPIES, KV, PARAMS, RECURRENT, STATE_INPUTS
 from slmkit_mlc.kernels import dense
 from slmkit_mlc.lowering.kv_cache import add_cache_constructor
 from slmkit_mlc.lowering.ops import MlcOps, Step
@@ -19,7 +19,10 @@ from slmkit_mlc.params import Table
 from slmkit_mlc.sizes import Limits, state_kinds
 
 Expr = Any
-PROOF = ("batch_verify", "decode")  # functions that parity runs: they return every token's logits
+PARITY_FUNCTIONS = (
+    "batch_verify",
+    "decode",
+)  # functions that parity runs: they return every token's logits
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Writer:
             for emit in more:
                 emit(self.bb, self.program)
         mod = self.bb.get()
-        for name, original in ALSO.items():
+        for name, original in COPIES.items():
             if original in functions:
                 copy = relax.utils.copy_with_new_vars(mod[original])
                 mod[name] = copy.with_attr("global_symbol", name)
@@ -136,7 +139,8 @@ class Writer:
         row_type = relax.TensorType((*sizes, program.spec.width), program.dtype)
         embeddings = relax.Var("input_embed", row_type)
         states = {
-            kind: relax.Var(VARIABLE[kind], relax.AnyType()) for kind in state_kinds(program.model)
+            kind: relax.Var(STATE_INPUTS[kind], relax.AnyType())
+            for kind in state_kinds(program.model)
         }
 
         def body(weights: Any) -> Expr:

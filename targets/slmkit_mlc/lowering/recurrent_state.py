@@ -15,7 +15,7 @@ from tvm import relax, tirx
 from tvm.script import tirx as T
 
 from slmkit.backend.interface import Model
-from slmkit_mlc.contract import CREATE, RECURRENT, STATE_SIZES
+from slmkit_mlc.contract import CONSTRUCTORS, RECURRENT, STATE_SIZES
 from slmkit_mlc.sizes import state_layers
 
 Expr = Any
@@ -51,7 +51,7 @@ def add_state_constructor(bb: relax.BlockBuilder, model: Model) -> None:
         for name, size in zip(STATE_SIZES, sizes, strict=True)
     ]
     tensors = state_tensors(model)
-    with bb.function(CREATE[RECURRENT], params):
+    with bb.function(CONSTRUCTORS[RECURRENT], params):
         initial = [bb.emit(relax.op.zeros((tensor.size,), FLOAT)) for tensor in tensors]
         state = relax.call_pure_packed(
             "vm.builtin.rnn_state_create",

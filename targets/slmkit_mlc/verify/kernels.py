@@ -20,7 +20,7 @@ from tvm import relax, tirx
 
 from slmkit.errors import BackendError
 from slmkit_mlc.compiler.pipeline import SCHEDULED
-from slmkit_mlc.contract import CREATE
+from slmkit_mlc.contract import CONSTRUCTORS
 from slmkit_mlc.gpus import Gpu, known_gpus
 from slmkit_mlc.kernels.cpu_schedules import tile_product
 from slmkit_mlc.lowering.definition import Definition, read_definition
@@ -195,7 +195,7 @@ class _KernelHooks:
         """Replace kernels by global functions in the constructors of cache and state."""
         replacer = _KernelReplacer(mod)
         for global_var in mod.get_global_vars():
-            if global_var.name_hint in CREATE.values():
+            if global_var.name_hint in CONSTRUCTORS.values():
                 mod[global_var] = replacer.visit_expr(mod[global_var])
         self.symbols = {name: str(mod[name].attrs["global_symbol"]) for name in replacer.names}
         return mod

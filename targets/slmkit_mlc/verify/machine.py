@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from slmkit.ops import Floats
-from slmkit_mlc.contract import CREATE, KV, PAGE, RECURRENT
+from slmkit_mlc.contract import CONSTRUCTORS, KV, PAGE, RECURRENT
 from slmkit_mlc.kernels.cpu_schedules import tiling_pass
 from slmkit_mlc.lowering.definition import Definition
-from slmkit_mlc.lowering.program import PROOF, Writer
+from slmkit_mlc.lowering.program import PARITY_FUNCTIONS, Writer
 from slmkit_mlc.sizes import state_kinds
 
 Tensor = Any
@@ -29,7 +29,9 @@ def cpu_target() -> Any:
     return tvm.target.Target({"kind": "llvm", "mcpu": cpu, "opt-level": 1})
 
 
-def build_for_cpu(definition: Definition, dtype: str, functions: tuple[str, ...] = PROOF) -> Any:
+def build_for_cpu(
+    definition: Definition, dtype: str, functions: tuple[str, ...] = PARITY_FUNCTIONS
+) -> Any:
     """Compile the program with activations of ``dtype`` for this machine's CPU.
 
     Returns an executable of TVM's virtual machine, and the names of the taps that functions return
@@ -66,7 +68,7 @@ class Machine:
             RECURRENT: (limits.batch, HISTORY),
         }
         self.states = {
-            kind: self.vm[CREATE[kind]](*(tvm_ffi.Shape((size,)) for size in sizes[kind]))
+            kind: self.vm[CONSTRUCTORS[kind]](*(tvm_ffi.Shape((size,)) for size in sizes[kind]))
             for kind in state_kinds(definition.model)
         }
         self.reset()

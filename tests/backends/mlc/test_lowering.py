@@ -8,9 +8,9 @@ import pytest
 from hexagon_artifacts import ids_for, reference_of, snr_db
 from litert_artifacts import token_snr_db
 from mlc_artifacts import FLOAT16, FLOAT32, SCHEMES, machine_of, mlc_job, run
-from slmkit_mlc.contract import ALSO
+from slmkit_mlc.contract import COPIES
 from slmkit_mlc.lowering.definition import definition_for
-from slmkit_mlc.lowering.program import PROOF, Writer
+from slmkit_mlc.lowering.program import PARITY_FUNCTIONS, Writer
 from slmkit_mlc.verify.machine import cpu_target
 from tiny_models import STORIES
 
@@ -33,13 +33,13 @@ PLACES = [  # one program holds every scheme
 def test_every_scheme_keeps_the_floor(tiny, tmp_path, target):
     job = mlc_job(tiny("llama-biases"), tmp_path, dict(zip(PLACES, SCHEMES, strict=True)), target)
     assert len({str(scheme) for scheme in job.codes.schemes.values()}) >= len(SCHEMES)
-    machine, _ = machine_of(job, tmp_path, functions=PROOF)
+    machine, _ = machine_of(job, tmp_path, functions=PARITY_FUNCTIONS)
     assert token_snr_db(reference_of(job), run(machine, job)).min() > FLOAT32
 
 
 def test_float16_keeps_its_floor(tiny, tmp_path):
     job = mlc_job(tiny("mistral-window"), tmp_path)
-    machine, _ = machine_of(job, tmp_path, "float16", PROOF)
+    machine, _ = machine_of(job, tmp_path, "float16", PARITY_FUNCTIONS)
     assert snr_db(reference_of(job), run(machine, job)) > FLOAT16
 
 
@@ -47,7 +47,7 @@ def test_a_trained_model_with_a_width_that_no_group_divides(tmp_path):
     job = mlc_job(STORIES, tmp_path, "int4-g32")
     expected = reference_of(job)
     for dtype, floor in (("float32", FLOAT32), ("float16", FLOAT16)):
-        machine, _ = machine_of(job, tmp_path / dtype, dtype, PROOF)
+        machine, _ = machine_of(job, tmp_path / dtype, dtype, PARITY_FUNCTIONS)
         assert snr_db(expected, run(machine, job)) > floor
 
 
@@ -70,7 +70,7 @@ def test_prefill_gives_the_last_token_s_logits_and_so_does_extend(whole):
     machine.reset()
     assert close(expected[11], machine.call("prefill", ids_for(job)[:12])[0][0, 0])
     assert close(expected[15], machine.call("extend", ids_for(job)[12:16])[0][0, 0])
-    assert set(ALSO) == {"extend", "batch_extend"}
+    assert set(COPIES) == {"extend", "batch_extend"}
 
 
 def test_sequences_of_a_batch_do_not_see_each_other(whole):
@@ -137,5 +137,5 @@ def test_experts_of_several_schemes_are_all_computed(tiny, tmp_path):
     names = kernels_of(job)
     assert not {"grown", "shrunk"} & names
     assert "weighed" in names
-    machine, _ = machine_of(job, tmp_path, functions=PROOF)
+    machine, _ = machine_of(job, tmp_path, functions=PARITY_FUNCTIONS)
     assert token_snr_db(reference_of(job), run(machine, job)).min() > FLOAT32

@@ -12,7 +12,7 @@ import tvm_ffi
 from hexagon_artifacts import reference_of
 from litert_artifacts import token_snr_db
 from mlc_artifacts import FLOAT32, machine_of, mlc_job, run
-from slmkit_mlc.lowering.program import PROOF
+from slmkit_mlc.lowering.program import PARITY_FUNCTIONS
 from slmkit_mlc.verify.machine import Machine
 from tiny_models import tiny_config, write_checkpoint
 
@@ -123,7 +123,7 @@ def original(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     model = write_checkpoint(folder / "model", tiny_config("qwen2"))
     job = mlc_job(model, folder, "int4-g32", "ios")
-    machine, definition = machine_of(job, folder, functions=PROOF)
+    machine, definition = machine_of(job, folder, functions=PARITY_FUNCTIONS)
     return machine, dict(definition.table.values(job.codes)), job, reference_of(job)
 
 
@@ -164,7 +164,7 @@ def test_parity_catches_a_wrong_program(original, tmp_path, wrong):
         "eps": {"eps": 1e-3},
     }[wrong]
     model = replace(job.model, spec=replace(spec, **changed))
-    machine, _ = machine_of(replace(job, model=model), tmp_path, functions=PROOF)
+    machine, _ = machine_of(replace(job, model=model), tmp_path, functions=PARITY_FUNCTIONS)
     found = float(token_snr_db(expected, run(machine, job)).min())
     assert not found >= FLOAT32, f"{found:.1f} dB"
 

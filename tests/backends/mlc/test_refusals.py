@@ -75,7 +75,7 @@ def test_mlc_llm_compiles_the_same_parameters(tiny, tmp_path):
     assert find_backend("mlc").problems(job.model, job.codes.schemes, job.options) == []
     artifact = emitted(job, tmp_path / "mlc")
     assert [mode.name for mode in artifact.modes] == ["float32", "float16"]
-    assert any(writer.NOT_OURS in why for why in artifact.report.not_executed)
+    assert any(writer.BY_MLC_LLM in why for why in artifact.report.not_executed)
     library = artifact.facts["libraries"]["adreno"]
     asked = (tmp_path / "mlc" / library["file"]).read_text()
     for word in ("mlc-chat-config.json", "android:adreno", "q4f16_0", library["prefix"]):
