@@ -1,65 +1,66 @@
-"""What LiteRT-LM expects of a .tflite: signatures, names, layouts. Found by running it (0.18.1).
+"""Signatures, tensor names and layouts that LiteRT-LM expects of a .tflite.
 
-Signatures ``prefill_N``, N tokens (several are allowed), and ``decode``, one token. Both take
+Observed by running LiteRT-LM 0.18.1. The signatures are ``prefill_N``, for N tokens (a file may
+have several), and ``decode``, for one token. Both have the inputs
 
     tokens      int32 [1, T]
-    input_pos   int32 [T]           positions, one after the other
+    input_pos   int32 [T]           consecutive positions
     mask        float32 [1, 1, T, S], added to the scores: 0, or HIDDEN
-    kv_cache_k_I  float32 [1, G, S, d]     of layer I
-    kv_cache_v_I  float32 [1, G, d, S]     turned, so that no product copies it
+    kv_cache_k_I  float32 [1, G, S, d]     keys of layer I
+    kv_cache_v_I  float32 [1, G, d, S]     values, transposed, so that no product copies them
 
-and give the caches back under the same names; slot j holds position j. ``decode`` gives
-``logits`` float32 [1, 1, V] too; ``prefill`` does not, and so its last feed-forward is never built.
+and return the caches under the same names; slot j holds position j. ``decode`` also returns
+``logits`` float32 [1, 1, V]; ``prefill`` does not, so its graph lacks the last feed-forward.
 
-S is the context length. LiteRT-LM masks the future itself; a sliding window is computed inside.
+S is the context length. LiteRT-LM passes the causal mask; the graph applies a sliding window.
 """
 
 from __future__ import annotations
 
 from slmkit.backend.artifact import SequenceState, Tensor
 
-HIDDEN = -0.7 * 3.4028234663852886e38  # -0.7 FLT_MAX: two of them must not be added up
+HIDDEN = -0.7 * 3.4028234663852886e38  # -0.7 FLT_MAX: the sum of two would overflow
 DECODE = "decode"
 
 
 def prefill_name(tokens: int) -> str:
-    """The signature that reads so many tokens."""
+    """Name of the signature for a chunk of ``tokens`` tokens."""
     return f"prefill_{tokens}"
 
 
 def cache_names(layer: int) -> tuple[str, str]:
-    """Keys and values of a layer, as inputs and as outputs."""
+    """Names of a layer's keys and values, as inputs and as outputs."""
     return f"kv_cache_k_{layer}", f"kv_cache_v_{layer}"
 
 
 def state_name(kind: str, layer: int) -> str:
-    """A state of a layer, as input and as output; LiteRT-LM knows none."""
+    """Name of a layer's recurrent state, as input and as output; LiteRT-LM supports none."""
     return f"state_{kind}_{layer}"
 
 
 def cache_tensors(state: SequenceState) -> tuple[Tensor, ...]:
-    """KV cache and states: inputs that are outputs under the same names, 0 at first."""
+    """KV cache and recurrent states: inputs, and outputs under the same names; initially 0."""
     heads, width, total = state.kv_heads, state.head_width, state.context_length
-    found = []
+    tensors = []
     for layer in state.attention_layers:
         keys, values = cache_names(layer)
         about = "keys of a layer, slot j for position j"
-        found.append(Tensor(keys, "float32", (1, heads, total, width), about))
-        found.append(
+        tensors.append(Tensor(keys, "float32", (1, heads, total, width), about))
+        tensors.append(
             Tensor(values, "float32", (1, heads, width, total), "values of a layer, turned")
         )
-    for each in state.states:
-        about = f"state of layer {each.layer}"
-        name = state_name(each.kind, each.layer)
-        found.append(Tensor(name, "float32", (1, *each.shape), about))
-    return tuple(found)
+    for layer_state in state.states:
+        about = f"state of layer {layer_state.layer}"
+        name = state_name(layer_state.kind, layer_state.layer)
+        tensors.append(Tensor(name, "float32", (1, *layer_state.shape), about))
+    return tuple(tensors)
 
 
 def weight_input(number: int) -> str:
-    """A weight of the skeleton, in the order in which the architecture names them."""
+    """Name of a weight input of the graph template; weights are numbered in the model's order."""
     return f"w_{number}"
 
 
-def sizes_of(tensor: Tensor) -> tuple[int, ...]:
-    """The shape of a tensor without dynamic dimensions."""
+def static_shape(tensor: Tensor) -> tuple[int, ...]:
+    """The shape of a tensor that has no dynamic dimensions, as integers."""
     return tuple(int(size) for size in tensor.shape)

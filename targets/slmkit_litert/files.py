@@ -1,4 +1,4 @@
-"""The files of the ``litert`` artifact that hold weights, by shapes alone."""
+"""Names and sizes of the ``litert`` artifact's files with weights, computed from shapes alone."""
 
 from __future__ import annotations
 
@@ -8,40 +8,47 @@ from typing import Any
 
 from slmkit.backend.interface import Model, WeightFile
 from slmkit.recipe.scheme import Scheme
-from slmkit_litert.lowering.graph_template import tensors_of
-from slmkit_litert.options import filled_widths
+from slmkit_litert.lowering.graph_template import weight_shapes
+from slmkit_litert.options import padded_widths
 
 MODEL, BUNDLE, TASK = "model.tflite", "model.litertlm", "model.task"
-FLOAT = 4  # bytes of a number of a vector, of a rope's table, and of one left in float16
-HALF = 2  # of a group's scale
-CHANNEL = 2 * (4 + 8)  # of a channel's scale and zero point, in the graphs of both signatures
+# Bytes of
+FLOAT = 4  # a number of a vector, of a rope table, or of a matrix in float16
+GROUP = 2  # a group's scale
+CHANNEL = 2 * (4 + 8)  # a channel's scale and zero point, in the graphs of both signatures
 
 
 def weight_files(
     model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any], context_length: int
 ) -> list[WeightFile]:
-    """The model, and the bundles that hold it once more."""
-    tensors = tensors_of(model, filled_widths(model, schemes))
+    """The .tflite, and the files for LiteRT-LM, which contain it."""
+    shapes = weight_shapes(model, padded_widths(model, schemes))
     size = FLOAT * context_length * sum(rope.width for rope in model.spec.ropes)
-    for tensor, shape in tensors.items():
-        size += _bytes(shape, schemes.get(tensor.removesuffix(".weight")))
+    for tensor, shape in shapes.items():
+        size += _tensor_bytes(shape, schemes.get(tensor.removesuffix(".weight")))
     return [
         WeightFile(MODEL, size, "the whole model"),
-        *(WeightFile(name, size, f"{MODEL} and the tokenizer") for name in bundles(model, options)),
+        *(
+            WeightFile(name, size, f"{MODEL} and the tokenizer")
+            for name in bundle_names(model, options)
+        ),
     ]
 
 
-def bundles(model: Model, options: Mapping[str, Any]) -> list[str]:
-    """The files for LiteRT-LM, which keeps no states of layers; the older one if asked for."""
+def bundle_names(model: Model, options: Mapping[str, Any]) -> list[str]:
+    """Names of the files for LiteRT-LM: none for models with recurrent states.
+
+    LiteRT-LM does not support those. The older format is added with the option ``task``.
+    """
     if model.states:
         return []
     return [BUNDLE, TASK] if options.get("task") else [BUNDLE]
 
 
-def _bytes(shape: tuple[int, ...], scheme: Scheme | None) -> int:
-    """A vector, or a matrix as ``weights.bound`` has it."""
+def _tensor_bytes(shape: tuple[int, ...], scheme: Scheme | None) -> int:
+    """Bytes of a vector, or of a matrix as ``weights.encode_weight`` stores it."""
     if scheme is None or scheme.bits is None:
         return math.prod(shape) * FLOAT
     rows, width = shape
-    scales = -(-width // scheme.group_size) * HALF if scheme.group_size else CHANNEL
+    scales = -(-width // scheme.group_size) * GROUP if scheme.group_size else CHANNEL
     return -(-rows * width * scheme.bits // 8) + rows * scales

@@ -1,4 +1,4 @@
-"""The .litertlm: model, tokenizer and metadata, packed by Google's own litert-lm-builder."""
+"""Bundles for LiteRT-LM: model, tokenizer and metadata, packed by Google's litert-lm-builder."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from slmkit.backend.interface import Job, TokenFacts
 from slmkit.errors import BackendError
 from slmkit_litert.files import BUNDLE, TASK
 
-EPOCH = (1980, 1, 1, 0, 0, 0)  # of the entries of a .task: the same files give the same bytes
+EPOCH = (1980, 1, 1, 0, 0, 0)  # time of a .task's entries, so that its bytes are reproducible
 TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
-# LiteRT-LM hands a message's content as a list of parts, where most templates expect text; it
-# renders bos_token as nothing and puts the start token before the whole itself (0.18.1).
+# Prepended to the checkpoint's template: LiteRT-LM passes the content of a message as a list of
+# parts, and most templates expect text. It renders bos_token as an empty string and adds the start
+# token before the prompt itself (0.18.1).
 TEXT_OF_PARTS = """{%- set flat = namespace(messages=[]) -%}
 {%- for message in messages -%}
 {%- if message['content'] is string -%}
@@ -35,17 +36,20 @@ TEXT_OF_PARTS = """{%- set flat = namespace(messages=[]) -%}
 """
 
 
-def pack(job: Job, model: Path, folder: Path, names: Sequence[str]) -> None:
-    """Write those bundles that are named."""
-    metadata = metadata_of(job.tokens, job.context_length).SerializeToString()
+def write_bundles(job: Job, model: Path, folder: Path, names: Sequence[str]) -> None:
+    """Write the bundles BUNDLE and TASK, as far as ``names`` contains them.
+
+    Raises BackendError if a file of the tokenizer is missing.
+    """
+    metadata = runtime_metadata(job.tokens, job.context_length).SerializeToString()
     if BUNDLE in names:
-        _pack_litertlm(job, model, metadata, folder / BUNDLE)
+        _write_litertlm(job, model, metadata, folder / BUNDLE)
     if TASK in names:
-        _pack_task(job, model, metadata, folder / TASK)
+        _write_task(job, model, metadata, folder / TASK)
 
 
-def _pack_task(job: Job, model: Path, metadata: bytes, out: Path) -> None:
-    """MediaPipe's older form: a zip file, nothing compressed."""
+def _write_task(job: Job, model: Path, metadata: bytes, out: Path) -> None:
+    """Write a .task, MediaPipe's older format: a zip file without compression."""
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as task:
         for name, content in (
             ("TF_LITE_PREFILL_DECODE", model.read_bytes()),
@@ -55,21 +59,21 @@ def _pack_task(job: Job, model: Path, metadata: bytes, out: Path) -> None:
             task.writestr(zipfile.ZipInfo(name, EPOCH), content)
 
 
-def _pack_litertlm(job: Job, model: Path, metadata: bytes, out: Path) -> None:
-    """Model, metadata and tokenizer, which has a name for every id of the model."""
+def _write_litertlm(job: Job, model: Path, metadata: bytes, out: Path) -> None:
+    """Write a .litertlm, with a token in the tokenizer for every id of the model."""
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
-        described, tokenizer = Path(scratch) / "metadata.pb", Path(scratch) / TOKENIZER
-        described.write_bytes(metadata)
+        metadata_file, tokenizer = Path(scratch) / "metadata.pb", Path(scratch) / TOKENIZER
+        metadata_file.write_bytes(metadata)
         file = builder.LitertLmFileBuilder()
         file.add_system_metadata(
             builder.Metadata(key="Authors", value="slmkit", dtype=builder.DType.STRING)
         )
-        file.add_llm_metadata(str(described))
+        file.add_llm_metadata(str(metadata_file))
         if job.options.get("tokenizer") == "sentencepiece":
             file.add_sentencepiece_tokenizer(str(sentencepiece(job.tokens)))
         else:
-            text = _file(job.tokens, TOKENIZER).read_text(encoding="utf-8")
-            tokenizer.write_text(every_id_named(text, job.spec.vocabulary), encoding="utf-8")
+            text = _tokenizer_file(job.tokens, TOKENIZER).read_text(encoding="utf-8")
+            tokenizer.write_text(add_missing_tokens(text, job.spec.vocabulary), encoding="utf-8")
             file.add_hf_tokenizer(str(tokenizer))
         file.add_tflite_model(str(model), builder.TfLiteModelType.PREFILL_DECODE)
         with open(out, "wb") as stream:
@@ -78,10 +82,11 @@ def _pack_litertlm(job: Job, model: Path, metadata: bytes, out: Path) -> None:
 
 def sentencepiece(tokens: TokenFacts) -> Path:
     """The checkpoint's SentencePiece model. Raises BackendError if it has none."""
-    return _file(tokens, SENTENCEPIECE)
+    return _tokenizer_file(tokens, SENTENCEPIECE)
 
 
-def _file(tokens: TokenFacts, name: str) -> Path:
+def _tokenizer_file(tokens: TokenFacts, name: str) -> Path:
+    """A file of the tokenizer by name. Raises BackendError if the checkpoint has none."""
     for path in tokens.files:
         if path.name == name:
             return path
@@ -90,33 +95,37 @@ def _file(tokens: TokenFacts, name: str) -> Path:
     )
 
 
-def metadata_of(tokens: TokenFacts, context: int) -> llm_metadata_pb2.LlmMetadata:
-    """Start and stop tokens, the most tokens, the prompt template, greedy decoding."""
-    found = llm_metadata_pb2.LlmMetadata()
+def runtime_metadata(tokens: TokenFacts, context: int) -> llm_metadata_pb2.LlmMetadata:
+    """LiteRT-LM's metadata: start and stop tokens, context length, chat template, greedy decoding.
+
+    Greedy decoding is written as top-p with k = 1, because LiteRT-LM does not implement the type
+    GREEDY (0.18.1).
+    """
+    metadata = llm_metadata_pb2.LlmMetadata()
     if tokens.bos is not None:
-        found.start_token.token_ids.ids.append(tokens.bos)
+        metadata.start_token.token_ids.ids.append(tokens.bos)
     for stop in tokens.stop:
-        found.stop_tokens.add().token_ids.ids.append(stop)
-    sampler = found.sampler_params  # GREEDY is not implemented there (0.18.1)
+        metadata.stop_tokens.add().token_ids.ids.append(stop)
+    sampler = metadata.sampler_params
     sampler.type = sampler_params_pb2.SamplerParameters.TOP_P
     sampler.k, sampler.p, sampler.temperature = 1, 1.0, 1.0
     if tokens.chat_template:
-        found.jinja_prompt_template = TEXT_OF_PARTS + tokens.chat_template
-    found.max_num_tokens = context
-    found.llm_model_type.generic_model.SetInParent()
-    return found
+        metadata.jinja_prompt_template = TEXT_OF_PARTS + tokens.chat_template
+    metadata.max_num_tokens = context
+    metadata.llm_model_type.generic_model.SetInParent()
+    return metadata
 
 
-def every_id_named(text: str, vocabulary: int) -> str:
-    """tokenizer.json with a special token for each id that it does not know.
+def add_missing_tokens(text: str, vocabulary: int) -> str:
+    """Add a special token to a tokenizer.json for each id below ``vocabulary`` that it lacks.
 
-    Vocabularies are padded: the model may emit an id that the tokenizer lacks, and LiteRT-LM stops
-    at one (0.18.1).
+    A model's vocabulary may be padded, so the model may emit an id that the tokenizer lacks, and
+    LiteRT-LM stops at such an id (0.18.1).
     """
     values = json.loads(text)
-    listed = values["model"]["vocab"]  # by token, or a list of tokens
-    ids = listed.values() if isinstance(listed, dict) else range(len(listed))
-    known = {*ids, *(each["id"] for each in values["added_tokens"])}
+    vocab = values["model"]["vocab"]  # ids by token, or a list of tokens
+    ids = vocab.values() if isinstance(vocab, dict) else range(len(vocab))
+    known = {*ids, *(token["id"] for token in values["added_tokens"])}
     values["added_tokens"] += [
         {
             "id": missing,

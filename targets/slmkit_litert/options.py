@@ -1,4 +1,4 @@
-"""The recipe's ``artifacts: {litert: ...}``, and what LiteRT cannot take."""
+"""Options under the recipe's ``artifacts: {litert: ...}``, and schemes without kernels."""
 
 from __future__ import annotations
 
@@ -32,22 +32,24 @@ SUPPORT = Support(
 
 
 def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any]) -> list[str]:
-    """Everything that this backend cannot do for the model and recipe, one sentence each."""
+    """Reasons why this backend cannot build the model with the recipe, one sentence each."""
     return SUPPORT.problems(model, schemes, options)
 
 
-def filled_widths(model: Model, schemes: Mapping[str, Scheme]) -> dict[str, int]:
-    """Inputs of the linears that a group does not divide, filled up; others are left out."""
-    return {
-        name: padded
-        for name in sorted(model.multiplied - model.looked_up)
-        if schemes[name].group_size
-        and (padded := padded_width(schemes[name], model.shapes[name][1])) != model.shapes[name][1]
-    }
+def padded_widths(model: Model, schemes: Mapping[str, Scheme]) -> dict[str, int]:
+    """Padded number of inputs of each linear whose groups do not divide its inputs, by name."""
+    widths = {}
+    for name in sorted(model.multiplied - model.looked_up):
+        if schemes[name].group_size:
+            width = model.shapes[name][1]
+            padded = padded_width(schemes[name], width)
+            if padded != width:
+                widths[name] = padded
+    return widths
 
 
 def weight_bytes(rows: int, width: int, scheme: Scheme) -> int:
-    """One weight in memory: XNNPACK packs a copy of its own beside the mapped file."""
+    """Bytes of one matrix in memory: XNNPACK packs a copy of its own beside the mapped file."""
     if scheme.bits is None:
         return rows * width * 8
     padded = padded_width(scheme, width)

@@ -1,4 +1,4 @@
-"""Run the .tflite by LiteRT's own interpreter: prefill chunks, cached decode."""
+"""Runner of the .tflite in LiteRT's interpreter: prefill of chunks, decode with a KV cache."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from numpy.typing import NDArray
 from slmkit.backend.interface import Artifact
 from slmkit.backend.static_runner import StaticRunner, Window
 from slmkit.ops import Floats
-from slmkit_litert.contract import DECODE, HIDDEN, cache_tensors, prefill_name, sizes_of
-from slmkit_litert.lowering.weight_binding import Array, widen
-from slmkit_litert.weights import dequantized
+from slmkit_litert.contract import DECODE, HIDDEN, cache_tensors, prefill_name, static_shape
+from slmkit_litert.lowering.weight_binding import Array, write_float_model
+from slmkit_litert.weights import dequantize
 
 THREADS = 2
 KERNELS = {"float32": "LiteRT's own kernels", "shipped": "XNNPACK"}
 
 
 class LitertRunner(StaticRunner):
-    """Feeds tokens through the signatures that LiteRT-LM uses.
+    """Feeds tokens through the signatures that LiteRT-LM uses; ``mode``: float32 or shipped.
 
-    ``prefill`` gives no logits, so a chunk's come from decoding it token by token beside; what is
-    kept is prefill's cache, and the tokens after it tell whether it is right.
+    ``prefill`` returns no logits, so the logits of a chunk are computed by decoding its tokens one
+    by one; afterwards the cache is replaced by that of ``prefill``, which the logits of later
+    tokens depend on and so verify.
     """
 
     def __init__(self, folder: Path, artifact: Artifact, mode: str) -> None:
@@ -36,7 +37,7 @@ class LitertRunner(StaticRunner):
         self.runtime = (
             f"ai-edge-litert {version('ai-edge-litert')}, {KERNELS[mode]}, {mode} weights"
         )
-        self.interpreter = _opened(folder / facts["model"], mode)
+        self.interpreter = _open_interpreter(folder / facts["model"], mode)
         self.sizes, self.whole_chunks = (facts["prefill"], 1), bool(artifact.state.states)
         self.signatures = {
             tokens: self.interpreter.get_signature_runner(name)
@@ -48,58 +49,63 @@ class LitertRunner(StaticRunner):
     def reset(self) -> None:
         """Forget the sequence."""
         self.caches: dict[str, Array] = {
-            each.name: np.zeros(sizes_of(each), np.float32) for each in cache_tensors(self.state)
+            tensor.name: np.zeros(static_shape(tensor), np.float32)
+            for tensor in cache_tensors(self.state)
         }
         self.length = 0
 
     def step(self, ids: NDArray[np.int64], window: Window) -> Floats:
-        """Logits of every token; the cache as the signature of this window leaves it."""
-        before, rows, taps = self.caches, [], []
-        for at, token in enumerate(ids):
-            found = self._run(1, np.array([token]), self.length + at, self.caches)
-            self.caches = self._kept(found)
-            rows.append(found["logits"][0, 0])
-            taps.append({name: found[each][0] for each, name in self.facts["taps"].items()})
+        """Logits of every token, (T, V); updates the caches by the signature of this window."""
+        caches_before, rows, taps = self.caches, [], []
+        for index, token in enumerate(ids):
+            outputs = self._run(1, np.array([token]), self.length + index, self.caches)
+            self.caches = self._caches(outputs)
+            rows.append(outputs["logits"][0, 0])
+            taps.append({tap: outputs[name][0] for name, tap in self.facts["taps"].items()})
         if window.tokens > 1:
-            self.caches = self._kept(self._run(window.tokens, ids, self.length, before))
-        self.taps = {name: np.stack([each[name] for each in taps]) for name in taps[0]}
+            outputs = self._run(window.tokens, ids, self.length, caches_before)
+            self.caches = self._caches(outputs)
+        self.taps = {tap: np.stack([row[tap] for row in taps]) for tap in taps[0]}
         return np.stack(rows)
 
     def _run(
         self, tokens: int, ids: NDArray[np.int64], position: int, caches: dict[str, Array]
     ) -> dict[str, Any]:
-        filled = np.zeros((1, tokens), np.int32)
-        filled[0, : len(ids)] = ids
+        """Outputs of the signature for ``tokens`` tokens, the first at ``position``."""
+        padded = np.zeros((1, tokens), np.int32)
+        padded[0, : len(ids)] = ids
         positions = position + np.arange(tokens, dtype=np.int32)
-        mask = mask_of(positions, self.context_length)
-        known = {"tokens": filled, "input_pos": positions, "mask": mask, **caches}
+        mask = causal_mask(positions, self.context_length)
+        inputs = {"tokens": padded, "input_pos": positions, "mask": mask, **caches}
         signature = self.signatures[tokens]
-        asked = signature.get_input_details()  # a model without attention asks for no mask
-        found: dict[str, Any] = signature(**{name: known[name] for name in asked})
-        return found
+        names = signature.get_input_details()  # without attention there is no input "mask"
+        outputs: dict[str, Any] = signature(**{name: inputs[name] for name in names})
+        return outputs
 
-    def _kept(self, found: dict[str, Any]) -> dict[str, Array]:
-        return {name: found[name] for name in self.caches}
-
-
-def mask_of(positions: NDArray[Any], total: int) -> Floats:
-    """0 where a token may look, HIDDEN elsewhere. [1, 1, T, S]"""
-    seen = np.arange(total)[None] <= positions[:, None]
-    return np.where(seen, np.float32(0), np.float32(HIDDEN))[None, None]
+    def _caches(self, outputs: dict[str, Any]) -> dict[str, Array]:
+        """KV cache and states among a signature's outputs."""
+        return {name: outputs[name] for name in self.caches}
 
 
-def _opened(path: Path, mode: str) -> Interpreter:
-    """The file, or the same graph with its weights dequantized; mapped, the copy may then go.
+def causal_mask(positions: NDArray[Any], total: int) -> Floats:
+    """0 at slots up to a token's position, HIDDEN at later ones. (T,) -> [1, 1, T, S]"""
+    visible = np.arange(total)[None] <= positions[:, None]
+    return np.where(visible, np.float32(0), np.float32(HIDDEN))[None, None]
 
-    The copy runs without XNNPACK, which would pack all of it once more: 1.5 B parameters are 6 GB.
+
+def _open_interpreter(path: Path, mode: str) -> Interpreter:
+    """An interpreter of the file, or in mode float32 of a float copy with dequantized weights.
+
+    The copy is mapped into memory, so its file may be deleted at once. It runs without XNNPACK,
+    which would pack all weights once more: 6 GB for 1.5 B parameters.
     """
     if mode != "float32":
         return Interpreter(model_path=str(path), num_threads=THREADS)
     with tempfile.TemporaryDirectory(prefix="slmkit-") as folder:
-        wide = Path(folder) / "float32.tflite"
-        widen(path, wide, dequantized)
+        float_copy = Path(folder) / "float32.tflite"
+        write_float_model(path, float_copy, dequantize)
         return Interpreter(
-            model_path=str(wide),
+            model_path=str(float_copy),
             num_threads=THREADS,
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         )

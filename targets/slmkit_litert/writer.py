@@ -1,4 +1,4 @@
-"""Write the ``litert`` artifact: skeleton, weights, bundle, and what XNNPACK takes of it."""
+"""Writer of the ``litert`` artifact: graph template, weights, bundle, report of XNNPACK's share."""
 
 from __future__ import annotations
 
@@ -15,46 +15,47 @@ from slmkit.backend.static_runner import prefill_tokens
 from slmkit.errors import BackendError
 from slmkit.system.subprocess_worker import call
 from slmkit_litert.contract import cache_tensors
-from slmkit_litert.files import MODEL, bundles
-from slmkit_litert.litertlm import pack
-from slmkit_litert.lowering.graph_template import FILE, NAMES, skeleton, tensors_of
-from slmkit_litert.lowering.weight_binding import LABEL, Binder, read_model, weights_of
-from slmkit_litert.options import filled_widths
-from slmkit_litert.verify.delegation import not_delegated, said
-from slmkit_litert.weights import bound
+from slmkit_litert.files import MODEL, bundle_names
+from slmkit_litert.litertlm import write_bundles
+from slmkit_litert.lowering.graph_template import FILE, NAMES, find_or_trace, weight_shapes
+from slmkit_litert.lowering.weight_binding import LABEL, WeightBinder, read_model, weights_of
+from slmkit_litert.options import padded_widths
+from slmkit_litert.verify.delegation import report_lines, undelegated_arithmetic
+from slmkit_litert.weights import encode_weight
 
 NO_BUNDLE = "no .litertlm: LiteRT-LM keeps caches, and no states of layers without attention"
-# Above, every token meets, in some layer, a number on the border of two of its 256 steps, which
-# falls either way: the rounding reference is no nearer than the exact one (0.5B: 27.8, 27.0 dB).
+# In larger models every token has, in some layer, an activation on the border between two of its
+# 256 quantization steps, which may be rounded either way: the reference with rounding is then no
+# closer to the kernels than the exact one (0.5B: 27.8 and 27.0 dB).
 ROUNDING_LIMIT = 32_000_000  # parameters
 
 
 def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
-    """Trace (or take from the cache), bind, check the bytes, pack."""
+    """Trace or load the graph template, bind the weights, check their bytes, pack the bundles."""
     prefill = prefill_tokens(job.prefill_chunk, job.context_length)
-    widths = filled_widths(job.model, job.codes.schemes)
+    widths = padded_widths(job.model, job.codes.schemes)
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
-        made = skeleton(job, prefill, widths, Path(scratch))
+        template = find_or_trace(job, prefill, widths, Path(scratch))
         progress(1, 4)
-        names = json.loads((made / NAMES).read_text(encoding="utf-8"))
-        _bind(job, (made / FILE).read_bytes(), names["weights"], widths, folder / MODEL)
+        names = json.loads((template / NAMES).read_text(encoding="utf-8"))
+        _bind_weights(job, (template / FILE).read_bytes(), names["weights"], widths, folder / MODEL)
     progress(2, 4)
     check_bytes(job, widths, folder / MODEL)
-    report = call(
+    delegation = call(
         "slmkit_litert.verify.delegation:delegation_job",
         {"model": str(folder / MODEL)},
         lambda done, total: None,
         "plans the model with XNNPACK",
     )
-    _require(job, report)
+    _check_delegation(job, delegation)
     progress(3, 4)
-    packed = bundles(job.model, job.options)
-    pack(job, folder / MODEL, folder, packed)
+    bundles = bundle_names(job.model, job.options)
+    write_bundles(job, folder / MODEL, folder, bundles)
     inputs, outputs = _io_tensors(job)
     return Artifact(
         job.artifact,
         version,
-        "LiteRT .tflite and .litertlm" if packed else "LiteRT .tflite",
+        "LiteRT .tflite and .litertlm" if bundles else "LiteRT .tflite",
         modes_of(job),
         inputs,
         outputs,
@@ -62,30 +63,37 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
         facts={
             "model": MODEL,
             "prefill": prefill,
-            "delegation": dict(report),
+            "delegation": dict(delegation),
             "taps": names["taps"],
-            "bundles": packed,
+            "bundles": bundles,
         },
-        report=Report((*said(dict(report)), *([] if packed else [NO_BUNDLE]))),
+        report=Report((*report_lines(delegation), *([] if bundles else [NO_BUNDLE]))),
     )
 
 
 def modes_of(job: Job) -> tuple[Mode, ...]:
-    """The graph in float32; as shipped, against the reference that rounds alike where it tells."""
-    against = {"rounded": "kernels", "reference": "shipped"}
+    """Modes for parity: the graph in float32, and as shipped.
+
+    As shipped it is also compared with the reference that rounds activations to 8 bits, if the
+    model has at most ROUNDING_LIMIT parameters.
+    """
+    bounds = {"rounded": "kernels", "reference": "shipped"}
     if job.model.parameters > ROUNDING_LIMIT:
-        against = {"reference": "shipped"}
+        bounds = {"reference": "shipped"}
     return (
         Mode("float32", "the same graph with its weights dequantized", {"reference": "lowering"}),
-        Mode("shipped", "as shipped: kernels that round activations to 8 bits", against),
+        Mode("shipped", "as shipped: kernels that round activations to 8 bits", bounds),
     )
 
 
 def check_bytes(job: Job, widths: Mapping[str, int], path: Path) -> None:
-    """Codes and scales in the written file are the bundle's, byte for byte."""
+    """Compare codes and scales of the written file with the bundle's, byte for byte.
+
+    Raises BackendError for the first tensor that differs.
+    """
     stored = weights_of(*read_model(path))
-    for tensor, shape in tensors_of(job.model, widths).items():
-        expected, got = bound(job.codes, tensor, shape), stored[tensor]
+    for tensor, shape in weight_shapes(job.model, widths).items():
+        expected, got = encode_weight(job.codes, tensor, shape), stored[tensor]
         same = np.array_equal(
             np.ascontiguousarray(expected.data).view(np.uint8).reshape(-1), got.data
         )
@@ -98,18 +106,19 @@ def check_bytes(job: Job, widths: Mapping[str, int], path: Path) -> None:
             )
 
 
-def _bind(
-    job: Job, graph: bytes, weights: Mapping[str, str], widths: Mapping[str, int], path: Path
+def _bind_weights(
+    job: Job, template: bytes, names: Mapping[str, str], widths: Mapping[str, int], path: Path
 ) -> None:
-    binder, shapes = Binder(graph), tensors_of(job.model, widths)
-    for name, tensor in weights.items():
-        binder.bind(name, bound(job.codes, tensor, shapes[tensor]), LABEL + tensor)
+    """Write the .tflite; ``names``: the tensor of each weight input of the template."""
+    binder, shapes = WeightBinder(template), weight_shapes(job.model, widths)
+    for name, tensor in names.items():
+        binder.bind(name, encode_weight(job.codes, tensor, shapes[tensor]), LABEL + tensor)
     binder.write(path)
 
 
-def _require(job: Job, report: Mapping[str, Any]) -> None:
-    """With ``require: delegation``, arithmetic outside of XNNPACK is an error."""
-    outside = not_delegated(dict(report))
+def _check_delegation(job: Job, delegation: Mapping[str, Any]) -> None:
+    """Raise BackendError for arithmetic outside of XNNPACK, with ``require: delegation``."""
+    outside = undelegated_arithmetic(delegation)
     if "require" in job.options and outside:
         raise BackendError(
             f"XNNPACK does not take the whole model: {'; '.join(outside)}",

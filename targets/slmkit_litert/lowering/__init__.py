@@ -1,1 +1,1 @@
-"""From the vocabulary to a TensorFlow Lite graph."""
+"""Lowering of the vocabulary to a .tflite graph with the bundle's codes."""

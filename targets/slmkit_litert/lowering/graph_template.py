@@ -1,7 +1,8 @@
-"""The .tflite without weights: traced and converted by TensorFlow, in a process of its own.
+"""The graph template: a .tflite without weights, traced and converted by TensorFlow.
 
-Its size does not depend on the model's weights, nor does the memory it takes. It is kept in the
-build cache under spec, context and TensorFlow's version: another recipe binds other weights.
+A worker process makes it. Neither its size nor the memory that this takes depend on the weights.
+The build cache keeps it by spec, context length and TensorFlow's version, so that other recipes of
+the same model bind their weights to the same template.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ from slmkit.system.subprocess_worker import call
 from slmkit_litert.contract import DECODE, cache_names, prefill_name, state_name, weight_input
 
 VERSION = 6
-FILE, NAMES = "skeleton.tflite", "skeleton.json"
+CACHE_KIND = "graph-template"
+FILE, NAMES = "graph_template.tflite", "graph_template.json"  # files of the entry in the cache
 Report = Callable[[int, int], None]
 
 
-def skeleton(job: Job, prefill: int, widths: Mapping[str, int], folder: Path) -> Path:
-    """The folder of the skeleton: out of the cache, or made now, under ``folder``.
+def find_or_trace(job: Job, prefill: int, widths: Mapping[str, int], folder: Path) -> Path:
+    """The folder of the job's graph template, with FILE and NAMES.
 
-    ``widths``: inputs of linears that are filled up to whole groups.
+    It is taken from the job's cache, or traced and added to it; without a cache, to ``folder``.
+    ``prefill``: tokens of a chunk; ``widths``: of padded linears, see ``padded_widths``.
     """
     facts = {
         "spec": asdict(job.spec),
@@ -42,10 +45,10 @@ def skeleton(job: Job, prefill: int, widths: Mapping[str, int], folder: Path) ->
     }
     cache = Cache(job.cache or folder)
     key = key_of(facts)
-    if cache.find("skeleton", key) is None:
-        with cache.making("skeleton", key) as making:
+    if cache.find(CACHE_KIND, key) is None:
+        with cache.making(CACHE_KIND, key) as entry:
             payload = {
-                "out": str(making),
+                "out": str(entry),
                 "spec": spec_to_json(job.spec),
                 "context": job.context_length,
                 "prefill": prefill,
@@ -53,36 +56,40 @@ def skeleton(job: Job, prefill: int, widths: Mapping[str, int], folder: Path) ->
                 "debug": job.debug,
             }
             call(
-                "slmkit_litert.lowering.graph_template:make",
+                "slmkit_litert.lowering.graph_template:trace_job",
                 payload,
                 lambda done, total: None,
                 "traces the model with TensorFlow",
             )
-    return cache.folder / f"skeleton-{key}"
+    return cache.folder / f"{CACHE_KIND}-{key}"
 
 
-def tensors_of(model: Model, widths: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Every weight by tensor name, in a fixed order, with its shape in the skeleton."""
-    found: dict[str, tuple[int, ...]] = {}
+def weight_shapes(model: Model, widths: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """The template's shape of every weight by tensor name, in a fixed order.
+
+    ``widths``: of padded linears, by the name of the matrix.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
     for name, shape in model.shapes.items():
-        matrix = len(shape) == 2
-        tensor = f"{name}.weight" if matrix else name
-        found[tensor] = (shape[0], widths.get(name, shape[1])) if matrix else shape
-    return found
+        if len(shape) == 2:
+            shapes[f"{name}.weight"] = (shape[0], widths.get(name, shape[1]))
+        else:
+            shapes[name] = shape
+    return shapes
 
 
-def make(payload: dict[str, Any], report: Report) -> None:
-    """In the process of its own: import TensorFlow, trace both signatures, convert."""
+def trace_job(payload: dict[str, Any], report: Report) -> None:
+    """Trace and convert both signatures; the entry point of the worker process."""
     os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     import tensorflow as tf
 
     model, out = model_from_json(payload["spec"]), Path(payload["out"])
-    tensors = tensors_of(model, payload["widths"])
+    shapes = weight_shapes(model, payload["widths"])
     context, prefill, debug = payload["context"], payload["prefill"], payload["debug"]
     taps: dict[str, str] | None = {} if debug else None
     signatures = {
-        prefill_name(prefill): _traced(tf, model, context, tensors, prefill, None),
-        DECODE: _traced(tf, model, context, tensors, 1, taps),
+        prefill_name(prefill): _trace_signature(tf, model, context, shapes, prefill, None),
+        DECODE: _trace_signature(tf, model, context, shapes, 1, taps),
     }
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(tf.Module(), folder, signatures=signatures)
@@ -90,19 +97,22 @@ def make(payload: dict[str, Any], report: Report) -> None:
             folder, signature_keys=list(signatures)
         )
         (out / FILE).write_bytes(converter.convert())
-    names = {weight_input(number): tensor for number, tensor in enumerate(tensors)}
+    names = {weight_input(number): tensor for number, tensor in enumerate(shapes)}
     (out / NAMES).write_text(json.dumps({"weights": names, "taps": taps or {}}), encoding="utf-8")
 
 
-def _traced(
+def _trace_signature(
     tf: Any,
     model: Model,
     context: int,
-    tensors: Mapping[str, tuple[int, ...]],
+    weight_shapes: Mapping[str, tuple[int, ...]],
     tokens: int,
     taps: dict[str, str] | None,
 ) -> Any:
-    """A concrete function of one signature; ``taps`` are filled, if there is such a table."""
+    """The concrete function of one signature.
+
+    ``taps``: None, or a dictionary to fill with the tap of each additional output's name.
+    """
     from slmkit_litert.lowering.ops import LitertOps
 
     spec = model.spec
@@ -117,21 +127,23 @@ def _traced(
         shapes[values] = ((1, spec.kv_heads, spec.head_width, context), tf.float32)
     for state in model.states:
         shapes[state_name(state.kind, state.layer)] = ((1, *state.shape), tf.float32)
-    for number, shape in enumerate(tensors.values()):
+    for number, shape in enumerate(weight_shapes.values()):
         shapes[weight_input(number)] = (shape, tf.float32)
 
-    def function(**given: Any) -> dict[str, Any]:
-        weights = {tensor: given[weight_input(number)] for number, tensor in enumerate(tensors)}
-        ops = LitertOps(spec, tokens, context, given, weights, taps is not None)
+    def function(**inputs: Any) -> dict[str, Any]:
+        weights = {
+            tensor: inputs[weight_input(number)] for number, tensor in enumerate(weight_shapes)
+        }
+        ops = LitertOps(spec, tokens, context, inputs, weights, taps is not None)
         logits = model.run(ops)
         outputs = dict(ops.caches)
         if tokens == 1:
             outputs["logits"] = logits.tensor[None]
-        for number, (name, tapped) in enumerate(ops.taps.items()):
-            outputs[f"tap_{number}"] = tapped
+        for number, (name, tensor) in enumerate(ops.taps.items()):
+            outputs[f"tap_{number}"] = tensor
             if taps is not None:
                 taps[f"tap_{number}"] = name
         return outputs
 
-    specs = {name: tf.TensorSpec(shape, kind, name) for name, (shape, kind) in shapes.items()}
+    specs = {name: tf.TensorSpec(shape, dtype, name) for name, (shape, dtype) in shapes.items()}
     return tf.function(function, autograph=False).get_concrete_function(**specs)

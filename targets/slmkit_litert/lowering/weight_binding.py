@@ -1,7 +1,8 @@
-"""Weights into a skeleton: inputs of its signatures become constants that hold the bundle's codes.
+"""Binding of weights to a graph template, and reading them back from a written .tflite.
 
-All signatures share one buffer per weight, and a tied head shares its table's. Buffers lie after
-the flatbuffer (``Buffer.offset``, ``Buffer.size``), so that its 2 GB are no limit.
+The template's weight inputs become constants that hold the bundle's codes. All signatures share one
+buffer per weight, and a tied head shares the embedding's. Large buffers follow the flatbuffer
+(``Buffer.offset``, ``Buffer.size``), so its limit of 2 GB does not apply to them.
 """
 
 from __future__ import annotations
@@ -19,217 +20,233 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 IDENTIFIER = b"TFL3"
-ALIGNMENT = 64  # bytes, of each buffer outside
-INSIDE = 1024  # bytes: smaller buffers stay in the flatbuffer
-FAR = 1 << 40  # an offset while the flatbuffer's own length is not known yet
-CONNECTED_VERSION = 12  # of FULLY_CONNECTED, the first with 4 bits in groups
-LOOKUP_VERSION = 4  # of EMBEDDING_LOOKUP, likewise
+ALIGNMENT = 64  # bytes, of each external buffer
+INLINE_LIMIT = 1024  # bytes: smaller buffers stay inside the flatbuffer
+PLACEHOLDER_OFFSET = 1 << 40  # while the length of the flatbuffer is not yet known
+FULLY_CONNECTED_VERSION = 12  # the first that takes blockwise int4 weights
+EMBEDDING_LOOKUP_VERSION = 4  # likewise
 OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items()}
+LABEL = "weight "  # precedes the checkpoint's name in a bound tensor's name; TensorFlow's never do
 
 
 @dataclass(frozen=True)
-class Bound:
-    """One weight as the file holds it.
+class StoredWeight:
+    """One weight as a .tflite stores it.
 
-    ``scales``: None for float32, (N,) per channel, (N, groups) float16 for groups of ``group``.
+    ``scales``: None for float32; (N,) float32 per channel; (N, groups) float16 for groups of
+    ``group_size`` inputs.
     """
 
     type: int  # schema.TensorType
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # (N, K), or (N,) of a vector
     data: Array  # packed bytes
     scales: Array | None = None
-    group: int = 0
+    group_size: int = 0
 
 
 @dataclass(frozen=True)
-class Outside:
-    """A buffer after the flatbuffer; its bytes are made when they are written."""
+class ExternalBuffer:
+    """A buffer after the flatbuffer; ``load`` returns its content when it is written."""
 
-    buffer: Any
-    size: int
-    make: Callable[[], Array]
+    buffer: Any  # schema.BufferT
+    size: int  # bytes
+    load: Callable[[], Array]
 
 
-class Binder:
-    """A skeleton, open for its weights."""
+class WeightBinder:
+    """A graph template whose weight inputs are replaced by constants, one by one."""
 
-    def __init__(self, skeleton: bytes) -> None:
-        self.model = schema.ModelT.InitFromPackedBuf(skeleton, 0)
-        self.outside: list[Outside] = []
+    def __init__(self, template: bytes) -> None:
+        self.model = schema.ModelT.InitFromPackedBuf(template, 0)
+        self.external: list[ExternalBuffer] = []
 
-    def bind(self, name: str, weight: Bound, label: str) -> None:
-        """Make the signatures' input ``name`` a constant."""
-        data = self._buffer(weight.data)
-        grouped = weight.scales is not None and weight.scales.ndim == 2
-        scales = self._buffer(weight.scales) if grouped and weight.scales is not None else 0
+    def bind(self, name: str, weight: StoredWeight, label: str) -> None:
+        """Replace the input ``name`` of every signature by a constant tensor named ``label``."""
+        data = self._add_buffer(weight.data)
+        scales = 0
+        if weight.scales is not None and weight.scales.ndim == 2:
+            scales = self._add_buffer(weight.scales)
         for graph, signature in self._signatures():
-            entry = next((each for each in signature.inputs if text_of(each.name) == name), None)
+            entry = next((item for item in signature.inputs if text_of(item.name) == name), None)
             if entry is None:
                 continue
-            signature.inputs = [each for each in signature.inputs if each is not entry]
-            at = entry.tensorIndex
-            graph.inputs = np.array([each for each in graph.inputs if each != at], np.int32)
-            tensor = graph.tensors[at]
+            signature.inputs = [item for item in signature.inputs if item is not entry]
+            index = entry.tensorIndex
+            graph.inputs = np.array([other for other in graph.inputs if other != index], np.int32)
+            tensor = graph.tensors[index]
             tensor.buffer, tensor.name, tensor.type = data, label.encode(), weight.type
             tensor.quantization = self._quantization(graph, weight, scales, label)
-            self._users(graph, at, weight)
+            self._update_operators(graph, index, weight)
 
     def write(self, path: Path) -> None:
-        """The flatbuffer, then the large buffers."""
-        write_model(self.model, self.outside, path)
+        """Write the flatbuffer and the external buffers."""
+        write_model(self.model, self.external, path)
 
     def _signatures(self) -> Iterator[tuple[Any, Any]]:
+        """Graph and signature of each signature."""
         for signature in self.model.signatureDefs:
             yield self.model.subgraphs[signature.subgraphIndex], signature
 
-    def _buffer(self, array: Array) -> int:
+    def _add_buffer(self, array: Array) -> int:
+        """Add a buffer with the bytes of an array; return its index."""
         buffer = schema.BufferT()
         raw = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
-        if raw.nbytes < INSIDE:
+        if raw.nbytes < INLINE_LIMIT:
             buffer.data = raw
         else:
-            self.outside.append(Outside(buffer, raw.nbytes, lambda: raw))
+            self.external.append(ExternalBuffer(buffer, raw.nbytes, lambda: raw))
         self.model.buffers.append(buffer)
         return len(self.model.buffers) - 1
 
-    def _quantization(self, graph: Any, weight: Bound, scales: int, label: str) -> Any:
+    def _quantization(self, graph: Any, weight: StoredWeight, scales: int, label: str) -> Any:
+        """Quantization parameters of a weight; ``scales``: index of the buffer of its groups'."""
         if weight.scales is None:
             return None
-        found = schema.QuantizationParametersT()
-        found.quantizedDimension = 0
+        parameters = schema.QuantizationParametersT()
+        parameters.quantizedDimension = 0
         if weight.scales.ndim == 1:
-            found.scale = weight.scales.astype(np.float32)
-            found.zeroPoint = np.zeros(len(weight.scales), np.int64)
-            return found
+            parameters.scale = weight.scales.astype(np.float32)
+            parameters.zeroPoint = np.zeros(len(weight.scales), np.int64)
+            return parameters
         tensor = schema.TensorT()
         tensor.type, tensor.buffer = schema.TensorType.FLOAT16, scales
         tensor.shape, tensor.hasRank = np.array(weight.scales.shape, np.int32), True
         tensor.name = f"{label}.scales".encode()
         graph.tensors.append(tensor)
-        found.detailsType = schema.QuantizationDetails.BlockwiseQuantization
-        found.details = schema.BlockwiseQuantizationT()
-        found.details.scales, found.details.zeroPoints = len(graph.tensors) - 1, -1
-        found.details.blockSize = weight.group
-        return found
+        parameters.detailsType = schema.QuantizationDetails.BlockwiseQuantization
+        parameters.details = schema.BlockwiseQuantizationT()
+        parameters.details.scales, parameters.details.zeroPoints = len(graph.tensors) - 1, -1
+        parameters.details.blockSize = weight.group_size
+        return parameters
 
-    def _users(self, graph: Any, at: int, weight: Bound) -> None:
-        """A gather of rows becomes a lookup, which takes codes; linears say that theirs are new."""
+    def _update_operators(self, graph: Any, index: int, weight: StoredWeight) -> None:
+        """Replace GATHER by EMBEDDING_LOOKUP; raise FULLY_CONNECTED's version for blockwise int4.
+
+        GATHER does not take quantized rows. The version is raised for every quantized weight.
+        """
         for operator in graph.operators:
-            if at not in list(operator.inputs):
+            if index not in list(operator.inputs):
                 continue
             code = self.model.operatorCodes[operator.opcodeIndex]
             if OPERATORS[code.builtinCode] == "GATHER":
-                operator.opcodeIndex = self._lookup()
-                operator.inputs = np.array([operator.inputs[1], at], np.int32)
+                operator.opcodeIndex = self._embedding_lookup()
+                operator.inputs = np.array([operator.inputs[1], index], np.int32)
                 operator.builtinOptionsType, operator.builtinOptions = 0, None
             elif OPERATORS[code.builtinCode] == "FULLY_CONNECTED" and weight.scales is not None:
-                code.version = max(code.version, CONNECTED_VERSION)
+                code.version = max(code.version, FULLY_CONNECTED_VERSION)
 
-    def _lookup(self) -> int:
+    def _embedding_lookup(self) -> int:
+        """Index of the operator code EMBEDDING_LOOKUP, which is added if it is missing."""
+        lookup = schema.BuiltinOperator.EMBEDDING_LOOKUP
         for index, code in enumerate(self.model.operatorCodes):
-            if code.builtinCode == schema.BuiltinOperator.EMBEDDING_LOOKUP:
+            if code.builtinCode == lookup:
                 return index
         code = schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.EMBEDDING_LOOKUP
-        code.version = LOOKUP_VERSION
+        code.builtinCode = code.deprecatedBuiltinCode = lookup
+        code.version = EMBEDDING_LOOKUP_VERSION
         self.model.operatorCodes.append(code)
         return len(self.model.operatorCodes) - 1
 
 
-def write_model(model: Any, outside: Sequence[Outside], path: Path) -> None:
-    """A flatbuffer and the buffers after it."""
-    for each in outside:
-        each.buffer.offset, each.buffer.size = FAR, each.size
-    at = _aligned(len(_packed(model)))
-    for each in outside:
-        each.buffer.offset = at
-        at = _aligned(at + each.size)
+def write_model(model: Any, external: Sequence[ExternalBuffer], path: Path) -> None:
+    """Write a model (schema.ModelT): the flatbuffer, then its external buffers, aligned."""
+    for item in external:
+        item.buffer.offset, item.buffer.size = PLACEHOLDER_OFFSET, item.size
+    end = _align(len(_pack(model)))
+    for item in external:
+        item.buffer.offset = end
+        end = _align(end + item.size)
     with open(path, "wb") as file:
-        file.write(_packed(model))
-        for each in outside:
-            file.seek(each.buffer.offset)
-            file.write(np.ascontiguousarray(each.make()).data)
-        file.truncate(at)
+        file.write(_pack(model))
+        for item in external:
+            file.seek(item.buffer.offset)
+            file.write(np.ascontiguousarray(item.load()).data)
+        file.truncate(end)
 
 
-def _packed(model: Any) -> bytes:
+def _pack(model: Any) -> bytes:
+    """The flatbuffer of a model."""
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), IDENTIFIER)
     return bytes(builder.Output())
 
 
 def read_model(path: Path) -> tuple[Any, Array]:
-    """The model of a written file, its large buffers not read, and the whole file, mapped."""
-    whole = np.memmap(path, np.uint8, "r")
-    end = _flatbuffer_end(whole)
-    return schema.ModelT.InitFromPackedBuf(bytes(whole[:end]), 0), whole
+    """The model of a written file (schema.ModelT), and the file's bytes, mapped into memory.
+
+    External buffers are not read.
+    """
+    content = np.memmap(path, np.uint8, "r")
+    end = _flatbuffer_end(content)
+    return schema.ModelT.InitFromPackedBuf(bytes(content[:end]), 0), content
 
 
-def weights_of(model: Any, whole: Array) -> dict[str, Bound]:
-    """The weights of a file by tensor name: its own bytes."""
-    found: dict[str, Bound] = {}
+def weights_of(model: Any, content: Array) -> dict[str, StoredWeight]:
+    """The weights of a file by tensor name, as ``read_model`` returned it; nothing is copied."""
+    weights: dict[str, StoredWeight] = {}
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             label = text_of(tensor.name)
-            if label.startswith(LABEL) and label not in found and not label.endswith(".scales"):
-                found[label] = _bound(model, graph, tensor, whole)
-    return {label.removeprefix(LABEL): weight for label, weight in found.items()}
+            if label.startswith(LABEL) and label not in weights and not label.endswith(".scales"):
+                weights[label] = _read_weight(model, graph, tensor, content)
+    return {label.removeprefix(LABEL): weight for label, weight in weights.items()}
 
 
-def widen(path: Path, out: Path, floats: Callable[[Bound], Array]) -> None:
-    """The same graph with every weight as float32: ``floats`` says what a weight means."""
-    model, whole = read_model(path)
-    outside: dict[str, Outside] = {}
-    for name, weight in weights_of(model, whole).items():
+def write_float_model(path: Path, out: Path, dequantize: Callable[[StoredWeight], Array]) -> None:
+    """Write the same graph with every weight in float32, as ``dequantize`` returns it."""
+    model, content = read_model(path)
+    external: dict[str, ExternalBuffer] = {}
+    for name, weight in weights_of(model, content).items():
         buffer = schema.BufferT()
         model.buffers.append(buffer)
         size = 4 * int(np.prod(weight.shape))
-        outside[LABEL + name] = Outside(buffer, size, partial(floats, weight))
-    indices = {label: model.buffers.index(each.buffer) for label, each in outside.items()}
+        external[LABEL + name] = ExternalBuffer(buffer, size, partial(dequantize, weight))
+    indices = {label: model.buffers.index(item.buffer) for label, item in external.items()}
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             if text_of(tensor.name) in indices:
                 tensor.type, tensor.quantization = schema.TensorType.FLOAT32, None
                 tensor.buffer = indices[text_of(tensor.name)]
-    for buffer in model.buffers:  # what no tensor names any more
-        if buffer.offset and not any(buffer is each.buffer for each in outside.values()):
+    for buffer in model.buffers:  # those of the codes, which no tensor uses any more
+        if buffer.offset and not any(buffer is item.buffer for item in external.values()):
             buffer.offset = buffer.size = 0
-    write_model(model, list(outside.values()), out)
+    write_model(model, list(external.values()), out)
 
 
-LABEL = "weight "  # before the tensor's name in the checkpoint: nothing of TensorFlow's begins so
+def _read_weight(model: Any, graph: Any, tensor: Any, content: Array) -> StoredWeight:
+    data, quantization = _buffer_bytes(model, tensor.buffer, content), tensor.quantization
+    shape = tuple(int(length) for length in tensor.shape)
+    if quantization is None or (quantization.scale is None and quantization.details is None):
+        return StoredWeight(tensor.type, shape, data)
+    if quantization.details is None:
+        scales = np.asarray(quantization.scale, np.float32)
+        return StoredWeight(tensor.type, shape, data, scales)
+    scales_tensor = graph.tensors[quantization.details.scales]
+    scale_bytes = _buffer_bytes(model, scales_tensor.buffer, content)
+    scales = scale_bytes.view(np.float16).reshape(tuple(scales_tensor.shape))
+    return StoredWeight(tensor.type, shape, data, scales, quantization.details.blockSize)
 
 
-def _bound(model: Any, graph: Any, tensor: Any, whole: Array) -> Bound:
-    data, details = _bytes(model, tensor.buffer, whole), tensor.quantization
-    shape = tuple(int(each) for each in tensor.shape)
-    if details is None or (details.scale is None and details.details is None):
-        return Bound(tensor.type, shape, data)
-    if details.details is None:
-        return Bound(tensor.type, shape, data, np.asarray(details.scale, np.float32))
-    scales = graph.tensors[details.details.scales]
-    halves = _bytes(model, scales.buffer, whole).view(np.float16).reshape(tuple(scales.shape))
-    return Bound(tensor.type, shape, data, halves, details.details.blockSize)
-
-
-def _bytes(model: Any, index: int, whole: Array) -> Array:
+def _buffer_bytes(model: Any, index: int, content: Array) -> Array:
+    """The bytes of a buffer, inside the flatbuffer or external."""
     buffer = model.buffers[index]
     if buffer.data is not None:
         return np.asarray(buffer.data, np.uint8)
-    return whole[buffer.offset : buffer.offset + buffer.size]
+    return content[buffer.offset : buffer.offset + buffer.size]
 
 
-def _flatbuffer_end(whole: Array) -> int:
-    """Where the first buffer outside begins: the flatbuffer ends before it."""
-    model = schema.Model.GetRootAs(whole, 0)
-    offsets = [model.Buffers(at).Offset() for at in range(model.BuffersLength())]
-    return min((each for each in offsets if each > 1), default=len(whole))
+def _flatbuffer_end(content: Array) -> int:
+    """Offset of the first external buffer, or the file's length: the flatbuffer ends before it."""
+    model = schema.Model.GetRootAs(content, 0)
+    offsets = [model.Buffers(index).Offset() for index in range(model.BuffersLength())]
+    return min((offset for offset in offsets if offset > 1), default=len(content))
 
 
-def _aligned(at: int) -> int:
-    return -(-at // ALIGNMENT) * ALIGNMENT
+def _align(offset: int) -> int:
+    """The next multiple of ALIGNMENT."""
+    return -(-offset // ALIGNMENT) * ALIGNMENT
 
 
 def text_of(name: Any) -> str:
-    """A name of the schema, which may be bytes."""
+    """A name of the schema as text; it may be bytes."""
     return name.decode() if isinstance(name, bytes) else str(name)

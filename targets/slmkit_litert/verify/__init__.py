@@ -1,1 +1,1 @@
-"""Checks of LiteRT's own: which operations the delegate takes."""
+"""Checks of the written artifact: which operations XNNPACK takes."""

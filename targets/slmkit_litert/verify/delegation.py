@@ -1,10 +1,10 @@
-"""What XNNPACK takes of a .tflite: operations, arithmetic, partitions, and what stays outside."""
+"""Which operations of a .tflite XNNPACK takes: their number, arithmetic and partitions."""
 
 from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,16 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from slmkit_litert.lowering.weight_binding import Outside, read_model, text_of, write_model
+from slmkit_litert.lowering.weight_binding import (
+    ExternalBuffer,
+    read_model,
+    text_of,
+    write_model,
+)
 
-DELEGATE = "DELEGATE"
+DELEGATE = "DELEGATE"  # LiteRT's name of a partition that a delegate executes
 ARITHMETIC = ("FULLY_CONNECTED", "BATCH_MATMUL")
-WHY = {  # what stays outside, and multiplies nothing
+REASONS = {  # why an operation stays outside; none of these multiplies
     "DYNAMIC_UPDATE_SLICE": "XNNPACK has no kernel that writes into a cache",
     "EMBEDDING_LOOKUP": "rows of the embedding's codes",
     "GATHER": "rows of the rope's table",
@@ -24,111 +29,130 @@ WHY = {  # what stays outside, and multiplies nothing
     "RESHAPE": "of token ids",
     "STRIDED_SLICE": "of positions",
 }
-OTHERWISE = "XNNPACK does not take it here"
+UNKNOWN_REASON = "XNNPACK does not take it here"
 Report = Callable[[int, int], None]
 
 
 def delegation_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
-    """In a process of its own, for the interpreter takes as much memory as the model."""
+    """``delegation``; the entry point of a worker process.
+
+    The interpreter takes as much memory as the model, which the process returns at its end.
+    """
     return delegation(Path(payload["model"]))
 
 
 def delegation(path: Path) -> dict[str, Any]:
-    """Per signature: share of operations and of multiplications delegated, partitions, the rest.
+    """By signature: operations, those delegated, partitions, multiplications, the share delegated.
 
-    LiteRT shows the plan of a file's first graph only, so each is made the first in turn.
+    ``outside`` counts the operations that stay outside by type, ``why`` has the reasons. LiteRT
+    reports the plan of a file's first graph only, so each graph is written to a file of its own.
     """
     model, _ = read_model(path)
-    names = {each.subgraphIndex: text_of(each.signatureKey) for each in model.signatureDefs}
-    found = {}
+    names = {
+        signature.subgraphIndex: text_of(signature.signatureKey)
+        for signature in model.signatureDefs
+    }
+    results = {}
     for graph, name in names.items():
         with tempfile.TemporaryDirectory(prefix="slmkit-") as folder:
-            alone = Path(folder) / "alone.tflite"
-            _write_first(path, graph, alone)
-            found[name] = _of_first(alone)
-    return found
+            single = Path(folder) / "single.tflite"
+            _write_single_graph(path, graph, single)
+            results[name] = _first_graph_delegation(single)
+    return results
 
 
-def _write_first(path: Path, graph: int, out: Path) -> None:
-    """The file with one graph alone."""
-    model, whole = read_model(path)
+def _write_single_graph(path: Path, graph: int, out: Path) -> None:
+    """Write the file with one of its graphs only."""
+    model, content = read_model(path)
     model.subgraphs = [model.subgraphs[graph]]
-    kept = [each for each in model.signatureDefs if each.subgraphIndex == graph]
-    for each in kept:
-        each.subgraphIndex = 0
-    model.signatureDefs = kept
-    outside = []
+    model.signatureDefs = [
+        signature for signature in model.signatureDefs if signature.subgraphIndex == graph
+    ]
+    for signature in model.signatureDefs:
+        signature.subgraphIndex = 0
+    external = []
     for buffer in model.buffers:
         if buffer.offset and buffer.size:
-            view = whole[buffer.offset : buffer.offset + buffer.size]
-            outside.append(Outside(buffer, buffer.size, partial(np.asarray, view)))
-    write_model(model, outside, out)
+            view = content[buffer.offset : buffer.offset + buffer.size]
+            external.append(ExternalBuffer(buffer, buffer.size, partial(np.asarray, view)))
+    write_model(model, external, out)
 
 
-def _of_first(path: Path) -> dict[str, Any]:
+def _first_graph_delegation(path: Path) -> dict[str, Any]:
+    """The result of ``delegation`` for a file's first graph."""
     interpreter = Interpreter(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
-    shapes = {each["index"]: each["shape"] for each in interpreter.get_tensor_details()}
-    operations = interpreter._get_ops_details()
-    real = [each for each in operations if each["op_name"] != DELEGATE]
-    partitions = [each for each in operations if each["op_name"] == DELEGATE]
-    inside = _inside(real, partitions)
-    work = [_multiplications(each, shapes) for each in real]
-    taken = sum(size for at, size in enumerate(work) if at in inside)
-    outside = Counter(each["op_name"] for at, each in enumerate(real) if at not in inside)
+    shapes = {tensor["index"]: tensor["shape"] for tensor in interpreter.get_tensor_details()}
+    plan = interpreter._get_ops_details()
+    operations = [item for item in plan if item["op_name"] != DELEGATE]
+    partitions = [item for item in plan if item["op_name"] == DELEGATE]
+    delegated = _delegated(operations, partitions)
+    multiplications = [_multiplications(operation, shapes) for operation in operations]
+    total = sum(multiplications)
+    inside = sum(multiplications[index] for index in delegated)
+    outside = Counter(
+        operation["op_name"] for index, operation in enumerate(operations) if index not in delegated
+    )
     return {
-        "operations": len(real),
-        "delegated": len(inside),
+        "operations": len(operations),
+        "delegated": len(delegated),
         "partitions": len(partitions),
-        "multiplications": sum(work),
-        "share": round(taken / max(1, sum(work)), 6),
+        "multiplications": total,
+        "share": round(inside / max(1, total), 6),
         "outside": dict(sorted(outside.items())),
-        "why": {kind: WHY.get(kind, OTHERWISE) for kind in sorted(outside)},
+        "why": {kind: REASONS.get(kind, UNKNOWN_REASON) for kind in sorted(outside)},
     }
 
 
-def _inside(real: list[Any], partitions: list[Any]) -> set[int]:
-    """Operations between a partition's outputs and its inputs."""
-    makers = {output: at for at, each in enumerate(real) for output in each["outputs"]}
-    found: set[int] = set()
+def _delegated(operations: list[Any], partitions: list[Any]) -> set[int]:
+    """Indices of the operations between the inputs and the outputs of a partition."""
+    producers = {
+        output: index
+        for index, operation in enumerate(operations)
+        for output in operation["outputs"]
+    }
+    delegated: set[int] = set()
     for partition in partitions:
-        border, waiting = set(partition["inputs"]), list(partition["outputs"])
-        while waiting:
-            tensor = waiting.pop()
-            at = makers.get(tensor)
-            if tensor in border or at is None or at in found:
+        inputs, pending = set(partition["inputs"]), list(partition["outputs"])
+        while pending:
+            tensor = pending.pop()
+            index = producers.get(tensor)
+            if tensor in inputs or index is None or index in delegated:
                 continue
-            found.add(at)
-            waiting += list(real[at]["inputs"])
-    return found
+            delegated.add(index)
+            pending += list(operations[index]["inputs"])
+    return delegated
 
 
 def _multiplications(operation: Any, shapes: dict[int, Any]) -> int:
-    """Of a linear or a product of activations: outputs times what each sums up."""
+    """Multiplications of a linear or a product of activations; 0 for other operations."""
     if operation["op_name"] not in ARITHMETIC:
         return 0
     output = shapes[operation["outputs"][0]]
-    summed = shapes[operation["inputs"][0]][-1]
-    return int(np.prod(output)) * int(summed)
+    terms = shapes[operation["inputs"][0]][-1]
+    return int(np.prod(output)) * int(terms)
 
 
-def said(report: dict[str, Any]) -> list[str]:
-    """For the build's report, a line per signature."""
-    return [
-        f"{name}: XNNPACK takes {each['delegated']} of {each['operations']} operations and "
-        f"{each['share']:.1%} of the multiplications in {each['partitions']} partitions; outside: "
-        + ", ".join(
-            f"{count} {kind} ({each['why'][kind]})" for kind, count in each["outside"].items()
+def report_lines(results: Mapping[str, Any]) -> list[str]:
+    """One line per signature for the build's report, from ``delegation``."""
+    lines = []
+    for name, result in results.items():
+        outside = ", ".join(
+            f"{count} {kind} ({result['why'][kind]})" for kind, count in result["outside"].items()
         )
-        for name, each in report.items()
-    ]
+        lines.append(
+            f"{name}: XNNPACK takes {result['delegated']} of {result['operations']} operations and "
+            f"{result['share']:.1%} of the multiplications in {result['partitions']} partitions; "
+            f"outside: {outside}"
+        )
+    return lines
 
 
-def not_delegated(report: dict[str, Any]) -> list[str]:
-    """Arithmetic outside of XNNPACK, one sentence per signature."""
+def undelegated_arithmetic(results: Mapping[str, Any]) -> list[str]:
+    """One sentence for each signature that multiplies outside of XNNPACK, from ``delegation``."""
     return [
-        f"{name}: {1 - each['share']:.1%} of the multiplications stay outside of XNNPACK "
-        f"({', '.join(each['outside'])})"
-        for name, each in report.items()
-        if each["share"] < 1
+        f"{name}: {1 - result['share']:.1%} of the multiplications stay outside of XNNPACK "
+        f"({', '.join(result['outside'])})"
+        for name, result in results.items()
+        if result["share"] < 1
     ]

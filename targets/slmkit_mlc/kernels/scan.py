@@ -80,6 +80,15 @@ def convolution(channels: int, kernel: int, dtype: str) -> Any:
     return conv
 
 
+def _float32(number: Any) -> Any:
+    return number.astype("float32")
+
+
+def _next_state(state: Any, step: Any, rate: Any, b: Any, x: Any) -> Any:
+    """state * exp(step * rate) + step * b * x"""
+    return state * tirx.exp(step * rate) + step * _float32(b) * _float32(x)
+
+
 def selective_scan(kind: Scan, channels: int, dtype: str, bc_dtype: str) -> Any:
     """A PrimFunc of the recurrence that ``Ops.scan`` defines.
 
@@ -91,16 +100,9 @@ def selective_scan(kind: Scan, channels: int, dtype: str, bc_dtype: str) -> Any:
     width = channels // heads
     rates = heads * size if kind.by_number else heads
 
-    def f32(number: Any) -> Any:
-        return number.astype("float32")
-
     def rate(decay: Any, h: Any, n: Any) -> Any:
         """Decay rate of state number n of head h: one for each number, or one for a head."""
-        return f32(decay[h * size + n] if kind.by_number else decay[h])
-
-    def next_state(state: Any, step: Any, rate: Any, b: Any, x: Any) -> Any:
-        """state * exp(step * rate) + step * b * x"""
-        return state * tirx.exp(step * rate) + step * f32(b) * f32(x)
+        return _float32(decay[h * size + n] if kind.by_number else decay[h])
 
     @T.prim_func(s_tir=True)
     def scan(
@@ -133,16 +135,16 @@ def selective_scan(kind: Scan, channels: int, dtype: str, bc_dtype: str) -> Any:
                 for n in range(size):
                     now[n] = state[s, (d // width * size + n) * width + d % width]
                 for i in range(ends[s] + 1 - _first_token(ends, s)):
-                    total[0] = f32(skip[d // width]) * f32(x[_token(ends, s, i), d])
+                    total[0] = _float32(skip[d // width]) * _float32(x[_token(ends, s, i), d])
                     for n in range(size):
-                        now[n] = next_state(
+                        now[n] = _next_state(
                             now[n],
                             step[_token(ends, s, i), d // width],
                             rate(decay, d // width, n),
                             b[_token(ends, s, i), n],
                             x[_token(ends, s, i), d],
                         )
-                        total[0] = total[0] + f32(c[_token(ends, s, i), n]) * now[n]
+                        total[0] = total[0] + _float32(c[_token(ends, s, i), n]) * now[n]
                     y[_token(ends, s, i), d] = total[0].astype(dtype)
                 for n in range(size):
                     after[s, (d // width * size + n) * width + d % width] = now[n]

@@ -19,8 +19,8 @@ from slmkit.errors import BackendError
 from slmkit.inference.evaluate import HELD_OUT, read_examples
 from slmkit.interpreters.reference import Cache, Rounded, logits
 from slmkit_litert import writer
-from slmkit_litert.litertlm import TEXT_OF_PARTS, every_id_named, metadata_of
-from slmkit_litert.verify.delegation import OTHERWISE
+from slmkit_litert.litertlm import TEXT_OF_PARTS, add_missing_tokens, runtime_metadata
+from slmkit_litert.verify.delegation import UNKNOWN_REASON
 
 SENTENCES = 20
 TURNS = "<|user|>{}<|end|><|assistant|>"
@@ -96,13 +96,13 @@ def test_xnnpack_takes_all_the_arithmetic(home):
         assert each["share"] == 1
         assert "FULLY_CONNECTED" not in each["outside"]
         assert each["why"].keys() == each["outside"].keys()
-        assert OTHERWISE not in each["why"].values()
+        assert UNKNOWN_REASON not in each["why"].values()
     assert "XNNPACK has no kernel that writes into a cache" in artifact.report.lines[0]
 
 
 def test_metadata_tells_the_runtime_where_to_start_and_stop(home):
     job, _, _ = home
-    found = metadata_of(job.tokens, 256)
+    found = runtime_metadata(job.tokens, 256)
     assert list(found.start_token.token_ids.ids) == [1]
     assert [list(each.token_ids.ids) for each in found.stop_tokens] == [[2]]
     assert found.max_num_tokens == 256
@@ -129,10 +129,10 @@ def test_every_id_of_the_model_has_a_token():
     path = SAMPLE_MODEL / "tokenizer.json"
     text = path.read_text(encoding="utf-8")
     before = tokenizers.Tokenizer.from_str(text)
-    after = tokenizers.Tokenizer.from_str(every_id_named(text, before.get_vocab_size() + 5))
+    after = tokenizers.Tokenizer.from_str(add_missing_tokens(text, before.get_vocab_size() + 5))
     assert after.get_vocab_size() == before.get_vocab_size() + 5
     assert after.encode("turn off the lights").ids == before.encode("turn off the lights").ids
-    assert json.loads(every_id_named(text, 3)) == json.loads(text)
+    assert json.loads(add_missing_tokens(text, 3)) == json.loads(text)
 
 
 @pytest.fixture
@@ -198,4 +198,4 @@ def test_arithmetic_outside_of_xnnpack_is_an_error_where_it_is_required(tiny, tm
     emitted(job, tmp_path / "litert")
     report = {"decode": {"share": 0.75, "outside": {"FULLY_CONNECTED": 2}}}
     with pytest.raises(BackendError, match=r"decode: 25\.0% .* \(FULLY_CONNECTED\)"):
-        writer._require(job, report)
+        writer._check_delegation(job, report)

@@ -12,7 +12,7 @@ from slmkit.errors import BackendError
 from slmkit.recipe.scheme import Scheme
 from slmkit_litert.lowering import weight_binding
 from slmkit_litert.lowering.weight_binding import read_model, weights_of
-from slmkit_litert.weights import dequantized, pack_signed
+from slmkit_litert.weights import dequantize, pack_signed
 from slmkit_litert.writer import check_bytes
 from tiny_models import STORIES
 
@@ -35,7 +35,7 @@ def test_the_file_holds_the_codes_of_the_bundle(tiny, tmp_path, scheme):
         tensor = f"{name}.weight" if len(shape) == 2 else name
         matrix = len(shape) == 2
         expected = job.codes.rows(tensor, slice(None)) if matrix else job.codes.vector(tensor)
-        meant = dequantized(stored[tensor])[..., : shape[-1]]  # without what fills a last group
+        meant = dequantize(stored[tensor])[..., : shape[-1]]  # without what fills a last group
         np.testing.assert_array_equal(meant, expected)
 
 
@@ -67,7 +67,7 @@ def test_buffers_beyond_a_small_limit_lie_outside(tiny, tmp_path, monkeypatch):
     outside = emitted(job, tmp_path / "outside")
     graph, whole = read_model(tmp_path / "outside" / "model.tflite")
     assert sum(buffer.size for buffer in graph.buffers) > 0.4 * len(whole)
-    monkeypatch.setattr(weight_binding, "INSIDE", 1 << 40)
+    monkeypatch.setattr(weight_binding, "INLINE_LIMIT", 1 << 40)
     inside = emitted(job, tmp_path / "inside")
     np.testing.assert_array_equal(
         run(tmp_path / "outside", outside, "float32", job),

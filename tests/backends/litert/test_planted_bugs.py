@@ -88,18 +88,18 @@ def wrong_position_in_decode(planted: Planted) -> None:
 
 
 def mask_off_by_one(planted: Planted) -> None:
-    right = host.mask_of
-    planted.patch.setattr(host, "mask_of", lambda positions, total: right(positions + 1, total))
+    right = host.causal_mask
+    planted.patch.setattr(host, "causal_mask", lambda positions, total: right(positions + 1, total))
 
 
 def stale_cache(planted: Planted) -> None:
     """The new values of layer 1 are lost."""
-    right = host.LitertRunner._kept
+    right = host.LitertRunner._caches
 
     def forgetful(self, found):
         return {**right(self, found), "kv_cache_v_1": self.caches["kv_cache_v_1"]}
 
-    planted.patch.setattr(host.LitertRunner, "_kept", forgetful)
+    planted.patch.setattr(host.LitertRunner, "_caches", forgetful)
 
 
 BUGS = [

@@ -52,7 +52,7 @@ def test_what_mlc_cannot_take_is_named(tiny, tmp_path):
         "a list of adreno",
         "one of slmkit",
         "palettes",
-        "one sliding",
+        "1 sliding",
         "256 wide",
     ):
         assert any(words in each for each in found), words

@@ -114,7 +114,7 @@ def test_attention_has_its_limits():
     model = replace(model_of(), spec=two)
     said = Support("abacus", options={}, widest_head=8, windows=1).problems(model, {}, {})
     assert said == [
-        "abacus takes models with 1 sliding window, this model has [16, 32]",
+        "abacus takes models with at most 1 sliding window, this one has [16, 32]",
         "abacus takes heads up to 8 wide, this model's are 16",
     ]
 

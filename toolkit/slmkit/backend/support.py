@@ -165,8 +165,8 @@ class Support:
         windows = {each for each in model.spec.windows if each is not None}
         if self.windows is not None and len(windows) > self.windows:
             found.append(
-                f"{self.artifact} takes models with {self.windows} sliding window, this model has "
-                f"{sorted(windows)}"
+                f"{self.artifact} takes models with at most {self.windows} sliding window, this "
+                f"one has {sorted(windows)}"
             )
         if self.widest_head is not None and model.spec.head_width > self.widest_head:
             found.append(
