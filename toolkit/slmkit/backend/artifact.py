@@ -1,4 +1,4 @@
-"""What a backend hands back: an artifact with its tensors, modes and state, as the manifest has it.
+"""Types of an artifact: its tensors, modes, state and report, as the manifest has them.
 
 Each type exists once: backends construct it, workers send it as JSON, the manifest stores it.
 """

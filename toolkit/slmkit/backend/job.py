@@ -40,7 +40,7 @@ class JobDescription:
         return values
 
     def facts(self) -> dict[str, Any]:
-        """What of it an artifact's bytes depend on, beside the files at its paths."""
+        """The values that an artifact's bytes depend on; the files at its paths are left out."""
         return {
             key: value
             for key, value in self.as_json().items()

@@ -1,4 +1,7 @@
-"""Units of a model (its layers, its head) and how they are joined into parts of a bounded size."""
+"""Cut a model into parts of a bounded size: whole layers, and the head.
+
+A unit is one layer, or the head with the final norm.
+"""
 
 from __future__ import annotations
 
@@ -16,35 +19,36 @@ MatrixBytes = Callable[[int, int, Scheme], int]  # (rows, width, scheme) -> byte
 
 @dataclass(frozen=True)
 class Part:
-    """Units ``first`` to ``last``, both included; unit L is the final norm and the head."""
+    """Units ``first`` to ``last``, both included; unit L is the head with the final norm."""
 
     name: str
     first: int
     last: int
 
     def layers(self, layers: int) -> range:
-        """Those of a model's L layers that are in it."""
+        """The layers in the part, of a model with ``layers`` layers."""
         return range(self.first, min(self.last + 1, layers))
 
     def bytes_of(self, sizes: Sequence[int]) -> int:
-        """What it takes, of the sizes of all units."""
+        """Bytes of the part, from the bytes of all units."""
         return sum(sizes[self.first : self.last + 1])
 
     def about(self, layers: int) -> str:
-        """What it holds, in words."""
+        """The part's content in words: "layers 0 to 3 and the head"."""
         found = self.layers(layers)
         run = [f"layers {found[0]} to {found[-1]}" if found[1:] else f"layer {self.first}"]
         return " and ".join([*run[: len(found)], *(["the head"] if self.last == layers else [])])
 
 
 def unit_of(weight: str, layers: int) -> int:
-    """The layer of ``model.layers.3.mlp.up_proj``; L for what is outside the layers."""
+    """The unit of a weight: its layer's number; L for a weight outside the layers."""
     layer = layer_of(weight)
     return layers if layer is None else layer
 
 
 def unit_bytes(model: Model, schemes: Mapping[str, Scheme], matrix_bytes: MatrixBytes) -> list[int]:
-    """Weights of each layer, then of the head; a table that is only looked up is in no unit."""
+    """Bytes of each layer's weights, then of the head's. Tables that are only looked up are left
+    out."""
     layers = model.spec.layers
     sizes = [0] * (layers + 1)
     for name in model.multiplied:
@@ -57,7 +61,7 @@ def unit_bytes(model: Model, schemes: Mapping[str, Scheme], matrix_bytes: Matrix
 
 
 def too_large(sizes: Sequence[int], limit: int, artifact: str) -> list[str]:
-    """Units that fit into no part, one sentence each."""
+    """Describe each unit that is larger than a part may be, one sentence each."""
     head = len(sizes) - 1
     return [
         f"{artifact}: {'the head' if unit == head else f'layer {unit}'} has {size} bytes of "
@@ -68,7 +72,7 @@ def too_large(sizes: Sequence[int], limit: int, artifact: str) -> list[str]:
 
 
 def plan_parts(sizes: Sequence[int], limit: int) -> list[Part]:
-    """One part if everything fits, else the head apart and the layers in even runs.
+    """Plan one part if everything fits, else the head apart and the layers in even runs.
 
     Each unit must fit: ask ``too_large`` before.
     """
@@ -94,6 +98,6 @@ def head_part(layers: int) -> Part:
 
 
 def _runs(layers: int, count: int) -> list[Part]:
-    """All layers in ``count`` runs of nearly equal length."""
+    """Split all layers into ``count`` runs of nearly equal length."""
     bounds = [layers * at // count for at in range(count + 1)]
     return [layers_part(start, end - 1) for start, end in pairwise(bounds)]

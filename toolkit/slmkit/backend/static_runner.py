@@ -1,4 +1,4 @@
-"""What an app's host code does around fixed-shape graphs: windows, slots, who sees whom.
+"""The host's work around graphs of a fixed size: windows, cache slots, chunks of a prompt.
 
 Backends whose graphs read a fixed number of tokens share it: their runners do what an app would.
 """
@@ -19,7 +19,7 @@ EMPTY = -1  # the position of a slot that holds no token
 
 @dataclass(frozen=True)
 class Window:
-    """How many tokens one graph reads, and how many the cache holds before them."""
+    """Tokens that one graph reads, and slots of the cache before them."""
 
     tokens: int  # T
     past: int  # S - T
@@ -31,7 +31,7 @@ class Window:
 
 
 def rope_names(number: int) -> tuple[str, str]:
-    """cos and sin inputs of the how many-th rope of a model."""
+    """Names of the cos and sin inputs of rope ``number``."""
     return ("cos", "sin") if number == 0 else (f"cos_{number + 1}", f"sin_{number + 1}")
 
 
@@ -89,7 +89,7 @@ class StaticRunner(ABC):
         return np.concatenate(logits)
 
     def _fitting(self, tokens: int) -> int:
-        """The graph to use: prefill for several tokens while its past holds what is known."""
+        """Choose the graph: prefill for several tokens while its past holds the whole sequence."""
         most = max(self.sizes)
         if self.whole_chunks and tokens < most:
             return 1

@@ -98,7 +98,7 @@ def refuse_groups(bits: int, reason: str) -> Refusal:
 
 @dataclass(frozen=True)
 class Support:
-    """What one artifact can hold."""
+    """The options, ops, schemes and attention that one artifact can hold."""
 
     artifact: str
     options: Mapping[str, Option]

@@ -47,7 +47,7 @@ class Lines:
     """Where stderr is not a terminal: a line per stage."""
 
     def stage(self, label: str, total: int) -> None:
-        """Say what begins."""
+        """Print the name of the stage."""
         sys.stderr.write(f"slmkit: {label}\n")
 
     def advance(self, done: int) -> None:

@@ -125,7 +125,7 @@ def targets_table(found: Iterable[tuple[Target, tuple[str, ...]]]) -> Table:
 
 
 def doctor_table(rows: Iterable[Row], surroundings: dict[str, str]) -> Group:
-    """What is installed, and the command for what is not."""
+    """Installed packages by extra, and the command for the missing ones."""
     table = Table(title="extras", title_justify="left")
     for column in ("extra", "for", "packages", "to install"):
         table.add_column(column)

@@ -8,7 +8,7 @@ from slmkit.models.spec import Spec
 
 
 def feed_forward(spec: Spec) -> str:
-    """The second half of a layer."""
+    """Describe the feed-forward of the layers."""
     kind = spec.moe
     if kind is None:
         return f", feed-forward {spec.feed_forward}" if spec.feed_forward else ""
@@ -18,7 +18,7 @@ def feed_forward(spec: Spec) -> str:
 
 
 def mixing(spec: Spec) -> dict[str, str]:
-    """What carries tokens to tokens: a line for each kind of layer."""
+    """Describe how layers mix tokens (attention, convolution, scan): a line for each kind."""
     found = {}
     for kind in dict.fromkeys(spec.kinds):
         name, words = _mixed(spec, kind)
@@ -29,7 +29,7 @@ def mixing(spec: Spec) -> dict[str, str]:
 
 
 def context(spec: Spec) -> str:
-    """The most tokens that the model was made for."""
+    """Describe the longest sequence that the model was made for."""
     return str(spec.trained_context) if spec.layers_of("attention") else "any: no positions"
 
 
@@ -45,7 +45,7 @@ def runs(numbers: Sequence[int]) -> str:
 
 
 def _mixed(spec: Spec, kind: str) -> tuple[str, str]:
-    """One kind of layer: what to call it, and its sizes."""
+    """Name one kind of layer, and describe its sizes."""
     if kind == "conv" and spec.convolution:
         return "convolution", f"over {spec.convolution.kernel} tokens, gated"
     if kind == "scan" and spec.state:

@@ -1,4 +1,4 @@
-"""Golden prompts: what parity asks every artifact, and the reference's answers kept in a bundle."""
+"""Golden prompts, which parity gives every artifact, and the reference's answers to them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SEED = 20260101
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids, and how many tokens are to be decoded after them."""
+    """A prompt's token ids, and the number of tokens to decode after it."""
 
     name: str
     ids: Ids
@@ -54,7 +54,7 @@ class Outputs:
     best: Ids  # (T,) argmax over the whole vocabulary
 
     def first(self, positions: int) -> Outputs:
-        """Of the first so many positions."""
+        """Keep only the first ``positions`` positions."""
         rows = (self.values[:positions], self.norm[:positions], self.best[:positions])
         return Outputs(self.columns, *rows)
 
@@ -69,7 +69,8 @@ class Golden:
     outputs: Outputs
 
     def decoded(self) -> list[slice]:
-        """Where, among all positions, a next token was decoded: from each prompt's last token."""
+        """Positions at which a token was decoded, a slice for each sequence: from the prompt's last
+        token on."""
         spans, start = [], 0
         for ids, prompt in zip(self.sequences, self.prompt_lengths, strict=True):
             spans.append(slice(start + prompt - 1, start + len(ids)))
@@ -77,12 +78,12 @@ class Golden:
         return spans
 
     def prompts(self) -> list[Prompt]:
-        """What the sequences began with, and how far they went on."""
+        """The prompts of the sequences, each with the number of tokens decoded after it."""
         parts = zip(self.names, self.sequences, self.prompt_lengths, strict=True)
         return [Prompt(name, ids[:length], len(ids) - length) for name, ids, length in parts]
 
     def first(self, prompts: int | None) -> Golden:
-        """Of the first so many prompts; None: all."""
+        """Keep only the first ``prompts`` prompts; None keeps all."""
         if prompts is None or prompts >= len(self.sequences):
             return self
         sequences = self.sequences[:prompts]
@@ -94,7 +95,7 @@ class Golden:
         )
 
     def reduced(self) -> Golden:
-        """With the columns that a bundle keeps: the best few of each position, others at random."""
+        """Keep the columns that a bundle stores: the best few of each position, random others."""
         values = self.outputs.values
         if values.shape[1] <= COLUMNS:
             return self
@@ -110,7 +111,7 @@ class Golden:
 def golden_prompts(
     tokenizer: Tokenizer, spec: Spec, context_length: int, parameters: int
 ) -> list[Prompt]:
-    """Some text, some random ids; short enough for the context."""
+    """Make prompts of text and of random ids that fit into the context."""
     room = min(PROMPT, context_length // 2)
     decode = min(DECODE, context_length - room)
     large = parameters > LARGE
@@ -127,7 +128,7 @@ def golden_prompts(
 
 
 def chunks(ids: Ids, prompt_length: int) -> list[Ids]:
-    """How a sequence is fed: the prompt in chunks, then token by token."""
+    """Split a sequence into the pieces that are fed: the prompt in chunks, then single tokens."""
     prefill = [ids[at : min(at + CHUNK, prompt_length)] for at in range(0, prompt_length, CHUNK)]
     return [*prefill, *(ids[at : at + 1] for at in range(prompt_length, len(ids)))]
 

@@ -1,4 +1,4 @@
-"""Calibration text: what a backend listens to in order to choose ranges of activations."""
+"""Calibration text: read by backends that choose ranges of activations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def calibration_texts(checkpoint: Checkpoint, asked: Path | None) -> tuple[Ids, 
     text = _read(path)
     if path.suffix == ".jsonl":
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line]
-        texts = [_said(line, number, path, checkpoint.tokenizer) for number, line in lines]
+        texts = [_encode_line(line, number, path, checkpoint.tokenizer) for number, line in lines]
     else:
         texts = [tuple(checkpoint.tokenizer.encode(text))] if text.strip() else []
     found = tuple(ids for ids in texts if ids)
@@ -46,8 +46,8 @@ def _read(path: Path) -> str:
         ) from None
 
 
-def _said(line: str, number: int, path: Path, tokenizer: Tokenizer) -> Ids:
-    """One line as the model would see it: through the chat template if there is one."""
+def _encode_line(line: str, number: int, path: Path, tokenizer: Tokenizer) -> Ids:
+    """Encode one line as the model would read it: through the chat template, if there is one."""
     try:
         values = json.loads(line)
         if "text" in values:

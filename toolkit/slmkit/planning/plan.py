@@ -44,7 +44,7 @@ LEAVE_OUT = "recipes/README.md explains every key; --artifacts leaves an artifac
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for."""
+    """A build as the user asked for it."""
 
     model: Path
     target: str
