@@ -99,7 +99,7 @@ def test_positions_are_rotated_where_the_file_asks_for_it():
 def test_experts_are_added_to_the_feed_forward_of_every_token():
     moe = spec_of(**TINY).moe
     assert moe.routing == Routing(6, True)
-    assert (moe.feed_forward, moe.shared, moe.shared_gate) == (512, 1024, False)
+    assert (moe.feed_forward, moe.shared, moe.shared_weighed) == (512, 1024, False)
     assert spec_of().moe is None
 
 

@@ -60,7 +60,7 @@ def attention(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
     at = f"model.layers.{layer}.self_attn"
     rope, kind = spec.rope_at(layer), spec.attention(layer)
     q, k, v = _project_qkv(o, spec, x, at)
-    if spec.full_qk_norm:
+    if spec.whole_norm:
         q, k = _normalize_qk(o, spec, q, k, at)
     q, k, v = o.split_heads(q, spec.heads), *(o.split_heads(y, spec.kv_heads) for y in (k, v))
     if spec.qk_norm:
@@ -94,7 +94,7 @@ def moe(o: Ops[V], spec: Spec, kind: MoE, x: V, layer: int) -> V:
     router = f"{at}.{'router.layer' if kind.stacked else 'gate'}"
     experts = [_expert(spec, kind, at, number) for number in range(kind.experts)]
     total = o.experts(x, o.linear(x, router, kind.experts), kind.routing, experts)
-    if kind.shared and kind.shared_gate:
+    if kind.shared and kind.shared_weighed:
         shared = gated_mlp(o, spec, x, f"{at}.shared_expert", kind.shared)
         gate = o.sigmoid(o.linear(x, f"{at}.shared_expert_gate", 1))
         total = o.add(total, o.scale_by_column(shared, gate, 0))

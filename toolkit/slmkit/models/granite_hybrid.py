@@ -53,7 +53,7 @@ def _moe(config: Config) -> MoE | None:
     width = config.integer("intermediate_size")
     shared = config.integer("shared_intermediate_size")
     return read_moe(
-        config, "num_local_experts", width, True, shared=shared, stacked=True, shared_gate=False
+        config, "num_local_experts", width, True, shared=shared, stacked=True, shared_weighed=False
     )
 
 

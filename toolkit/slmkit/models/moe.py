@@ -19,7 +19,7 @@ def read_olmoe(config: Config) -> Spec:
     width = config.integer("intermediate_size")
     return read_transformer(
         config,
-        full_qk_norm=True,
+        whole_norm=True,
         moe=read_moe(config, "num_experts", width, _normalized(config)),
     )
 

@@ -19,10 +19,10 @@ LONGROPE = ("longrope", "su")  # "su" is the name in Phi-3's first files
 
 @dataclass(frozen=True)
 class LongRope:
-    """The rope of a longrope model for contexts of more than ``original_context`` tokens."""
+    """The rope of a longrope model for contexts of more than ``beyond`` tokens."""
 
     rope: Rope
-    original_context: int
+    beyond: int
 
 
 def read_rope(config: Config, head_width: int) -> Rope:

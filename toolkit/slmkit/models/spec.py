@@ -36,7 +36,7 @@ class MoE:
     feed_forward: int  # F of each expert
     layers: tuple[bool, ...]  # one per layer: experts or a plain mlp
     shared: int = 0  # F of the shared expert, which every token passes through; 0: none
-    shared_gate: bool = True  # the shared expert's output is multiplied by a sigmoid gate
+    shared_weighed: bool = True  # the shared expert's output is multiplied by a sigmoid gate
     stacked: bool = False  # the checkpoint stores the matrices of all experts in one tensor
 
 
@@ -63,7 +63,11 @@ class ShortConvolution:
 
 @dataclass(frozen=True)
 class Spec:
-    """The facts that a forward pass depends on; letters as in the shape key of ``slmkit.ops``."""
+    """The facts that a forward pass depends on; letters as in the shape key of ``slmkit.ops``.
+
+    The names of its fields, and of those of its parts, are in files that backends write
+    (``backend.job.spec_to_json``): renaming one would make older bundles unreadable.
+    """
 
     model_type: str
     layers: int  # L
@@ -87,7 +91,7 @@ class Spec:
     names: Names = Names()
     local_rope: Rope | None = None  # of layers with a window; None: ``rope``
     long_rope: LongRope | None = None  # replaces ``rope`` in long contexts
-    full_qk_norm: bool = False  # RMS norm over all channels of q and of k, before heads are split
+    whole_norm: bool = False  # RMS norm over all channels of q and of k, before heads are split
     moe: MoE | None = None
     state: StateSpace | None = None  # of layers of kind scan
     convolution: ShortConvolution | None = None  # of layers of kind conv
@@ -123,7 +127,7 @@ class Spec:
         A longrope model has two ropes. Keys rotated by one cannot be compared with queries rotated
         by the other, so the context length selects the rope, not the length of a sequence.
         """
-        if self.long_rope is None or context <= self.long_rope.original_context:
+        if self.long_rope is None or context <= self.long_rope.beyond:
             return self
         return replace(self, rope=self.long_rope.rope)
 
@@ -132,4 +136,4 @@ class Spec:
         """Largest context length, in tokens, for which ``rope`` is valid."""
         if self.long_rope is None or self.rope == self.long_rope.rope:
             return self.trained_context
-        return self.long_rope.original_context
+        return self.long_rope.beyond
