@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+import optional_data
 from tiny_models import tiny_config, write_checkpoint
 
 # A busy machine is no failure; CI repeats the same examples, every other run draws new ones.
@@ -46,6 +47,13 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--write-golden renews the recorder's texts."""
     parser.addoption("--write-golden", action="store_true", help="renew golden files")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests that read other people's data are skipped where it is not."""
+    reason = optional_data.missing(item)
+    if reason:
+        pytest.skip(reason)
 
 
 # Files whose tests share what is slow to make: one process runs all of a file.

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import gc
-import os
+import shutil
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from slmkit.checkpoint.folder import open_checkpoint
+from optional_data import STORIES, TEMPLATES, TOKENIZERS, files_of, needs, path_of
+from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.errors import CheckpointError
 from slmkit.interpreters import reference
-from tiny_models import SHARED, STORIES, TINY, tiny_config, write_tokenizer
+from tiny_models import TINY, tiny_config
+from tiny_tokenizers import KINDS, write_tokenizer
 
 torch = pytest.importorskip("torch", reason="needs the extra crosscheck")
 transformers = pytest.importorskip("transformers", reason="needs the extra crosscheck")
@@ -105,10 +107,20 @@ def test_sharded_checkpoints_are_read_whole(tmp_path):
     assert_close(ours, their_logits(model, ids))
 
 
-def test_a_real_trained_model_agrees():
-    model = transformers.AutoModelForCausalLM.from_pretrained(STORIES).eval()
-    checkpoint = open_checkpoint(STORIES)
-    ids = np.array(checkpoint.tokenizer.encode("Once upon a time, there was a big red ball."))
+@pytest.mark.parametrize(
+    ("folder", "text"),
+    [
+        (SAMPLE_MODEL, "turn off the kitchen lights"),
+        pytest.param(
+            path_of(STORIES), "Once upon a time, there was a big red ball.", marks=needs(STORIES)
+        ),
+    ],
+    ids=["home", "stories260K"],
+)
+def test_a_trained_model_agrees(folder, text):
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    checkpoint = open_checkpoint(folder)
+    ids = np.array(checkpoint.tokenizer.encode(text))
     ours = reference.logits(checkpoint.shards, checkpoint.spec, [ids])[0]
     assert_close(ours, their_logits(model, ids))
 
@@ -116,13 +128,9 @@ def test_a_real_trained_model_agrees():
 # Forms that the families' own templates have, in words of ours: chatml (Qwen, SmolLM2: tools as
 # JSON, calls), llama-3 (a default for tools, an indented schema), gemma (turns, another name for
 # the assistant), mistral (a state over the loop), granite (a macro, text cut at a mark). The public
-# ones have licenses of their own and are not copied: a folder of them is named by the variable.
-FOLDERS = [Path(__file__).parent / "templates", os.environ.get("SLMKIT_CHAT_TEMPLATES")]
-TEMPLATES = {
-    path.stem: path.read_text(encoding="utf-8")
-    for folder in filter(None, FOLDERS)
-    for path in sorted(Path(folder).glob("*.jinja"))
-}
+# ones have licenses of their own and are not copied: they are taken from the optional data.
+FORMS = sorted((Path(__file__).parent / "templates").glob("*.jinja"))
+PUBLIC = [pytest.param(path, marks=needs(TEMPLATES)) for path in files_of(TEMPLATES, "*.jinja")]
 TOOLS = [
     {
         "type": "function",
@@ -159,10 +167,10 @@ TALKS = {
 
 @pytest.mark.parametrize("tools", [None, TOOLS], ids=["plain", "tools"])
 @pytest.mark.parametrize("talk", TALKS)
-@pytest.mark.parametrize("form", TEMPLATES)
+@pytest.mark.parametrize("form", [*FORMS, *PUBLIC], ids=lambda path: path.stem)
 def test_every_form_of_template_renders_alike_or_is_refused_alike(tmp_path, form, talk, tools):
     write_tokenizer(tmp_path)
-    (tmp_path / "chat_template.jinja").write_text(TEMPLATES[form], encoding="utf-8")
+    shutil.copyfile(form, tmp_path / "chat_template.jinja")
     theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
     try:
         expected = theirs.apply_chat_template(
@@ -175,10 +183,13 @@ def test_every_form_of_template_renders_alike_or_is_refused_alike(tmp_path, form
     assert Tokenizer(tmp_path).chat(TALKS[talk], tools=tools) == expected
 
 
+@pytest.mark.parametrize("kind", [*KINDS, pytest.param("phi3", marks=needs(TOKENIZERS["phi3"]))])
 @pytest.mark.parametrize("messages", CONVERSATIONS, ids=["one", "three"])
 @pytest.mark.parametrize("prompt", [True, False])
-def test_chat_templates_render_alike(messages, prompt):
-    folder = SHARED / "tokenizers" / "phi3"
+def test_tokens_of_a_conversation_are_alike(tmp_path, kind, messages, prompt):
+    folder = tmp_path if kind in KINDS else path_of(TOKENIZERS[kind])
+    if kind in KINDS:
+        KINDS[kind](tmp_path)
     theirs = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     ours = Tokenizer(folder)
     assert ours.template is not None

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tiny_models import STORIES
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -56,13 +54,11 @@ def test_help_and_recipes_are_in_the_wheel(installed, tmp_path):
     assert {"int4", "int8", "float16"} <= set(names)
 
 
-def test_a_small_build_works_from_the_wheel(installed, tmp_path):
+def test_the_sample_model_is_in_the_wheel_and_can_be_built(installed, tmp_path):
     words = (
         "build",
         "--target",
         "android",
-        "--model",
-        STORIES,
         "--soc",
         "sm8650",
         "--artifacts",
@@ -75,10 +71,5 @@ def test_a_small_build_works_from_the_wheel(installed, tmp_path):
     data = "from slmkit_mlc.gpus import known_gpus; from slmkit_mlc.contract import contract"
     python = installed.with_name("python")
     run(python, "-c", f"{data}; assert known_gpus() and contract()", cwd=tmp_path)
-    assert "girl" in run(installed, "run", built["bundle"], "--prompt", "Once", cwd=tmp_path)
-
-
-def test_the_sample_model_is_in_the_wheel(installed, tmp_path):
-    words = ("build", "--target", "android", "--artifacts", "ort", "--json")
-    built = json.loads(run(installed, *words, cwd=tmp_path))
-    assert "home-android-int4" in built["bundle"]
+    said = run(installed, "run", built["bundle"], "--prompt", "wake me at seven", cwd=tmp_path)
+    assert json.loads(said)["intent"] == "alarm"

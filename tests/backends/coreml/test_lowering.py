@@ -27,7 +27,6 @@ from slmkit_coreml.options import read, table_bytes, unit_sizes
 from slmkit_coreml.package import WEIGHTS
 from slmkit_coreml.verify.evaluator import Package
 from slmkit_coreml.verify.kernels import KERNELS
-from tiny_models import STORIES
 
 
 @pytest.mark.parametrize("scheme", ALL_SCHEMES)
@@ -39,10 +38,6 @@ def test_eps_is_not_rounded_to_float16(tiny, tmp_path):
     """0.001 is 4e-7 off in float16; beside squares of 0.01 that would leave 95 dB."""
     job = coreml_job(tiny("qwen2", rms_norm_eps=1e-3), tmp_path, "int8-per-channel")
     check_floors(job, tmp_path / "coreml")
-
-
-def test_a_trained_model_keeps_the_floors(tmp_path):
-    check_floors(coreml_job(STORIES, tmp_path, "int8-per-channel"), tmp_path / "coreml")
 
 
 @pytest.mark.parametrize("architecture", ["llama-tied", "granite", "gemma2"])

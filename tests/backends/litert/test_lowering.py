@@ -14,7 +14,6 @@ from slmkit_litert.lowering import weight_binding
 from slmkit_litert.lowering.weight_binding import read_model, weights_of
 from slmkit_litert.weights import dequantize, pack_signed
 from slmkit_litert.writer import check_bytes
-from tiny_models import STORIES
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -22,8 +21,9 @@ def test_every_scheme_keeps_the_floors(tiny, tmp_path, scheme):
     check_floors(litert_job(tiny("llama-biases"), tmp_path, scheme), tmp_path / "litert")
 
 
-def test_a_trained_model_with_a_width_that_no_group_divides(tmp_path):
-    check_floors(litert_job(STORIES, tmp_path, "int4-g32"), tmp_path / "litert")
+def test_widths_that_no_group_divides(tiny, tmp_path):
+    job = litert_job(tiny("llama-narrow-heads"), tmp_path, "int4-g32")
+    check_floors(job, tmp_path / "litert")
 
 
 @pytest.mark.parametrize("scheme", [*SCHEMES, ""])

@@ -17,7 +17,7 @@ from slmkit_mlc.chat_config import (
     render_prompt,
     tokenizer_info,
 )
-from tiny_models import SHARED
+from tiny_tokenizers import KINDS
 
 HOME = Path(__file__).resolve().parents[3] / "toolkit" / "slmkit" / "sample_model"
 DEFAULT_SYSTEM = (
@@ -76,16 +76,21 @@ def test_a_template_s_own_system_text_is_kept_and_replaced():
     assert render_prompt(form, messages) == facts.chat(messages, True)
 
 
-@pytest.mark.parametrize("name", ["phi3", "gptneox"])
-def test_real_tokenizers(name):
-    folder = SHARED / "tokenizers" / name
-    tokenizer = Tokenizer(folder)
-    chat = tokenizer.chat if tokenizer.template else None
-    files = tuple(sorted(folder.iterdir()))
-    facts = TokenFacts(None, (), None, files, tokenizer.template, chat)
-    assert conversation(facts)[1] in (EXACT, NO_SYSTEM)
-    info = tokenizer_info(facts)
-    assert info["token_postproc_method"] == {"phi3": "byte_fallback", "gptneox": "byte_level"}[name]
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("byte-level", "byte_level"),
+        ("byte-fallback", "byte_fallback"),
+        ("unigram", "byte_fallback"),
+    ],
+)
+def test_how_tokens_become_bytes_is_read_from_tokenizer_json(tmp_path, kind, method):
+    KINDS[kind](tmp_path)
+    tokenizer = Tokenizer(tmp_path)
+    files = tuple(sorted(tmp_path.iterdir()))
+    facts = TokenFacts(None, (), None, files, tokenizer.template, tokenizer.chat)
+    assert conversation(facts)[1] == EXACT
+    assert tokenizer_info(facts)["token_postproc_method"] == method
 
 
 def test_the_decoder_of_tokenizer_json_decides(tmp_path):

@@ -12,7 +12,6 @@ from slmkit_mlc.contract import COPIES
 from slmkit_mlc.lowering.definition import definition_for
 from slmkit_mlc.lowering.program import PARITY_FUNCTIONS, Writer
 from slmkit_mlc.verify.machine import cpu_target
-from tiny_models import STORIES
 
 LAYOUTS = {"android": "K-major", "ios": "N-major"}
 
@@ -43,8 +42,8 @@ def test_float16_keeps_its_floor(tiny, tmp_path):
     assert snr_db(reference_of(job), run(machine, job)) > FLOAT16
 
 
-def test_a_trained_model_with_a_width_that_no_group_divides(tmp_path):
-    job = mlc_job(STORIES, tmp_path, "int4-g32")
+def test_widths_that_no_group_divides(tiny, tmp_path):
+    job = mlc_job(tiny("llama-narrow-heads"), tmp_path, "int4-g32")
     expected = reference_of(job)
     for dtype, floor in (("float32", FLOAT32), ("float16", FLOAT16)):
         machine, _ = machine_of(job, tmp_path / dtype, dtype, PARITY_FUNCTIONS)

@@ -1,19 +1,18 @@
-"""Tokenizers and chat templates: real ones, and hostile ones."""
+"""Tokenizers of three kinds, and chat templates: good ones, and hostile ones."""
 
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
-from hypothesis import given
+import sentencepiece
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.errors import CheckpointError
-from tiny_models import SHARED, STORIES, TEMPLATE, write_tokenizer
+from tiny_tokenizers import KINDS, SPACE, TEMPLATE, write_tokenizer
 
-REAL = {"phi3": SHARED / "tokenizers" / "phi3", "gptneox": SHARED / "tokenizers" / "gptneox"}
 USER = [{"role": "user", "content": "hi"}]
 
 
@@ -29,20 +28,33 @@ def with_template(folder, template):
     return Tokenizer(folder)
 
 
-@given(st.text(max_size=60))
-def test_a_byte_level_tokenizer_keeps_every_text(text):
-    tokenizer = Tokenizer(REAL["gptneox"])
+@pytest.fixture(scope="module", params=KINDS)
+def each_kind(request, tmp_path_factory):
+    """A folder with a tokenizer of each kind."""
+    folder = tmp_path_factory.mktemp(request.param)
+    KINDS[request.param](folder)
+    return folder
+
+
+@given(text=st.text(max_size=60))
+@example(text="  zwei  Küchen, 世界 🚀\n\x00")
+def test_every_text_survives_its_tokens(each_kind, text):
+    tokenizer = Tokenizer(each_kind)
     decoded = tokenizer.decode(tokenizer.encode(text, special=False))
-    import unicodedata
+    pieces = (each_kind / "tokenizer.model").exists()
+    assert decoded == (text.replace(SPACE, " ") if pieces else text)
 
-    assert decoded == unicodedata.normalize("NFC", text)  # what this tokenizer's normalizer does
 
-
-def test_a_bos_is_added_where_the_tokenizer_says_so():
-    tokenizer = Tokenizer(STORIES)
-    assert tokenizer.encode("Once")[0] == 1
-    assert tokenizer.encode("Once", special=False)[0] != 1
-    assert tokenizer.decode(tokenizer.encode("Once upon a time")).strip() == "Once upon a time"
+@pytest.mark.parametrize("kind", ["byte-fallback", "unigram"])
+def test_tokens_are_those_of_the_sentencepiece_model_beside(tmp_path, kind):
+    KINDS[kind](tmp_path)
+    pieces = sentencepiece.SentencePieceProcessor(str(tmp_path / "tokenizer.model"))
+    tokenizer = Tokenizer(tmp_path)
+    for text in ("turn off the kitchen lights", "Grüße an 世界", "7:30 pm,  tomorrow"):
+        ids = tokenizer.encode(text)
+        assert ids == [1, *pieces.encode(text)]  # a bos, where the tokenizer says so
+        assert tokenizer.encode(text, special=False) == ids[1:]
+        assert tokenizer.decode(ids) == pieces.decode(ids) == text
 
 
 def test_special_tokens_and_stop_ids_are_found(folder):
@@ -155,10 +167,3 @@ def test_a_broken_side_file_is_named(folder, name):
     (folder / name).write_text("[]")
     with pytest.raises(CheckpointError, match=name):
         Tokenizer(folder)
-
-
-@pytest.mark.parametrize("name", REAL)
-def test_real_tokenizers_open(name, tmp_path):
-    copy = shutil.copytree(REAL[name], tmp_path / name)
-    tokenizer = Tokenizer(copy)
-    assert tokenizer.decode(tokenizer.encode("Hello, world", special=False)) == "Hello, world"

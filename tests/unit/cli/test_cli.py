@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from slmkit.backend import registry
+from slmkit.checkpoint.folder import SAMPLE_MODEL
 from slmkit.cli.main import main
-from tiny_models import STORIES
+from slmkit.inference.evaluate import HELD_OUT, read_examples
 
 HEAVY = (
     "numpy",
@@ -52,23 +53,15 @@ def test_help_loads_no_heavy_library():
     assert done.stdout.strip().endswith("[]")
 
 
-def test_build_run_parity_inspect_verify(tmp_path):
-    built = json.loads(
-        slmkit(
-            "build",
-            "--target",
-            "android",
-            "--model",
-            STORIES,
-            "--recipe",
-            "int8",
-            "--artifacts",
-            "ort",
-            "--out",
-            tmp_path,
-            "--json",
-        ).stdout
-    )
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """What `slmkit build --json` says of the sample model's smallest bundle."""
+    out = tmp_path_factory.mktemp("built")
+    words = ("build", "--target", "android", "--recipe", "int8", "--artifacts", "ort")
+    return json.loads(slmkit(*words, "--no-cache", "--out", out, "--json").stdout)
+
+
+def test_build_run_parity_inspect_verify(built):
     assert built["passed"]
     bundle = built["bundle"]
     checked = json.loads(slmkit("parity", bundle, "--json").stdout)
@@ -76,32 +69,18 @@ def test_build_run_parity_inspect_verify(tmp_path):
         line["metrics"] for line in built["comparisons"] if line["error"] != "quantization"
     ]
     assert [line["error"] for line in checked["recorded"]] == ["quantization"]
-    said = slmkit("run", bundle, "--prompt", "Once upon a time", "--max-tokens", 20).stdout
-    assert said.startswith(", there was a little girl named Lily.")
-    assert slmkit("run", bundle, "--prompt", "Once", "--temperature", 1, "--seed", 3).stdout
-    assert "stories260K" in slmkit("inspect", bundle).stdout
+    asked = read_examples(HELD_OUT)[0]
+    assert slmkit("run", bundle, "--prompt", asked.prompt).stdout == f"{asked.answer}\n"
+    assert slmkit("run", bundle, "--prompt", "hi", "--temperature", 1, "--seed", 3).stdout
+    assert "home" in slmkit("inspect", bundle).stdout
     assert "are what the manifest says" in slmkit("verify", bundle).stdout
     table = slmkit("parity", bundle).stdout
     assert "lowering" in table and "recorded at build" in table
 
 
-def test_a_failed_parity_is_exit_code_3_with_its_table(tmp_path, monkeypatch):
-    bundle = json.loads(
-        slmkit(
-            "build",
-            "--target",
-            "android",
-            "--model",
-            STORIES,
-            "--artifacts",
-            "ort",
-            "--out",
-            tmp_path,
-            "--json",
-        ).stdout
-    )["bundle"]
+def test_a_failed_parity_is_exit_code_3_with_its_table(built, monkeypatch):
     monkeypatch.setattr("slmkit.parity.metrics.broken", lambda metrics, bound: ("it is wrong",))
-    failed = slmkit("parity", bundle, expect=3)
+    failed = slmkit("parity", built["bundle"], expect=3)
     assert "FAIL" in failed.stdout
     assert failed.stderr.splitlines()[-2].startswith("Error: parity failed: ort exact: it is wrong")
 
@@ -125,11 +104,11 @@ def test_inspect_tells_what_a_family_is_made_of(tiny, family, words):
 
 
 def test_inspect_tells_a_checkpoint_s_numbers():
-    found = json.loads(slmkit("inspect", STORIES, "--json").stdout)
-    assert found["parameters"] == 260_032
-    assert found["spec"]["heads"] == 8
+    found = json.loads(slmkit("inspect", SAMPLE_MODEL, "--json").stdout)
+    assert found["parameters"] == 2_164_800
+    assert found["spec"]["heads"] == 6
     assert {"int4", "int8", "float16"} <= set(found["plans"])
-    assert "260,032" in slmkit("inspect", STORIES).stdout
+    assert "2,164,800" in slmkit("inspect", SAMPLE_MODEL).stdout
 
 
 def test_lists_are_tables_or_json():
@@ -150,7 +129,7 @@ def test_doctor_gives_the_command_for_what_is_missing(monkeypatch):
 
 def test_a_missing_backend_is_one_sentence_with_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr("slmkit.backend.registry._version", lambda name: None)
-    failed = slmkit("build", "--target", "android", "--model", STORIES, "--out", tmp_path, expect=5)
+    failed = slmkit("build", "--target", "android", "--out", tmp_path, expect=5)
     assert failed.stderr.splitlines() == [
         "Error: the artifact ort needs onnx, onnxruntime; "
         "the artifact hexagon needs onnx, onnxruntime, onnxruntime-qnn; "
@@ -170,14 +149,14 @@ WRONG = [
     (1, ("parity", "nowhere")),
     (1, ("run", "nowhere", "--prompt", "hi")),
     (1, ("eval", "nowhere")),
-    (1, ("eval", STORIES, "--data", "nowhere")),
+    (1, ("eval", SAMPLE_MODEL, "--data", "nowhere")),
     (1, ("inspect", "nowhere")),
     (1, ("plan", "--target", "android", "--model", "nowhere")),
     (2, ("plan", "--target", "ios", "--artifacts", "ort")),
     (4, ("plan", "--target", "android", "--memory-limit", 0.001)),
     (1, ("verify", "nowhere")),
     (1, ("recipes", "show", "nowhere")),
-    (1, ("run", STORIES, "--prompt", "x" * 3000)),
+    (1, ("run", SAMPLE_MODEL, "--prompt", "x" * 3000)),
 ]
 
 
@@ -208,7 +187,7 @@ def test_under_json_a_bad_command_line_is_json(words):
 
 def test_under_json_a_failed_parity_is_one_document(tmp_path, monkeypatch):
     out = ("--artifacts", "ort", "--out", tmp_path, "--json")
-    words = ("build", "--target", "android", "--model", STORIES, *out)
+    words = ("build", "--target", "android", *out)
     monkeypatch.setattr("slmkit.parity.metrics.broken", lambda metrics, bound: ("it is wrong",))
     found = json.loads(slmkit(*words, expect=3).stdout)
     assert found["passed"] is False and found["error"]["kind"] == "FailedParity"
@@ -227,12 +206,12 @@ def test_a_full_disk_or_memory_is_one_sentence(tmp_path, monkeypatch, error, sai
         raise error
 
     monkeypatch.setattr("slmkit.planning.plan.quantize", fail)
-    failed = slmkit("build", "--target=android", "--model", STORIES, "--out", tmp_path, expect=1)
+    failed = slmkit("build", "--target=android", "--out", tmp_path, expect=1)
     assert said in failed.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [("build",), ("biuld",), ("run", STORIES), ("parity",)])
+@pytest.mark.parametrize("words", [("build",), ("biuld",), ("run", SAMPLE_MODEL), ("parity",)])
 def test_a_bad_command_line_is_exit_code_2(words):
     slmkit(*words, expect=2)
 

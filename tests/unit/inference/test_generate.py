@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.errors import SlmkitError
 from slmkit.inference.generate import Sampler, generate, stream_text
-from tiny_models import SHARED
+from tiny_tokenizers import KINDS
 
 
 class Parrot:
@@ -77,9 +77,15 @@ def test_top_p_keeps_only_the_likely_tokens():
     assert {narrow.pick(logits) for _ in range(50)} == {1}
 
 
-@given(st.text(max_size=40))
-def test_streamed_pieces_join_to_the_whole_text(text):
-    tokenizer = Tokenizer(SHARED / "tokenizers" / "gptneox")
+@pytest.fixture(scope="module", params=KINDS)
+def tokenizer(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    KINDS[request.param](folder)
+    return Tokenizer(folder)
+
+
+@given(text=st.text(max_size=40))
+def test_streamed_pieces_join_to_the_whole_text(tokenizer, text):
     ids = tokenizer.encode(text, special=False)
     pieces = list(stream_text(tokenizer, iter(ids)))
     assert "".join(pieces) == tokenizer.decode(ids)

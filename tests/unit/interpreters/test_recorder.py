@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from phone_shapes import PARAMETERS, spec_of
 from slmkit.interpreters.recorder import record
 from slmkit.models.config import Config
 from slmkit.models.registry import MODELS, read_spec
@@ -39,18 +40,10 @@ def test_every_model_type_has_a_tiny_row():
     assert {tiny_config(row)["model_type"] for row in TINY} == set(MODELS)
 
 
-def test_the_weights_of_a_real_config_add_up_to_its_parameters():
-    config = {
-        **tiny_config("qwen2"),
-        "hidden_size": 896,
-        "intermediate_size": 4864,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 14,
-        "num_key_value_heads": 2,
-        "vocab_size": 151936,
-    }
-    recorded = record(read_spec(Config(config, "config.json")))
-    assert sum(weight.size for weight in recorded.weights.values()) == 494_032_768  # Qwen2.5-0.5B
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_the_weights_of_a_public_shape_add_up_to_its_parameters(name):
+    weights = record(spec_of(name)).weights
+    assert sum(weight.size for weight in weights.values()) == PARAMETERS[name]
 
 
 def test_the_inventory_counts_each_op():

@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
+import phone_shapes
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.errors import CheckpointError
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
-from tiny_models import SHARED, tiny_config
+from tiny_models import tiny_config
 
 
 def spec_of(architecture, **changes):
     return read_spec(Config(tiny_config(architecture, **changes), "config.json"))
 
 
-def real(name):
-    path = SHARED / "model_configs" / f"{name}.json"
-    return read_spec(Config(json.loads(path.read_text(encoding="utf-8")), path.name))
-
-
 def test_gelu_in_gemma_s_first_files_means_its_tanh_form():
-    assert real("gemma-2b").activation == "gelu_tanh"
+    config = tiny_config("gemma", hidden_act="gelu")
+    del config["hidden_activation"]
+    assert read_spec(Config(config, "config.json")).activation == "gelu_tanh"
 
 
 def test_gemma_2_is_local_in_every_second_layer_beginning_with_the_first():
-    spec = real("gemma-2-2b-it")
+    spec = phone_shapes.spec_of("gemma-2-2b")
     assert spec.windows[:4] == (4096, None, 4096, None)
     assert (spec.attention_cap, spec.logits_cap) == (50.0, 30.0)
     assert spec.attention(0).scale == 256**-0.5
 
 
 def test_gemma_3_sees_everything_in_every_sixth_layer_and_rotates_local_ones_otherwise():
-    spec = real("gemma-3-1b-it")
+    spec = phone_shapes.spec_of("gemma-3-1b")
     assert [at for at, window in enumerate(spec.windows) if window is None] == [5, 11, 17, 23]
     assert len(spec.ropes) == 2
     assert spec.rope_at(0).frequencies[1] > spec.rope_at(5).frequencies[1]  # theta 1e4 and 1e6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from slmkit.errors import CheckpointError
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
-from tiny_models import LONGROPE, SHARED, tiny_config
+from tiny_models import LONGROPE, tiny_config
 
 
 def spec_of(**changes):
@@ -37,8 +36,18 @@ def test_cos_and_sin_grow_with_the_stretched_context():
 
 
 def test_phi_3_5_has_48_pairs_and_no_window_shorter_than_its_context():
-    path = SHARED / "model_configs" / "phi-3.5-mini-instruct.json"
-    spec = read_spec(Config(json.loads(path.read_text(encoding="utf-8")), path.name))
+    factors = [1 + at / 48 for at in range(48)]
+    spec = spec_of(
+        hidden_size=3072,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        num_key_value_heads=32,
+        max_position_embeddings=131072,
+        original_max_position_embeddings=4096,
+        sliding_window=262144,
+        partial_rotary_factor=1.0,
+        rope_scaling={"type": "longrope", "short_factor": factors, "long_factor": factors},
+    )
     assert spec.rope.width == spec.head_width == 96
     assert spec.windows == (None,) * 32
     assert spec.names.qkv == ("qkv_proj",)

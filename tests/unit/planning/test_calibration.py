@@ -12,7 +12,7 @@ from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.errors import SlmkitError
 from slmkit.inference.evaluate import HELD_OUT, read_examples
 from slmkit.planning.calibration import BUILT_IN, FILE, calibration_texts
-from tiny_models import STORIES
+from tiny_models import tiny_config, write_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +21,10 @@ def home():
 
 
 @pytest.fixture(scope="module")
-def stories():
-    return open_checkpoint(STORIES)
+def plain(tmp_path_factory):
+    """A checkpoint without a calibration text of its own."""
+    folder = tmp_path_factory.mktemp("plain")
+    return open_checkpoint(write_checkpoint(folder, tiny_config("llama")))
 
 
 def test_home_brings_its_own_and_none_of_it_is_held_out(home):
@@ -34,11 +36,11 @@ def test_home_brings_its_own_and_none_of_it_is_held_out(home):
     assert '{"intent"' in home.tokenizer.decode(ids)
 
 
-def test_a_model_without_its_own_gets_ours_in_its_own_tokens(stories):
-    texts = calibration_texts(stories, None)
+def test_a_model_without_its_own_gets_ours_in_its_own_tokens(plain):
+    texts = calibration_texts(plain, None)
     assert len(texts) == len(BUILT_IN.read_text(encoding="utf-8").splitlines())
     assert sum(map(len, texts)) > 4000
-    assert all(0 <= token < stories.spec.vocabulary for text in texts for token in text)
+    assert all(0 <= token < plain.spec.vocabulary for text in texts for token in text)
 
 
 def test_plain_text_and_conversations_can_be_given(home, tmp_path):
@@ -64,24 +66,24 @@ def test_plain_text_and_conversations_can_be_given(home, tmp_path):
         ("a.txt", b"\xff\xfe\x00", "cannot read"),
     ],
 )
-def test_a_mistake_is_one_sentence(stories, tmp_path, name, content, said):
+def test_a_mistake_is_one_sentence(plain, tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(SlmkitError) as caught:
-        calibration_texts(stories, tmp_path / name)
+        calibration_texts(plain, tmp_path / name)
     assert said in caught.value.message and caught.value.hint
 
 
-def test_a_missing_file_is_one_sentence(stories, tmp_path):
+def test_a_missing_file_is_one_sentence(plain, tmp_path):
     with pytest.raises(SlmkitError, match="cannot read the calibration text"):
-        calibration_texts(stories, tmp_path / "nowhere.txt")
+        calibration_texts(plain, tmp_path / "nowhere.txt")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200), st.sampled_from(["x.jsonl", "x.txt"]))
-def test_any_bytes_give_ids_or_a_sentence(stories, tmp_path, content, name):
+def test_any_bytes_give_ids_or_a_sentence(plain, tmp_path, content, name):
     (tmp_path / name).write_bytes(content)
     try:
-        texts = calibration_texts(stories, tmp_path / name)
+        texts = calibration_texts(plain, tmp_path / name)
     except SlmkitError as error:
         assert error.hint
     else:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 
 import pytest
 
+from phone_shapes import spec_of
 from slmkit.errors import SlmkitError
 from slmkit.interpreters.recorder import summarize
 from slmkit.models.config import Config
@@ -15,14 +15,13 @@ from slmkit.models.registry import read_spec
 from slmkit.planning.memory import default_context, gigabytes, memory_refusal, plan_memory
 from slmkit.planning.plan import costs_of
 from slmkit.recipe.recipe import load_recipe
-from tiny_models import SHARED, tiny_config
+from tiny_models import tiny_config
 
 GB = 10**9
 
 
 def model_of(name):
-    path = SHARED / "model_configs" / f"{name}.json"
-    return summarize(read_spec(Config(json.loads(path.read_text(encoding="utf-8")), path.name)))
+    return summarize(spec_of(name))
 
 
 def check(model, recipe, context, limit, costs):
@@ -34,7 +33,7 @@ def check(model, recipe, context, limit, costs):
 
 
 def test_the_kv_cache_is_two_numbers_per_layer_head_and_channel():
-    planned = plan_memory(model_of("qwen2.5-0.5b-instruct"), load_recipe("int4"), 2048)
+    planned = plan_memory(model_of("qwen2.5-0.5b"), load_recipe("int4"), 2048)
     assert planned.kv_cache == 2 * 24 * 2 * 64 * 2048 * 4
 
 
@@ -61,7 +60,7 @@ def test_a_hybrid_keeps_numbers_of_the_types_of_its_artifact(artifact, cache, co
 
 
 def test_weights_are_what_their_codes_take():
-    int4 = plan_memory(model_of("qwen2.5-0.5b-instruct"), load_recipe("int4"), 512).weights
+    int4 = plan_memory(model_of("qwen2.5-0.5b"), load_recipe("int4"), 512).weights
     table, linears = 151936 * 896, 494_032_768 - 151936 * 896
     estimate = table * (1 + 2 / 896) + linears * (0.5 + 1 / 32)  # per channel; g32 two-level
     assert int4 == pytest.approx(estimate, rel=0.01)
@@ -69,7 +68,7 @@ def test_weights_are_what_their_codes_take():
 
 def test_a_model_that_fits_gets_its_plan():
     planned = check(
-        model_of("qwen2.5-0.5b-instruct"),
+        model_of("qwen2.5-0.5b"),
         load_recipe("int4"),
         2048,
         3 * GB,
@@ -80,7 +79,7 @@ def test_a_model_that_fits_gets_its_plan():
 
 
 def test_a_model_that_does_not_fit_hears_three_numbers_and_what_would():
-    model, recipe = model_of("llama-3.2-3b-instruct"), load_recipe("int8")
+    model, recipe = model_of("llama-3.2-3b"), load_recipe("int8")
     costs = costs_of("ort")
     with pytest.raises(SlmkitError) as caught:
         check(model, recipe, 8192, 3 * GB, costs)
@@ -94,7 +93,7 @@ def test_a_model_that_does_not_fit_hears_three_numbers_and_what_would():
 
 def test_recipes_that_give_an_artifact_the_same_weights_are_offered_once():
     """int4-coreml-gpu differs from int4 in the artifact coreml alone."""
-    model, recipe = model_of("qwen1.5-1.8b-chat"), load_recipe("int4")
+    model, recipe = model_of("qwen1.5-1.8b"), load_recipe("int4")
     with pytest.raises(SlmkitError) as caught:
         check(model, recipe, 512, 3 * GB, costs_of("litert"))
     assert re.findall(r"--recipe (\S+)", caught.value.hint) == ["int4", "int4-compact"]
@@ -108,14 +107,14 @@ def test_when_nothing_fits_the_hint_says_so():
 
 @pytest.mark.parametrize(("asked", "given"), [(None, 2048), (512, 512)])
 def test_the_context_is_the_recipe_s_unless_asked(asked, given):
-    spec = model_of("qwen2.5-0.5b-instruct").spec
+    spec = model_of("qwen2.5-0.5b").spec
     assert default_context(spec, load_recipe("int4"), asked) == given
 
 
 @pytest.mark.parametrize("asked", [0, -5, 15, 40_000])
 def test_a_context_that_the_model_was_not_made_for_is_refused(asked):
     with pytest.raises(SlmkitError, match="is outside of what the model was made for"):
-        default_context(model_of("qwen2.5-0.5b-instruct").spec, load_recipe("int4"), asked)
+        default_context(model_of("qwen2.5-0.5b").spec, load_recipe("int4"), asked)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from slmkit.planning.plan import Request
 from slmkit.recipe.recipe import load_recipe
 from slmkit.system.progress import Silent
 from slmkit.workflows.build import FailedParity, build
-from tiny_models import STORIES, ort_request
+from tiny_models import ort_request, tiny_config, write_checkpoint
 
 COMMAND = [
     sys.executable,
@@ -31,8 +31,6 @@ COMMAND = [
     "android",
     "--artifacts",
     "ort",
-    "--model",
-    str(STORIES),
 ]
 
 
@@ -48,14 +46,27 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
-def start(out: Path, *more: str) -> subprocess.Popen[str]:
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    """A checkpoint of five layers: enough work for a signal to come into each stage."""
+    config = tiny_config("llama", num_hidden_layers=5, vocab_size=512)
+    return write_checkpoint(tmp_path_factory.mktemp("killed") / "model", config)
+
+
+def start(model: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*COMMAND, "--out", str(out), *more],
+        [*COMMAND, "--model", str(model), "--out", str(out), *more],
         env=environment(),
         text=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        preexec_fn=heed_interrupts,
     )
+
+
+def heed_interrupts() -> None:
+    """Tests that were started in the background ignore Ctrl-C, and so would their programs."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(process: subprocess.Popen[str], stage: str) -> list[psutil.Process]:
@@ -112,10 +123,10 @@ def test_the_manifest_tells_what_an_app_needs(tiny, tmp_path):
 @pytest.mark.parametrize(
     "stage", ["quantize", "emit ort", "run ort, exact", "reference on floats", "run ort, shipped"]
 )
-def test_a_killed_build_leaves_no_bundle_and_breaks_no_older_one(tmp_path, stage):
-    older = build(ort_request(STORIES, "int4", tmp_path), Silent()).folder
+def test_a_killed_build_leaves_no_bundle_and_breaks_no_older_one(model, tmp_path, stage):
+    older = build(ort_request(model, "int4", tmp_path), Silent()).folder
     before = contents(older)
-    process = start(tmp_path, "--recipe", "int4", "--force", "--no-cache")
+    process = start(model, tmp_path, "--recipe", "int4", "--force", "--no-cache")
     workers = wait_for(process, stage)
     process.kill()
     assert finish(process) == -signal.SIGKILL
@@ -125,12 +136,12 @@ def test_a_killed_build_leaves_no_bundle_and_breaks_no_older_one(tmp_path, stage
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == [
         older.name
     ]
-    build(ort_request(STORIES, "int4", tmp_path, force=True), Silent())
+    build(ort_request(model, "int4", tmp_path, force=True), Silent())
     assert [path.name for path in tmp_path.iterdir()] == [older.name]  # leftovers are gone
 
 
-def test_a_killed_first_build_leaves_nothing_that_looks_like_a_bundle(tmp_path):
-    process = start(tmp_path, "--no-cache")
+def test_a_killed_first_build_leaves_nothing_that_looks_like_a_bundle(model, tmp_path):
+    process = start(model, tmp_path, "--no-cache")
     wait_for(process, "run ort, exact")
     process.kill()
     finish(process)
@@ -138,8 +149,8 @@ def test_a_killed_first_build_leaves_nothing_that_looks_like_a_bundle(tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["emit ort", "run ort, exact"])
-def test_an_interrupted_build_leaves_nothing_behind(tmp_path, stage):
-    process = start(tmp_path / "out", "--cache", str(tmp_path / "cache"))
+def test_an_interrupted_build_leaves_nothing_behind(model, tmp_path, stage):
+    process = start(model, tmp_path / "out", "--cache", str(tmp_path / "cache"))
     workers = wait_for(process, stage)
     process.send_signal(signal.SIGINT)
     rest = process.stderr.read()

@@ -8,6 +8,7 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
+from phone_shapes import write_shape
 from slmkit.cli.main import main
 from slmkit.errors import SlmkitError
 from slmkit.planning.plan import Request, make_plan
@@ -15,14 +16,13 @@ from slmkit.recipe.recipe import load_recipe
 from slmkit.workflows.estimate import estimate
 from slmkit_coreml.contract import CHUNK_LIMIT
 from slmkit_onnx.hexagon.partition import PART_LIMIT
-from tiny_models import SHARED, tiny_config, write_checkpoint
+from tiny_models import tiny_config, write_checkpoint
 
-CONFIGS = SHARED / "model_configs"
 GB = 10**9
 
 
-def of(name: str, target: str, **more):
-    return estimate(Request(CONFIGS / f"{name}.json", target, "int4", **more))
+def of(folder, name: str, target: str, **more):
+    return estimate(Request(write_shape(folder, name), target, "int4", **more))
 
 
 def by_name(found):
@@ -54,8 +54,8 @@ def test_the_memory_is_that_of_the_build(tiny, tmp_path):
     assert {each.artifact: each.memory for each in estimate(request).artifacts} == expected
 
 
-def test_packages_and_parts_keep_their_limits():
-    packages = by_name(of("qwen2.5-3b", "ios"))["coreml"].files
+def test_packages_and_parts_keep_their_limits(tmp_path):
+    packages = by_name(of(tmp_path, "qwen2.5-3b", "ios"))["coreml"].files
     assert [file.name for file in packages[:3]] == [f"model_{at}.mlpackage" for at in (1, 2, 3)]
     assert [file.about for file in packages[:3]] == [
         "layers 0 to 17",
@@ -64,7 +64,8 @@ def test_packages_and_parts_keep_their_limits():
     ]
     assert all(file.size <= CHUNK_LIMIT for file in packages[:3])
     large = of(
-        "qwen1.5-moe-a2.7b-chat",
+        tmp_path,
+        "qwen1.5-moe-a2.7b",
         "android",
         memory_limit=30 * GB,
         options={"hexagon": {"soc": ["sm8650"]}},
@@ -94,8 +95,9 @@ def test_an_artifact_that_no_target_has_is_refused(tiny, tmp_path):
     assert "artifacts.abacus: there is no such artifact" in failed.stderr
 
 
-def test_a_model_that_does_not_fit_is_shown_and_refused_with_what_would():
-    words = ("--target", "ios", "--model", CONFIGS / "qwen2.5-3b.json", "--memory-limit", 1.82)
+def test_a_model_that_does_not_fit_is_shown_and_refused_with_what_would(tmp_path):
+    model = write_shape(tmp_path, "qwen2.5-3b")
+    words = ("--target", "ios", "--model", model, "--memory-limit", 1.82)
     failed = plan(*words, expect=4)
     assert "model_1.mlpackage" in failed.stdout and "refused" in failed.stdout
     assert "coreml: the model needs 1.8" in failed.stderr
@@ -103,8 +105,8 @@ def test_a_model_that_does_not_fit_is_shown_and_refused_with_what_would():
     assert failed.stderr.splitlines()[-1].startswith("hint: ")
 
 
-def test_the_table_adds_up_the_pieces_of_one_thing():
-    said = plan("--target", "ios", "--model", CONFIGS / "qwen2.5-0.5b-instruct.json").stdout
+def test_the_table_adds_up_the_pieces_of_one_thing(tmp_path):
+    said = plan("--target", "ios", "--model", write_shape(tmp_path, "qwen2.5-0.5b")).stdout
     assert "params/params_shard_0.bin and 7 more" in said
     assert "layers 0 to 23 and the head" in said
     assert "fits" in said and "refused" not in said

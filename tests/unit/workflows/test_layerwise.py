@@ -13,7 +13,7 @@ from slmkit.system import subprocess_worker
 from slmkit.system.progress import Silent
 from slmkit.workflows.layerwise import compare_layers, run_job
 from slmkit_onnx.ort.lowering.ops import OnnxOps
-from tiny_models import STORIES, ort_request
+from tiny_models import ort_request
 
 JOBS = {
     "slmkit.planning.emit:emit_job": emit_job,
@@ -54,8 +54,8 @@ def test_a_bug_is_found_in_the_layer_where_it_is(tiny, tmp_path, monkeypatch, in
     assert next(tap.name for tap in taps if not tap.good) == "model.layers.1.mlp"
 
 
-def test_the_command_shows_a_table_or_json(tmp_path):
-    words = ["trace", "--target", "android", "--model", str(STORIES)]
+def test_the_command_shows_a_table_or_json(tiny):
+    words = ["trace", "--target", "android", "--model", str(tiny("llama", num_hidden_layers=5))]
     shown = CliRunner().invoke(main, words)
     assert shown.exit_code == 0 and "model.layers.4.mlp" in shown.stdout
     taps = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)
@@ -63,7 +63,7 @@ def test_the_command_shows_a_table_or_json(tmp_path):
 
 
 def test_a_core_ml_package_is_followed_too():
-    words = ["trace", "--target", "ios", "--recipe", "int8", "--model", str(STORIES), "--json"]
+    words = ["trace", "--target", "ios", "--recipe", "int8", "--json"]  # of the sample model
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.stderr
     taps = json.loads(done.stdout)
