@@ -9,10 +9,11 @@ import pytest
 
 import coreml_artifacts
 import litert_artifacts
-from hexagon_artifacts import check_ladder, job_of, reference_of, snr_db
-from litert_artifacts import litert_job, token_snr_db
-from mlc_artifacts import machine_of, mlc_job, run
-from ort_artifacts import FLOAT32_FLOOR, run_both
+from artifacts import FLOAT32_FLOOR, reference_of, snr_db, token_snr_db
+from hexagon_artifacts import check_ladder, hexagon_job
+from litert_artifacts import litert_job
+from mlc_artifacts import machine_of, mlc_job, run_machine
+from ort_artifacts import run_both
 from slmkit.backend.registry import find_backend
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.interpreters.recorder import Model, summarize
@@ -22,16 +23,15 @@ from slmkit_mlc.lowering.program import PARITY_FUNCTIONS
 from tiny_models import TINY
 
 LAYOUTS = {"android": "K-major", "ios": "N-major"}
-FLOOR = 100  # dB: on every token, in float32
 
 
 def through_ort(folder: Path, scratch: Path, row: str) -> None:
-    expected, got = run_both(folder, scratch, "int4", "exact")
+    expected, got = run_both(folder, scratch, "int4-g32", "exact")
     assert snr_db(expected, got) > FLOAT32_FLOOR
 
 
 def through_hexagon(folder: Path, scratch: Path, row: str) -> None:
-    check_ladder(job_of(folder, scratch), scratch / "hexagon")
+    check_ladder(hexagon_job(folder, scratch), scratch / "hexagon")
 
 
 def through_coreml(folder: Path, scratch: Path, row: str) -> None:
@@ -53,7 +53,7 @@ def through_mlc(folder: Path, scratch: Path, row: str) -> None:
     job = mlc_job(folder, scratch, target=target)
     machine, definition = machine_of(job, scratch, functions=PARITY_FUNCTIONS)
     assert definition.layout == LAYOUTS[target]
-    assert token_snr_db(reference_of(job), run(machine, job)).min() > FLOOR
+    assert token_snr_db(reference_of(job), run_machine(machine, job)).min() > FLOAT32_FLOOR
 
 
 THROUGH: dict[str, Callable[[Path, Path, str], None]] = {

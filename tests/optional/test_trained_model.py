@@ -14,9 +14,9 @@ from click.testing import CliRunner
 
 import coreml_artifacts
 import litert_artifacts
-from hexagon_artifacts import check_ladder, job_of, reference_of, snr_db
-from mlc_artifacts import FLOAT16, FLOAT32, machine_of, mlc_job
-from mlc_artifacts import run as run_mlc
+from artifacts import FLOAT32_FLOOR, reference_of, snr_db
+from hexagon_artifacts import check_ladder, hexagon_job
+from mlc_artifacts import FLOAT16_FLOOR, machine_of, mlc_job, run_machine
 from optional_data import STORIES, needs, path_of
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.cli.main import main
@@ -68,7 +68,7 @@ def test_the_published_story_comes_out_of_ort_and_of_genai(tmp_path: Path, recip
 
 def test_hexagon_keeps_its_floors_with_scores_far_apart(tmp_path: Path) -> None:
     """A mask of -50 would show the future to calibration."""
-    check_ladder(job_of(FOLDER, tmp_path), tmp_path / "hexagon")
+    check_ladder(hexagon_job(FOLDER, tmp_path), tmp_path / "hexagon")
     facts = json.loads((tmp_path / "hexagon" / "calibration.json").read_text())
     assert facts["hidden"] < -100
 
@@ -86,9 +86,9 @@ def test_litert_keeps_its_floors(tmp_path: Path) -> None:
 def test_mlc_keeps_its_floors(tmp_path: Path) -> None:
     job = mlc_job(FOLDER, tmp_path, "int4-g32")
     expected = reference_of(job)
-    for dtype, floor in (("float32", FLOAT32), ("float16", FLOAT16)):
+    for dtype, floor in (("float32", FLOAT32_FLOOR), ("float16", FLOAT16_FLOOR)):
         machine, _ = machine_of(job, tmp_path / dtype, dtype, PROOF)
-        assert snr_db(expected, run_mlc(machine, job)) > floor
+        assert snr_db(expected, run_machine(machine, job)) > floor
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,11 @@ import dataclasses
 
 import pytest
 
-from coreml_artifacts import FLOAT16_FLOOR, FLOAT32_FLOOR, emitted, run
-from hexagon_artifacts import ALL_SCHEMES, job_of, reference_of, snr_db
+from artifacts import FLOAT32_FLOOR, emitted, reference_of, rule, run, snr_db
+from coreml_artifacts import FLOAT16_FLOOR, coreml_job
 from home_answers import SENTENCES, right_answers
 from slmkit.backend.registry import find_backend
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
-from slmkit.recipe.recipe import Recipe, load_recipe
 from slmkit_coreml.options import read, unit_sizes
 from slmkit_coreml.package import WEIGHTS
 
@@ -21,23 +20,17 @@ FEW_WRONG = 1  # of SENTENCES
 def home_job(scratch, scheme: str, **options):
     """The sample model, all weights in one scheme but the embedding, which has 6 or 8 bits."""
     table = "lut6-g16" if scheme.startswith("lut") else "int8-per-channel"
-    values = load_recipe("int4").model_dump()
-    values["weights"] = [
-        {"match": ["*"], "scheme": ALL_SCHEMES[scheme]},
-        {"match": ["model.embed_tokens"], "scheme": ALL_SCHEMES[table]},
-    ]
-    job = job_of(SAMPLE_MODEL, scratch, Recipe.model_validate(values))
-    return dataclasses.replace(
-        job, artifact="coreml", options=options, context_length=128, prefill_chunk=64
-    )
+    rules = [rule(scheme), rule(table, "model.embed_tokens")]
+    job = coreml_job(SAMPLE_MODEL, scratch, rules, **options)
+    return dataclasses.replace(job, context_length=128, prefill_chunk=64)
 
 
 @pytest.mark.parametrize("scheme", ["lut4-g16", "lut6-g16", "int8-per-channel", "int4-g32"])
 def test_home_keeps_the_floors_and_does_its_job(tmp_path, scheme):
     job = home_job(tmp_path, scheme, layout="gpu" if scheme == "int4-g32" else "ane")
     artifact, expected = emitted(job, tmp_path / "coreml"), reference_of(job)
-    assert snr_db(expected, run(tmp_path / "coreml", artifact, job, "float32")) > FLOAT32_FLOOR
-    assert snr_db(expected, run(tmp_path / "coreml", artifact, job, "float16")) > FLOAT16_FLOOR
+    assert snr_db(expected, run(tmp_path / "coreml", artifact, "float32", job)) > FLOAT32_FLOOR
+    assert snr_db(expected, run(tmp_path / "coreml", artifact, "float16", job)) > FLOAT16_FLOOR
     runner = find_backend("coreml").open_runner(tmp_path / "coreml", artifact, "float16")
     tokenizer = open_checkpoint(SAMPLE_MODEL).tokenizer
     assert right_answers(runner, tokenizer) >= SENTENCES - FEW_WRONG

@@ -8,16 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coreml_artifacts import (
-    FLOAT16_FLOOR,
-    FLOAT32_FLOOR,
-    blobs,
-    check_floors,
-    coreml_job,
-    emitted,
-    run,
-)
-from hexagon_artifacts import ALL_SCHEMES, ids_for, reference_of, snr_db
+from artifacts import FLOAT32_FLOOR, emitted, ids_for, reference_of, run, snr_db
+from coreml_artifacts import FLOAT16_FLOOR, TAKEN, blobs, check_floors, coreml_job
 from slmkit.backend.registry import find_backend
 from slmkit.errors import BackendError
 from slmkit.recipe.scheme import Scheme
@@ -29,7 +21,7 @@ from slmkit_coreml.verify.evaluator import Package
 from slmkit_coreml.verify.kernels import KERNELS
 
 
-@pytest.mark.parametrize("scheme", ALL_SCHEMES)
+@pytest.mark.parametrize("scheme", TAKEN)
 def test_every_scheme_keeps_the_floors(tiny, tmp_path, scheme):
     check_floors(coreml_job(tiny("llama-biases"), tmp_path, scheme), tmp_path / "coreml")
 
@@ -50,8 +42,8 @@ def test_a_head_in_parts_gives_the_same_logits(tiny, tmp_path, monkeypatch, arch
     assert (whole.facts["logits"], parted.facts["logits"]) == (1, 3)
     assert [each.shape[1] for each in parted.outputs[:3]] == [128, 128, 64]
     np.testing.assert_allclose(
-        run(tmp_path / "parted", parted, job, "float32"),
-        run(tmp_path / "whole", whole, job, "float32"),
+        run(tmp_path / "parted", parted, "float32", job),
+        run(tmp_path / "whole", whole, "float32", job),
         rtol=1e-5,
         atol=1e-5,
     )
@@ -68,21 +60,21 @@ FORMS = [
 @pytest.mark.parametrize("options", FORMS, ids=lambda options: "-".join(map(str, options.values())))
 @pytest.mark.parametrize("architecture", ["qwen3", "mistral-window"])
 def test_every_form_gives_the_same_logits(tiny, tmp_path, architecture, options):
-    job = dataclasses.replace(coreml_job(tiny(architecture), tmp_path), options=options)
+    job = coreml_job(tiny(architecture), tmp_path, **options)
     artifact, expected = emitted(job, tmp_path / "form"), reference_of(job)
-    assert snr_db(expected, run(tmp_path / "form", artifact, job, "float32")) > FLOAT32_FLOOR
-    assert snr_db(expected, run(tmp_path / "form", artifact, job, "float16")) > FLOAT16_FLOOR
+    assert snr_db(expected, run(tmp_path / "form", artifact, "float32", job)) > FLOAT32_FLOOR
+    assert snr_db(expected, run(tmp_path / "form", artifact, "float16", job)) > FLOAT16_FLOOR
     outputs = {each.name for each in artifact.outputs}
     assert ("new_keys" in outputs) == (options["kv_cache"] == "io")
     assert ("embedding" in artifact.facts) == (not options["self_contained"])
     assert bool(artifact.facts["residency"]) == (options["layout"] == "ane")
 
 
-@pytest.mark.parametrize("scheme", ALL_SCHEMES)
+@pytest.mark.parametrize("scheme", TAKEN)
 def test_the_gpu_layout_carries_every_scheme(tiny, tmp_path, scheme):
-    job = coreml_job(tiny("llama-biases"), tmp_path, scheme)
     options = {"layout": "gpu", "self_contained": True}
-    check_floors(dataclasses.replace(job, options=options), tmp_path / "gpu")
+    job = coreml_job(tiny("llama-biases"), tmp_path, scheme, **options)
+    check_floors(job, tmp_path / "gpu")
 
 
 FIVE_LAYERS: dict[str, dict[str, Any]] = {
@@ -118,7 +110,7 @@ def test_chunks_of_whole_layers_give_the_same_logits(tiny, tmp_path, architectur
     for each in packages:
         weights = tmp_path / "chunks" / each["package"] / WEIGHTS / "weight.bin"
         assert weights.stat().st_size == each["weights"] <= limit
-    got = run(tmp_path / "chunks", artifact, chunked, "float32")
+    got = run(tmp_path / "chunks", artifact, "float32", chunked)
     assert snr_db(reference_of(job), got) > FLOAT32_FLOOR
     assert "hands the hidden state from package to package" in artifact.facts["host"]
 
@@ -133,16 +125,15 @@ def test_a_layer_above_the_chunk_limit_is_refused(tiny, tmp_path):
 @pytest.mark.parametrize("rows", [300, 329])
 @pytest.mark.parametrize("layout", ["ane", "gpu"])
 def test_a_vocabulary_that_no_group_of_rows_divides(tiny, tmp_path, rows, layout):
-    job = coreml_job(tiny("llama-tied", vocab_size=rows), tmp_path, "lut4-g16")
     options = {"layout": layout, "self_contained": layout == "gpu"}
-    check_floors(dataclasses.replace(job, options=options), tmp_path / "coreml")
+    job = coreml_job(tiny("llama-tied", vocab_size=rows), tmp_path, "lut4-g16", **options)
+    check_floors(job, tmp_path / "coreml")
 
 
 def test_the_findings_of_the_cache_forms(tiny, tmp_path):
     rules = {}
     for cache in contract.CACHES:
-        job = coreml_job(tiny("llama"), tmp_path, "lut4-g16")
-        job = dataclasses.replace(job, options={"kv_cache": cache})
+        job = coreml_job(tiny("llama"), tmp_path, "lut4-g16", kv_cache=cache)
         report = emitted(job, tmp_path / cache).facts["residency"]
         rules[cache] = {
             found["rule"]
@@ -154,8 +145,7 @@ def test_the_findings_of_the_cache_forms(tiny, tmp_path):
 
 
 def test_a_stateful_runner_forgets(tiny, tmp_path):
-    job = coreml_job(tiny("llama"), tmp_path)
-    job = dataclasses.replace(job, options={"kv_cache": "state-blend"})
+    job = coreml_job(tiny("llama"), tmp_path, kv_cache="state-blend")
     artifact = emitted(job, tmp_path / "coreml")
     runner = find_backend("coreml").open_runner(tmp_path / "coreml", artifact, "float32")
     first = runner.feed(ids_for(job)[:9])
@@ -165,8 +155,8 @@ def test_a_stateful_runner_forgets(tiny, tmp_path):
 
 
 def test_a_state_s_context_is_a_multiple_of_32(tiny, tmp_path):
-    job = coreml_job(tiny("llama"), tmp_path)
-    job = dataclasses.replace(job, options={"kv_cache": "state-slice"}, context_length=50)
+    job = coreml_job(tiny("llama"), tmp_path, kv_cache="state-slice")
+    job = dataclasses.replace(job, context_length=50)
     with pytest.raises(BackendError, match="multiple of 32"):
         emitted(job, tmp_path / "coreml")
 

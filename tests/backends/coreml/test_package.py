@@ -11,8 +11,8 @@ import sys
 import numpy as np
 import pytest
 
-from coreml_artifacts import FLOAT16_FLOOR, blobs, coreml_job, emitted, run
-from hexagon_artifacts import ids_for, reference_of, snr_db
+from artifacts import emitted, ids_for, reference_of, run, snr_db
+from coreml_artifacts import FLOAT16_FLOOR, blobs, coreml_job
 from slmkit.backend.registry import find_backend
 from slmkit_coreml.backend import VERSION
 from slmkit_coreml.embedding import Embedding, write_embedding
@@ -106,7 +106,7 @@ def test_core_ml_itself_keeps_the_floor(tiny, tmp_path, options):
     job = dataclasses.replace(coreml_job(tiny("llama"), tmp_path, "lut4-g16"), options=options)
     artifact = emitted(job, tmp_path / "out")
     assert (
-        snr_db(reference_of(job), run(tmp_path / "out", artifact, job, "float16")) > FLOAT16_FLOOR
+        snr_db(reference_of(job), run(tmp_path / "out", artifact, "float16", job)) > FLOAT16_FLOOR
     )
     runner = find_backend("coreml").open_runner(tmp_path / "out", artifact, "float16")
     assert "Core ML of macOS" in runner.runtime
@@ -124,10 +124,11 @@ def test_neither_writing_nor_evaluating_imports_another_framework(tiny, tmp_path
     """In processes of their own, as builds have them."""
     said = (
         "import sys; from pathlib import Path; from slmkit.backend.registry import find_backend\n"
-        "from coreml_artifacts import coreml_job, emitted, run\n"
+        "from artifacts import emitted, run\n"
+        "from coreml_artifacts import coreml_job\n"
         "job = coreml_job(Path(sys.argv[1]), Path(sys.argv[2]))\n"
         "artifact = emitted(job, Path(sys.argv[2]) / 'coreml')\n"
-        "run(Path(sys.argv[2]) / 'coreml', artifact, job, 'float32')\n"
+        "run(Path(sys.argv[2]) / 'coreml', artifact, 'float32', job)\n"
         "assert 'coremltools' in sys.modules\n"
         "print([name for name in ('tensorflow', 'torch') if name in sys.modules])\n"
     )

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from coremltools.proto import Model_pb2
 
-from coreml_artifacts import FLOAT32_FLOOR, coreml_job, emitted, run
-from hexagon_artifacts import reference_of, snr_db
+from artifacts import FLOAT32_FLOOR, emitted, reference_of, run, snr_db
+from coreml_artifacts import coreml_job
 from slmkit_coreml import runner as host
 from slmkit_coreml.lowering import weights
 from slmkit_coreml.package import MODEL, WEIGHTS
@@ -217,7 +217,7 @@ def evaluated_db(original, folder: Path, patch, plant: Callable[[Planted], None]
     plant(planted)
     planted.save()
     changed = dataclasses.replace(artifact, facts=planted.facts)
-    return snr_db(expected, run(folder, changed, job, "float32"))
+    return snr_db(expected, run(folder, changed, "float32", job))
 
 
 @pytest.mark.parametrize("form", [INTEGERS, PALETTES, STATES], ids=str)
@@ -244,7 +244,7 @@ def test_parity_catches_palettes_shifted_by_one_row(originals, tmp_path, monkeyp
     monkeypatch.setattr(weights.WeightWriter, "_palette", shifted)
     _, _, job, expected = originals[str(PALETTES)]
     artifact = emitted(job, tmp_path / "c")
-    assert not snr_db(expected, run(tmp_path / "c", artifact, job, "float32")) >= FLOAT32_FLOOR
+    assert not snr_db(expected, run(tmp_path / "c", artifact, "float32", job)) >= FLOAT32_FLOOR
 
 
 @pytest.mark.parametrize("form", [INTEGERS, PALETTES], ids=str)

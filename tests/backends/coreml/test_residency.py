@@ -10,7 +10,8 @@ import pytest
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 from coremltools.converters.mil.mil import Function, Program, types
 
-from coreml_artifacts import coreml_job, emitted
+from artifacts import emitted
+from coreml_artifacts import coreml_job
 from slmkit.errors import BackendError
 from slmkit_coreml.lowering.program import TARGET, write_package
 from slmkit_coreml.verify.residency import RULES, inspect, violations

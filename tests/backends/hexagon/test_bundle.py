@@ -7,7 +7,8 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from hexagon_artifacts import emitted, job_of, reference_of, run, snr_db
+from artifacts import emitted, reference_of, run, snr_db
+from hexagon_artifacts import hexagon_job
 from slmkit.bundle.folder import verify
 from slmkit.bundle.manifest import read_manifest
 from slmkit.cli.main import main
@@ -114,7 +115,7 @@ def test_a_model_too_large_for_the_emulator_runs_its_first_and_last_layer(
     tiny, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(plan, "EMULATED", 0)
-    job = job_of(tiny("llama", num_hidden_layers=4), tmp_path)
+    job = hexagon_job(tiny("llama", num_hidden_layers=4), tmp_path)
     artifact = emitted(job, tmp_path / "hexagon")
     assert [mode.name for mode in artifact.modes] == ["float", "qdq", "qdq-layers", "sm8650-layers"]
     assert artifact.default_mode == "qdq"
@@ -129,7 +130,7 @@ def test_a_model_too_large_for_the_emulator_runs_its_first_and_last_layer(
 
 def test_the_same_job_gives_the_same_bytes(tiny, tmp_path):
     """All but what the compiler writes: its binaries hold a time."""
-    job = job_of(tiny("qwen3"), tmp_path)
+    job = hexagon_job(tiny("qwen3"), tmp_path)
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
         emitted(job, folder)

@@ -10,7 +10,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from hexagon_artifacts import emitted, job_of
+from artifacts import emitted
+from hexagon_artifacts import hexagon_job
 from slmkit.errors import BackendError
 from slmkit_onnx.hexagon.verify.fold_scales import exact_session, fold_scales
 from slmkit_onnx.sessions import cpu_session, session_options
@@ -20,7 +21,7 @@ GRAPH = "float.decode.onnx"
 
 @pytest.fixture
 def folder(tiny, tmp_path):
-    emitted(replace(job_of(tiny("qwen2"), tmp_path), debug=True), tmp_path / "hexagon")
+    emitted(replace(hexagon_job(tiny("qwen2"), tmp_path), debug=True), tmp_path / "hexagon")
     return tmp_path / "hexagon"  # no binary was compiled
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hexagon_artifacts import emitted, job_of
+from artifacts import emitted
+from hexagon_artifacts import hexagon_job
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.inference.generate import Sampler, generate
 from slmkit.planning.calibration import calibration_texts
@@ -49,7 +50,7 @@ def python():
 def test_genai_gives_our_greedy_tokens_on_the_emulator(tmp_path, python):
     checkpoint = open_checkpoint(SAMPLE_MODEL)
     job = dataclasses.replace(
-        job_of(SAMPLE_MODEL, tmp_path, runtime="genai"),
+        hexagon_job(SAMPLE_MODEL, tmp_path, runtime="genai"),
         calibration=calibration_texts(checkpoint, None),
     )
     folder = tmp_path / "hexagon"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from hexagon_artifacts import emitted, job_of
+from artifacts import emitted
+from hexagon_artifacts import hexagon_job
 from home_answers import SENTENCES, right_answers
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.inference.load import load
@@ -20,7 +21,7 @@ CONTEXT, CHUNK = 128, 64
 def test_int4_on_the_emulator_is_within_a_point_of_int8_on_the_cpu(tmp_path):
     checkpoint = open_checkpoint(SAMPLE_MODEL)
     job = dataclasses.replace(
-        job_of(SAMPLE_MODEL, tmp_path),
+        hexagon_job(SAMPLE_MODEL, tmp_path),
         calibration=calibration_texts(checkpoint, None),
         context_length=CONTEXT,
         prefill_chunk=CHUNK,

@@ -8,55 +8,35 @@ import numpy as np
 import onnx
 import pytest
 
-from hexagon_artifacts import (
-    EMULATOR,
-    FLOAT32_FLOOR,
-    check_ladder,
-    emitted,
-    job_of,
-    reference_of,
-    run,
-    snr_db,
-)
-from slmkit.recipe.recipe import Recipe, load_recipe
+from artifacts import FLOAT32_FLOOR, emitted, reference_of, run, snr_db
+from hexagon_artifacts import EMULATOR, check_ladder, hexagon_job
 from slmkit_onnx.hexagon.qnn.socs import OLDEST_ARCHITECTURE, SOCS
 from tiny_models import scale_weights
 
-SCHEMES = {
-    "int4-g32": {"encoding": "group-wise", "bits": 4, "group_size": 32, "scales": "two-level"},
-    "int4-g64": {"encoding": "group-wise", "bits": 4, "group_size": 64, "scales": "two-level"},
-    "int4-per-channel": {"encoding": "per-channel", "bits": 4},
-    "int8-per-channel": {"encoding": "per-channel", "bits": 8},
-}
+TAKEN = ("int4-g32", "int4-g64", "int4-per-channel", "int8-per-channel")  # schemes
 SHARP = 2.5  # times random queries: scores span more than a hundred
 EVERY_CHIP = [soc.name for soc in SOCS.values() if soc.architecture >= OLDEST_ARCHITECTURE]
-
-
-def recipe_of(scheme: str) -> Recipe:
-    values = load_recipe("int4").model_dump()
-    values["weights"] = [{"match": ["*"], "scheme": SCHEMES[scheme]}]
-    return Recipe.model_validate(values)
 
 
 def test_scores_far_apart_keep_the_floors(tiny, tmp_path):
     """As a trained model has them: a mask of -50 would show the future to calibration."""
     folder = tiny("llama")
     scale_weights(folder, ".q_proj.", SHARP)
-    job = job_of(folder, tmp_path)
+    job = hexagon_job(folder, tmp_path)
     check_ladder(job, tmp_path / "hexagon")
     facts = json.loads((tmp_path / "hexagon" / "calibration.json").read_text())
     assert facts["hidden"] < -100
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", TAKEN)
 @pytest.mark.parametrize("architecture", ["llama-narrow-heads", "llama-biases"])
 def test_every_scheme_keeps_the_floors(tiny, tmp_path, architecture, scheme):
-    check_ladder(job_of(tiny(architecture), tmp_path, recipe_of(scheme)), tmp_path / "hexagon")
+    check_ladder(hexagon_job(tiny(architecture), tmp_path, scheme), tmp_path / "hexagon")
 
 
 @pytest.mark.parametrize("chip", EVERY_CHIP)
 def test_every_chip_computes_the_same_and_its_reloaded_binary_too(tiny, tmp_path, chip):
-    job = job_of(tiny("qwen3"), tmp_path, soc=[chip])
+    job = hexagon_job(tiny("qwen3"), tmp_path, soc=[chip])
     artifact = emitted(job, tmp_path / "hexagon")
     integers = run(tmp_path / "hexagon", artifact, "qdq", job, 20)
     emulated = run(tmp_path / "hexagon", artifact, chip, job, 20)
@@ -66,10 +46,10 @@ def test_every_chip_computes_the_same_and_its_reloaded_binary_too(tiny, tmp_path
 
 
 def test_a_split_model_computes_the_same(tiny, tmp_path):
-    job = job_of(tiny("qwen2-window"), tmp_path)
+    job = hexagon_job(tiny("qwen2-window"), tmp_path)
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     artifact = emitted(job, whole)
-    limited = job_of(tiny("qwen2-window"), tmp_path, part_limit=22_000)
+    limited = hexagon_job(tiny("qwen2-window"), tmp_path, part_limit=22_000)
     split = emitted(limited, parted)
     names = [part["name"] for part in split.facts["parts"]]
     assert names == ["layers.0-0", "layers.1-1", "head"]
@@ -85,7 +65,7 @@ def test_a_split_model_computes_the_same(tiny, tmp_path):
 @pytest.mark.parametrize("mode", ["qdq", "sm8650"])
 def test_the_form_for_genai_computes_the_same(tiny, tmp_path, mode):
     """uint8 keys and values cost precision (37.7 dB measured for one op), not correctness."""
-    job = job_of(tiny("mistral-window"), tmp_path, runtime="genai")
+    job = hexagon_job(tiny("mistral-window"), tmp_path, runtime="genai")
     artifact = emitted(job, tmp_path / "hexagon")
     expected = reference_of(job)
     assert snr_db(expected, run(tmp_path / "hexagon", artifact, "float", job)) > FLOAT32_FLOOR
@@ -93,7 +73,7 @@ def test_the_form_for_genai_computes_the_same(tiny, tmp_path, mode):
 
 
 def test_codes_are_those_of_the_bundle_bit_for_bit(tiny, tmp_path):
-    job = job_of(tiny("llama"), tmp_path)
+    job = hexagon_job(tiny("llama"), tmp_path)
     emitted(job, tmp_path / "hexagon")
     model = onnx.load(str(tmp_path / "hexagon" / "prefill.onnx"))
     found = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
@@ -109,7 +89,7 @@ def test_codes_are_those_of_the_bundle_bit_for_bit(tiny, tmp_path):
 
 def test_nothing_falls_back_to_the_cpu(tiny, tmp_path):
     """A session that fell back would hold other nodes than one context."""
-    job = job_of(tiny("llama"), tmp_path)
+    job = hexagon_job(tiny("llama"), tmp_path)
     emitted(job, tmp_path / "hexagon")
     for kind in ("prefill", "decode"):
         stub = onnx.load(str(tmp_path / "hexagon" / "sm8650" / f"{kind}.onnx"))

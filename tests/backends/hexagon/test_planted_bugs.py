@@ -13,7 +13,8 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from hexagon_artifacts import emitted, job_of, reference_of, run, snr_db
+from artifacts import emitted, reference_of, run, snr_db
+from hexagon_artifacts import hexagon_job
 from slmkit.checkpoint.safetensors import SafetensorsFile
 from slmkit.errors import BackendError
 from slmkit.quant.codes import pack, unpack
@@ -209,7 +210,7 @@ def original(tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
     model = write_checkpoint(folder / "model", tiny_config("qwen2", **CHANGES))
     _enlarge(model / "model.safetensors", f"{ATTENTION}.v_proj.weight")
-    job = job_of(model, folder)
+    job = hexagon_job(model, folder)
     return folder / "hexagon", emitted(job, folder / "hexagon"), job, reference_of(job)
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hexagon_artifacts import emitted, job_of
+from artifacts import emitted
+from hexagon_artifacts import hexagon_job
 from slmkit.backend.partition import plan_parts
 from slmkit.backend.registry import find_backend
 from slmkit.errors import BackendError, RefusedError, SlmkitError
@@ -39,7 +40,7 @@ def problems(job, schemes=None, **options):
 
 @pytest.fixture
 def job(tiny, tmp_path):
-    return job_of(tiny("llama"), tmp_path)
+    return hexagon_job(tiny("llama"), tmp_path)
 
 
 def test_the_shipped_recipes_have_no_problem(job):

@@ -7,19 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from hexagon_artifacts import (
-    ACTIVATIONS,
-    CHUNK,
-    CONTEXT,
-    EMULATOR,
-    FLOAT32_FLOOR,
-    emitted,
-    ids_for,
-    job_of,
-    reference_of,
-    run,
-    snr_db,
-)
+from artifacts import CHUNK, CONTEXT, FLOAT32_FLOOR, emitted, ids_for, reference_of, run, snr_db
+from hexagon_artifacts import ACTIVATIONS, EMULATOR, hexagon_job
 from slmkit.backend.interface import State
 from slmkit.backend.registry import find_backend
 from slmkit_onnx.hexagon.modes import open_runner
@@ -37,7 +26,7 @@ def made(request, tmp_path_factory):
     """A row, its job, the folder of its artifact, the artifact."""
     folder = tmp_path_factory.mktemp(request.param)
     model = write_checkpoint(folder / "model", tiny_config(request.param))
-    job = job_of(model, folder, soc=["sm8550", "sm8850"])
+    job = hexagon_job(model, folder, soc=["sm8550", "sm8850"])
     return request.param, job, folder / "hexagon", emitted(job, folder / "hexagon")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 
 import jinja2.sandbox
@@ -13,7 +12,8 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litert_artifacts import emitted, litert_job
+from artifacts import emitted
+from litert_artifacts import litert_job
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.errors import BackendError
 from slmkit.inference.evaluate import HELD_OUT, read_examples
@@ -21,6 +21,7 @@ from slmkit.interpreters.reference import Cache, Rounded, logits
 from slmkit_litert import writer
 from slmkit_litert.litertlm import TEXT_OF_PARTS, add_missing_tokens, runtime_metadata
 from slmkit_litert.verify.delegation import UNKNOWN_REASON
+from tiny_tokenizers import KINDS, PIECES, write_byte_fallback
 
 SENTENCES = 20
 TURNS = "<|user|>{}<|end|><|assistant|>"
@@ -125,9 +126,10 @@ def test_the_prelude_changes_no_template_s_words(contents):
     assert rendered == joined
 
 
-def test_every_id_of_the_model_has_a_token():
-    path = SAMPLE_MODEL / "tokenizer.json"
-    text = path.read_text(encoding="utf-8")
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_id_of_the_model_has_a_token(tmp_path, kind):
+    KINDS[kind](tmp_path)
+    text = (tmp_path / "tokenizer.json").read_text(encoding="utf-8")
     before = tokenizers.Tokenizer.from_str(text)
     after = tokenizers.Tokenizer.from_str(add_missing_tokens(text, before.get_vocab_size() + 5))
     assert after.get_vocab_size() == before.get_vocab_size() + 5
@@ -137,24 +139,10 @@ def test_every_id_of_the_model_has_a_token():
 
 @pytest.fixture
 def with_sentencepiece(tiny):
-    """A tiny checkpoint that brings a SentencePiece model too, and that model."""
-    folder, model = tiny("llama"), io.BytesIO()
-    text = ["the quick brown fox turns off the kitchen lights", "wake me at seven tomorrow"] * 50
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(text),
-        model_writer=model,
-        vocab_size=320,
-        model_type="bpe",
-        hard_vocab_limit=False,
-        byte_fallback=True,
-        bos_id=1,
-        eos_id=2,
-        unk_id=0,
-        pad_id=-1,
-        minloglevel=2,
-    )
-    (folder / "tokenizer.model").write_bytes(model.getvalue())
-    return folder, sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    """A tiny checkpoint with a SentencePiece model, and that model."""
+    folder = tiny("llama", vocab_size=PIECES)
+    write_byte_fallback(folder)
+    return folder, sentencepiece.SentencePieceProcessor(str(folder / "tokenizer.model"))
 
 
 @pytest.mark.parametrize("name", ["model.litertlm", "model.task"])

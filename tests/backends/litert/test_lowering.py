@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hexagon_artifacts import ids_for
-from litert_artifacts import SCHEMES, check_floors, emitted, litert_job, run
+from artifacts import emitted, ids_for, run
+from litert_artifacts import TAKEN, check_floors, litert_job
 from slmkit.backend.registry import find_backend
 from slmkit.errors import BackendError
 from slmkit.recipe.scheme import Scheme
@@ -16,7 +16,7 @@ from slmkit_litert.weights import dequantize, pack_signed
 from slmkit_litert.writer import check_bytes
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", TAKEN)
 def test_every_scheme_keeps_the_floors(tiny, tmp_path, scheme):
     check_floors(litert_job(tiny("llama-biases"), tmp_path, scheme), tmp_path / "litert")
 
@@ -26,7 +26,7 @@ def test_widths_that_no_group_divides(tiny, tmp_path):
     check_floors(job, tmp_path / "litert")
 
 
-@pytest.mark.parametrize("scheme", [*SCHEMES, ""])
+@pytest.mark.parametrize("scheme", [*TAKEN, ""])
 def test_the_file_holds_the_codes_of_the_bundle(tiny, tmp_path, scheme):
     job = litert_job(tiny("llama-tied"), tmp_path, scheme)
     emitted(job, tmp_path / "litert")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hexagon_artifacts import reference_of
-from litert_artifacts import FLOOR, emitted, litert_job, run, token_snr_db
+from artifacts import FLOAT32_FLOOR, emitted, reference_of, run, token_snr_db
+from litert_artifacts import litert_job
 from slmkit.ops import Rope
 from slmkit_litert import runner as host
 from slmkit_litert.lowering.weight_binding import read_model, weights_of
@@ -132,13 +132,13 @@ def worst_db(original, folder: Path, patch, plant) -> float:
 
 
 def test_the_surgery_itself_changes_nothing(original, tmp_path, monkeypatch):
-    assert worst_db(original, tmp_path / "l", monkeypatch, lambda planted: None) > FLOOR
+    assert worst_db(original, tmp_path / "l", monkeypatch, lambda planted: None) > FLOAT32_FLOOR
 
 
 @pytest.mark.parametrize("plant", BUGS, ids=lambda plant: plant.__name__)
 def test_parity_catches(original, tmp_path, monkeypatch, plant):
     found = worst_db(original, tmp_path / "l", monkeypatch, plant)
-    assert not found >= FLOOR, f"{found:.1f} dB"
+    assert not found >= FLOAT32_FLOOR, f"{found:.1f} dB"
 
 
 def test_most_single_bit_flips_in_the_weights_are_caught(original, tmp_path, monkeypatch):
@@ -152,5 +152,5 @@ def test_most_single_bit_flips_in_the_weights_are_caught(original, tmp_path, mon
             wrong[random.integers(len(data))] ^= np.uint8(1 << random.integers(8))
             planted.replace(data, wrong)
 
-        caught += not worst_db(original, tmp_path / str(number), monkeypatch, flip) >= FLOOR
+        caught += not worst_db(original, tmp_path / str(number), monkeypatch, flip) >= FLOAT32_FLOOR
     assert caught >= CAUGHT, f"{caught} of {FLIPS}"

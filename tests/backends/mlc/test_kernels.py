@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hexagon_artifacts import reference_of, snr_db
-from mlc_artifacts import mlc_job, run
+from artifacts import reference_of, snr_db
+from mlc_artifacts import mlc_job, run_machine
 from slmkit.errors import BackendError
 from slmkit_mlc.gpus import known_gpus
 from slmkit_mlc.lowering import kv_cache
@@ -74,7 +74,7 @@ def test_the_whole_program_runs_kernel_by_kernel(tmp_path, gpu):
     row = known_gpus()[gpu]
     job, definition = prepared(tmp_path, "qwen2", row.platform)
     build = CpuBuild(definition, row, None)
-    got = run(Machine(build.executable, definition, tmp_path / "params"), job)
+    got = run_machine(Machine(build.executable, definition, tmp_path / "params"), job)
     expected = reference_of(job)
     assert snr_db(expected, got) > FLOAT16
     best = np.sort(expected, axis=1)[:, -2:]

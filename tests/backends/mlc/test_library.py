@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mlc_artifacts import emitted, mlc_job
+from artifacts import emitted
+from mlc_artifacts import mlc_job
 from slmkit.errors import BackendError
 from slmkit.system.subprocess_worker import call
 from slmkit_mlc import writer
@@ -177,8 +178,7 @@ def static_sizes(mod) -> dict[str, dict[str, int]]:
 def test_the_same_job_gives_the_same_bytes(written, tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "runtime", lambda: None)
     folder, _ = written["android"]
-    job = mlc_job(folder.parent / "tiny model", tmp_path, gpus=["adreno"])
-    job = replace(job, options={"gpus": ["adreno"]})
+    job = mlc_job(folder.parent / "tiny model", tmp_path, options={"gpus": ["adreno"]})
     emitted(job, tmp_path / "again")
     for path in sorted((tmp_path / "again").rglob("*")):
         if path.is_file():

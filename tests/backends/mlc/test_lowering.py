@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hexagon_artifacts import ids_for, reference_of, snr_db
-from litert_artifacts import token_snr_db
-from mlc_artifacts import FLOAT16, FLOAT32, SCHEMES, machine_of, mlc_job, run
+from artifacts import FLOAT32_FLOOR, ids_for, reference_of, snr_db, token_snr_db
+from mlc_artifacts import FLOAT16_FLOOR, TAKEN, machine_of, mlc_job, run_machine
 from slmkit_mlc.contract import COPIES
 from slmkit_mlc.lowering.definition import definition_for
 from slmkit_mlc.lowering.program import PARITY_FUNCTIONS, Writer
@@ -30,24 +29,24 @@ PLACES = [  # one program holds every scheme
 
 @pytest.mark.parametrize("target", LAYOUTS)
 def test_every_scheme_keeps_the_floor(tiny, tmp_path, target):
-    job = mlc_job(tiny("llama-biases"), tmp_path, dict(zip(PLACES, SCHEMES, strict=True)), target)
-    assert len({str(scheme) for scheme in job.codes.schemes.values()}) >= len(SCHEMES)
+    job = mlc_job(tiny("llama-biases"), tmp_path, dict(zip(PLACES, TAKEN, strict=True)), target)
+    assert len({str(scheme) for scheme in job.codes.schemes.values()}) >= len(TAKEN)
     machine, _ = machine_of(job, tmp_path, functions=PARITY_FUNCTIONS)
-    assert token_snr_db(reference_of(job), run(machine, job)).min() > FLOAT32
+    assert token_snr_db(reference_of(job), run_machine(machine, job)).min() > FLOAT32_FLOOR
 
 
 def test_float16_keeps_its_floor(tiny, tmp_path):
     job = mlc_job(tiny("mistral-window"), tmp_path)
     machine, _ = machine_of(job, tmp_path, "float16", PARITY_FUNCTIONS)
-    assert snr_db(reference_of(job), run(machine, job)) > FLOAT16
+    assert snr_db(reference_of(job), run_machine(machine, job)) > FLOAT16_FLOOR
 
 
 def test_widths_that_no_group_divides(tiny, tmp_path):
     job = mlc_job(tiny("llama-narrow-heads"), tmp_path, "int4-g32")
     expected = reference_of(job)
-    for dtype, floor in (("float32", FLOAT32), ("float16", FLOAT16)):
+    for dtype, floor in (("float32", FLOAT32_FLOOR), ("float16", FLOAT16_FLOOR)):
         machine, _ = machine_of(job, tmp_path / dtype, dtype, PARITY_FUNCTIONS)
-        assert snr_db(expected, run(machine, job)) > floor
+        assert snr_db(expected, run_machine(machine, job)) > floor
 
 
 @pytest.fixture(scope="module", params=["qwen2", "mamba"])
@@ -61,7 +60,7 @@ def whole(tmp_path_factory, request):
 
 
 def close(expected: np.ndarray, got: np.ndarray) -> bool:
-    return snr_db(expected, got) > FLOAT32
+    return snr_db(expected, got) > FLOAT32_FLOOR
 
 
 def test_prefill_gives_the_last_token_s_logits_and_so_does_extend(whole):
@@ -113,7 +112,7 @@ def test_taps_of_a_debug_build_are_the_reference_s(tiny, tmp_path):
     expected = taps(job.codes, job.spec, ids)
     assert set(runner.taps) == set(expected) - {"logits"}
     for name, value in runner.taps.items():
-        assert snr_db(expected[name], value) > FLOAT32, name
+        assert snr_db(expected[name], value) > FLOAT32_FLOOR, name
 
 
 def kernels_of(job) -> set[str]:
@@ -137,4 +136,4 @@ def test_experts_of_several_schemes_are_all_computed(tiny, tmp_path):
     assert not {"grown", "shrunk"} & names
     assert "weighed" in names
     machine, _ = machine_of(job, tmp_path, functions=PARITY_FUNCTIONS)
-    assert token_snr_db(reference_of(job), run(machine, job)).min() > FLOAT32
+    assert token_snr_db(reference_of(job), run_machine(machine, job)).min() > FLOAT32_FLOOR

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlc_artifacts import SCHEMES, mlc_job
+from artifacts import SCHEMES
+from mlc_artifacts import TAKEN, mlc_job
 from slmkit.errors import BackendError
 from slmkit.recipe.scheme import Scheme
 from slmkit_mlc.gpus import known_gpus
@@ -34,7 +35,7 @@ def read_as_mlc(matrix: Matrix, words: np.ndarray, scales: np.ndarray, zeros: ob
 
 
 @pytest.mark.parametrize("target", ["android", "ios"])
-@pytest.mark.parametrize("scheme", [*SCHEMES, ""])
+@pytest.mark.parametrize("scheme", [*TAKEN, ""])
 def test_what_mlc_reads_are_the_bundle_s_codes(tiny, tmp_path, scheme, target):
     job = mlc_job(tiny("qwen2"), tmp_path, scheme, target)
     table = definition_for(job).table
@@ -165,7 +166,7 @@ def test_a_definition_survives_its_file(tiny, tmp_path):
         (["int4-free-g32"], N_MAJOR, "q4f16_1"),
         (["float16"], N_MAJOR, "q0f16"),
         (["int4-g32", "int8-per-channel"], N_MAJOR, None),
-        (["int4-uneven"], N_MAJOR, None),
+        (["int4-uneven-g32"], N_MAJOR, None),
     ],
 )
 def test_formats_have_mlc_s_name_where_it_has_one(schemes, layout, expected):

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import tvm_ffi
 
-from hexagon_artifacts import reference_of
-from litert_artifacts import token_snr_db
-from mlc_artifacts import FLOAT32, machine_of, mlc_job, run
+from artifacts import FLOAT32_FLOOR, reference_of, token_snr_db
+from mlc_artifacts import machine_of, mlc_job, run_machine
 from slmkit_mlc.lowering.program import PARITY_FUNCTIONS
 from slmkit_mlc.verify.machine import Machine
 from tiny_models import tiny_config, write_checkpoint
@@ -135,19 +134,19 @@ def worst_db(original, patch, plant) -> float:
     machine.params = tvm_ffi.Array([machine.tensor(each) for each in planted.params.values()])
     machine.reset()
     try:
-        return float(token_snr_db(expected, run(machine, job)).min())
+        return float(token_snr_db(expected, run_machine(machine, job)).min())
     finally:
         machine.params = kept
 
 
 def test_the_surgery_itself_changes_nothing(original, monkeypatch):
-    assert worst_db(original, monkeypatch, lambda planted: None) > FLOAT32
+    assert worst_db(original, monkeypatch, lambda planted: None) > FLOAT32_FLOOR
 
 
 @pytest.mark.parametrize("plant", BUGS, ids=lambda plant: plant.__name__)
 def test_parity_catches(original, monkeypatch, plant):
     found = worst_db(original, monkeypatch, plant)
-    assert not found >= FLOAT32, f"{found:.1f} dB"
+    assert not found >= FLOAT32_FLOOR, f"{found:.1f} dB"
 
 
 @pytest.mark.parametrize("wrong", ["frequencies", "eps"])
@@ -165,8 +164,8 @@ def test_parity_catches_a_wrong_program(original, tmp_path, wrong):
     }[wrong]
     model = replace(job.model, spec=replace(spec, **changed))
     machine, _ = machine_of(replace(job, model=model), tmp_path, functions=PARITY_FUNCTIONS)
-    found = float(token_snr_db(expected, run(machine, job)).min())
-    assert not found >= FLOAT32, f"{found:.1f} dB"
+    found = float(token_snr_db(expected, run_machine(machine, job)).min())
+    assert not found >= FLOAT32_FLOOR, f"{found:.1f} dB"
 
 
 def test_most_single_bit_flips_in_the_codes_are_caught(original, monkeypatch):
@@ -182,5 +181,5 @@ def test_most_single_bit_flips_in_the_codes_are_caught(original, monkeypatch):
             words.reshape(-1)[at] ^= np.uint32(1 << random.integers(32))
             planted.params[name] = words
 
-        caught += not worst_db(original, monkeypatch, flip) >= FLOAT32
+        caught += not worst_db(original, monkeypatch, flip) >= FLOAT32_FLOOR
     assert caught >= CAUGHT, f"{caught} of {FLIPS}"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mlc_artifacts import emitted, mlc_job
+from artifacts import emitted, reference_of, snr_db
+from mlc_artifacts import mlc_job, run_machine
 from slmkit.backend.registry import find_backend
 from slmkit.errors import BackendError
 from slmkit.recipe.scheme import Scheme
@@ -93,7 +94,7 @@ def test_mlc_llm_s_failure_is_a_sentence(tmp_path):
 def test_a_recipe_may_leave_a_gpu_out(tiny, tmp_path):
     from slmkit_mlc.options import chosen_gpus
 
-    job = replace(mlc_job(tiny("llama"), tmp_path), options={"gpus": ["mali"]})
+    job = mlc_job(tiny("llama"), tmp_path, options={"gpus": ["mali"]})
     assert [gpu.name for gpu in chosen_gpus(job)] == ["mali"]
 
 
@@ -111,8 +112,6 @@ def test_without_a_runtime_the_report_says_what_was_not_executed(monkeypatch):
     reason=f"TVM's Metal runtime on a Mac's GPU; this is {sys.platform}",
 )
 def test_the_program_runs_on_a_mac_s_gpu(tiny, tmp_path):
-    from hexagon_artifacts import reference_of, snr_db
-    from mlc_artifacts import run
     from slmkit_mlc.lowering.definition import definition_for
     from slmkit_mlc.verify.metal import metal_machine
 
@@ -120,4 +119,4 @@ def test_the_program_runs_on_a_mac_s_gpu(tiny, tmp_path):
     definition = definition_for(job)
     writer.write_params(definition, job, tmp_path / "params")
     machine = metal_machine(definition, known_gpus()["apple"], tmp_path / "params")
-    assert snr_db(reference_of(job), run(machine, job)) > 45
+    assert snr_db(reference_of(job), run_machine(machine, job)) > 45

@@ -4,43 +4,39 @@ from __future__ import annotations
 
 import pytest
 
-import ort_artifacts
-from hexagon_artifacts import snr_db
-from ort_artifacts import FLOAT32_FLOOR, SCHEMES, run_both
-from slmkit.recipe.recipe import Recipe, load_recipe
+from artifacts import FLOAT32_FLOOR, rule, snr_db
+from ort_artifacts import TAKEN, run_both
 
 INT8_ACTIVATIONS = 20  # dB: level 4 rounds activations to 8 bits; tiny models average little
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", TAKEN)
 @pytest.mark.parametrize("architecture", ["llama-narrow-heads", "qwen2"])
 def test_every_scheme_is_exact_at_level_0(tiny, tmp_path, architecture, scheme):
     expected, got = run_both(tiny(architecture), tmp_path, scheme, "exact")
     assert snr_db(expected, got) > FLOAT32_FLOOR
 
 
-@pytest.mark.parametrize("scheme", ["int4", "int4-asymmetric", "int8-g32", "int8-per-channel"])
+@pytest.mark.parametrize("scheme", ["int4-g32", "int4-uneven-g32", "int8-g32", "int8-per-channel"])
 def test_the_shipped_level_4_is_near(tiny, tmp_path, scheme):
     expected, got = run_both(tiny("llama-tied"), tmp_path, scheme, "shipped")
     assert snr_db(expected, got) > INT8_ACTIVATIONS
 
 
-def test_weights_of_one_block_may_have_different_schemes(tiny, tmp_path, monkeypatch):
+def test_weights_of_one_block_may_have_different_schemes(tiny, tmp_path):
     mixed = [
-        {"match": ["*"], "scheme": SCHEMES["int4"]},
-        {"match": ["*.v_proj", "*.up_proj"], "scheme": SCHEMES["int8-g32"]},
-        {"match": ["*"], "layers": [0], "scheme": SCHEMES["float16"]},
+        rule("int4-g32"),
+        rule("int8-g32", "*.v_proj", "*.up_proj"),
+        rule("float16", layers=[0]),
     ]
-    values = {**load_recipe("int4").model_dump(), "weights": mixed}
-    monkeypatch.setattr(ort_artifacts, "recipe_of", lambda _: Recipe.model_validate(values))
-    expected, got = run_both(tiny("qwen2"), tmp_path, "mixed", "exact")
+    expected, got = run_both(tiny("qwen2"), tmp_path, mixed, "exact")
     assert snr_db(expected, got) > FLOAT32_FLOOR
 
 
 @pytest.mark.parametrize("head_width", [8, 16], ids=["plain", "fused"])
 def test_attention_without_positions_is_exact(tiny, tmp_path, head_width):
     folder = tiny("granite-hybrid", head_dim=head_width)
-    expected, got = run_both(folder, tmp_path, "int4", "exact")
+    expected, got = run_both(folder, tmp_path, "int4-g32", "exact")
     assert snr_db(expected, got) > FLOAT32_FLOOR
 
 
