@@ -1,17 +1,30 @@
 # make demo: set up, build and prove the sample model, ask it something.  make test: set up, test.
+# make test-all: every row, every client.  make lint: ruff and mypy.  make docs: the pages of docs/.
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= dist
 BIN = $(VENV)/bin
+PYTEST = $(BIN)/python -m pytest -n auto --dist loadgroup
 
-.PHONY: demo test clean
+.PHONY: demo test test-all lint docs clean
 
 demo: $(VENV)/.with-demo
 	$(BIN)/slmkit build --target android --out $(OUT) --force
 	$(BIN)/slmkit run $(OUT)/home-android-int4 --prompt "turn off the kitchen lights at 7 pm"
 
 test: $(VENV)/.with-test
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not crosscheck"
+	$(PYTEST) -m "not full and not crosscheck"
+
+test-all: $(VENV)/.with-test
+	$(PYTEST) -m "not crosscheck"
+
+lint: $(VENV)/.with-test
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+docs: $(VENV)/.with-docs
+	$(BIN)/python -m mkdocs build --strict -f docs/mkdocs.yml --site-dir $(abspath $(OUT))/site
 
 $(VENV)/.with-%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

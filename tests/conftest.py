@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import optional_data
+import tiers
 from tiny_models import tiny_config, write_checkpoint
 
 # A busy machine is no failure; CI repeats the same examples, every other run draws new ones.
@@ -49,6 +50,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-golden", action="store_true", help="renew golden files")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Counts what is left out; one thread for a worker's products, as workers are many."""
+    config.pluginmanager.register(tiers.LeftOut())
+    if getattr(config.option, "numprocesses", None):
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks whole files."""
+    tiers.mark_full(items)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests that read other people's data are skipped where it is not."""
     reason = optional_data.missing(item)
@@ -58,7 +72,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 # Files whose tests share what is slow to make: one process runs all of a file.
 TOGETHER = (
+    "cli/test_cli.py",
     "slow/test_mlc_arm64.py",
+    "workflows/test_build.py",
     "mlc/test_library.py",
     "mlc/test_lowering.py",
     "mlc/test_planted_bugs.py",

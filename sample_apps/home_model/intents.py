@@ -41,7 +41,7 @@ def phrasings(
 
 
 ROOM = {"room": slots.one_of(slots.ROOMS)}
-WHEN = {"day": slots.day, "time": slots.time}
+WHEN: dict[str, slots.Slot] = {"day": slots.day, "time": slots.time}
 
 
 def _light() -> list[Phrasing]:

@@ -76,7 +76,7 @@ def measure_target(options: Namespace, target: str) -> dict[str, Any]:
 def compile_seconds(bundle: Path, gpu: str) -> dict[str, float]:
     """Seconds of one library's compilation in this process, without Python's imports."""
     from slmkit_mlc.compiler.compile import build, gpu_module
-    from slmkit_mlc.compiler.pipeline import for_gpu
+    from slmkit_mlc.compiler.pipeline import gpu_schedules
     from slmkit_mlc.gpus import known_gpus
     from slmkit_mlc.lowering.definition import read_definition
 
@@ -84,7 +84,7 @@ def compile_seconds(bundle: Path, gpu: str) -> dict[str, float]:
     begun = time.monotonic()
     module = gpu_module(definition, row)
     written = time.monotonic()
-    build(module, row.code_target, for_gpu(row), definition, {})
+    build(module, row.code_target, gpu_schedules(row), definition, {})
     return {
         "write the program s": round(written - begun, 1),
         "compile s": round(time.monotonic() - written, 1),
@@ -102,15 +102,18 @@ def traffic(bundle: Path, gpu: str) -> dict[str, Any]:
 
     from slmkit_mlc.gpus import known_gpus
     from slmkit_mlc.lowering.definition import read_definition
-    from slmkit_mlc.verify.cpu_build import Twin
+    from slmkit_mlc.verify.cpu_build import CpuBuild
     from slmkit_mlc.verify.machine import Machine
 
     definition = read_definition(bundle)
     loaded: dict[str, float] = {}
-    twin = Twin(
-        definition, known_gpus()[gpu], None, scheduled=lambda mod: loaded.update(loads_of(mod))
+    build = CpuBuild(
+        definition,
+        known_gpus()[gpu],
+        None,
+        observe_scheduled=lambda mod: loaded.update(loads_of(mod)),
     )
-    machine = Machine(twin.executable, definition, bundle / "params")
+    machine = Machine(build.executable, definition, bundle / "params")
     machine.call("prefill", np.arange(8))
     calls: list[tuple[str, int]] = []  # kernel, bytes of its buffers
 
@@ -119,7 +122,7 @@ def traffic(bundle: Path, gpu: str) -> dict[str, Any]:
         if before and not name.startswith("vm."):
             calls.append((name, sum(each.numpy().nbytes for each in tensors)))
 
-    machine.machine.set_instrument(record)
+    machine.vm.set_instrument(record)
     machine.call("decode", np.array([3]))
     table = definition.table
     weights = sum(

@@ -18,11 +18,12 @@ from slmkit.interpreters.recorder import Weight, record
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
 from slmkit.models.spec import Spec
-from tiny_models import initial_values, stored_layout, write_tokenizer
+from tiny_models import initial_values, stored_layout
+from tiny_tokenizers import write_tokenizer
 
 BLOCK = 1 << 22  # elements generated at a time
 # Constants that some published configurations omit; no size depends on them.
-OMITTED = {
+OMITTED: dict[str, dict[str, Any]] = {
     "granitemoe": {
         "embedding_multiplier": 12.0,
         "attention_multiplier": 0.015625,

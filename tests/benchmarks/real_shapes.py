@@ -65,7 +65,7 @@ def measure_build(
         "--model",
         str(request.model),
         "--recipe",
-        request.recipe,
+        str(request.recipe),
         "--out",
         str(request.out),
         "--context",

@@ -6,6 +6,7 @@ import gc
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,7 +154,7 @@ CONVERSATIONS = [
 ]
 
 
-TALKS = {
+TALKS: dict[str, list[dict[str, Any]]] = {
     "one": CONVERSATIONS[0],
     "turns": CONVERSATIONS[1],
     "system": [SYSTEM, *CONVERSATIONS[1]],

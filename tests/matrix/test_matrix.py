@@ -83,5 +83,5 @@ def model_of(folder: Path) -> Model:
 def problems(folder: Path, artifact: str) -> list[str]:
     """What the backend says before anything is emitted, of the recipe int4."""
     recipe, model = load_recipe("int4"), model_of(folder)
-    schemes = matrix_schemes(model.spec, recipe, artifact)
+    schemes = matrix_schemes(model, recipe, artifact)
     return find_backend(artifact).problems(model, schemes, recipe.options(artifact))

@@ -23,7 +23,7 @@ from slmkit.cli.main import main
 from slmkit.inference.load import ReferenceRunner, load
 from slmkit.system.progress import Silent
 from slmkit.workflows.build import build
-from slmkit_mlc.lowering.program import PROOF
+from slmkit_mlc.lowering.program import PARITY_FUNCTIONS
 from tiny_models import ort_request
 
 pytestmark = needs(STORIES)
@@ -87,7 +87,7 @@ def test_mlc_keeps_its_floors(tmp_path: Path) -> None:
     job = mlc_job(FOLDER, tmp_path, "int4-g32")
     expected = reference_of(job)
     for dtype, floor in (("float32", FLOAT32_FLOOR), ("float16", FLOAT16_FLOOR)):
-        machine, _ = machine_of(job, tmp_path / dtype, dtype, PROOF)
+        machine, _ = machine_of(job, tmp_path / dtype, dtype, PARITY_FUNCTIONS)
         assert snr_db(expected, run_machine(machine, job)) > floor
 
 

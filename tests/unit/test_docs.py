@@ -287,7 +287,7 @@ def test_inputs_and_outputs_of_an_artifact_are_on_its_page(android, coreml):
 
 def drawn(picture):
     """Artifact with mode, and error, of each line of a drawn table."""
-    lines = {}
+    lines: dict[str, list[str]] = {}
     for number, text in re.findall(r"url\(#parity-line-(\d+)\)\">([^<]*)</text>", picture):
         lines.setdefault(number, []).append(text.replace("&#160;", " ").strip())
     return {tuple(cells[:2]) for cells in lines.values()}

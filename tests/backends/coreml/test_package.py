@@ -84,7 +84,7 @@ def test_what_is_not_kept_is_decompressed_each_time(tiny, tmp_path):
     job = coreml_job(tiny("llama"), tmp_path, "lut4-g16")
     emitted(job, tmp_path / "out")
     path = tmp_path / "out" / "model.mlpackage"
-    inputs = {}
+    inputs: dict[str, np.ndarray] = {}
     answers = []
     for limit in (0, 100_000, 10**9):
         cache = WeightCache(limit)

@@ -14,6 +14,7 @@ from coremltools.proto import Model_pb2
 
 from artifacts import FLOAT32_FLOOR, emitted, reference_of, run, snr_db
 from coreml_artifacts import coreml_job
+from slmkit.ops import Rope
 from slmkit_coreml import runner as host
 from slmkit_coreml.lowering import weights
 from slmkit_coreml.package import MODEL, WEIGHTS
@@ -28,7 +29,7 @@ CAUGHT = (
 class Planted:
     """A copy of a package, open for surgery; facts of the artifact; patches of the host."""
 
-    def __init__(self, folder: Path, facts: dict, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path, facts: dict[str, Any], patch: pytest.MonkeyPatch) -> None:
         self.folder, self.facts, self.patch = folder, facts, patch
         self.path = folder / "model.mlpackage" / MODEL
         self.message = Model_pb2.Model()
@@ -100,12 +101,12 @@ def stale_cache(planted: Planted) -> None:
 
 
 def wrong_position_in_decode(planted: Planted) -> None:
-    right = host.Rope.table
+    right = Rope.table
 
     def late(self, positions):
         return right(self, np.asarray(positions) + (len(positions) == 1))
 
-    planted.patch.setattr(host.Rope, "table", late)
+    planted.patch.setattr(Rope, "table", late)
 
 
 def swapped_gate_and_up(planted: Planted) -> None:

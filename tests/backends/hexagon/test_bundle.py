@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -107,7 +108,7 @@ def test_a_damaged_binary_is_found(built, tmp_path):
 def test_answers_come_from_the_reloaded_binary(built):
     loaded = load(built.folder, "hexagon")
     assert "reloaded binary" in loaded.about
-    ids = loaded.tokenizer.encode("the fox")
+    ids = np.array(loaded.tokenizer.encode("the fox"))
     assert loaded.runner.feed(ids).shape == (len(ids), 320)
 
 

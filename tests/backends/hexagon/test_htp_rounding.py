@@ -22,7 +22,9 @@ class Drawn:
     """A graph of one operation under construction: quantized inputs and output."""
 
     def __init__(self) -> None:
-        self.nodes, self.constants, self.inputs = [], [], []
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.inputs: list[onnx.ValueInfoProto] = []
 
     def terms(self, name: str, grid: Grid) -> list[str]:
         kind, scale, zero = grid

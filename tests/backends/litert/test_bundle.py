@@ -52,7 +52,7 @@ def sampler():
 
 def reference_answer(job, tokenizer, prompt: str) -> str:
     """Greedy tokens of the reference on the codes, to the stop token."""
-    caches, answer = [Cache()], []
+    caches, answer = [Cache()], list[int]()
     ids = np.asarray(tokenizer.prompt_ids(prompt))
     while len(answer) < 64:
         best = int(logits(job.codes, job.spec, [ids], caches)[0][-1].argmax())
@@ -167,7 +167,8 @@ def test_sentencepiece_bundles_answer_as_the_reference(with_sentencepiece, tmp_p
     answer = session.run_decode().texts[0]
     session.close()
     engine.close()
-    caches, ids, expected = [Cache()], np.array([1, *pieces.encode(prompt)]), []
+    caches, ids = [Cache()], np.array([1, *pieces.encode(prompt)])
+    expected: list[int] = []
     while len(expected) < 8:
         best = int(logits(job.codes, job.spec, [ids], caches, Rounded)[0][-1].argmax())
         expected.append(best)

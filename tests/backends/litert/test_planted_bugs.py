@@ -29,6 +29,12 @@ class Planted:
         found = weights_of(*read_model(self.path))
         self.stored = {name: copy.deepcopy(each) for name, each in found.items()}  # off the file
 
+    def scales(self, name: str) -> np.ndarray:
+        """The scales of a weight that has some."""
+        found = self.stored[f"{name}.weight"].scales
+        assert found is not None
+        return found
+
     def replace(self, old: np.ndarray, new: np.ndarray) -> None:
         """Other bytes in the place of those, wherever they are."""
         raw, one, other = self.path.read_bytes(), old.tobytes(), new.tobytes()
@@ -46,17 +52,18 @@ def wrong_rope_theta(planted: Planted) -> None:
 
 
 def swapped_kv_heads(planted: Planted) -> None:
-    weight = planted.stored[f"{LAYER}.self_attn.k_proj.weight"]
-    planted.replace(weight.data, np.roll(weight.data, len(weight.data) // 2))
-    planted.replace(weight.scales, np.roll(weight.scales, len(weight.scales) // 2, axis=0))
+    name = f"{LAYER}.self_attn.k_proj"
+    data, scales = planted.stored[f"{name}.weight"].data, planted.scales(name)
+    planted.replace(data, np.roll(data, len(data) // 2))
+    planted.replace(scales, np.roll(scales, len(scales) // 2, axis=0))
 
 
 def missing_eps(planted: Planted) -> None:
-    planted.replace(np.float32(EPS), np.float32(0))
+    planted.replace(np.array(EPS, np.float32), np.array(0, np.float32))
 
 
 def transposed_scales(planted: Planted) -> None:
-    scales = planted.stored[f"{LAYER}.self_attn.o_proj.weight"].scales
+    scales = planted.scales(f"{LAYER}.self_attn.o_proj")
     planted.replace(scales, scales.T.reshape(scales.shape))
 
 
@@ -65,7 +72,7 @@ def swapped_gate_and_up(planted: Planted) -> None:
     planted.replace(gate.data, up.data[::-1])  # never both at once in one file
     planted.replace(up.data, gate.data)
     planted.replace(up.data[::-1], up.data)
-    planted.replace(gate.scales, up.scales)
+    planted.replace(*(planted.scales(f"{LAYER}.mlp.{part}_proj") for part in ("gate", "up")))
 
 
 def swapped_nibbles(planted: Planted) -> None:
@@ -74,7 +81,7 @@ def swapped_nibbles(planted: Planted) -> None:
 
 
 def scales_of_another_row(planted: Planted) -> None:
-    scales = planted.stored[f"{LAYER}.mlp.up_proj.weight"].scales
+    scales = planted.scales(f"{LAYER}.mlp.up_proj")
     planted.replace(scales, np.roll(scales, 1, axis=0))
 
 

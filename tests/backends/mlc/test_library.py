@@ -109,8 +109,8 @@ def test_a_library_that_lacks_a_function_is_refused(written):
     mod = Writer(definition.program("float16")).module(gpu.code_target, ("decode",), [])
     with pytest.raises(BackendError, match="batch_prefill is missing"):
         check_signatures(mod, definition, gpu)
-    model = replace(definition.model, spec=replace(definition.spec, vocabulary=321))
-    wider = replace(definition, model=model)
+    spec = replace(definition.spec, vocabulary=321)
+    wider = replace(definition, model=replace(definition.model, spec=spec))
     with pytest.raises(BackendError, match=r"decode is .* not .*321"):
         check_signatures(gpu_module(definition, gpu), wider, gpu)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from artifacts import FLOAT32_FLOOR, ids_for, reference_of, snr_db, token_snr_db
-from mlc_artifacts import FLOAT16_FLOOR, TAKEN, machine_of, mlc_job, run_machine
+from mlc_artifacts import FLOAT16_FLOOR, TAKEN, machine_of, mlc_job, program_of, run_machine
 from slmkit_mlc.contract import COPIES
 from slmkit_mlc.lowering.definition import definition_for
 from slmkit_mlc.lowering.program import PARITY_FUNCTIONS, Writer
@@ -98,15 +98,11 @@ def test_a_machine_forgets(whole):
 
 
 def test_taps_of_a_debug_build_are_the_reference_s(tiny, tmp_path):
-    from slmkit.backend.interface import Artifact
     from slmkit.interpreters.reference import taps
     from slmkit_mlc.runner import MlcRunner
 
     job = mlc_job(tiny("llama"), tmp_path, debug=True)
-    _, definition = machine_of(job, tmp_path, functions=())
-    definition.write(tmp_path)
-    artifact = Artifact("mlc", "", "", (), (), (), {"params": "params"})
-    runner = MlcRunner(tmp_path, artifact, "float32")
+    runner = MlcRunner(tmp_path, program_of(job, tmp_path), "float32")
     ids = ids_for(job)[:5]
     runner.feed(ids)
     expected = taps(job.codes, job.spec, ids)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from artifacts import SCHEMES
 from mlc_artifacts import TAKEN, mlc_job
 from slmkit.errors import BackendError
+from slmkit.quant.codes import CodesFile, pack
 from slmkit.recipe.scheme import Scheme
 from slmkit_mlc.gpus import known_gpus
 from slmkit_mlc.lowering.definition import definition_for, read_definition
@@ -20,12 +21,15 @@ from slmkit_mlc.params import K_MAJOR, N_MAJOR, Matrix
 from slmkit_mlc.writer import write_params
 
 
-def read_as_mlc(matrix: Matrix, words: np.ndarray, scales: np.ndarray, zeros: object) -> np.ndarray:
+def read_as_mlc(
+    matrix: Matrix, words: np.ndarray, scales: np.ndarray, zeros: np.ndarray | None = None
+) -> np.ndarray:
     """q4f16 as mlc-llm documents it: element j of a word at bits 4 j, (n - 7) * scale."""
     if matrix.layout == K_MAJOR:
         words, scales = words.T, scales.T
         zeros = zeros.T if zeros is not None else None
     bits = matrix.scheme.bits
+    assert bits
     shifts = np.arange(0, 32, bits, dtype=np.uint32)
     codes = ((words[:, :, None] >> shifts) & np.uint32((1 << bits) - 1)).reshape(len(words), -1)
     groups = np.arange(matrix.width) // matrix.group_size
@@ -47,22 +51,20 @@ def test_what_mlc_reads_are_the_bundle_s_codes(tiny, tmp_path, scheme, target):
         if matrix.scheme.bits is None:
             got = stored[0].T if matrix.layout == K_MAJOR else stored[0]
         else:
-            got = read_as_mlc(matrix, *stored, *([None] if matrix.scheme.symmetric else []))
+            got = read_as_mlc(matrix, *stored)
         np.testing.assert_array_equal(got.astype(np.float32), expected)
 
 
-class OneWeight:
+class OneWeight(CodesFile):
     """A codes file that holds one weight."""
 
     def __init__(self, codes: np.ndarray, scales: np.ndarray, bits: int) -> None:
-        from slmkit.quant.codes import pack
-
         self._packed, self._scales = pack(codes, bits), scales
 
-    def packed(self, name):
+    def packed(self, name: str) -> np.ndarray:
         return self._packed
 
-    def scales(self, name):
+    def scales(self, name: str, rows: object = None) -> np.ndarray:
         return self._scales
 
 
@@ -87,7 +89,7 @@ def test_words_hold_every_code_whatever_the_size(rows, groups, missing, bits, la
     assert [each.shape for each in stored] == [param.shape for param in matrix.params]
     signed = codes.astype(np.float32) - (1 << (bits - 1))
     expected = (signed * np.repeat(scales, 32, axis=1))[:, :width]
-    np.testing.assert_array_equal(read_as_mlc(matrix, *stored, None), expected)
+    np.testing.assert_array_equal(read_as_mlc(matrix, *stored), expected)
 
 
 @given(

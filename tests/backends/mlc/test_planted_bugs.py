@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,11 +159,11 @@ def test_parity_catches_a_wrong_program(original, tmp_path, wrong):
 
     _, _, job, expected = original
     spec = job.spec
-    changed = {
+    changes: dict[str, dict[str, Any]] = {
         "frequencies": {"rope": Rope(tuple(f * 1.01 for f in spec.rope.frequencies))},
         "eps": {"eps": 1e-3},
-    }[wrong]
-    model = replace(job.model, spec=replace(spec, **changed))
+    }
+    model = replace(job.model, spec=replace(spec, **changes[wrong]))
     machine, _ = machine_of(replace(job, model=model), tmp_path, functions=PARITY_FUNCTIONS)
     found = float(token_snr_db(expected, run_machine(machine, job)).min())
     assert not found >= FLOAT32_FLOOR, f"{found:.1f} dB"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -49,7 +50,7 @@ class Artifact:
         data[:] = edit(np.array(data))
         data.flush()
 
-    def insert(self, op: str, inputs: list[str], output: str, **facts: object) -> None:
+    def insert(self, op: str, inputs: list[str], output: str, **facts: Any) -> None:
         self.graph.node.append(helper.make_node(op, inputs, [output], **facts))
 
     def constant(self, name: str, value: object) -> None:

@@ -34,7 +34,7 @@ def edit_config(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps({key: each for key, each in values.items() if each is not ...}))
 
 
-def edit_weights(folder: Path, **changes: object) -> None:
+def edit_weights(folder: Path, **changes: np.ndarray | None) -> None:
     path = folder / "model.safetensors"
     tensors = {**safetensors.numpy.load_file(path), **changes}
     safetensors.numpy.save_file(

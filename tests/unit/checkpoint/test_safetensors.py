@@ -16,7 +16,7 @@ from safetensors import safe_open
 from slmkit.checkpoint.safetensors import SafetensorsFile, SafetensorsWriter, row_blocks
 from slmkit.errors import CheckpointError
 
-NAMES = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=20).filter(
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(
     lambda name: name != "__metadata__"
 )
 DTYPES = {"F32": np.float32, "F16": np.float16, "I64": np.int64, "U8": np.uint8}
@@ -24,7 +24,10 @@ ARRAYS = st.sampled_from(sorted(DTYPES)).flatmap(
     lambda kind: arrays(DTYPES[kind], array_shapes(max_dims=3, max_side=5))
 )
 TENSORS = st.dictionaries(NAMES, ARRAYS, min_size=1, max_size=5)
-PLAIN = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.ones(4, np.float16)}
+PLAIN: dict[str, np.ndarray] = {
+    "b": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "a": np.ones(4, np.float16),
+}
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,12 +19,13 @@ class Parrot:
     """A runner whose next token is always the last one plus one."""
 
     runtime = "a test"
+    taps: Mapping[str, np.ndarray] = {}
 
-    def __init__(self, context_length=50):
+    def __init__(self, context_length: int = 50) -> None:
         self.context_length = context_length
-        self.seen = []
+        self.seen: list[list[int]] = []
 
-    def reset(self):
+    def reset(self) -> None:
         self.seen = []
 
     def feed(self, ids):

@@ -56,7 +56,7 @@ def test_a_convolution_in_two_chunks_is_that_of_the_whole(first, second, kernel)
     x = random.standard_normal((first + second, 3)).astype(np.float32)
     weight = random.standard_normal((3, kernel)).astype(np.float32)
     whole = convolution(x, weight, {}, 0)
-    states: dict = {}
+    states: dict[int, np.ndarray] = {}
     parts = [convolution(part, weight, states, 0) for part in (x[:first], x[first:])]
     np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-6)
     padded = np.concatenate([np.zeros((kernel - 1, 3), np.float32), x])
@@ -73,8 +73,13 @@ def test_a_scan_in_two_chunks_is_that_of_the_whole(first, second):
     b, c = random.standard_normal((2, tokens, 4))
     given_ = [each.astype(np.float32) for each in (x, step, b, c)]
     decay = -random.random((2, 4, 1)).astype(np.float32)
-    whole, last = selective_scan(*given_, decay, None)
-    start, state = selective_scan(*(each[:first] for each in given_), decay, None)
-    end, state = selective_scan(*(each[first:] for each in given_), decay, state)
+
+    def scanned(part, state):
+        x, step, b, c = (each[part] for each in given_)
+        return selective_scan(x, step, b, c, decay, state)
+
+    whole, last = scanned(slice(None), None)
+    start, state = scanned(slice(first), None)
+    end, state = scanned(slice(first, None), state)
     np.testing.assert_allclose(np.concatenate([start, end]), whole, atol=1e-5)
     np.testing.assert_allclose(state, last, atol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,7 +81,8 @@ SCORES = arrays.arrays(np.float32, (3, 7), elements=st.integers(-9, 9))  # and s
 
 @given(SCORES, st.integers(1, 7), st.booleans())
 def test_the_best_experts_are_weighed_and_the_others_are_not(scores, chosen, normalized):
-    reference = Reference(None, [np.zeros(3, np.int64)], [Cache()])
+    no_weights: Any = None
+    reference = Reference(no_weights, [np.zeros(3, np.int64)], [Cache()])
     weights = reference.route(scores, Routing(chosen, normalized))
     for row, given_ in zip(scores, weights, strict=True):
         kept = np.argsort(-row, kind="stable")[:chosen]

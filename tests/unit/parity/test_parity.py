@@ -166,8 +166,9 @@ def test_the_table_of_a_whole_ladder_fits_80_columns():
     line = Comparison(
         "hexagon", "sm8750-binary", "sm8750", "reloaded", "a runtime", found, ("why",)
     )
-    console = Console(file=io.StringIO(), width=200)
+    file = io.StringIO()
+    console = Console(file=file, width=200)
     console.print(parity_table([line, replace(line, mode="qdq", against="float")]))
-    lines = console.file.getvalue().splitlines()
+    lines = file.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert "reloaded/sm8750" in "".join(lines)

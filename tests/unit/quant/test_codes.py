@@ -116,7 +116,9 @@ def test_the_error_is_at_most_half_a_step_where_nothing_clips(tmp_path, scheme):
     codes = to_file(tmp_path, floats, SCHEMES[scheme])[0].codes(NAME)
     group = codes.codes.shape[1] // codes.scales.shape[1]
     step = np.repeat(codes.scales, group, axis=1)[:, :128]
-    most = (1 << SCHEMES[scheme].bits) - 1
+    bits = SCHEMES[scheme].bits
+    assert bits
+    most = (1 << bits) - 1
     inside = (codes.codes[:, :128] > 0) & (codes.codes[:, :128] < most)
     error = np.abs(codes.dequantize() - floats)
     assert (error[inside] <= 0.5001 * step[inside]).all()

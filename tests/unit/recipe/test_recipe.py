@@ -153,7 +153,7 @@ def test_a_layer_that_the_model_does_not_have_is_a_mistake(layer):
 
 def test_a_recipe_is_frozen():
     with pytest.raises(ValueError, match="frozen"):
-        load_recipe("int4").context_length = 1  # type: ignore[misc]
+        load_recipe("int4").context_length = 1
 
 
 def test_an_unknown_name_lists_the_shipped():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,6 +54,14 @@ def model(tmp_path_factory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("killed") / "model", config)
 
 
+@pytest.fixture(scope="module")
+def older(model, tmp_path_factory) -> Path:
+    """A bundle of that checkpoint, and beside it the cache of its build."""
+    folder = tmp_path_factory.mktemp("older")
+    request = ort_request(model, "int4", folder / "out", cache=folder / "cache")
+    return build(request, Silent()).folder
+
+
 def start(model: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*COMMAND, "--model", str(model), "--out", str(out), *more],
@@ -71,6 +80,7 @@ def heed_interrupts() -> None:
 
 def wait_for(process: subprocess.Popen[str], stage: str) -> list[psutil.Process]:
     """Read stderr up to a stage's line; the worker processes of that moment."""
+    assert process.stderr
     for line in process.stderr:
         if line.strip() == f"slmkit: {stage}":
             time.sleep(0.15)  # into the stage
@@ -79,6 +89,7 @@ def wait_for(process: subprocess.Popen[str], stage: str) -> list[psutil.Process]
 
 
 def finish(process: subprocess.Popen[str]) -> int:
+    assert process.stderr
     process.stderr.close()
     return process.wait(timeout=30)
 
@@ -123,20 +134,21 @@ def test_the_manifest_tells_what_an_app_needs(tiny, tmp_path):
 @pytest.mark.parametrize(
     "stage", ["quantize", "emit ort", "run ort, exact", "reference on floats", "run ort, shipped"]
 )
-def test_a_killed_build_leaves_no_bundle_and_breaks_no_older_one(model, tmp_path, stage):
-    older = build(ort_request(model, "int4", tmp_path), Silent()).folder
-    before = contents(older)
+def test_a_killed_build_leaves_no_bundle_and_breaks_no_older_one(model, older, tmp_path, stage):
+    bundle = shutil.copytree(older, tmp_path / older.name)
+    before = contents(bundle)
     process = start(model, tmp_path, "--recipe", "int4", "--force", "--no-cache")
     workers = wait_for(process, stage)
     process.kill()
     assert finish(process) == -signal.SIGKILL
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []
-    assert contents(older) == before
+    assert contents(bundle) == before
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == [
         older.name
     ]
-    build(ort_request(model, "int4", tmp_path, force=True), Silent())
+    cache = older.parents[1] / "cache"
+    build(ort_request(model, "int4", tmp_path, force=True, cache=cache), Silent())
     assert [path.name for path in tmp_path.iterdir()] == [older.name]  # leftovers are gone
 
 
@@ -153,9 +165,9 @@ def test_an_interrupted_build_leaves_nothing_behind(model, tmp_path, stage):
     process = start(model, tmp_path / "out", "--cache", str(tmp_path / "cache"))
     workers = wait_for(process, stage)
     process.send_signal(signal.SIGINT)
+    assert process.stderr
     rest = process.stderr.read()
-    assert process.wait(timeout=30) == 130
-    process.stderr.close()
+    assert finish(process) == 130
     assert "Traceback" not in rest
     assert psutil.wait_procs(workers, timeout=10)[1] == []
     assert list((tmp_path / "out").iterdir()) == []
