@@ -5,6 +5,10 @@ VENV ?= .venv
 OUT ?= dist
 BIN = $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest -n auto --dist loadgroup
+# One sentence, in words that any Python can read, before pip fails on an older one.
+CHECK_PYTHON = import sys; sys.exit(sys.version_info < (3, 11) and "slmkit needs Python 3.11 or \
+newer, and " + sys.executable + " is Python " + sys.version.split()[0] + ": name another one, as \
+in make PYTHON=python3.12 VENV=.venv312" or 0)
 
 .PHONY: demo test test-all lint docs clean
 
@@ -27,6 +31,8 @@ docs: $(VENV)/.with-docs
 	$(BIN)/python -m mkdocs build --strict -f docs/mkdocs.yml --site-dir $(abspath $(OUT))/site
 
 $(VENV)/.with-%: pyproject.toml
+	@if test -x $(BIN)/python; then python=$(BIN)/python; else python=$(PYTHON); fi; \
+		$$python -c '$(CHECK_PYTHON)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	touch $@

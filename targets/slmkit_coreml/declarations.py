@@ -11,6 +11,7 @@ COREML = Declaration(
     module="slmkit_coreml.backend",
     targets=(IOS,),
     packages=("coremltools",),
+    machines=("linux-x86_64", "darwin-arm64", "darwin-x86_64"),
     extra="coreml",
     errors={
         "float16": ErrorKind(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from slmkit.backend.declaration import Declaration, ErrorKind
+from slmkit.backend.declaration import Declaration, ErrorKind, this_machine
 from slmkit.backend.targets import ANDROID
 
+# The same library without CUDA, where it has wheels; elsewhere tensorflow itself has none of CUDA.
+WITHOUT_CUDA = {"linux-x86_64", "win32-AMD64"}
+TENSORFLOW = "tensorflow-cpu" if this_machine() in WITHOUT_CUDA else "tensorflow"
 LITERT = Declaration(
     artifact="litert",
     about="Google's LiteRT and LiteRT-LM on CPUs",
     module="slmkit_litert.backend",
     targets=(ANDROID,),
-    packages=("tensorflow-cpu", "ai-edge-litert", "litert-lm-builder"),
+    packages=(TENSORFLOW, "ai-edge-litert", "litert-lm-builder"),
     extra="litert",
     errors={
         "shipped": ErrorKind(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from slmkit.backend.declaration import Declaration, ErrorKind, Extra
+from slmkit.backend.declaration import Declaration, ErrorKind, Extra, this_machine
 from slmkit.backend.targets import ANDROID, IOS
+
+OPENCL = ("pyopencl", "intel-opencl-rt") if this_machine() == "linux-x86_64" else ("pyopencl",)
 
 MLC = Declaration(
     artifact="mlc",
@@ -20,7 +22,7 @@ MLC = Declaration(
         Extra(
             "opencl",
             "a processor's OpenCL runtime, to execute mlc's kernels",
-            ("pyopencl", "intel-opencl-rt"),
+            OPENCL,
         ),
         Extra(
             "mlc_llm",

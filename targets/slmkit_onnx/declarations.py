@@ -34,6 +34,7 @@ HEXAGON = Declaration(
     module="slmkit_onnx.hexagon.backend",
     targets=(ANDROID,),
     packages=("onnx", "onnxruntime", "onnxruntime-qnn"),
+    machines=("linux-x86_64",),  # other wheels of onnxruntime-qnn have no emulator of the chip
     extra="hexagon",
     errors={
         "activations": ErrorKind(

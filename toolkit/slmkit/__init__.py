@@ -1,7 +1,6 @@
 """slmkit takes a small language model from a Hugging Face checkpoint to phones, and proves it."""
 
-from __future__ import annotations
-
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
         load,
         targets,
     )
+
+if sys.version_info < (3, 11):  # noqa: UP036  older ones must be able to read this file
+    sys.exit("slmkit needs Python 3.11 or newer; this is Python " + sys.version.split()[0])
 
 __version__ = "0.1.0"
 __all__ = [

@@ -21,6 +21,7 @@ from slmkit.backend.job import model_from_json, spec_to_json
 from slmkit.system.cache import Cache, key_of
 from slmkit.system.subprocess_worker import call
 from slmkit_litert.contract import DECODE, cache_names, prefill_name, state_name, weight_input
+from slmkit_litert.declarations import TENSORFLOW
 
 VERSION = 6
 CACHE_KIND = "graph-template"
@@ -41,7 +42,7 @@ def find_or_trace(job: Job, prefill: int, widths: Mapping[str, int], folder: Pat
         "widths": dict(widths),
         "debug": job.debug,
         "version": VERSION,
-        "tensorflow": version("tensorflow-cpu"),
+        "tensorflow": version(TENSORFLOW),
     }
     cache = Cache(job.cache or folder)
     key = key_of(facts)

@@ -7,6 +7,8 @@ errors that its parity may show, and its options on the command line all come fr
 
 from __future__ import annotations
 
+import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -14,6 +16,11 @@ from slmkit.backend.targets import Target
 
 LAST = 100  # the rank of backends that name none
 LOWERING, QUANTIZATION = "lowering", "quantization"  # the two errors that every bundle shows
+
+
+def this_machine() -> str:
+    """The machine as wheels are told apart: "linux-x86_64", "darwin-arm64", "win32-AMD64"."""
+    return f"{sys.platform}-{platform.machine()}"
 
 
 @dataclass(frozen=True)
@@ -62,11 +69,17 @@ class Declaration:
     targets: tuple[Target, ...]  # those that the artifact is built for
     packages: tuple[str, ...] = ()  # PyPI packages without which nothing can be written
     proof_packages: tuple[str, ...] = ()  # those without which less can be executed here
+    machines: tuple[str, ...] = ()  # as ``this_machine`` names them; empty: wheels for every one
     extra: str = ""  # the extra of slmkit that installs the packages; empty: they are named
     errors: Mapping[str, ErrorKind] = field(default_factory=dict)
     command_options: tuple[CommandOption, ...] = ()
     extras: tuple[Extra, ...] = ()
     rank: int = LAST  # position in builds and listings; the first continues the golden prompts
+
+    @property
+    def available(self) -> bool:
+        """Whether this machine can have the packages."""
+        return not self.machines or this_machine() in self.machines
 
     @property
     def requirements(self) -> tuple[str, ...]:

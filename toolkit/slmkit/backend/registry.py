@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from slmkit.backend.declaration import EVERY_ERROR, Declaration, ErrorKind
+from slmkit.backend.declaration import EVERY_ERROR, Declaration, ErrorKind, this_machine
 from slmkit.backend.targets import ANDROID, IOS, Target
 from slmkit.errors import BackendError, MissingPackageError, SlmkitError
 
@@ -61,15 +61,14 @@ def find_backend(artifact: str) -> Backend:
 
 def require_packages(artifacts: Iterable[str]) -> None:
     """Raise MissingPackageError that names everything these artifacts lack, and one command."""
-    needs: list[str] = []
-    requirements: list[str] = []
-    for declared in map(declaration_of, artifacts):
-        versions = installed_versions(declared.packages)
-        missing = [name for name, found in versions.items() if found is None]
-        if missing:
-            needs.append(f"the artifact {declared.artifact} needs {', '.join(missing)}")
-            requirements += declared.requirements
-    if needs:
+    asked = [declaration_of(artifact) for artifact in artifacts]
+    missing = {each.artifact: _missing(each) for each in asked if _missing(each)}
+    lacking = [each for each in asked if each.artifact in missing]
+    if not all(each.available for each in lacking):
+        raise _not_here(asked, lacking)
+    if lacking:
+        needs = [f"the artifact {name} needs {', '.join(lacks)}" for name, lacks in missing.items()]
+        requirements = [name for each in lacking for name in each.requirements]
         raise MissingPackageError("; ".join(needs), pip_command(requirements))
 
 
@@ -123,6 +122,22 @@ def pip_command(requirements: Iterable[str]) -> str:
     extras = [each.removeprefix("slmkit[").removesuffix("]") for each in own]
     joined = [f"slmkit[{','.join(extras)}]"] if extras else []
     return "pip install " + " ".join(f'"{each}"' for each in [*joined, *others])
+
+
+def _not_here(asked: list[Declaration], lacking: list[Declaration]) -> MissingPackageError:
+    """The error for artifacts whose packages this machine cannot have."""
+    elsewhere = [each for each in lacking if not each.available]
+    others = [each.artifact for each in asked if each not in elsewhere]
+    where = [f"{each.artifact} can be built on {', '.join(each.machines)}" for each in elsewhere]
+    return MissingPackageError(
+        f"{'; '.join(where)}; this machine is {this_machine()}",
+        f"choose others: --artifacts {','.join(others)}" if others else "see slmkit doctor",
+    )
+
+
+def _missing(declared: Declaration) -> list[str]:
+    versions = installed_versions(declared.packages)
+    return [name for name, found in versions.items() if found is None]
 
 
 def _version(name: str) -> str | None:

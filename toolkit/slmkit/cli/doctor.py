@@ -12,7 +12,8 @@ from slmkit.backend.registry import declarations, installed_versions, pip_comman
 from slmkit.system.cache import default_folder
 
 OTHERS = (  # beyond the backends'
-    Extra("test", "the test suite", ("pytest", "pytest-xdist", "hypothesis")),
+    Extra("test", "the test suite", ("pytest", "pytest-xdist", "hypothesis", "uv")),
+    Extra("dev", "commits and the changelog", ("pre-commit", "towncrier", "check-jsonschema")),
     Extra("crosscheck", "comparing with transformers", ("torch", "transformers")),
     Extra("train", "retraining the sample model", ("torch", "transformers")),
 )
@@ -26,11 +27,12 @@ class Row:
     about: str
     packages: dict[str, str | None]
     install: str
+    available: bool = True  # false if the packages have no wheels for this machine
 
     @property
     def command(self) -> str | None:
-        """The exact command that installs what is missing; None if nothing is."""
-        return self.install if None in self.packages.values() else None
+        """The exact command that installs what is missing; None if nothing is, or nothing can."""
+        return self.install if self.available and None in self.packages.values() else None
 
 
 def examine() -> list[Row]:
@@ -42,6 +44,7 @@ def examine() -> list[Row]:
             f"artifact {declared.artifact}",
             installed_versions(declared.packages),
             pip_command(declared.requirements),
+            declared.available,
         )
         for declared in known
     ]

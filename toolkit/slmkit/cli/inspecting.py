@@ -132,7 +132,13 @@ def doctor(as_json: bool) -> None:
     rows, around = examination.examine(), examination.surroundings()
     if as_json:
         extras = [
-            {"extra": row.extra, "packages": row.packages, "install": row.command} for row in rows
+            {
+                "extra": row.extra,
+                "packages": row.packages,
+                "available": row.available,
+                "install": row.command,
+            }
+            for row in rows
         ]
         return print_json({**around, "extras": extras})
     print_tables(doctor_table(rows, around))

@@ -134,7 +134,8 @@ def doctor_table(rows: Iterable[Row], surroundings: dict[str, str]) -> Group:
             f"{name} {found}" if found else f"[red]{name} missing[/]"
             for name, found in row.packages.items()
         )
-        command = row.command.replace("[", "\\[") if row.command else "[green]complete[/]"
+        done = "[green]complete[/]" if row.available else "[red]not for this machine[/]"
+        command = row.command.replace("[", "\\[") if row.command else done
         table.add_row(row.extra, row.about, packages, command)
     return Group(_facts("slmkit", surroundings), table)
 
