@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import partial
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -121,6 +122,25 @@ def test_python_blocks_are_python_and_name_what_slmkit_has(path):
         for node in nodes:
             if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "slmkit":
                 assert hasattr(importlib.import_module("slmkit"), node.attr), node.attr
+
+
+@by_name
+def test_python_blocks_of_the_guides_run(path):
+    if path != PAGES / "python-api.md":
+        for text in blocks(TEXTS[path], "python"):
+            exec(text, {"__name__": "documents"})  # noqa: S102 - a document of ours
+
+
+def test_the_example_of_the_python_api_runs(tmp_path, monkeypatch, capsys):
+    write_checkpoint(tmp_path / "my-model", tiny_config("llama"))
+    (tmp_path / "my-task.jsonl").write_text('{"prompt": "lights", "answer": "off"}\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(slmkit, "build", partial(slmkit.build, artifacts=["ort"]))  # one suffices
+    (example,) = blocks(page("python-api.md"), "python")
+    exec(example, found := {})  # noqa: S102 - a document of ours
+    assert found["logits"].shape == (3, tiny_config("llama")["vocab_size"])
+    assert found["score"].total == 1
+    assert "logits" in capsys.readouterr().out
 
 
 def test_the_guide_to_a_backend_shows_the_one_of_the_tests():
