@@ -30,10 +30,10 @@ LLVM = """
 import json, sys, time, numpy as np
 from pathlib import Path
 from slmkit_mlc.lowering.definition import read_definition
-from slmkit_mlc.verify.machine import Machine, on_processor
+from slmkit_mlc.verify.machine import Machine, build_for_cpu
 folder, prompt, decode = Path(sys.argv[1]), *map(int, sys.argv[2:])
 definition = read_definition(folder)
-executable, _ = on_processor(definition, "float32", ("prefill", "decode"))
+executable, _ = build_for_cpu(definition, "float32", ("prefill", "decode"))
 machine = Machine(executable, definition, folder / "params")
 begun = time.monotonic()
 machine.call("prefill", np.full(prompt, 7))
