@@ -214,6 +214,7 @@ def tokenizer_info(tokens: TokenFacts) -> dict[str, Any]:
 
 
 def _tokenizer_info(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``tokenizer_info`` from the content of tokenizer.json."""
     decoder, normalizer = json.dumps(values.get("decoder")), json.dumps(values.get("normalizer"))
     method = "byte_fallback" if "ByteFallback" in decoder else "byte_level"
     return {

@@ -60,6 +60,7 @@ def layout_of(platform: str) -> str:
 
 
 def _gpu(name: str, row: Mapping[str, Any]) -> Gpu:
+    """A GPU from a row of ``gpus.json``."""
     return Gpu(
         name=name,
         about=row["about"],
@@ -71,6 +72,7 @@ def _gpu(name: str, row: Mapping[str, Any]) -> Gpu:
 
 
 def _target(values: Mapping[str, Any]) -> Any:
+    """TVM's target from its JSON values."""
     from tvm.target import Target
 
     return Target(dict(values))

@@ -22,6 +22,7 @@ MIN_NAME_LENGTH = 8  # characters: TVM fails on shorter prefixes (0.27.0.post1)
 
 
 def _is_gpu_list(value: Any) -> bool:
+    """Whether a value is a list of at least one name of ``gpus.json``."""
     return isinstance(value, list) and bool(value) and set(value) <= set(known_gpus())
 
 

@@ -179,7 +179,7 @@ class Table:
 def table_of(model: Model, schemes: Mapping[str, Scheme], layout: str) -> Table:
     """The parameters of a model's library.
 
-    Linears have the given layout; embeddings are always N-major, because their rows are looked up.
+    Linears have this layout; embeddings are always N-major, because their rows are looked up.
     """
     matrices: dict[str, Matrix] = {}
     vectors: dict[str, Vector] = {}

@@ -214,6 +214,7 @@ def write_float_model(path: Path, out: Path, dequantize: Callable[[StoredWeight]
 
 
 def _read_weight(model: Any, graph: Any, tensor: Any, content: Array) -> StoredWeight:
+    """The weight of a bound tensor, by its type and quantization parameters."""
     data, quantization = _buffer_bytes(model, tensor.buffer, content), tensor.quantization
     shape = tuple(int(length) for length in tensor.shape)
     if quantization is None or (quantization.scale is None and quantization.details is None):

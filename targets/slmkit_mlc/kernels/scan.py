@@ -81,6 +81,7 @@ def convolution(channels: int, kernel: int, dtype: str) -> Any:
 
 
 def _float32(number: Any) -> Any:
+    """A number converted to float32."""
     return number.astype("float32")
 
 

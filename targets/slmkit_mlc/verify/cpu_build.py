@@ -49,7 +49,7 @@ class CpuBuild:
         observe: Observer | None = None,
         observe_scheduled: Observer | None = None,
     ) -> None:
-        """Compile, and compare the kernels with those of ``library``, if it is given.
+        """Compile, and compare the kernels with those of ``library``, unless it is None.
 
         ``change``: is applied to the module first; ``observe``, ``observe_scheduled``: get the
         module before and after scheduling. Raises BackendError if the library has other kernels, or

@@ -39,6 +39,7 @@ def compare_logit_functions(
 
 
 def _check_bias(machine: Machine, logits: Array, rows: Array, tokens: Array, random: Any) -> Result:
+    """Add a bias to some tokens of each row."""
     bias = random.standard_normal(TOKENS).astype(np.float32)
     expected = logits.copy()
     expected[rows, tokens] += bias
@@ -63,6 +64,7 @@ def _check_penalty(
 
 
 def _check_bitmask(machine: Machine, logits: Array, random: Any) -> Result:
+    """Mask about half of the tokens of each row."""
     words = -(-logits.shape[1] // 32)
     mask = random.integers(0, 2**32, (ROWS, words), dtype=np.uint32)
     bits = (mask[:, :, None] >> np.arange(32, dtype=np.uint32)) & 1

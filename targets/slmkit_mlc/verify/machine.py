@@ -56,8 +56,11 @@ class Machine:
         device: Any = None,
         tokens: int | None = None,
     ) -> None:
-        """``params``: the folder of tensor-cache.json; ``device``: a TVM device, default the CPU;
-        ``tokens``: capacity of the KV cache, default the definition's context length."""
+        """Load the parameters and create empty states.
+
+        ``params``: the folder of tensor-cache.json; ``device``: a TVM device, default the CPU;
+        ``tokens``: capacity of the KV cache, default the definition's context length.
+        """
         self.device = tvm.cpu() if device is None else device
         self.vm = relax.VirtualMachine(executable, self.device)
         self.definition = definition
