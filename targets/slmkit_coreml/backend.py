@@ -39,7 +39,7 @@ def emit(job: Job, folder: Path, progress: Progress) -> Artifact:
 
 
 def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
-    """Load a written artifact: ``float32`` or ``float16``."""
+    """Load a written artifact: mode ``float32`` or ``float16``."""
     with import_guard():
         from slmkit_coreml.runner import CoremlRunner
     return CoremlRunner(folder, artifact, mode)

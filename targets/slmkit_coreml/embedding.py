@@ -51,7 +51,7 @@ def _stored_rows(codes: CodesFile, name: str, rows: slice) -> NDArray[Any]:
     return halves
 
 
-def table_files(shape: tuple[int, ...], scheme: Scheme) -> dict[str, int]:
+def table_file_sizes(shape: tuple[int, ...], scheme: Scheme) -> dict[str, int]:
     """Size in bytes of each file that ``write_embedding`` writes for a table of this shape."""
     rows, width = shape
     if scheme.encoding == "palette":

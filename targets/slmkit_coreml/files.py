@@ -1,4 +1,4 @@
-"""The files of the ``coreml`` artifact that hold weights, by shapes alone."""
+"""Sizes of the ``coreml`` artifact's files with weights, computed from shapes."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ from typing import Any
 
 from slmkit.backend.interface import Model, WeightFile
 from slmkit.recipe.scheme import Scheme
-from slmkit_coreml.embedding import table_files
+from slmkit_coreml.embedding import table_file_sizes
 from slmkit_coreml.options import Form, plan_chunks, read, table_bytes, unit_sizes
 from slmkit_coreml.sizes import matrix_bytes
 
 
 def package_name(number: int, chunks: int) -> str:
-    """The file of a chunk, counted from 1."""
+    """File name of a chunk's package; ``number`` counts from 1."""
     return "model.mlpackage" if chunks == 1 else f"model_{number}.mlpackage"
 
 
 def weight_files(
     model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any], context_length: int
 ) -> list[WeightFile]:
-    """A package for each chunk, and the table that the app looks up in."""
+    """A package for each chunk, and the files of the embedding table for the app."""
     form, layers = read(options), model.spec.layers
     sizes = unit_sizes(model, schemes, form)
     chunks = plan_chunks(model, schemes, form, context_length)
-    beside = table_bytes(model, context_length) if form.self_contained else 0
+    extra = table_bytes(model, context_length) if form.self_contained else 0
     if len(chunks) == 1:
-        beside -= shared_bytes(model, schemes, form)
-    packages = [
-        WeightFile(
-            package_name(number, len(chunks)), chunk.bytes_of(sizes) + beside, chunk.about(layers)
-        )
-        for number, chunk in enumerate(chunks, 1)
-    ]
+        extra -= shared_bytes(model, schemes, form)
+    packages = []
+    for number, chunk in enumerate(chunks, 1):
+        name, size = package_name(number, len(chunks)), chunk.bytes_of(sizes) + extra
+        packages.append(WeightFile(name, size, chunk.about(layers)))
     if form.self_contained:
         return packages
     tables = [
         WeightFile(name, size, "the embedding")
         for table in model.looked_up
-        for name, size in table_files(model.shapes[table], schemes[table]).items()
+        for name, size in table_file_sizes(model.shapes[table], schemes[table]).items()
     ]
     return [*packages, *tables]
 
 
 def shared_bytes(model: Model, schemes: Mapping[str, Scheme], form: Form) -> int:
-    """What one package holds once, although two units are counted with it: in the GPU's layout, the
-    table that is looked up in and is the head too."""
+    """Bytes that a single package stores once, but that two units are counted with.
+
+    In the layout ``gpu`` that is a tied embedding table, which is also the head's weight.
+    """
     if not form.self_contained or form.layout.name != "gpu":
         return 0
     total = 0

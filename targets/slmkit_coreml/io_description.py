@@ -1,4 +1,4 @@
-"""What the manifest and the package itself say: inputs and outputs, who computes what."""
+"""Descriptions for the manifest and the packages: inputs, outputs, duties of the host."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from slmkit.backend.interface import Job, Report, ReportTable, Tensor
 from slmkit.backend.partition import Part
 from slmkit.backend.static_runner import Window
 from slmkit_coreml.contract import state_name, state_shape
-from slmkit_coreml.lowering.inputs import INTEGER_INPUTS, Border
+from slmkit_coreml.lowering.inputs import INTEGER_INPUTS, FunctionSignature
 from slmkit_coreml.options import Form
 from slmkit_coreml.package import Description
 
@@ -48,29 +48,34 @@ HOST = {
 }
 
 
-def borders(
+def interfaces(
     job: Job, form: Form, chunks: Sequence[Part], windows: Mapping[str, Window]
 ) -> list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
-    """Inputs and outputs of each package; dimensions that depend on the function as text."""
+    """Inputs and outputs of each package; dimensions that depend on the function are names."""
     return [(_inputs(job, form, chunk, windows), _outputs(job, form, chunk)) for chunk in chunks]
 
 
-def whole_border(found: Sequence[tuple[tuple[Tensor, ...], ...]]) -> list[tuple[Tensor, ...]]:
-    """Inputs and outputs of all packages, without what they hand to each other; caches of
-    several lie side by side, a package each."""
-    kept: list[dict[str, Tensor]] = [{}, {}]
-    for border in found:
-        for side, tensors in zip(kept, border, strict=True):
+def merge_interfaces(
+    packages: Sequence[tuple[tuple[Tensor, ...], ...]],
+) -> list[tuple[Tensor, ...]]:
+    """Inputs and outputs of all packages, without the hidden state between them.
+
+    A tensor that several packages have, such as the KV cache, is listed once, with the shape of the
+    first package.
+    """
+    merged: list[dict[str, Tensor]] = [{}, {}]
+    for interface in packages:
+        for side, tensors in zip(merged, interface, strict=True):
             for tensor in tensors:
                 if not tensor.name.startswith("hidden"):
                     side.setdefault(tensor.name, tensor)
-    return [tuple(side.values()) for side in kept]
+    return [tuple(side.values()) for side in merged]
 
 
 def describe(
-    job: Job, form: Form, chunk: Part, border: Sequence[Sequence[Tensor]], version: str
+    job: Job, form: Form, chunk: Part, interface: Sequence[Sequence[Tensor]], version: str
 ) -> Description:
-    """The package's own metadata."""
+    """The metadata of a package."""
     model = job.about.get("model", "a model")
     schemes = Counter(str(scheme) for scheme in job.codes.schemes.values())
     return Description(
@@ -78,7 +83,7 @@ def describe(
         author=str(job.options.get("author", f"converted by slmkit {job.about.get('slmkit', '')}")),
         license=str(job.options.get("license", job.about.get("license", ""))),
         version=version,
-        borders={each.name: each.about for side in border for each in side},
+        interface={each.name: each.about for side in interface for each in side},
         facts={
             "slmkit.version": job.about.get("slmkit", ""),
             "slmkit.recipe": job.about.get("recipe", ""),
@@ -90,15 +95,17 @@ def describe(
 
 
 def host_duties(inputs: Sequence[Tensor], chunks: int) -> list[str]:
-    """What an app computes around the packages."""
+    """The duties of the host, derived from the inputs, one phrase each."""
     names = {"past_states" if _is_state(each.name) else each.name for each in inputs}
     names |= {"hidden"} if chunks > 1 else set()
     return [duty for name, duty in HOST.items() if name in names]
 
 
 def residency_report(residency: Mapping[str, Any]) -> Report:
-    """The predicted residency of each function, for the end of a build and for ``inspect``; a rule
-    that several functions break is told once."""
+    """The predicted residency of each function, for the end of a build and for ``inspect``.
+
+    A rule that several functions violate is reported once.
+    """
     lines: dict[str, None] = {}
     tables = []
     for name, found in residency.items():
@@ -124,9 +131,9 @@ def _finding_row(found: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _inputs(job: Job, form: Form, chunk: Part, windows: Mapping[str, Window]) -> tuple[Tensor, ...]:
-    prefill, decode = (
-        Border(job.model, form, chunk, windows[name]).shapes() for name in ("prefill", "decode")
-    )
+    """The inputs of a package."""
+    prefill = FunctionSignature(job.model, form, chunk, windows["prefill"]).input_shapes()
+    decode = FunctionSignature(job.model, form, chunk, windows["decode"]).input_shapes()
     return tuple(
         Tensor(
             name,
@@ -143,7 +150,7 @@ def _is_state(name: str) -> bool:
 
 
 def _about(name: str) -> str:
-    """What an input is; masks and ropes may be several, with a number behind."""
+    """The description of an input; names of masks and rope tables may end in a number."""
     stem = name.partition("_")[0]
     if _is_state(name):
         return "state of a layer as the tokens before left it, 0 at first"
@@ -151,33 +158,38 @@ def _about(name: str) -> str:
 
 
 def _symbolic(prefill: tuple[int, ...], decode: tuple[int, ...]) -> tuple[int | str, ...]:
-    return tuple(
-        one if one == other else "tokens" if other == 1 else "past"
-        for one, other in zip(prefill, decode, strict=True)
-    )
+    """A shape with names for the dimensions in which the two functions differ."""
+    dimensions: list[int | str] = []
+    for size, decode_size in zip(prefill, decode, strict=True):
+        if size == decode_size:
+            dimensions.append(size)
+        else:
+            dimensions.append("tokens" if decode_size == 1 else "past")
+    return tuple(dimensions)
 
 
 def _outputs(job: Job, form: Form, chunk: Part) -> tuple[Tensor, ...]:
+    """The outputs of a package."""
     spec, rows = job.spec, form.layout.rows
-    found = []
+    outputs = []
     if chunk.last < spec.layers:
-        shape = tuple(rows.named("tokens", spec.width))
-        found.append(Tensor("hidden_out", "float16", shape, ABOUT["hidden_out"]))
+        shape = tuple(rows.symbolic_shape("tokens", spec.width))
+        outputs.append(Tensor("hidden_out", "float16", shape, ABOUT["hidden_out"]))
     else:
         for at, (first, end) in enumerate(form.logits(spec.vocabulary)):
             about = f"next-token scores of ids {first} to {end - 1}"
-            shape = tuple(rows.named("tokens", end - first))
-            found.append(Tensor(f"logits_{at}", "float16", shape, about))
+            shape = tuple(rows.symbolic_shape("tokens", end - first))
+            outputs.append(Tensor(f"logits_{at}", "float16", shape, about))
     layers = chunk.layers(spec.layers)
     for state in job.model.states:
         if state.layer in layers:
             name = f"new_{state_name(state.kind, state.layer)}"
             about = f"state of layer {state.layer}, for the next tokens"
-            found.append(Tensor(name, "float16", state_shape(state), about))
+            outputs.append(Tensor(name, "float16", state_shape(state), about))
     attention_layers = [layer for layer in job.model.attention_layers if layer in layers]
     if form.cache == "io" and attention_layers:
         row: list[Any] = list(form.layout.cache(spec.kv_heads, spec.head_width, 0))
         row[form.layout.token_axis - 1] = "tokens"
         for name in ("new_keys", "new_values"):
-            found.append(Tensor(name, "float16", (len(attention_layers), *row), ABOUT[name]))
-    return tuple(found)
+            outputs.append(Tensor(name, "float16", (len(attention_layers), *row), ABOUT[name]))
+    return tuple(outputs)

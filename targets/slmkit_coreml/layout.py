@@ -22,23 +22,23 @@ class Arrangement:
     order: tuple[int, ...]
     ones: tuple[int, ...]
 
-    def array(self, rows: Array) -> Array:
+    def from_rows(self, rows: Array) -> Array:
         """Arrange rows as the layout has them."""
         return np.expand_dims(rows.transpose(self.order), self.ones)
 
     def shape(self, *sizes: int) -> tuple[int, ...]:
         """The arranged shape of rows of these sizes."""
-        return tuple(self.named(*sizes))
+        return tuple(self.symbolic_shape(*sizes))
 
-    def named(self, *sizes: Any) -> list[Any]:
+    def symbolic_shape(self, *sizes: Any) -> list[Any]:
         """The arranged shape of rows; sizes may be names, such as "tokens"."""
         dimensions = [sizes[axis] for axis in self.order]
         for axis in self.ones:
             dimensions.insert(axis, 1)
         return dimensions
 
-    def back(self, value: Array) -> Array:
-        """Restore rows: the inverse of ``array``."""
+    def to_rows(self, value: Array) -> Array:
+        """Restore rows: the inverse of ``from_rows``."""
         rows: Array = value.squeeze(self.ones).transpose(np.argsort(self.order))
         return rows
 

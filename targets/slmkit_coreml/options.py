@@ -1,4 +1,4 @@
-"""The recipe's ``artifacts: {coreml: ...}``: what it may say, what it means, what cannot be had."""
+"""The recipe's ``artifacts: {coreml: ...}``: keys, defaults, and what is not supported."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from slmkit_coreml.contract import CACHES, CHUNK_LIMIT, head_parts
 from slmkit_coreml.layout import LAYOUTS, Layout
 from slmkit_coreml.sizes import matrix_bytes
 
-UNITS = ("cpu_and_ne", "cpu_and_gpu", "cpu_only", "all")  # coremltools' ComputeUnit, in small
-SLOTS = 24  # bytes per slot: at most three rows of int32 in each of two functions
+UNITS = ("cpu_and_ne", "cpu_and_gpu", "cpu_only", "all")  # coremltools' ComputeUnit, in lower case
+SLOT_BYTES = 24  # per slot: at most three rows of int32 in each of two functions
 TEXT = Option(lambda value: isinstance(value, str) and 0 < len(value) <= 500, "a short text")
 SUPPORT = Support(
     "coreml",
@@ -40,7 +40,7 @@ SUPPORT = Support(
 
 @dataclass(frozen=True)
 class Form:
-    """Which of its forms a package has."""
+    """The form of the packages: layout, cache form and what else the options decide."""
 
     layout: Layout
     cache: str
@@ -50,19 +50,19 @@ class Form:
     compute_units: str = "cpu_and_ne"
 
     def logits(self, vocabulary: int) -> list[tuple[int, int]]:
-        """First row and end of each output of logits."""
+        """First row and end of each output of logits, (first, end) by output."""
         return head_parts(vocabulary) if self.layout.name == "ane" else [(0, vocabulary)]
 
 
 def read(options: Mapping[str, Any]) -> Form:
-    """Options with their defaults: a package that keeps nothing on the host keeps the cache too."""
+    """Read the options, with their defaults: a self-contained package keeps the KV cache itself."""
     layout = LAYOUTS[options.get("layout", "ane")]
-    whole = bool(options.get("self_contained", False))
+    self_contained = bool(options.get("self_contained", False))
     on_ane = layout.name == "ane"
     return Form(
         layout,
-        options.get("kv_cache", "io" if on_ane and not whole else "state-slice"),
-        whole,
+        options.get("kv_cache", "io" if on_ane and not self_contained else "state-slice"),
+        self_contained,
         "require" in options,
         options.get("chunk_limit", CHUNK_LIMIT),
         options.get("compute_units", UNITS[0] if on_ane else UNITS[1]),
@@ -70,7 +70,7 @@ def read(options: Mapping[str, Any]) -> Form:
 
 
 def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any]) -> list[str]:
-    """Everything that this backend cannot do for the model and recipe, one sentence each."""
+    """The reasons why a model and recipe are refused, one sentence each; none if they are not."""
     found = SUPPORT.problems(model, schemes, options)
     if found:
         return found
@@ -86,7 +86,7 @@ def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, 
 
 
 def unit_sizes(model: Model, schemes: Mapping[str, Scheme], form: Form) -> list[int]:
-    """Bytes of each layer's weights and of the head's; with layer 0, a table inside the package."""
+    """Bytes of the weights of each layer and of the head; layer 0 includes an embedding table."""
     sizes = unit_bytes(model, schemes, matrix_bytes)
     for name in model.looked_up if form.self_contained else ():
         rows, width = model.shapes[name]
@@ -97,13 +97,12 @@ def unit_sizes(model: Model, schemes: Mapping[str, Scheme], form: Form) -> list[
 def plan_chunks(
     model: Model, schemes: Mapping[str, Scheme], form: Form, context: int
 ) -> Sequence[Part]:
-    """The packages: whole layers below the limit, planned before anything is emitted."""
-    beside = table_bytes(model, context) if form.self_contained else 0
-    return plan_parts(unit_sizes(model, schemes, form), form.chunk_limit - beside)
+    """Divide the model into packages of whole layers below the limit."""
+    extra = table_bytes(model, context) if form.self_contained else 0
+    return plan_parts(unit_sizes(model, schemes, form), form.chunk_limit - extra)
 
 
 def table_bytes(model: Model, context: int) -> int:
-    """What each self-contained package holds beside its weights: cos and sin in float32, and the
-    slots that its masks count."""
+    """Bytes of a self-contained package's tables: cos and sin in float32, slots of its masks."""
     pairs = sum(rope.width // 2 for rope in model.spec.ropes)
-    return context * (8 * pairs + SLOTS)
+    return context * (8 * pairs + SLOT_BYTES)

@@ -24,7 +24,7 @@ class Description:
     author: str
     license: str
     version: str
-    borders: Mapping[str, str]  # input, output or state -> description
+    interface: Mapping[str, str]  # input, output or state -> description
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -65,4 +65,4 @@ def _describe(target: Any, description: Description) -> None:
     target.metadata.userDefined.update(description.facts)
     for function in (*target.functions, target):
         for each in (*function.input, *function.output, *function.state):
-            each.shortDescription = description.borders.get(each.name, "for debugging")
+            each.shortDescription = description.interface.get(each.name, "for debugging")

@@ -1,4 +1,4 @@
-"""Run the artifact; what an app's host code does is done here."""
+"""Run the artifact as an app's host code would."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from slmkit_coreml.verify.evaluator import Package, WeightCache
 
 
 class Runnable(Protocol):
-    """A loaded package: in the evaluator, or in Core ML itself."""
+    """A loaded package, in the evaluator or in Core ML itself."""
 
     def run(self, name: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs of a function by name."""
+        """Run a function; return its outputs by name."""
         ...
 
     def reset(self) -> None:
-        """Forget what the states hold."""
+        """Discard the states."""
         ...
 
 
 class CoremlRunner(StaticRunner):
-    """Feeds tokens through ``prefill`` and ``decode``; keeps the cache as an app would."""
+    """Run tokens through ``prefill`` and ``decode``; keep KV cache and states as an app would."""
 
     def __init__(self, folder: Path, artifact: Artifact, precision: str) -> None:
         self.facts = facts = artifact.facts
@@ -42,8 +42,9 @@ class CoremlRunner(StaticRunner):
         self.context_length = artifact.state.context_length
         self.chunks: list[Mapping[str, Any]] = facts["packages"]
         self.packages, self.runtime = self._open(folder, precision)
-        whole = facts["self_contained"]
-        self.embedding = None if whole else Embedding(folder, facts["embedding"])
+        self.embedding = None
+        if not facts["self_contained"]:
+            self.embedding = Embedding(folder, facts["embedding"])
         self.ropes = [
             Rope(tuple(each["frequencies"]), each["magnitude"]) for each in facts["ropes"]
         ]
@@ -53,7 +54,7 @@ class CoremlRunner(StaticRunner):
         self.reset()
 
     def reset(self) -> None:
-        """Forget the sequence."""
+        """Start a new sequence."""
         state = self.state
         row = self.layout.cache(state.kv_heads, state.head_width, self.context_length)
         shape = (len(state.attention_layers), *row)
@@ -67,23 +68,24 @@ class CoremlRunner(StaticRunner):
         self.length = 0
 
     def step(self, ids: NDArray[np.int64], window: Window) -> Floats:
-        """The host's part in; the packages one after the other; logits out, the cache extended."""
+        """Run all packages on at most T tokens; return their logits. (n,) -> (n, V)"""
         count, function = len(ids), self.functions[window.tokens]
-        known = self._inputs(ids, window)
-        known |= {f"past_{name}": state for name, state in self.states.items()}
-        found: dict[str, Array] = {}
+        inputs = self._inputs(ids, window)
+        inputs |= {f"past_{name}": state for name, state in self.states.items()}
+        outputs: dict[str, Array] = {}
         for chunk, package in zip(self.chunks, self.packages, strict=True):
-            found |= package.run(function, {**known, **self._cache(chunk, window)})
-            known["hidden"] = found.get("hidden_out", known.get("hidden"))
-            self._append(chunk, found, count)
-        self.states = {name: found[f"new_{name}"] for name in self.states}
+            outputs |= package.run(function, {**inputs, **self._past(chunk, window)})
+            inputs["hidden"] = outputs.get("hidden_out", inputs.get("hidden"))
+            self._append(chunk, outputs, count)
+        self.states = {name: outputs[f"new_{name}"] for name in self.states}
         self.taps = {
-            name: self._back(found[output], count) for output, name in self.facts["taps"].items()
+            name: self._rows(outputs[output], count) for output, name in self.facts["taps"].items()
         }
-        parts = [found[f"logits_{at}"] for at in range(self.facts["logits"])]
-        return np.concatenate([self._back(part, count) for part in parts], axis=1)
+        parts = [outputs[f"logits_{at}"] for at in range(self.facts["logits"])]
+        return np.concatenate([self._rows(part, count) for part in parts], axis=1)
 
     def _open(self, folder: Path, precision: str) -> tuple[list[Runnable], str]:
+        """Load the packages; also return the name of the runtime."""
         paths = [folder / chunk["package"] for chunk in self.chunks]
         names = list(self.facts["functions"])
         if precision == "float16" and on_macos():
@@ -94,63 +96,68 @@ class CoremlRunner(StaticRunner):
         return [Package(path, precision, cache) for path in paths], about
 
     def _inputs(self, ids: NDArray[np.int64], window: Window) -> dict[str, Any]:
-        """What the host gives every package; each takes what it asks for."""
-        filled = np.zeros(window.tokens, dtype=np.int64)
-        filled[: len(ids)] = ids
+        """The host's inputs for all packages; each reads those that it declares."""
+        padded = np.zeros(window.tokens, dtype=np.int64)
+        padded[: len(ids)] = ids
         position = {"position": np.array([self.length], np.int32)}
         if self.embedding is None:
-            return {"ids": filled[None].astype(np.int32), **position}
+            return {"ids": padded[None].astype(np.int32), **position}
         layout = self.layout
-        inputs = {"embeds": layout.rows.array(self.embedding.look_up(filled)), **position}
+        inputs = {"embeds": layout.rows.from_rows(self.embedding.look_up(padded)), **position}
         positions = self.length + np.arange(window.tokens)
         for number, rope in enumerate(self.ropes):
             for name, table in zip(rope_names(number), rope.table(positions), strict=True):
-                inputs[name] = layout.table.array(table)
+                inputs[name] = layout.table.from_rows(table)
         queries, keys = slots(window, self.length, len(ids))
         if self.facts["kv_cache"] != "io":  # slot j of a state holds position j
-            known = np.arange(window.total)
-            keys = np.where(known < self.length + len(ids), known, EMPTY)
+            every_slot = np.arange(window.total)
+            keys = np.where(every_slot < self.length + len(ids), every_slot, EMPTY)
         for limit in self.facts["windows"]:
-            inputs[mask_name(limit)] = layout.mask.array(_mask(queries, keys, limit))
-        return {**inputs, **self._places(window)}
+            inputs[mask_name(limit)] = layout.mask.from_rows(_mask(queries, keys, limit))
+        return {**inputs, **self._placement(window)}
 
-    def _places(self, window: Window) -> dict[str, Array]:
-        """Where the cache is written, under ``state-blend``."""
+    def _placement(self, window: Window) -> dict[str, Array]:
+        """The inputs place and keep of the form ``state-blend``."""
         if self.facts["kv_cache"] != "state-blend":
             return {}
         place = np.zeros((window.tokens, window.total), np.float32)
         place[np.arange(window.tokens), self.length + np.arange(window.tokens)] = 1
         keep = 1 - place.sum(axis=0)
-        return {"place": self.layout.place.array(place), "keep": self.layout.keep.array(keep)}
+        return {
+            "place": self.layout.place.from_rows(place),
+            "keep": self.layout.keep.from_rows(keep),
+        }
 
-    def _cache(self, chunk: Mapping[str, Any], window: Window) -> dict[str, Array]:
-        """The past of a chunk's layers, where the host keeps it."""
+    def _past(self, chunk: Mapping[str, Any], window: Window) -> dict[str, Array]:
+        """The KV cache of a chunk's layers, under the form ``io``."""
         if self.facts["kv_cache"] != "io":
             return {}
         layers = self._layers(chunk)
-        past = self._slots(slice(0, window.past))
-        return {f"past_{name}": line[layers][past] for name, line in self.past.items()}
+        slots_of_past = self._slots(slice(0, window.past))
+        return {f"past_{name}": cache[layers][slots_of_past] for name, cache in self.past.items()}
 
-    def _append(self, chunk: Mapping[str, Any], found: Mapping[str, Array], count: int) -> None:
+    def _append(self, chunk: Mapping[str, Any], outputs: Mapping[str, Array], count: int) -> None:
+        """Append the new keys and values of ``count`` tokens, under the form ``io``."""
         if self.facts["kv_cache"] != "io" or not chunk["attention_layers"]:
             return
-        here = self._slots(slice(self.length, self.length + count))
-        for name, line in self.past.items():
-            line[self._layers(chunk)][here] = found[f"new_{name}"][self._slots(slice(0, count))]
+        target, source = slice(self.length, self.length + count), slice(0, count)
+        for name, cache in self.past.items():
+            new = outputs[f"new_{name}"][self._slots(source)]
+            cache[self._layers(chunk)][self._slots(target)] = new
 
     def _layers(self, chunk: Mapping[str, Any]) -> slice:
-        """Where the cache has a chunk's layers, among all that attend."""
+        """The indices of a chunk's attention layers in the cache."""
         first = sum(layer < chunk["first_layer"] for layer in self.state.attention_layers)
         return slice(first, first + len(chunk["attention_layers"]))
 
     def _slots(self, tokens: slice) -> tuple[slice, ...]:
-        """Some slots of a cache [layers, ...]."""
+        """An index of these slots of a cache [layers, ...]."""
         axis = self.layout.token_axis
         return tuple(tokens if at == axis else slice(None) for at in range(4))
 
-    def _back(self, value: Array, count: int) -> Floats:
-        """The rows of the first tokens, float32."""
-        rows: Floats = self.layout.rows.back(value)[:count].astype(np.float32)
+    def _rows(self, value: Array, count: int) -> Floats:
+        """The rows of the first ``count`` tokens, float32. -> (count, D)"""
+        rows: Floats = self.layout.rows.to_rows(value)[:count].astype(np.float32)
         return rows
 
 

@@ -1,4 +1,4 @@
-"""Write the ``coreml`` artifact: the packages, the embedding file, the facts an app reads."""
+"""Write the ``coreml`` artifact: the packages, the embedding file, the facts for apps."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from slmkit_coreml.contract import ALIGNMENT
 from slmkit_coreml.embedding import write_embedding
 from slmkit_coreml.files import package_name
 from slmkit_coreml.io_description import (
-    borders,
     describe,
     host_duties,
+    interfaces,
+    merge_interfaces,
     residency_report,
-    whole_border,
 )
 from slmkit_coreml.lowering.program import build_program, write_package
 from slmkit_coreml.options import Form, plan_chunks, read
@@ -39,36 +39,37 @@ MODES = (
 
 
 @dataclass
-class Written:
-    """What the packages turned out to be."""
+class WrittenPackages:
+    """Facts of the packages that are written so far."""
 
-    table: str = ""  # the embedding's name
+    embedding_name: str = ""
     taps: dict[str, str] = field(default_factory=dict)
     packages: list[dict[str, Any]] = field(default_factory=list)
     residency: dict[str, Any] = field(default_factory=dict)
 
 
 def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
-    """Chunk by chunk: one program, one conversion, one package."""
+    """Write the artifact into the empty ``folder``, one package after another."""
     form = read(job.options)
     windows = _windows(job, form)
     chunks = plan_chunks(job.model, job.codes.schemes, form, job.context_length)
-    sides = borders(job, form, chunks, windows)
-    written = Written()
-    for number, (chunk, side) in enumerate(zip(chunks, sides, strict=True), 1):
+    packages = interfaces(job, form, chunks, windows)
+    written = WrittenPackages()
+    for number, (chunk, interface) in enumerate(zip(chunks, packages, strict=True), 1):
         path = folder / package_name(number, len(chunks))
         program, ops = build_program(job, form, chunk, windows)
-        write_package(program, path, describe(job, form, chunk, side, version))
+        write_package(program, path, describe(job, form, chunk, interface, version))
         del program
-        written.table, written.taps = ops.table or written.table, {**written.taps, **ops.tapped}
-        _note(written, job, form, chunk, path, [each.name for each in side[1]])
+        written.embedding_name = ops.embedding_name or written.embedding_name
+        written.taps |= ops.tap_names
+        _add_package(written, job, form, chunk, path, [each.name for each in interface[1]])
         progress(number, len(chunks) + 1)
     _require(form, written.residency)
-    inputs, outputs = whole_border(sides)
+    inputs, outputs = merge_interfaces(packages)
     facts = _facts(job, form, windows, written)
     facts["host"] = host_duties(inputs, len(chunks))
     if not form.self_contained:
-        facts["embedding"] = write_embedding(job.codes, written.table, folder)
+        facts["embedding"] = write_embedding(job.codes, written.embedding_name, folder)
     return Artifact(
         job.artifact,
         version,
@@ -84,7 +85,7 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
 
 
 def _windows(job: Job, form: Form) -> dict[str, Window]:
-    """How many tokens each function reads."""
+    """The window of each function. Raises BackendError for a length that a state cannot have."""
     context = job.context_length
     if form.cache != "io" and context % ALIGNMENT:
         raise BackendError(
@@ -99,9 +100,15 @@ def _windows(job: Job, form: Form) -> dict[str, Window]:
     }
 
 
-def _note(
-    written: Written, job: Job, form: Form, chunk: Part, path: Path, outputs: Sequence[str]
+def _add_package(
+    written: WrittenPackages,
+    job: Job,
+    form: Form,
+    chunk: Part,
+    path: Path,
+    outputs: Sequence[str],
 ) -> None:
+    """Add the facts of a written package, and for the Neural Engine its predicted residency."""
     layers = chunk.layers(job.spec.layers)
     written.packages.append(
         {
@@ -113,26 +120,29 @@ def _note(
             "weights": (path / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size,
         }
     )
-    if form.layout.name != "ane":  # the rules are the Neural Engine's
+    if form.layout.name != "ane":  # the rules are about the Neural Engine
         return
     prefix = "" if chunk.name == "model" else f"{path.stem} "
     plan = compute_plan(path, form.compute_units) if on_macos() else {}
     for name, report in inspect(path).items():
-        beside = {"compute_plan": plan[name]} if name in plan else {}
-        written.residency[prefix + name] = {**report, **beside}
+        own_plan = {"compute_plan": plan[name]} if name in plan else {}
+        written.residency[prefix + name] = {**report, **own_plan}
 
 
 def _require(form: Form, report: Mapping[str, Any]) -> None:
-    """With ``require: ane``, what a rule forbids is an error."""
-    broken = violations(report)
-    if form.require_ane and broken:
+    """Raise BackendError if a rule is violated and the recipe has ``require: ane``."""
+    found = violations(report)
+    if form.require_ane and found:
         raise BackendError(
-            f"the package would leave the Neural Engine: {'; '.join(broken)}",
+            f"the package would leave the Neural Engine: {'; '.join(found)}",
             "choose a recipe with palettes or per-channel weights, or leave require out",
         )
 
 
-def _facts(job: Job, form: Form, windows: Mapping[str, Window], written: Written) -> dict[str, Any]:
+def _facts(
+    job: Job, form: Form, windows: Mapping[str, Window], written: WrittenPackages
+) -> dict[str, Any]:
+    """The manifest's facts."""
     spec = job.spec
     return {
         "packages": written.packages,

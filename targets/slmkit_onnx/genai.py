@@ -1,4 +1,4 @@
-"""What onnxruntime-genai wants beside any model: its config's ids, the tokenizer's files."""
+"""Files that onnxruntime-genai needs beside a model: its config and the tokenizer's files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ CONFIG = "genai_config.json"
 
 
 def write_config(config: dict[str, Any], folder: Path) -> None:
-    """genai_config.json of a folder."""
+    """Write genai_config.json into a folder."""
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def write_tokenizer(job: Job, folder: Path) -> None:
-    """Copies of the tokenizer's files; the template in the file that genai reads."""
+    """Copy the tokenizer's files; write the chat template to the file that genai reads."""
     for path in job.tokens.files:
         shutil.copyfile(path, folder / path.name)
     path = folder / "chat_template.jinja"
@@ -27,7 +27,7 @@ def write_tokenizer(job: Job, folder: Path) -> None:
 
 
 def token_ids(job: Job) -> dict[str, Any]:
-    """bos, eos and pad as the config names them."""
+    """The config's ids of the tokens bos, eos and pad; those that the model lacks are left out."""
     stop = list(job.tokens.stop)
     ids = {
         "bos_token_id": job.tokens.bos,

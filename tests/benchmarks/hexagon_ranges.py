@@ -34,7 +34,7 @@ from slmkit_onnx.data import DataFile
 from slmkit_onnx.hexagon.calibrate import calibration
 from slmkit_onnx.hexagon.calibrate.calibration import Calibration
 from slmkit_onnx.hexagon.calibrate.histogram import METHODS
-from slmkit_onnx.hexagon.lowering.emit import DATA, EXACT_EMBEDS, Form, embedding_graph, emit_form
+from slmkit_onnx.hexagon.lowering.emit import DATA, FLOAT_EMBEDS, Form, embedding_graph, emit_graphs
 from slmkit_onnx.hexagon.lowering.encodings import asymmetric
 from slmkit_onnx.sessions import cpu_session
 
@@ -74,19 +74,19 @@ class Trial:
     def __init__(self, job: Job, folder: Path, runs: list[np.ndarray]) -> None:
         self.job, self.folder, self.data = job, folder, DataFile(DATA)
         self.form = Form(Window(CHUNK, 0), [Part("model", 0, job.spec.layers)])
-        self.emitted = emit_form(job, self.form, self.data)
-        embed = embedding_graph(job, self.emitted.table, self.data, None)
+        self.emitted = emit_graphs(job, self.form, self.data)
+        embed = embedding_graph(job, self.emitted.embedding_name, self.data, None)
         self.data.write(folder / DATA, lambda done, total: None)
         lookup = cpu_session(embed.model("embed").SerializeToString(), folder)
         self.embeds = [
-            lookup.run([EXACT_EMBEDS], {"input_ids": run[None].astype(np.int32)})[0] for run in runs
+            lookup.run([FLOAT_EMBEDS], {"input_ids": run[None].astype(np.int32)})[0] for run in runs
         ]
         self.expected = self.run(self.emitted, None)
 
     def quality(self, chosen: Calibration) -> float:
         """SNR in dB of the QDQ graph with these ranges."""
-        form = Form(self.form.window, self.form.parts, chosen.ranges, chosen.hidden)
-        emitted = emit_form(self.job, form, self.data)
+        form = Form(self.form.window, self.form.parts, chosen.ranges, chosen.mask_value)
+        emitted = emit_graphs(self.job, form, self.data)
         self.data.write(self.folder / DATA, lambda done, total: None)
         got = self.run(emitted, asymmetric(chosen.ranges["input_embeds"]))
         return snr_db(np.concatenate(self.expected), np.concatenate(got))

@@ -36,7 +36,7 @@ class AneOps(CoremlOps):
     @chunk_op
     def split_heads(self, x: Value, heads: int) -> Value:
         width = x.shape[0] // heads
-        shape = [1, heads, width, self.border.window.tokens]
+        shape = [1, heads, width, self.signature.window.tokens]
         return Value((mb.reshape(x=x.whole, shape=shape),), (heads, width))
 
     @chunk_op
@@ -63,7 +63,7 @@ class AneOps(CoremlOps):
         kernel = self.weights.matrix(name, slice(first, end), f"{label}_weight", ones=2)
         part = mb.conv(x=x, weight=kernel, pad_type="valid", name=label)
         if part.shape[1] > end - first:  # padding rows of a palette's last group
-            size = [1, end - first, 1, self.border.window.tokens]
+            size = [1, end - first, 1, self.signature.window.tokens]
             part = mb.slice_by_size(x=part, begin=[0, 0, 0, 0], size=size)
         if bias:
             term = self.weights.vector(f"{name}.bias", slice(first, end), ones=2)
@@ -71,7 +71,7 @@ class AneOps(CoremlOps):
         return part
 
     def _flatten(self, x: Any, width: int) -> Any:
-        return mb.reshape(x=x, shape=[1, width, 1, self.border.window.tokens])
+        return mb.reshape(x=x, shape=[1, width, 1, self.signature.window.tokens])
 
 
 def _attend_head(query: Any, key: Any, value: Any, mask: Any, cap: float | None) -> Any:

@@ -33,21 +33,21 @@ class GpuOps(CoremlOps):
         term = self.weights.bias(f"{name}.bias" if bias else "", weight.shape[0])
         whole = mb.linear(x=x.whole, weight=weight, bias=term, name=identifier(name))
         if whole.shape[2] > width:  # padding rows of a palette's last group
-            size = [1, self.border.window.tokens, width]
+            size = [1, self.signature.window.tokens, width]
             whole = mb.slice_by_size(x=whole, begin=[0, 0, 0], size=size)
         return Value((whole,), (width,))
 
     @chunk_op
     def split_heads(self, x: Value, heads: int) -> Value:
         width = x.shape[0] // heads
-        by_token = mb.reshape(x=x.whole, shape=[1, self.border.window.tokens, heads, width])
+        by_token = mb.reshape(x=x.whole, shape=[1, self.signature.window.tokens, heads, width])
         return Value((mb.transpose(x=by_token, perm=[0, 2, 1, 3]),), (heads, width))
 
     @chunk_op
     def attend(self, q: Value, k: Value, v: Value, layer: int, kind: Attention) -> Value:
         """Fused attention; query heads of one kv head are stacked as tokens: no key is copied."""
         (heads, width), kv_heads = q.shape, k.shape[0]
-        tokens, group_size = self.border.window.tokens, heads // kv_heads
+        tokens, group_size = self.signature.window.tokens, heads // kv_heads
         query, key = q.whole, k.whole
         # The fused op divides by sqrt(d) itself.
         scale = kind.scale / kind.cap if kind.cap else kind.scale * math.sqrt(width)

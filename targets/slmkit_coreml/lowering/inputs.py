@@ -24,8 +24,8 @@ EMPTY_POSITION = 2**30  # of an empty slot: after every token, so that none sees
 
 
 @dataclass(frozen=True)
-class Border:
-    """The inputs of one function of one chunk, seen from outside."""
+class FunctionSignature:
+    """One function of one chunk: its model, form and window, and from these its inputs."""
 
     model: Model
     form: Form
@@ -58,7 +58,7 @@ class Border:
         used = {self.spec.rope_at(layer) for layer in self.attention_layers}
         return {at: rope for at, rope in enumerate(self.spec.ropes) if rope in used}
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every input by name; names of Core ML states end in _cache."""
         form, spec, tokens = self.form, self.spec, self.window.tokens
         rows = form.layout.rows.shape(tokens, spec.width)
@@ -110,17 +110,17 @@ def placeholder(name: str, shape: tuple[int, ...]) -> Any:
     return mb.TensorSpec(shape, dtype=types.int32 if name in INTEGER_INPUTS else types.fp16)
 
 
-def prepare_inputs(border: Border, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def prepare_inputs(signature: FunctionSignature, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """A function's inputs by name.
 
     Those of a self-contained package are completed with cos, sin, masks and the placement of new
     tokens, computed from the position.
     """
     known = dict(inputs)
-    if not border.form.self_contained or not border.attention_layers:
+    if not signature.form.self_contained or not signature.attention_layers:
         return known
-    layout, window, position = border.form.layout, border.window, known["position"]
-    for number, rope in border.ropes.items():
+    layout, window, position = signature.form.layout, signature.window, known["position"]
+    for number, rope in signature.ropes.items():
         tables = rope.table(np.arange(window.total))
         for name, table in zip(rope_names(number), tables, strict=True):
             begin = mb.concat(values=[position, np.zeros(1, np.int32)], axis=0)
@@ -129,11 +129,11 @@ def prepare_inputs(border: Border, inputs: Mapping[str, Any]) -> dict[str, Any]:
             rows = mb.slice_by_size(x=full_table, begin=begin, size=size)
             known[name] = apply_arrangement(mb.cast(x=rows, dtype="fp16"), layout.table)
     queries = mb.add(x=position, y=np.arange(window.tokens, dtype=np.int32))
-    keys = _key_positions(border, position, queries)
+    keys = _key_positions(signature, position, queries)
     distance = mb.sub(x=mb.expand_dims(x=queries, axes=[1]), y=mb.expand_dims(x=keys, axes=[0]))
-    for limit in border.windows:
+    for limit in signature.windows:
         known[mask_name(limit)] = apply_arrangement(_mask(distance, limit), layout.mask)
-    if border.form.cache == "state-blend":
+    if signature.form.cache == "state-blend":
         place = mb.cast(x=mb.equal(x=distance, y=np.int32(0)), dtype="fp16")
         known["place"] = apply_arrangement(place, layout.place)
         known["keep"] = apply_arrangement(_keep(position, window), layout.keep)
@@ -147,14 +147,14 @@ def apply_arrangement(rows: Any, arrangement: Arrangement) -> Any:
     return mb.expand_dims(x=rows, axes=list(arrangement.ones))
 
 
-def _key_positions(border: Border, position: Any, queries: Any) -> Any:
+def _key_positions(signature: FunctionSignature, position: Any, queries: Any) -> Any:
     """The position of the token in each of the S slots. [S]
 
     Under ``io`` the past precedes the new tokens; in a state slot j holds position j.
     """
-    if border.form.cache != "io":
-        return share(mb.const(val=np.arange(border.window.total, dtype=np.int32)), "slots")
-    past = np.arange(border.window.past, dtype=np.int32)
+    if signature.form.cache != "io":
+        return share(mb.const(val=np.arange(signature.window.total, dtype=np.int32)), "slots")
+    past = np.arange(signature.window.past, dtype=np.int32)
     filled = mb.less(x=past, y=position)
     empty = np.full(len(past), EMPTY_POSITION, np.int32)
     return mb.concat(values=[mb.select(cond=filled, a=past, b=empty), queries], axis=0)

@@ -16,7 +16,7 @@ from slmkit.backend.partition import unit_of
 from slmkit.backend.static_runner import rope_names
 from slmkit.ops import Ops, Rope, Routing, Scan
 from slmkit_coreml.contract import mask_name, state_name
-from slmkit_coreml.lowering.inputs import Border, apply_arrangement
+from slmkit_coreml.lowering.inputs import FunctionSignature, apply_arrangement
 from slmkit_coreml.lowering.kv_cache import CacheWriter
 from slmkit_coreml.lowering.moe import expert_weights
 from slmkit_coreml.lowering.scan import add_skip, convolution, scan_by_element, scan_by_head
@@ -33,14 +33,14 @@ def chunk_op(method: Method) -> Method:
     In other chunks it returns values that are NOT_HERE. A value that a later chunk reads is noted
     as the output of this one.
     """
-    signature = inspect.signature(method)
+    op_signature = inspect.signature(method)
 
     @functools.wraps(method)
     def emit_in_chunk(self: CoremlOps, *args: Any, **kwargs: Any) -> Any:
-        arguments = signature.bind(self, *args, **kwargs).arguments
+        arguments = op_signature.bind(self, *args, **kwargs).arguments
         self.unit = _unit_of_call(method.__name__, arguments, self)
         values = {key: value for key, value in arguments.items() if isinstance(value, Value)}
-        chunk = self.border.chunk
+        chunk = self.signature.chunk
         if self.unit > chunk.last:
             for value in values.values():
                 self.send(value)
@@ -59,25 +59,34 @@ def _unit_of_call(op: str, arguments: dict[str, Any], ops: CoremlOps) -> int:
         return int(arguments["layer"])
     if op in ("embed", "tap") or "name" not in arguments:
         return ops.unit
-    return unit_of(arguments["name"], ops.border.spec.layers)
+    return unit_of(arguments["name"], ops.signature.spec.layers)
 
 
 class CoremlOps(Ops[Value]):
     """Write one function of one chunk into the builder's current function."""
 
     def __init__(
-        self, weights: WeightWriter, border: Border, inputs: dict[str, Any], debug: bool = False
+        self,
+        weights: WeightWriter,
+        signature: FunctionSignature,
+        inputs: dict[str, Any],
+        debug: bool = False,
     ) -> None:
-        form = border.form
-        self.weights, self.border, self.inputs, self.debug = weights, border, inputs, debug
+        form = signature.form
+        self.weights, self.signature, self.inputs, self.debug = weights, signature, inputs, debug
         self.cache = CacheWriter(
-            border.spec, form.layout, border.window, form.cache, inputs, border.attention_layers
+            signature.spec,
+            form.layout,
+            signature.window,
+            form.cache,
+            inputs,
+            signature.attention_layers,
         )
         self.unit = 0
-        self.table = ""  # the embedding's weight
+        self.embedding_name = ""  # weight of the table
         self.taps: list[Any] = []
         self.new_states: list[Any] = []  # recurrent states, outputs of the function
-        self.tapped: dict[str, str] = {}  # output -> tap
+        self.tap_names: dict[str, str] = {}  # output -> tap
         self.incoming: Value | None = None  # the previous chunk's value that this one reads
         self.hidden: Value | None = None  # the same as the input ``hidden``
         self.outgoing: Value | None = None  # the value that the next chunk reads
@@ -91,7 +100,7 @@ class CoremlOps(Ops[Value]):
             return value
         if self.hidden is None:
             self.incoming = value
-            self.hidden = Value((self.inputs["hidden"],), (self.border.spec.width,))
+            self.hidden = Value((self.inputs["hidden"],), (self.signature.spec.width,))
         if value is not self.incoming:
             raise ValueError("more than one value passes from chunk to chunk")
         return self.hidden
@@ -121,13 +130,13 @@ class CoremlOps(Ops[Value]):
 
     @chunk_op
     def embed(self, name: str, rows: int, width: int) -> Value:
-        self.table = name
+        self.embedding_name = name
         if "embeds" in self.inputs:
             return Value((self.inputs["embeds"],), (width,))
         table = self.weights.matrix(name, slice(0, rows), self.table_label(name))
-        ids = mb.reshape(x=self.inputs["ids"], shape=[self.border.window.tokens])
+        ids = mb.reshape(x=self.inputs["ids"], shape=[self.signature.window.tokens])
         embeddings = mb.gather(x=table, indices=ids, axis=0)
-        return Value((apply_arrangement(embeddings, self.border.form.layout.rows),), (width,))
+        return Value((apply_arrangement(embeddings, self.signature.form.layout.rows),), (width,))
 
     @chunk_op
     def rms_norm(self, x: Value, name: str, eps: float) -> Value:
@@ -146,7 +155,7 @@ class CoremlOps(Ops[Value]):
     @chunk_op
     def rope(self, x: Value, rope: Rope) -> Value:
         """Rotate-half rope."""
-        number = self.border.spec.ropes.index(rope)
+        number = self.signature.spec.ropes.index(rope)
         cos, sin = (self.inputs[name] for name in rope_names(number))
         axis, half = self.channel_axis(x.shape), rope.width // 2
         widths = [half, half, x.shape[-1] - rope.width]
@@ -242,7 +251,7 @@ class CoremlOps(Ops[Value]):
         if self.debug:
             output = TAP + identifier(name)
             self.taps.append(mb.identity(x=x.whole, name=output))
-            self.tapped[output] = name
+            self.tap_names[output] = name
         return x
 
     def mask(self, window: int | None) -> Any:

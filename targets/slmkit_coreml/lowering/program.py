@@ -16,7 +16,7 @@ from slmkit.backend.partition import Part
 from slmkit.backend.static_runner import Window
 from slmkit_coreml.lowering.ane import AneOps
 from slmkit_coreml.lowering.gpu import GpuOps
-from slmkit_coreml.lowering.inputs import Border, placeholder, prepare_inputs
+from slmkit_coreml.lowering.inputs import FunctionSignature, placeholder, prepare_inputs
 from slmkit_coreml.lowering.ops import CoremlOps
 from slmkit_coreml.lowering.weights import Array, WeightWriter
 from slmkit_coreml.options import Form
@@ -33,8 +33,8 @@ def build_program(
     program = Program()
     arrays: dict[str, tuple[Array, ...]] = {}
     for name, window in windows.items():
-        border = Border(job.model, form, chunk, window)
-        function, ops = _function(job, border, WeightWriter(job.codes, arrays))
+        signature = FunctionSignature(job.model, form, chunk, window)
+        function, ops = _function(job, signature, WeightWriter(job.codes, arrays))
         program.add_function(name, function)
     program.default_function_name = "decode"
     program.export_as_multifunction = True
@@ -64,16 +64,18 @@ def write_package(program: Program, path: Path, description: Description | None 
     finalize(path, description)
 
 
-def _function(job: Job, border: Border, weights: WeightWriter) -> tuple[Function, CoremlOps]:
+def _function(
+    job: Job, signature: FunctionSignature, weights: WeightWriter
+) -> tuple[Function, CoremlOps]:
     """One function of a chunk, and the ops that wrote it."""
-    inputs = {name: placeholder(name, shape) for name, shape in border.shapes().items()}
+    inputs = {name: placeholder(name, shape) for name, shape in signature.input_shapes().items()}
     with Function(inputs, TARGET) as function:
-        known = prepare_inputs(border, function.inputs)
-        ops = LAYOUT_OPS[border.form.layout.name](weights, border, known, job.debug)
+        known = prepare_inputs(signature, function.inputs)
+        ops = LAYOUT_OPS[signature.form.layout.name](weights, signature, known, job.debug)
         logits = job.model.run(ops)
-        if border.chunk.last < border.spec.layers:
+        if signature.chunk.last < signature.spec.layers:
             if ops.outgoing is None:
-                raise ValueError(f"the chunk {border.chunk.name} has no output")
+                raise ValueError(f"the chunk {signature.chunk.name} has no output")
             outputs = [mb.identity(x=ops.outgoing.whole, name="hidden_out")]
         else:
             outputs = [

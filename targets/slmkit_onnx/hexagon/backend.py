@@ -16,7 +16,7 @@ CALIBRATED = True
 
 
 def problems(model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, Any]) -> list[str]:
-    """Everything that this backend cannot do for the model and recipe, one sentence each."""
+    """The reasons why a model and recipe are refused, one sentence each; none if they are not."""
     return options.problems(model, schemes, values)
 
 
@@ -45,7 +45,7 @@ def emit(job: Job, folder: Path, progress: Progress) -> Artifact:
 
 
 def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
-    """Load a written artifact: ``float``, ``qdq``, or a chip's emulator by the chip's name."""
+    """Load a written artifact in one of the modes of ``hexagon.modes``."""
     from slmkit_onnx.hexagon.modes import open_runner
 
     return open_runner(folder, artifact, mode)

@@ -1,4 +1,4 @@
-"""The files of the ``hexagon`` artifact that hold weights, by shapes alone."""
+"""Sizes of the ``hexagon`` artifact's files with weights, computed from shapes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["weight_files"]
 def weight_files(
     model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, Any]
 ) -> list[WeightFile]:
-    """What the graphs share, and a binary for each chip and part."""
+    """The data file that all graphs share, and a binary for each chip and part."""
     plan, layers = plan_of(model, schemes, values, {}), model.spec.layers
-    table = plan.table_bytes if plan.embedded else 0
+    table = plan.table_bytes if plan.table_in_graph else 0
     binaries = [
         WeightFile(
             f"{soc}/{binary_file(part.name)}",
@@ -34,7 +34,9 @@ def weight_files(
 
 
 def _data_bytes(model: Model, schemes: Mapping[str, Scheme], plan: Plan) -> int:
-    """Weights of the QDQ graphs, vectors once more in float32 for their twins, and the table that
-    the host looks up in, as ``ort`` holds it."""
+    """Bytes of the weights, of float32 copies of vectors, and of the host's embedding table.
+
+    The float32 copies are read by the float graphs; the table is stored as in ``ort``.
+    """
     tables = sum(matrix_bytes(model.shapes[name], schemes[name]) for name in model.looked_up)
     return sum(plan.sizes) + FLOAT * model.vector_numbers + tables

@@ -1,8 +1,8 @@
-"""The artifact as onnxruntime-genai's decoder-pipeline wants it: a host graph and a config.
+"""Files for onnxruntime-genai's decoder-pipeline: a host graph and a config.
 
 Version 0.15.2 is the last one that runs this contract (later ones fail on it: public issue 2603 of
-onnxruntime-genai). The pipeline keeps the cache; ``pre.onnx`` computes on the CPU what our own
-contract leaves to the app: embeddings, cos and sin, the mask.
+onnxruntime-genai). The pipeline keeps the KV cache; ``pre.onnx`` computes on the CPU what an app
+computes under our own contract: embeddings, cos and sin, the mask.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from slmkit.backend.static_runner import Window, rope_names
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.genai import token_ids, write_config, write_tokenizer
 from slmkit_onnx.graph import Graph
-from slmkit_onnx.hexagon.lowering.emit import Emitted, save
+from slmkit_onnx.hexagon.lowering.emit import GraphSet, save_graph
 from slmkit_onnx.hexagon.lowering.encodings import LIMITS
 from slmkit_onnx.hexagon.qnn.compile import graph_file
 from slmkit_onnx.ort.lowering.weights import WeightWriter as TableWriter
 
 PRE = "pre.onnx"
-OWN_INPUTS = ("input_ids", "position_ids", "attention_mask")  # the pipeline gives these, int32
+OWN_INPUTS = ("input_ids", "position_ids", "attention_mask")  # from the pipeline, int32
 
 
 def write_genai(
-    job: Job, windows: Mapping[str, Window], emitted: Emitted, data: DataFile, folder: Path
+    job: Job, windows: Mapping[str, Window], emitted: GraphSet, data: DataFile, folder: Path
 ) -> None:
-    """pre.onnx, genai_config.json and the tokenizer's files; weights are placed in ``data``."""
-    save(_host_graph(job, emitted, data, windows["decode"].total), folder / PRE)
+    """Write pre.onnx, genai_config.json and the tokenizer's files; reserve weights in ``data``."""
+    save_graph(_host_graph(job, emitted, data, windows["decode"].total), folder / PRE)
     write_config(_config(job, windows, emitted), folder)
     write_tokenizer(job, folder)
 
 
-def _config(job: Job, windows: Mapping[str, Window], emitted: Emitted) -> dict[str, Any]:
+def _config(job: Job, windows: Mapping[str, Window], emitted: GraphSet) -> dict[str, Any]:
     return {
         "model": {
             **token_ids(job),
@@ -59,7 +59,7 @@ def _config(job: Job, windows: Mapping[str, Window], emitted: Emitted) -> dict[s
     }
 
 
-def _decoder(job: Job, windows: Mapping[str, Window], emitted: Emitted) -> dict[str, Any]:
+def _decoder(job: Job, windows: Mapping[str, Window], emitted: GraphSet) -> dict[str, Any]:
     spec = job.spec
     return {
         "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
@@ -88,10 +88,11 @@ def _decoder(job: Job, windows: Mapping[str, Window], emitted: Emitted) -> dict[
     }
 
 
-def _pipeline(emitted: Emitted) -> dict[str, Any]:
+def _pipeline(emitted: GraphSet) -> dict[str, Any]:
+    """The stages of the pipeline: host graph, then prefill or decode."""
     graphs = emitted.graphs
-    given = [name for name in graphs.inputs if not name.startswith("past_")]
-    before = {"filename": PRE, "inputs": list(OWN_INPUTS), "outputs": given}
+    computed = [name for name in graphs.inputs if not name.startswith("past_")]
+    host_stage = {"filename": PRE, "inputs": list(OWN_INPUTS), "outputs": computed}
 
     def stage(kind: str, prefill: bool) -> dict[str, Any]:
         return {
@@ -106,38 +107,39 @@ def _pipeline(emitted: Emitted) -> dict[str, Any]:
             },
         }
 
-    return {"pre": before, "prefill": stage("prefill", True), "decode": stage("decode", False)}
+    return {"pre": host_stage, "prefill": stage("prefill", True), "decode": stage("decode", False)}
 
 
-def _host_graph(job: Job, emitted: Emitted, data: DataFile, total: int) -> Graph:
-    """Token ids, positions and the mask of real tokens -> everything that the graphs read."""
+def _host_graph(job: Job, emitted: GraphSet, data: DataFile, total: int) -> Graph:
+    """The graph of pre.onnx: token ids, positions and padding mask to the other graphs' inputs."""
     graph, host = Graph(data), emitted.host
     lengths: dict[str, int | str] = dict.fromkeys(OWN_INPUTS, "tokens") | {"attention_mask": total}
     for name, length in lengths.items():
         graph.input(name, "int32", (1, length))
-    TableWriter(graph, job.codes, 0).gather("input_ids", emitted.table, "input_embeds")
+    TableWriter(graph, job.codes, 0).gather("input_ids", emitted.embedding_name, "input_embeds")
     graph.output("input_embeds", (1, "tokens", job.spec.width))
     for number, rope in enumerate(host.ropes):
         tables = rope.table(np.arange(total + emitted.window.tokens))
         for name, table in zip(rope_names(number), tables, strict=True):
             _rope_rows(graph, name, table)
     for window in host.windows:
-        _mask(graph, host.contract.mask_name(window), window, total, host.hidden)
+        _mask(graph, host.contract.mask_name(window), window, total, host.mask_value)
     return graph
 
 
 def _rope_rows(graph: Graph, name: str, table: Any) -> None:
-    """The table's rows at the positions, [1, 1, T, d/2]."""
-    rows = graph.float_tensor(f"{name}.table", table)
-    at = graph.node("Gather", [rows, "position_ids"], f"{name}.rows", axis=0)
+    """Output the rows of a rope table at the positions. [1, 1, T, d/2]"""
+    full_table = graph.float_tensor(f"{name}.table", table)
+    rows = graph.node("Gather", [full_table, "position_ids"], f"{name}.rows", axis=0)
     axis = graph.constant("axis.0", [0])
-    graph.output(graph.node("Unsqueeze", [at, axis], name), (1, 1, "tokens", table.shape[1]))
+    graph.output(graph.node("Unsqueeze", [rows, axis], name), (1, 1, "tokens", table.shape[1]))
 
 
-def _mask(graph: Graph, name: str, window: int | None, total: int, hidden: float) -> None:
-    """0 where slot j holds a token at or before this one (and within its window), else hidden.
+def _mask(graph: Graph, name: str, window: int | None, total: int, mask_value: float) -> None:
+    """Output the mask: 0 where a token may look, ``mask_value`` elsewhere. [1, 1, T, S]
 
-    The T tokens lie in the last T of S slots: query i is slot S - T + i.
+    A token sees tokens at or before its own slot, within its sliding window if there is one, and no
+    padding. The T tokens lie in the last T of S slots: query i is slot S - T + i.
     """
     constant = graph.constant
     shape = graph.node("Shape", ["input_ids"], f"{name}.shape")
@@ -148,19 +150,14 @@ def _mask(graph: Graph, name: str, window: int | None, total: int, hidden: float
     rows = graph.node("Unsqueeze", [queries, constant("axis.1", [1])], f"{name}.query_rows")
     slots = constant("slots", np.arange(total)[None])
     distance = graph.node("Sub", [rows, slots], f"{name}.distance")
-    seen = graph.node("GreaterOrEqual", [distance, zero], f"{name}.past")
+    visible = graph.node("GreaterOrEqual", [distance, zero], f"{name}.past")
     if window is not None:
         near = graph.node("Less", [distance, constant(f"w.{window}", window)], f"{name}.near")
-        seen = graph.node("And", [seen, near], f"{name}.within")
+        visible = graph.node("And", [visible, near], f"{name}.within")
     real = graph.node("Cast", ["attention_mask"], f"{name}.real", to=TensorProto.BOOL)
-    shown = graph.node("And", [seen, real], f"{name}.shown")
-    values = [
-        shown,
-        *(
-            constant(label, value, np.float32)
-            for label, value in (("visible", 0.0), ("hidden", hidden))
-        ),
-    ]
-    flat = graph.node("Where", values, f"{name}.flat")
-    lifted = graph.node("Unsqueeze", [flat, constant("axes.01", [0, 1])], name)
-    graph.output(lifted, (1, 1, "tokens", total))
+    visible = graph.node("And", [visible, real], f"{name}.shown")
+    zero_score = constant("visible", 0.0, np.float32)
+    masked_score = constant("hidden", mask_value, np.float32)
+    flat = graph.node("Where", [visible, zero_score, masked_score], f"{name}.flat")
+    mask = graph.node("Unsqueeze", [flat, constant("axes.01", [0, 1])], name)
+    graph.output(mask, (1, 1, "tokens", total))

@@ -1,4 +1,4 @@
-"""What an app computes around the graphs: cos, sin, masks. Here for calibration and parity."""
+"""The host's tables: cos, sin and masks, as an app computes them; for calibration and parity."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from slmkit_onnx.hexagon.contract import Contract
 
 @dataclass(frozen=True)
 class Host:
-    """The host's tables: one rope or more, one mask per sliding window."""
+    """Compute cos and sin of each rope, and one mask per sliding window."""
 
     ropes: Sequence[Rope]
     windows: Sequence[int | None]
-    hidden: float  # what the mask takes off
+    mask_value: float  # for keys that a token must not see
     contract: Contract
 
     def inputs(self, queries: Positions, keys: Positions) -> dict[str, Floats]:
-        """cos, sin and masks for query positions (T,) and the positions in all slots (S,)."""
-        found: dict[str, Floats] = {}
+        """cos and sin [1, 1, T, d/2], masks [1, 1, T, S], by input name.
+
+        ``queries``: positions of the T tokens; ``keys``: positions of all S slots.
+        """
+        inputs: dict[str, Floats] = {}
         for number, rope in enumerate(self.ropes):
-            for name, table in zip(
-                rope_names(number), rope.table(np.maximum(queries, 0)), strict=True
-            ):
-                found[name] = table[None, None]
+            tables = rope.table(np.maximum(queries, 0))
+            for name, table in zip(rope_names(number), tables, strict=True):
+                inputs[name] = table[None, None]
         for window in self.windows:
-            found[self.contract.mask_name(window)] = self._mask(queries, keys, window)
-        return found
+            inputs[self.contract.mask_name(window)] = self._mask(queries, keys, window)
+        return inputs
 
     def _mask(self, queries: Positions, keys: Positions, window: int | None) -> Floats:
-        """0 where a token may look, [1, 1, T, S]; a padding token sees what it likes."""
-        seen = visible(queries, keys, window)
-        return np.where(seen, np.float32(0), np.float32(self.hidden))[None, None]
+        """0 where a token may look, ``mask_value`` elsewhere. [1, 1, T, S]"""
+        may_look = visible(queries, keys, window)
+        return np.where(may_look, np.float32(0), np.float32(self.mask_value))[None, None]

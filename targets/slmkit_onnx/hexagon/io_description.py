@@ -1,4 +1,4 @@
-"""What the manifest says of the artifact: its graphs, tensors, chips, and how it was run."""
+"""The artifact's description in the manifest: graphs, tensors, chips, modes, and its limits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from slmkit.backend.interface import Artifact, Job, Mode, Report, Tensor
 from slmkit_onnx.hexagon.calibrate.calibration import Calibration
-from slmkit_onnx.hexagon.lowering.emit import Emitted
+from slmkit_onnx.hexagon.lowering.emit import GraphSet
 from slmkit_onnx.hexagon.lowering.static_graph import Value
 from slmkit_onnx.hexagon.plan import Plan
 from slmkit_onnx.hexagon.qnn.compile import graph_file, sdk_version
@@ -45,22 +45,22 @@ def artifact(
     written_by: str,
     plan: Plan,
     calibration: Calibration,
-    emitted: Mapping[str, Emitted],
+    emitted: Mapping[str, GraphSet],
     folder: Path,
 ) -> Artifact:
-    """The artifact as the manifest shows it."""
+    """Describe the artifact for the manifest; ``emitted``: the QDQ graphs by kind."""
     host = emitted["prefill"].host
     sdk = sdk_version(folder / plan.options.soc[0] / graph_file("decode", plan.parts[-1].name))
     facts: dict[str, Any] = {
         "contract": plan.options.runtime,
         "layers": job.spec.layers,
-        "embedding": "graph" if plan.embedded else "host",
+        "embedding": "graph" if plan.table_in_graph else "host",
         "ropes": [
             {"frequencies": list(rope.frequencies), "magnitude": rope.magnitude}
             for rope in host.ropes
         ],
         "windows": list(host.windows),
-        "hidden": host.hidden,
+        "hidden": host.mask_value,
         "graphs": {
             kind: {"tokens": window.tokens, "past": window.past}
             for kind, window in plan.windows.items()
@@ -81,7 +81,7 @@ def artifact(
     inputs, outputs = _tensors(emitted, "inputs"), _tensors(emitted, "outputs")
     modes = _modes(plan)
     shipped = modes[-1].name if plan.emulated else "qdq"
-    unrun = Report(not_executed=_not_executed(job, plan))
+    report = Report(not_executed=_not_executed(job, plan))
     return Artifact(
         job.artifact,
         written_by,
@@ -92,20 +92,24 @@ def artifact(
         job.state,
         facts,
         shipped,
-        unrun,
+        report,
     )
 
 
 def _modes(plan: Plan) -> tuple[Mode, ...]:
-    """The ladder: float, integers on the CPU, on each chip's emulator, from reloaded binaries."""
-    ladder = [
+    """The modes, each compared with the one before.
+
+    Float graphs, QDQ graphs on the CPU, on each chip's emulator, reloaded binaries.
+    """
+    on_cpu = [
         Mode("float", "the same graphs in float32, on the CPU", {"reference": "lowering"}),
         Mode("qdq", "QDQ graphs on the CPU, cut as HTP cuts", {"float": "activations"}),
     ]
-    return (*ladder, *(_emulated(plan) if plan.emulated else _layers_emulated(plan)))
+    return (*on_cpu, *(_emulated(plan) if plan.emulated else _layers_emulated(plan)))
 
 
 def _emulated(plan: Plan) -> Iterator[Mode]:
+    """Modes on the emulator of a model that fits it."""
     for at, name in enumerate(plan.options.soc):
         prompts = OTHER_PROMPTS if at else EMULATED_PROMPTS
         steps = {"qdq": "emulator", "reference": "activations"}
@@ -115,11 +119,11 @@ def _emulated(plan: Plan) -> Iterator[Mode]:
 
 
 def _layers_emulated(plan: Plan) -> Iterator[Mode]:
-    """A model too large for the emulator: what two of its layers add there, and nothing else."""
-    about, apart = "first and last layer as integers on {}, the others in float32", "qdq-layers"
-    yield Mode(apart, about.format("the CPU"), {"float": "activations"}, OTHER_PROMPTS)
+    """Modes of a model too large for the emulator: only two of its layers run there."""
+    about, on_cpu = "first and last layer as integers on {}, the others in float32", "qdq-layers"
+    yield Mode(on_cpu, about.format("the CPU"), {"float": "activations"}, OTHER_PROMPTS)
     for name in plan.options.soc:
-        steps = {apart: "emulator", "reference": "activations"}
+        steps = {on_cpu: "emulator", "reference": "activations"}
         yield Mode(f"{name}-layers", about.format(f"the emulator of {name}"), steps, OTHER_PROMPTS)
 
 
@@ -134,7 +138,7 @@ def _not_executed(job: Job, plan: Plan) -> tuple[str, ...]:
 
 
 def _packages(sdk: str) -> list[str]:
-    """What an Android app must pair with the binaries: Maven packages of these versions."""
+    """The Maven packages, with versions, that an Android app needs for the binaries."""
     return [
         "com.microsoft.onnxruntime:onnxruntime-android",
         f"com.qualcomm.qti:onnxruntime-android-qnn, version {version('onnxruntime-qnn')}",
@@ -147,7 +151,7 @@ def _soc(name: str) -> dict[str, Any]:
     return {"name": name, "id": soc.id, "hexagon": f"V{soc.architecture}", "about": soc.about}
 
 
-def _parts(emitted: Emitted) -> list[dict[str, Any]]:
+def _parts(emitted: GraphSet) -> list[dict[str, Any]]:
     return [
         {
             "name": part.name,
@@ -158,9 +162,9 @@ def _parts(emitted: Emitted) -> list[dict[str, Any]]:
     ]
 
 
-def _between(emitted: Mapping[str, Emitted]) -> list[dict[str, Any]]:
-    """Values that pass from part to part: integers with their encoding, or float32."""
-    found = []
+def _between(emitted: Mapping[str, GraphSet]) -> list[dict[str, Any]]:
+    """Values that cross from part to part: integers with their encoding, or float32."""
+    values = []
     for value in emitted["prefill"].graphs.crossing.values():
         facts: dict[str, Any] = {"name": value.name, "dtype": "float32"}
         if encoding := value.encoding:
@@ -170,31 +174,35 @@ def _between(emitted: Mapping[str, Emitted]) -> list[dict[str, Any]]:
                 "scale": encoding.scale,
                 "zero_point": encoding.zero_point,
             }
-        found.append({**facts, "shape": [1, "tokens", *value.shape[2:]]})
-    return found
+        values.append({**facts, "shape": [1, "tokens", *value.shape[2:]]})
+    return values
 
 
-def _tensors(emitted: Mapping[str, Emitted], side: str) -> tuple[Tensor, ...]:
-    """Inputs or outputs of the whole model, dimensions that depend on the graph as text."""
+def _tensors(emitted: Mapping[str, GraphSet], side: str) -> tuple[Tensor, ...]:
+    """The model's inputs or outputs (``side``); names for dimensions that differ between graphs."""
     values: dict[str, dict[str, Value]] = {
         kind: getattr(each.graphs, side) for kind, each in emitted.items()
     }
-    found = []
+    tensors = []
     for name, value in values["prefill"].items():
         pairs = zip(value.shape, values["decode"][name].shape, strict=True)
         shape = tuple(_dimension(*pair) for pair in pairs)
-        found.append(_tensor(name, value, shape))
-    return tuple(found)
+        tensors.append(_tensor(name, value, shape))
+    return tuple(tensors)
 
 
 def _dimension(prefill: int, decode: int) -> int | str:
+    """A dimension's size, or its name if prefill and decode differ."""
     if prefill == decode:
         return prefill
     return "tokens" if decode == 1 else "past"
 
 
 def _tensor(name: str, value: Value, shape: tuple[int | str, ...]) -> Tensor:
-    stem, _, layer = name.rpartition("_") if name.rpartition("_")[2].isdigit() else (name, "", "")
+    """Describe one input or output; integers come with scale and zero point."""
+    stem, _, layer = name.rpartition("_")
+    if not layer.isdigit():
+        stem, layer = name, ""
     about = ABOUT.get(stem, ABOUT.get(name, "")).format(layer)
     if name == "input_ids":
         return Tensor(name, "int32", shape, about)

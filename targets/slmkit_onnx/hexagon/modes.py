@@ -1,4 +1,4 @@
-"""Open the artifact in one of its modes: which files, on which runtime."""
+"""Open the artifact in one of its modes: choose the files and the runtime."""
 
 from __future__ import annotations
 
@@ -13,21 +13,28 @@ from slmkit_onnx.hexagon.partition import first_and_last
 from slmkit_onnx.hexagon.qnn.compile import KINDS, compile_part, graph_file
 from slmkit_onnx.hexagon.qnn.socs import SOCS, Soc
 from slmkit_onnx.hexagon.runner import Chain, HexagonRunner
-from slmkit_onnx.hexagon.verify.fold_scales import exact_session
+from slmkit_onnx.hexagon.verify.fold_scales import open_on_cpu
 from slmkit_onnx.hexagon.writer import CHECK, FLOAT
 from slmkit_onnx.sessions import RUNTIME
 
-Open = Callable[[str, str], Any]  # (kind, part) -> session
+OpenSession = Callable[[str, str], Any]  # (kind, part) -> session
 
 
 def open_runner(folder: Path, artifact: Artifact, mode: str) -> HexagonRunner:
-    """A runner of mode ``float``, ``qdq``, ``SOC``, ``SOC-binary``, or of ``qdq-layers`` and
-    ``SOC-layers``: the first and the last layer as integers, on the CPU and on the emulator."""
+    """Load the artifact in a mode.
+
+    float         the float graphs on the CPU
+    qdq           the QDQ graphs on the CPU, with HTP's rounding
+    SOC           the QDQ graphs on a chip's emulator
+    SOC-binary    context binaries, compiled anew and reloaded on the emulator
+    qdq-layers    the first and the last layer as integers on the CPU, the others in float32
+    SOC-layers    the same with these two layers on the emulator
+    """
     facts = artifact.facts
     names = [part["name"] for part in facts["parts"]]
 
     def on_cpu(kind: str, part: str) -> Any:
-        return exact_session(folder / graph_file(kind, part))
+        return open_on_cpu(folder / graph_file(kind, part))
 
     if mode == "float":
         chains = _chains(facts, ["model"], lambda kind, part: on_cpu(FLOAT + kind, part))
@@ -36,23 +43,24 @@ def open_runner(folder: Path, artifact: Artifact, mode: str) -> HexagonRunner:
         chains = _chains(facts, names, on_cpu)
         return HexagonRunner(folder, artifact, RUNTIME, chains, floats=False)
     if mode == "qdq-layers":
-        chains = _layers_apart(folder, artifact, exact_session)
+        chains = _single_out_layers(folder, artifact, open_on_cpu)
         return HexagonRunner(folder, artifact, RUNTIME, chains, floats=False, embeds=True)
-    soc, _, how = mode.partition("-")
-    return _emulated(folder, artifact, SOCS[soc], how, names)
+    soc, _, variant = mode.partition("-")
+    return _open_on_emulator(folder, artifact, SOCS[soc], variant, names)
 
 
-def _emulated(
-    folder: Path, artifact: Artifact, soc: Soc, how: str, names: list[str]
+def _open_on_emulator(
+    folder: Path, artifact: Artifact, soc: Soc, variant: str, names: list[str]
 ) -> HexagonRunner:
+    """A runner of the modes SOC, SOC-binary and SOC-layers; ``variant``: "", binary or layers."""
     from slmkit_onnx.hexagon.qnn.provider import VERSION, qnn_session
 
     runtime = f"{VERSION}, emulator of {soc.name} (Hexagon V{soc.architecture})"
-    if how == "binary":
-        chains = _reloaded(folder, artifact, soc, names)
+    if variant == "binary":
+        chains = _reload_binaries(folder, artifact, soc, names)
         return HexagonRunner(folder, artifact, f"{runtime}, reloaded binary", chains, floats=False)
-    if how == "layers":
-        chains = _layers_apart(folder, artifact, lambda path: qnn_session(path, soc))
+    if variant == "layers":
+        chains = _single_out_layers(folder, artifact, lambda path: qnn_session(path, soc))
         runtime = f"{runtime}: first and last layer; {RUNTIME}"
         return HexagonRunner(folder, artifact, runtime, chains, floats=False, embeds=True)
 
@@ -62,8 +70,10 @@ def _emulated(
     return HexagonRunner(folder, artifact, runtime, _chains(artifact.facts, names, emulated), False)
 
 
-def _reloaded(folder: Path, artifact: Artifact, soc: Soc, names: list[str]) -> dict[int, Chain]:
-    """Compile each graph on its own in another process, and load the binaries here."""
+def _reload_binaries(
+    folder: Path, artifact: Artifact, soc: Soc, names: list[str]
+) -> dict[int, Chain]:
+    """Compile each graph to a binary of its own in another process, and load the binaries here."""
     from slmkit_onnx.hexagon.qnn.provider import qnn_session
 
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
@@ -77,24 +87,28 @@ def _reloaded(folder: Path, artifact: Artifact, soc: Soc, names: list[str]) -> d
         )
 
 
-def _layers_apart(
-    folder: Path, artifact: Artifact, opened: Callable[[Path], Any]
+def _single_out_layers(
+    folder: Path, artifact: Artifact, open_session: Callable[[Path], Any]
 ) -> dict[int, Chain]:
-    """The whole model in parts: its first and last layer as ``opened``, with real activations; the
-    others with nothing rounded between their operations."""
+    """The whole model: first and last layer as ``open_session`` loads them, the others in float32.
+
+    So both layers get realistic activations.
+    """
     parts = first_and_last(artifact.facts["layers"])
-    apart = {parts[0].name, parts[-2].name}
+    singled_out = {parts[0].name, parts[-2].name}
 
-    def mixed(kind: str, part: str) -> Any:
+    def open_part(kind: str, part: str) -> Any:
         path = folder / graph_file(CHECK + kind, part)
-        return opened(path) if part in apart else exact_session(path, rounded=False)
+        return open_session(path) if part in singled_out else open_on_cpu(path, htp_rounding=False)
 
-    return _chains(artifact.facts, [part.name for part in parts], mixed)
+    return _chains(artifact.facts, [part.name for part in parts], open_part)
 
 
-def _chains(facts: Mapping[str, Any], names: list[str], opened: Open) -> dict[int, Chain]:
-    """One chain of sessions per token count."""
+def _chains(
+    facts: Mapping[str, Any], names: list[str], open_session: OpenSession
+) -> dict[int, Chain]:
+    """Sessions of all parts, by token count (prefill and decode)."""
     return {
-        facts["graphs"][kind]["tokens"]: Chain([opened(kind, name) for name in names])
+        facts["graphs"][kind]["tokens"]: Chain([open_session(kind, name) for name in names])
         for kind in KINDS
     }

@@ -1,4 +1,4 @@
-"""The recipe's ``artifacts: {hexagon: ...}``: keys, defaults, mistakes; what HTP cannot take."""
+"""The recipe's ``artifacts: {hexagon: ...}``: keys, defaults, and what HTP does not support."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from slmkit_onnx.hexagon.qnn import socs
 
 @dataclass(frozen=True)
 class Options:
-    """The options with their defaults."""
+    """The options and their defaults."""
 
     soc: tuple[str, ...] = socs.DEFAULT
     range: str = "minmax"
     margin: float = 1.5
     tokens: int = 4096  # of calibration text, at most
     runtime: str = "slmkit"
-    part_limit: int | None = None  # bytes of weights in one graph; None: PART_LIMIT, where it can
+    part_limit: int | None = None  # bytes of weights in one graph; None: see ``part_limit_of``
     timeout: int = 3600  # seconds of one compilation
 
 
@@ -67,15 +67,15 @@ SUPPORT = Support(
 
 
 def read(values: Mapping[str, Any]) -> Options:
-    """Options of a recipe in which ``problems`` found nothing."""
-    known = dict(values)
-    if "soc" in known:
-        known["soc"] = tuple(known["soc"])
-    return Options(**known)
+    """Read the options of a recipe; ``problems`` must have found none."""
+    fields = dict(values)
+    if "soc" in fields:
+        fields["soc"] = tuple(fields["soc"])
+    return Options(**fields)
 
 
 def problems(model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, Any]) -> list[str]:
-    """Everything that HTP or this backend cannot do, one sentence each."""
+    """The reasons why a model and recipe are refused, one sentence each; none if they are not."""
     found = SUPPORT.problems(model, schemes, values)
     if SUPPORT.options["soc"].fits(values.get("soc", ())):
         found += [why for name in values.get("soc", ()) if (why := socs.refusal(name))]
@@ -89,10 +89,11 @@ def problems(model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, A
     return found
 
 
-def _too_large(model: Model, schemes: Mapping[str, Scheme], asked: Options) -> list[str]:
-    sizes = sizes_of(model, schemes)
-    limit = limit_of(asked, sizes)
-    if asked.runtime == "genai" and sum(sizes) > limit:
+def _too_large(model: Model, schemes: Mapping[str, Scheme], chosen: Options) -> list[str]:
+    """The reason why a model does not fit into HTP's graphs, if it does not."""
+    sizes = unit_sizes(model, schemes)
+    limit = part_limit_of(chosen, sizes)
+    if chosen.runtime == "genai" and sum(sizes) > limit:
         return [
             "artifacts.hexagon.runtime: genai takes a model in one part, and this one has "
             f"{sum(sizes)} bytes of weights; the limit of a graph is {limit}"
@@ -100,15 +101,19 @@ def _too_large(model: Model, schemes: Mapping[str, Scheme], asked: Options) -> l
     return too_large(sizes, limit, "hexagon")
 
 
-def limit_of(asked: Options, sizes: Sequence[int]) -> int:
-    """Bytes of weights in one part: as asked, or no more than the compiler's memory likes, where a
-    model can be cut so."""
-    if asked.part_limit is not None:
-        return asked.part_limit
-    whole = asked.runtime == "genai"
-    return GRAPH_LIMIT if whole else min(GRAPH_LIMIT, max(PART_LIMIT, *sizes))
+def part_limit_of(chosen: Options, sizes: Sequence[int]) -> int:
+    """Most bytes of weights in one part; ``sizes``: bytes of each unit.
+
+    It is the option, or else PART_LIMIT, which bounds the compiler's memory, unless one unit is
+    larger. genai's form has a single part: only the limit of a graph applies.
+    """
+    if chosen.part_limit is not None:
+        return chosen.part_limit
+    if chosen.runtime == "genai":
+        return GRAPH_LIMIT
+    return min(GRAPH_LIMIT, max(PART_LIMIT, *sizes))
 
 
-def sizes_of(model: Model, schemes: Mapping[str, Scheme]) -> list[int]:
-    """Bytes of each layer's weights on HTP, and of the head's."""
+def unit_sizes(model: Model, schemes: Mapping[str, Scheme]) -> list[int]:
+    """Bytes of the weights of each layer, and of the head, on HTP."""
     return unit_bytes(model, schemes, matrix_bytes)

@@ -1,7 +1,7 @@
-"""How large a graph of HTP may be, and which parts run apart.
+"""Size limits of HTP's graphs, and divisions of a model into parts.
 
 HTP is a 32-bit machine: a graph must stay below 2 GB, a context (prefill and decode, sharing their
-weights) below 4 GB. A model that would pass them is cut between layers, with the head apart.
+weights) below 4 GB. A larger model is split between layers, the head in a part of its own.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from slmkit.quant.codes import padded_width
 from slmkit.recipe.scheme import Scheme
 
 GRAPH_LIMIT = 2 * 10**9  # bytes of weights in one graph: QNN serializes with 32-bit offsets
-PART_LIMIT = 500 * 10**6  # bytes by default: QNN's compiler takes ten times as much memory
+PART_LIMIT = 500 * 10**6  # bytes by default: QNN's compiler needs ten times as much memory
 TABLE_LIMIT = 64 * 10**6  # bytes of a uint16 embedding table inside the graph; above: on the host
 
 
 def matrix_bytes(rows: int, width: int, scheme: Scheme) -> int:
-    """One matrix in HTP's memory: codes, multipliers of 8 bits, a float scale per channel."""
+    """Bytes of a matrix on HTP: codes, 8-bit multipliers, a float32 scale per channel."""
     bits = scheme.bits or 16
     blocks = padded_width(scheme, width) // (scheme.group_size or 32) if bits == 4 else 0
     return rows * (padded_width(scheme, width) * bits // 8 + blocks + 4)
 
 
 def every_unit(layers: int) -> list[Part]:
-    """Each unit a part of its own: to calibrate one layer after the other."""
+    """Parts of one unit each (a layer, or the head), for calibration."""
     return [*(layers_part(layer, layer) for layer in range(layers)), head_part(layers)]
 
 
 def first_and_last(layers: int) -> list[Part]:
-    """The first and the last layer apart: what runs on the emulator of a model too large for it."""
+    """Parts with the first and the last layer separate, for models too large for the emulator."""
     middle = [layers_part(1, layers - 2)] if layers > 2 else []
     last = [layers_part(layers - 1, layers - 1)] if layers > 1 else []
     return [layers_part(0, 0), *middle, *last, head_part(layers)]

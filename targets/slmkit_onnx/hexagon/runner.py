@@ -1,5 +1,8 @@
-"""Run the artifact: its float twin and its QDQ graphs on the CPU, QDQ graphs and binaries on the
-emulator. What an app's host code does is done here, from the manifest's facts alone."""
+"""Run the artifact as an app's host code would, with the manifest's facts only.
+
+The sessions decide what runs: float graphs or QDQ graphs on the CPU, QDQ graphs or context binaries
+on the emulator.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from slmkit_onnx.hexagon.contract import (
     token_axis,
 )
 from slmkit_onnx.hexagon.host import Host
-from slmkit_onnx.hexagon.lowering.emit import EMBED, EXACT_EMBEDS
+from slmkit_onnx.hexagon.lowering.emit import EMBED, FLOAT_EMBEDS
 from slmkit_onnx.hexagon.lowering.ops import TAP
 from slmkit_onnx.sessions import cpu_session
 
@@ -31,7 +34,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Chain:
-    """The parts of one token count, one session each, run one after the other."""
+    """The sessions of all parts for one token count, run one after another."""
 
     def __init__(self, sessions: Sequence[Any]) -> None:
         self.sessions = [
@@ -39,71 +42,84 @@ class Chain:
             for each in sessions
         ]
 
-    def run(self, given: Arrays) -> Arrays:
-        """All outputs of all parts; each part reads what it needs of what is known."""
-        known = dict(given)
-        for session, inputs, outputs in self.sessions:
-            values = session.run(outputs, {name: known[name] for name in inputs})
-            known.update(zip(outputs, values, strict=True))
-        return known
+    def run(self, inputs: Arrays) -> Arrays:
+        """Run all parts; return ``inputs`` and all outputs, which later parts may read."""
+        values = dict(inputs)
+        for session, input_names, output_names in self.sessions:
+            outputs = session.run(output_names, {name: values[name] for name in input_names})
+            values.update(zip(output_names, outputs, strict=True))
+        return values
 
 
 class Cache:
-    """Of one sequence: all keys and values as they came out, oldest first; the states."""
+    """The KV cache of one sequence, oldest token first, and its recurrent states.
+
+    ``floats``: for the float graphs, whose cache is float32.
+    """
 
     def __init__(self, state: SequenceState, contract: Contract, floats: bool) -> None:
         self.state = state
         self.contract = contract
         self.floats = floats
-        self.buffers: Arrays = {}
-        self.states: Arrays = {}
+        self.buffers: Arrays = {}  # key_N, value_N: S tokens
+        self.states: Arrays = {}  # conv_N, scan_N
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: zeros, in the integers' sense."""
+        """Set everything to zero; the zero of uint8 keys and values is 128."""
         size = (self.state.kv_heads, self.state.head_width, self.state.context_length)
         dtype = np.float32 if self.floats else self.contract.cache
+        zero = 128 if dtype == "uint8" else 0
         for layer in self.state.attention_layers:
             for part in ("key", "value"):
                 shape = self.contract.cache_shape(part, *size)
-                zero = 0 if self.floats or self.contract.cache != "uint8" else 128
                 self.buffers[f"{part}_{layer}"] = np.full(shape, zero, dtype)
         for each in self.state.states:
-            kept = np.float32 if self.floats else STATES[each.kind]
+            state_dtype = np.float32 if self.floats else STATES[each.kind]
             shape = state_shape(each.kind, each.shape)
-            self.states[f"{each.kind}_{each.layer}"] = np.zeros(shape, kept)
+            self.states[f"{each.kind}_{each.layer}"] = np.zeros(shape, state_dtype)
 
     def past(self, length: int, window: Window) -> Arrays:
-        """The graph's past inputs when ``length`` tokens are known."""
-        keys_and_values = {
-            f"{PAST}{name}": np.ascontiguousarray(self._slots(name, buffer, length, window.past))
-            for name, buffer in self.buffers.items()
-        }
-        return keys_and_values | {f"{PAST}{name}": state for name, state in self.states.items()}
+        """The past inputs of a graph after ``length`` tokens."""
+        inputs: Arrays = {}
+        for name, buffer in self.buffers.items():
+            past = self._past_slots(name, buffer, length, window.past)
+            inputs[f"{PAST}{name}"] = np.ascontiguousarray(past)
+        for name, state in self.states.items():
+            inputs[f"{PAST}{name}"] = state
+        return inputs
 
-    def append(self, found: Arrays, length: int, tokens: int) -> None:
-        """Keep the new states, and the new keys and values of ``tokens`` real tokens."""
-        self.states = {name: found[f"{NEW}{name}"] for name in self.states}
+    def append(self, outputs: Arrays, length: int, tokens: int) -> None:
+        """Append the keys and values of ``tokens`` tokens after ``length``; replace the states.
+
+        Keys and values of padding tokens are dropped.
+        """
+        self.states = {name: outputs[f"{NEW}{name}"] for name in self.states}
         for name, buffer in self.buffers.items():
             axis = token_axis(name.partition("_")[0])
-            new = found[f"{NEW}{name}"]
-            room = new.shape[axis] - tokens
-            real = slice(room, None) if self.contract.slides else slice(0, tokens)
+            new = outputs[f"{NEW}{name}"]
+            padding = new.shape[axis] - tokens
+            real = slice(padding, None) if self.contract.slides else slice(0, tokens)
             target = [slice(None)] * 4
             source = list(target)
             target[axis], source[axis] = slice(length, length + tokens), real
             buffer[tuple(target)] = new[tuple(source)]
 
-    def _slots(self, name: str, buffer: NDArray[Any], length: int, past: int) -> NDArray[Any]:
+    def _past_slots(self, name: str, buffer: NDArray[Any], length: int, past: int) -> NDArray[Any]:
+        """The ``past`` slots of a cache input."""
         axis = token_axis(name.partition("_")[0])
         if not self.contract.slides:
             return buffer.take(range(past), axis)
-        # Slot p - 1 holds the newest token: turn the buffer, so that empty slots come first.
+        # Slot past - 1 holds the newest token: rotate the buffer, so that empty slots come first.
         return np.roll(buffer, past - length, axis).take(range(past), axis)
 
 
 class HexagonRunner(StaticRunner):
-    """Feeds tokens through ``prefill`` and ``decode``; keeps the cache as an app would."""
+    """Run tokens through ``prefill`` and ``decode``; keep KV cache and states as an app would.
+
+    ``chains``: sessions by token count. ``floats``: they are the float graphs. ``embeds``: their
+    input is embeddings, even where the artifact's table lies in the graph.
+    """
 
     def __init__(
         self,
@@ -131,34 +147,35 @@ class HexagonRunner(StaticRunner):
         self.taps: dict[str, Floats] = {}
 
     def reset(self) -> None:
-        """Forget the sequence."""
+        """Start a new sequence."""
         self.length = 0
         self.cache.reset()
 
     def step(self, ids: NDArray[np.int64], window: Window) -> Floats:
-        """Embeddings, tables, masks and past in; logits out, new keys and values kept."""
+        """Run one graph on at most T tokens; return their logits. (n,) -> (n, V)"""
         size = window.tokens
         slides = self.cache.contract.slides
         queries, keys = slots(window, self.length, len(ids), slides)
         real = slice(size - len(ids), None) if slides else slice(0, len(ids))
-        filled = np.zeros((1, size), dtype=np.int32)
-        filled[0, real] = ids
-        given: Arrays = {"input_ids": filled, **self.host.inputs(queries, keys)}
-        given.update(self.cache.past(self.length, window))
-        given.update(self._embedded(filled))
-        found = self.chains[size].run(given)
-        self.cache.append(found, self.length, len(ids))
+        padded = np.zeros((1, size), dtype=np.int32)
+        padded[0, real] = ids
+        inputs: Arrays = {"input_ids": padded, **self.host.inputs(queries, keys)}
+        inputs.update(self.cache.past(self.length, window))
+        inputs.update(self._embeddings(padded))
+        outputs = self.chains[size].run(inputs)
+        self.cache.append(outputs, self.length, len(ids))
         self.taps = {
             name.removeprefix(TAP): value[0, real]
-            for name, value in found.items()
+            for name, value in outputs.items()
             if name.startswith(TAP)
         }
-        logits: Floats = found["logits"][0, real]
+        logits: Floats = outputs["logits"][0, real]
         return logits
 
-    def _embedded(self, ids: NDArray[np.int32]) -> Arrays:
+    def _embeddings(self, ids: NDArray[np.int32]) -> Arrays:
+        """The input ``input_embeds`` if the host looks up embeddings. [1, T] -> [1, T, D]"""
         if self.embed is None:
             return {}
-        exact = self.floats or self.cache.contract.float_embeds
-        name = EXACT_EMBEDS if exact else "input_embeds"
+        as_float = self.floats or self.cache.contract.float_embeds
+        name = FLOAT_EMBEDS if as_float else "input_embeds"
         return {"input_embeds": self.embed.run([name], {"input_ids": ids})[0]}

@@ -15,11 +15,11 @@ from slmkit_onnx.hexagon.genai import write_genai
 from slmkit_onnx.hexagon.lowering.emit import (
     DATA,
     EMBED,
-    Emitted,
     Form,
+    GraphSet,
     embedding_graph,
-    emit_form,
-    save,
+    emit_graphs,
+    save_graph,
 )
 from slmkit_onnx.hexagon.lowering.encodings import asymmetric
 from slmkit_onnx.hexagon.partition import first_and_last
@@ -27,74 +27,85 @@ from slmkit_onnx.hexagon.plan import Plan, make_plan
 from slmkit_onnx.hexagon.qnn.compile import compile_part, graph_file
 from slmkit_onnx.hexagon.qnn.socs import SOCS
 
-FLOAT, CHECK = "float.", "check."  # prefixes of files that serve parity only
-RUN = 256  # tokens of a calibration run: longer ones gained nothing; of scans alone, a chunk
-CALIBRATE, EMIT = 0.3, 0.4  # shares of the progress after these steps
+FLOAT, CHECK = "float.", "check."  # prefixes of files for parity only
+RUN_LENGTH = 256  # tokens of a calibration run: longer runs gained nothing
+CALIBRATED, EMITTED = 0.3, 0.4  # fractions of the progress after these steps
 
 
 def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
-    """The whole artifact; ``folder`` is empty before."""
+    """Write the artifact into the empty ``folder``: calibrate, emit, compile."""
     plan, data = make_plan(job), DataFile(DATA)
-    asked = plan.options
-    run = (
-        min(job.context_length, RUN)
-        if job.model.attention_layers
-        else plan.windows["prefill"].tokens
-    )
+    chosen = plan.options
     recorded = observe(
         job,
-        run,
-        asked.tokens,
-        asked.range != "minmax",
+        _run_length(job, plan),
+        chosen.tokens,
+        chosen.range != "minmax",
         data,
         folder,
-        lambda done, total: progress(int(1000 * CALIBRATE * done / max(total, 1)), 1000),
+        lambda done, total: progress(int(1000 * CALIBRATED * done / max(total, 1)), 1000),
     )
-    calibration = recorded.choose(asked.range, asked.margin)
+    calibration = recorded.choose(chosen.range, chosen.margin)
     calibration.write(folder)
     emitted = _write_graphs(job, plan, calibration, data, folder)
     if plan.options.runtime == "genai":
         write_genai(job, plan.windows, emitted["prefill"], data, folder)
     data.write(folder / DATA, lambda done, total: None)
-    progress(int(1000 * EMIT), 1000)
-    if not job.debug:  # taps are of the float twin: nothing to compile
+    progress(int(1000 * EMITTED), 1000)
+    if not job.debug:  # taps are outputs of the float graphs: nothing to compile
         _compile(plan, folder, progress)
     return io_description.artifact(job, version, plan, calibration, emitted, folder)
 
 
+def _run_length(job: Job, plan: Plan) -> int:
+    """Tokens of a calibration run; of models without attention, a prefill chunk."""
+    if job.model.attention_layers:
+        return min(job.context_length, RUN_LENGTH)
+    return plan.windows["prefill"].tokens
+
+
 def _write_graphs(
     job: Job, plan: Plan, calibration: Calibration, data: DataFile, folder: Path
-) -> dict[str, Emitted]:
-    """Float twins, QDQ graphs, checks of a large model, the embedding; returns the QDQ graphs."""
+) -> dict[str, GraphSet]:
+    """Write float graphs, QDQ graphs, check graphs of a large model, and the embedding graph.
+
+    Return the QDQ graphs by kind (prefill, decode).
+    """
     emitted = {}
     for kind, window in plan.windows.items():
-        own = CONTRACTS[plan.options.runtime]
-        twin = Form(window, _whole(job), hidden=calibration.hidden, contract=own)
-        _save(emit_form(job, twin, data), FLOAT + kind, folder)
-        form = Form(window, plan.parts, calibration.ranges, calibration.hidden, own, plan.embedded)
-        emitted[kind] = emit_form(job, form, data)
+        contract, mask_value = CONTRACTS[plan.options.runtime], calibration.mask_value
+        float_form = Form(window, _one_part(job), mask_value=mask_value, contract=contract)
+        _save(emit_graphs(job, float_form, data), FLOAT + kind, folder)
+        form = Form(
+            window, plan.parts, calibration.ranges, mask_value, contract, plan.table_in_graph
+        )
+        emitted[kind] = emit_graphs(job, form, data)
         _save(emitted[kind], kind, folder)
         if not plan.emulated:
-            checks = replace(form, parts=first_and_last(job.spec.layers), embedded=False)
-            _save(emit_form(job, checks, data), CHECK + kind, folder)
-    grid = asymmetric(calibration.ranges["input_embeds"])
-    save(embedding_graph(job, emitted["prefill"].table, data, grid), folder / EMBED)
+            checks = replace(form, parts=first_and_last(job.spec.layers), table_in_graph=False)
+            _save(emit_graphs(job, checks, data), CHECK + kind, folder)
+    encoding = asymmetric(calibration.ranges["input_embeds"])
+    save_graph(
+        embedding_graph(job, emitted["prefill"].embedding_name, data, encoding), folder / EMBED
+    )
     return emitted
 
 
-def _save(emitted: Emitted, kind: str, folder: Path) -> None:
+def _save(emitted: GraphSet, kind: str, folder: Path) -> None:
+    """Write the model file of each part."""
     for part, graph in zip(emitted.graphs.parts, emitted.graphs.graphs, strict=True):
-        save(graph, folder / graph_file(kind, part.name))
+        save_graph(graph, folder / graph_file(kind, part.name))
 
 
-def _whole(job: Job) -> list[Part]:
+def _one_part(job: Job) -> list[Part]:
+    """The whole model as one part."""
     return [Part("model", 0, job.spec.layers)]
 
 
 def _compile(plan: Plan, folder: Path, progress: Progress) -> None:
-    """One binary per chip and part, shared by prefill and decode."""
+    """Compile one binary per chip and part, shared by prefill and decode."""
     steps = [(SOCS[name], part) for name in plan.options.soc for part in plan.parts]
     for done, (soc, part) in enumerate(steps, 1):
         compile_part(folder, folder / soc.name, part.name, soc, True, plan.options.timeout)
-        share = EMIT + (1 - EMIT) * done / len(steps)
-        progress(int(1000 * share), 1000)
+        fraction = EMITTED + (1 - EMITTED) * done / len(steps)
+        progress(int(1000 * fraction), 1000)

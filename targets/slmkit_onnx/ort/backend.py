@@ -42,7 +42,7 @@ def weight_bytes(rows: int, width: int, scheme: Scheme) -> int:
 def weight_files(
     model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any], context_length: int
 ) -> list[WeightFile]:
-    """One file beside the graph."""
+    """The one file of weights beside the graph."""
     return [WeightFile(DATA, data_bytes(model, schemes, context_length), "the whole model")]
 
 

@@ -1,9 +1,10 @@
 """The contract with the host (the app, or onnxruntime-genai): inputs, outputs, who keeps the cache.
 
 One graph serves prefill and decode: T tokens, after a past of any length up to the context length.
-It takes ``input_ids`` int64 [batch, T] and, where a layer attends, ``attention_mask`` int64
-[batch, past + T], 1 for each token so far, and gives ``logits`` float32 [batch, T, V]. What a
-sequence keeps goes in under one name and comes out under another, to go in at the next call:
+Its inputs are ``input_ids`` int64 [batch, T] and, in models with attention, ``attention_mask``
+int64 [batch, past + T], 1 for each token so far; its output is ``logits`` float32 [batch, T, V].
+Each tensor of a sequence's state has an input and an output name; the output is the input of the
+next call:
 
     past_key_values.N.key    present.N.key       float32 [batch, G, tokens, d], of attention layer N
     past_key_values.N.value  present.N.value     the same; both empty at first (0 tokens)
@@ -24,9 +25,11 @@ PARTS = ("key", "value")
 
 
 @dataclass(frozen=True)
-class Kept:
-    """One tensor that a sequence keeps: its two names, and its shape without batch. A dimension of
-    ``None`` is the number of tokens."""
+class StateTensor:
+    """One tensor of a sequence's state: input and output name, and the shape without batch.
+
+    The dimension ``None`` is the number of tokens.
+    """
 
     past: str
     present: str
@@ -34,37 +37,39 @@ class Kept:
     about: str
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """The input and the output, as the manifest has them."""
-        grown = f"{self.about}, these tokens included" if None in self.shape else self.about
+        """The input and the output as the manifest lists them."""
+        about_output = self.about
+        if None in self.shape:
+            about_output += ", these tokens included"
         return (
             Tensor(self.past, "float32", self._dynamic("past"), self.about),
-            Tensor(self.present, "float32", self._dynamic("total"), grown),
+            Tensor(self.present, "float32", self._dynamic("total"), about_output),
         )
 
     def empty_shape(self) -> tuple[int, ...]:
-        """The shape before the first token, without batch."""
+        """The shape without batch before the first token."""
         return tuple(0 if size is None else size for size in self.shape)
 
     def _dynamic(self, tokens: str) -> tuple[int | str, ...]:
         return ("batch", *(tokens if size is None else size for size in self.shape))
 
 
-def kept_tensors(state: SequenceState) -> tuple[Kept, ...]:
-    """Everything that a sequence keeps from call to call."""
-    found = []
+def state_tensors(state: SequenceState) -> tuple[StateTensor, ...]:
+    """The KV cache of each attention layer, then the recurrent states."""
+    tensors = []
     for layer in state.attention_layers:
         for part, past, present in zip(PARTS, *cache_names(layer), strict=True):
             shape = (state.kv_heads, None, state.head_width)
-            found.append(Kept(past, present, shape, f"cached {part}s of layer {layer}"))
+            tensors.append(StateTensor(past, present, shape, f"cached {part}s of layer {layer}"))
     for each in state.states:
         past, present = state_names(each.kind, each.layer)
         about = f"state of layer {each.layer}: {STATES[each.kind]}"
-        found.append(Kept(past, present, each.shape, about))
-    return tuple(found)
+        tensors.append(StateTensor(past, present, each.shape, about))
+    return tuple(tensors)
 
 
 def cache_names(layer: int | str) -> tuple[list[str], list[str]]:
-    """Past and present names of a layer, key before value: onnxruntime-genai's convention."""
+    """Past and present names of a layer's KV cache, key before value, as in onnxruntime-genai."""
     past = [f"past_key_values.{layer}.{part}" for part in PARTS]
     return past, [f"present.{layer}.{part}" for part in PARTS]
 

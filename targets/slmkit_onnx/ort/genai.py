@@ -1,4 +1,4 @@
-"""What onnxruntime-genai wants beside the graph: its config and the tokenizer's files."""
+"""Files that onnxruntime-genai needs beside the graph: its config and the tokenizer's files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from slmkit_onnx.genai import token_ids, write_config, write_tokenizer
 from slmkit_onnx.ort.contract import cache_names, state_names
 from slmkit_onnx.ort.lowering.attention import supports_fused_attention
 
-# Types of decoders that onnxruntime-genai 0.18 knows; it treats them all alike, and refuses others.
+# Decoder types of onnxruntime-genai 0.18; it runs them all alike and refuses others.
 KNOWN = frozenset(
     {
         "gemma",
@@ -26,12 +26,12 @@ KNOWN = frozenset(
         "qwen3",
     }
 )
-ANY = "llama"
-RECURRENT = {"conv": "conv", "scan": "recurrent"}  # its names for states
+ANY = "llama"  # for architectures that it does not know
+RECURRENT = {"conv": "conv", "scan": "recurrent"}  # its names of recurrent states
 
 
 def write_genai(job: Job, folder: Path, model: str) -> None:
-    """genai_config.json and copies of the tokenizer's files."""
+    """Write genai_config.json and copy the tokenizer's files."""
     write_config(genai_config(job, model), folder)
     write_tokenizer(job, folder)
 
@@ -72,21 +72,26 @@ def _decoder(model: Model, file: str) -> dict[str, Any]:
 
 
 def _names(model: Model) -> tuple[dict[str, str], dict[str, str]]:
-    """What goes in for every layer, and what comes out."""
-    kinds = sorted({state.kind for state in model.states})
-    kept = {RECURRENT[kind]: state_names(kind, "%d") for kind in kinds}
+    """Name patterns of the inputs and outputs of all layers, %d for the layer's number."""
+    inputs, outputs = {}, {}
     if model.attention_layers:
-        kept |= zip(("key", "value"), zip(*cache_names("%d"), strict=True), strict=True)
-    mask = {"attention_mask": "attention_mask"} if model.attention_layers else {}
-    past = {f"past_{what}_names": name for what, (name, _) in kept.items()}
-    present = {f"present_{what}_names": name for what, (_, name) in kept.items()}
-    return {**mask, **past}, present
+        inputs["attention_mask"] = "attention_mask"
+    for kind in sorted({state.kind for state in model.states}):
+        past, present = state_names(kind, "%d")
+        inputs[f"past_{RECURRENT[kind]}_names"] = past
+        outputs[f"present_{RECURRENT[kind]}_names"] = present
+    if model.attention_layers:
+        for part, past, present in zip(("key", "value"), *cache_names("%d"), strict=True):
+            inputs[f"past_{part}_names"] = past
+            outputs[f"present_{part}_names"] = present
+    return inputs, outputs
 
 
 def _layers(model: Model) -> dict[str, Any]:
-    """Where some layers keep states: what each layer is, and of how many tokens before."""
+    """For models with recurrent states: the type of each layer, and the convolutions' past."""
     if not model.states:
         return {}
-    words = {"attention": "full_attention", "conv": "conv", "scan": "linear_attention"}
-    kept = {state.shape[1] for state in model.states if state.kind == "conv"}
-    return {"layer_types": [words[kind] for kind in model.spec.kinds], "conv_cache_size": max(kept)}
+    types = {"attention": "full_attention", "conv": "conv", "scan": "linear_attention"}
+    layer_types = [types[kind] for kind in model.spec.kinds]
+    past_tokens = max(state.shape[1] for state in model.states if state.kind == "conv")
+    return {"layer_types": layer_types, "conv_cache_size": past_tokens}

@@ -13,38 +13,41 @@ from numpy.typing import NDArray
 from slmkit.backend.interface import Artifact
 from slmkit.backend.static_runner import check_context
 from slmkit.ops import Floats
-from slmkit_onnx.ort.contract import kept_tensors
+from slmkit_onnx.ort.contract import state_tensors
 from slmkit_onnx.ort.lowering.ops import TAP
 from slmkit_onnx.sessions import RUNTIME, cpu_session
 
 
 class OrtRunner:
-    """Feeds tokens, keeps the cache. ``exact`` runs the same graph at accuracy_level 0."""
+    """Run tokens and keep the state of one sequence; ``exact``: at accuracy_level 0."""
 
     def __init__(self, folder: Path, artifact: Artifact, exact: bool) -> None:
         self.runtime = RUNTIME
         self.context_length = artifact.state.context_length
-        self.masked = bool(artifact.state.attention_layers)
+        self.has_attention = bool(artifact.state.attention_layers)
         model = folder / artifact.facts["model"]
-        self.session = cpu_session(_at_level_0(model) if exact else model, folder)
-        self.kept = kept_tensors(artifact.state)
+        self.session = cpu_session(_with_accuracy_level_0(model) if exact else model, folder)
+        self.state_tensors = state_tensors(artifact.state)
         self.length = 0
         self.past: dict[str, Any] = {}
         self.taps: dict[str, Floats] = {}
         self.reset()
 
     def reset(self) -> None:
-        """Forget the sequence."""
+        """Start a new sequence."""
         self.length = 0
-        self.past = {each.past: _zeros(each.empty_shape()) for each in self.kept}
+        self.past = {each.past: _zeros(each.empty_shape()) for each in self.state_tensors}
 
     def feed(self, ids: NDArray[np.int64]) -> Floats:
-        """Append tokens; their logits, (T, V). Raises BackendError beyond the context."""
+        """Append tokens; return their logits. (T,) -> (T, V)
+
+        Raises BackendError beyond the context length.
+        """
         self.length += len(ids)
         check_context(self.length, self.context_length)
         binding = self.session.io_binding()
         binding.bind_cpu_input("input_ids", np.asarray(ids, dtype=np.int64)[None])
-        if self.masked:
+        if self.has_attention:
             binding.bind_cpu_input("attention_mask", np.ones((1, self.length), dtype=np.int64))
         for name, value in self.past.items():
             binding.bind_ortvalue_input(name, value)
@@ -53,7 +56,7 @@ class OrtRunner:
         self.session.run_with_iobinding(binding)
         names = [output.name for output in self.session.get_outputs()]
         values = dict(zip(names, binding.get_outputs(), strict=True))
-        self.past = {each.past: values[each.present] for each in self.kept}
+        self.past = {each.past: values[each.present] for each in self.state_tensors}
         self.taps = {
             name.removeprefix(TAP): value.numpy()[0]
             for name, value in values.items()
@@ -64,12 +67,12 @@ class OrtRunner:
 
 
 def _zeros(shape: tuple[int, ...]) -> Any:
-    """A tensor of ONNX Runtime with a batch of one."""
+    """A float32 tensor of ONNX Runtime, all zeros. [1, *shape]"""
     return onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((1, *shape), np.float32))
 
 
-def _at_level_0(path: Path) -> bytes:
-    """The same model with every MatMulNBits at accuracy_level 0: codes used exactly."""
+def _with_accuracy_level_0(path: Path) -> bytes:
+    """The model with accuracy_level 0 in every MatMulNBits: float32 activations."""
     model = onnx.load(str(path), load_external_data=False)
     for node in model.graph.node:
         for attribute in node.attribute:

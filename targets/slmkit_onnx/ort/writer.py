@@ -7,7 +7,7 @@ from pathlib import Path
 from slmkit.backend.interface import Artifact, Job, Mode, Progress, SequenceState, Tensor
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.graph import Graph
-from slmkit_onnx.ort.contract import kept_tensors
+from slmkit_onnx.ort.contract import state_tensors
 from slmkit_onnx.ort.files import DATA
 from slmkit_onnx.ort.genai import write_genai
 from slmkit_onnx.ort.lowering.attention import AttentionWriter, supports_fused_attention
@@ -22,7 +22,7 @@ SHIPPED = Mode(
 
 
 def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
-    """Emit the graph, stream the weights beside it, add the runtime's own files."""
+    """Write graph, weights and onnxruntime-genai's files into ``folder``; return the artifact."""
     level = job.options.get("accuracy_level", 0)
     graph = Graph(DataFile(DATA))
     inputs, outputs = io_tensors(job.state, job.spec.vocabulary)
@@ -43,6 +43,7 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     write_genai(job, folder, MODEL)
     quantized = any(scheme.bits for scheme in job.codes.schemes.values())
     modes = (EXACT, SHIPPED) if level > 1 and quantized else (EXACT,)
+    fused = supports_fused_attention(job.spec)
     return Artifact(
         job.artifact,
         version,
@@ -54,9 +55,7 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
         facts={
             "model": MODEL,
             "accuracy_level": level,
-            "attention": "GroupQueryAttention"
-            if supports_fused_attention(job.spec)
-            else "decomposed",
+            "attention": "GroupQueryAttention" if fused else "decomposed",
         },
     )
 
@@ -64,9 +63,9 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
 def io_tensors(
     state: SequenceState, vocabulary: int
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """The graph's inputs and outputs: onnxruntime-genai's names for a decoder."""
-    kept = [each.tensors() for each in kept_tensors(state)]
-    past, present = [pair[0] for pair in kept], [pair[1] for pair in kept]
+    """Inputs and outputs of the graph, as ``ort.contract`` describes them."""
+    pairs = [each.tensors() for each in state_tensors(state)]
+    past, present = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     ids = Tensor("input_ids", "int64", ("batch", "tokens"), "token ids")
     mask = Tensor("attention_mask", "int64", ("batch", "total"), "1 for each token so far")
     logits = Tensor("logits", "float32", ("batch", "tokens", vocabulary), "next-token scores")

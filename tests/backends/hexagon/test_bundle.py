@@ -115,7 +115,7 @@ def test_answers_come_from_the_reloaded_binary(built):
 def test_a_model_too_large_for_the_emulator_runs_its_first_and_last_layer(
     tiny, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(plan, "EMULATED", 0)
+    monkeypatch.setattr(plan, "MAX_EMULATED_PARAMETERS", 0)
     job = hexagon_job(tiny("llama", num_hidden_layers=4), tmp_path)
     artifact = emitted(job, tmp_path / "hexagon")
     assert [mode.name for mode in artifact.modes] == ["float", "qdq", "qdq-layers", "sm8650-layers"]

@@ -19,7 +19,7 @@ from slmkit.recipe.recipe import Recipe, load_recipe
 from slmkit.recipe.scheme import Scheme
 from slmkit.system.progress import Silent
 from slmkit.workflows.build import build
-from slmkit_onnx.hexagon.options import limit_of, read
+from slmkit_onnx.hexagon.options import part_limit_of, read
 from slmkit_onnx.hexagon.partition import GRAPH_LIMIT, PART_LIMIT
 from slmkit_onnx.hexagon.qnn.compile import compile_part
 from slmkit_onnx.hexagon.qnn.provider import compiler_reason
@@ -153,7 +153,7 @@ def test_the_reason_is_the_first_telling_line_of_the_log():
     ],
 )
 def test_a_part_is_as_large_as_asked_or_as_compiles_in_little_memory(values, sizes, limit):
-    assert limit_of(read(values), sizes) == limit
+    assert part_limit_of(read(values), sizes) == limit
 
 
 @given(st.lists(st.integers(1, 100), min_size=2, max_size=40), st.integers(100, 500))

@@ -12,7 +12,7 @@ from hexagon_artifacts import ACTIVATIONS, EMULATOR, hexagon_job
 from slmkit.backend.interface import State
 from slmkit.backend.registry import find_backend
 from slmkit_onnx.hexagon.modes import open_runner
-from slmkit_onnx.hexagon.options import sizes_of
+from slmkit_onnx.hexagon.options import unit_sizes
 from slmkit_onnx.hexagon.plan import make_plan
 from slmkit_onnx.hexagon.runner import Cache
 from tiny_models import tiny_config, write_checkpoint
@@ -84,7 +84,7 @@ def test_a_state_that_is_forgotten_is_noticed(made, monkeypatch):
 def test_a_model_cut_between_layers_computes_the_same(made, tmp_path):
     """Between parts the residual is float32: what a scan gives never becomes integers."""
     _, job, folder, artifact = made
-    limit = max(sizes_of(job.model, job.codes.schemes))
+    limit = max(unit_sizes(job.model, job.codes.schemes))
     limited = dataclasses.replace(job, options={"soc": ["sm8650"], "part_limit": limit})
     split = emitted(limited, tmp_path / "parted")
     assert [part["name"] for part in split.facts["parts"]] == ["layers.0-0", "layers.1-1", "head"]

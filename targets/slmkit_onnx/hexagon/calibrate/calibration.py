@@ -26,11 +26,11 @@ from slmkit_onnx.hexagon.contract import NEW, PAST
 from slmkit_onnx.hexagon.lowering.attention import mask_value_for
 from slmkit_onnx.hexagon.lowering.emit import (
     DATA,
-    EXACT_EMBEDS,
-    Emitted,
+    FLOAT_EMBEDS,
     Form,
+    GraphSet,
     embedding_graph,
-    emit_form,
+    emit_graphs,
 )
 from slmkit_onnx.hexagon.lowering.encodings import Range
 from slmkit_onnx.hexagon.lowering.weights import WeightWriter
@@ -51,7 +51,7 @@ class Calibration:
     """
 
     ranges: dict[str, Range]
-    hidden: float
+    mask_value: float
     method: str
     margin: float
     tokens: int
@@ -62,7 +62,7 @@ class Calibration:
             "method": self.method,
             "margin": self.margin,
             "tokens": self.tokens,
-            "hidden": self.hidden,
+            "hidden": self.mask_value,
             "ranges": self.ranges,
         }
         (folder / TABLE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
@@ -101,15 +101,15 @@ def observe(
     ``run_length``: tokens of one run. ``with_bins``: record histograms too, which every method but
     "minmax" needs. The weights are written to ``folder``.
     """
-    form = Form(Window(run_length, 0), every_unit(job.spec.layers), exposed=True)
-    emitted = emit_form(job, form, data)
-    embedding = embedding_graph(job, emitted.table, data, None)
+    form = Form(Window(run_length, 0), every_unit(job.spec.layers), expose_values=True)
+    emitted = emit_graphs(job, form, data)
+    embedding = embedding_graph(job, emitted.embedding_name, data, None)
     models = [graph.model("calibration").SerializeToString() for graph in emitted.graphs.graphs]
     embedding_model = embedding.model("embedding").SerializeToString()
     data.write(folder / DATA, lambda done, total: progress(done, 2 * total))
     runs = calibration_runs(job.calibration, run_length, max_tokens)
     histograms = _run_units(models, embedding_model, emitted, runs, folder, with_bins, progress)
-    embedding_range = WeightWriter(job.codes).table_range(emitted.table)
+    embedding_range = WeightWriter(job.codes).table_range(emitted.embedding_name)
     return RecordedActivations(histograms, embedding_range, run_length * len(runs))
 
 
@@ -131,7 +131,7 @@ def calibration_runs(texts: Sequence[Sequence[int]], length: int, max_tokens: in
 def _run_units(
     models: list[bytes],
     embedding_model: bytes,
-    emitted: Emitted,
+    emitted: GraphSet,
     runs: list[Ids],
     folder: Path,
     with_bins: bool,
@@ -142,7 +142,7 @@ def _run_units(
     host_inputs = emitted.host.inputs(*slots(window, 0, window.tokens, slides=False))
     flows = _embed(embedding_model, runs, folder)  # of each run, the values that later units read
     histograms: dict[str, Histogram] = {}
-    recorded = set(emitted.exposed)
+    recorded = set(emitted.value_outputs)
     for unit, model in enumerate(models):
         session = cpu_session(fold_scales(model, folder), folder)
         output_names = [output.name for output in session.get_outputs()]
@@ -167,11 +167,11 @@ def _embed(model: bytes, runs: list[Ids], folder: Path) -> list[dict[str, Floats
     flows = []
     for run in runs:
         ids = {"input_ids": run[None].astype(np.int32)}
-        flows.append({"input_embeds": session.run([EXACT_EMBEDS], ids)[0]})
+        flows.append({"input_embeds": session.run([FLOAT_EMBEDS], ids)[0]})
     return flows
 
 
-def _inputs_of_later_units(emitted: Emitted, unit: int) -> set[str]:
+def _inputs_of_later_units(emitted: GraphSet, unit: int) -> set[str]:
     """Names of all inputs of the units after this one."""
     return {each.name for graph in emitted.graphs.graphs[unit + 1 :] for each in graph.inputs}
 

@@ -9,7 +9,7 @@ import numpy as np
 from slmkit.backend.interface import Spec
 from slmkit.backend.static_runner import Window, rope_names
 from slmkit.ops import Attention, Rope
-from slmkit_onnx.hexagon.contract import HIDDEN, ROOM, Contract, token_axis
+from slmkit_onnx.hexagon.contract import MAX_MASK_VALUE, ROOM, Contract, token_axis
 from slmkit_onnx.hexagon.lowering.encodings import (
     MINUS_ONE_TO_ONE,
     ZERO_TO_ONE,
@@ -29,7 +29,7 @@ class AttentionWriter:
     spec: Spec
     window: Window
     contract: Contract
-    hidden: float  # the mask's value for keys that a token must not see
+    mask_value: float  # the mask's value for keys that a token must not see
     ropes: list[Rope] = field(default_factory=list)  # found so far: they number the inputs
     windows: list[int | None] = field(default_factory=list)  # sliding windows found so far
 
@@ -133,7 +133,7 @@ class AttentionWriter:
         if window not in self.windows:
             self.windows.append(window)
         shape = (1, 1, self.window.tokens, self.window.total)
-        encoding = asymmetric((self.hidden, 0.0))
+        encoding = asymmetric((self.mask_value, 0.0))
         mask = self.graphs.input(self.contract.mask_name(window), shape, encoding)
         return self.graphs.op(
             "Add", [scores, mask], name, scores.shape, encoding=self._masked_encoding(scores)
@@ -164,4 +164,4 @@ def mask_value_for(score_ranges: list[Range]) -> float:
     It exceeds the difference of any two scores by ROOM, and is at most HIDDEN.
     """
     widest = max((high - low for low, high in score_ranges), default=0.0)
-    return float(min(HIDDEN, -np.ceil(widest + ROOM)))
+    return float(min(MAX_MASK_VALUE, -np.ceil(widest + ROOM)))

@@ -13,7 +13,7 @@ from slmkit.backend.partition import Part
 from slmkit.backend.static_runner import Window
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.graph import Graph
-from slmkit_onnx.hexagon.contract import CONTRACTS, UNRANGED, Contract
+from slmkit_onnx.hexagon.contract import CONTRACTS, FLOAT_MASK_VALUE, Contract
 from slmkit_onnx.hexagon.host import Host
 from slmkit_onnx.hexagon.lowering.attention import AttentionWriter
 from slmkit_onnx.hexagon.lowering.encodings import Encoding, Ranges
@@ -24,7 +24,7 @@ from slmkit_onnx.ort.lowering.weights import WeightWriter as TableWriter
 
 DATA = "weights.data"
 EMBED = "embed.onnx"
-EXACT_EMBEDS = "input_embeds.float32"  # the output of EMBED before quantization
+FLOAT_EMBEDS = "input_embeds.float32"  # the output of EMBED before quantization
 
 
 @dataclass(frozen=True)
@@ -34,35 +34,35 @@ class Form:
     window: Window
     parts: Sequence[Part]
     ranges: Ranges | None = None  # None: float32
-    hidden: float = UNRANGED  # the mask's value for keys that a token must not see
+    mask_value: float = FLOAT_MASK_VALUE  # the mask's value for keys that a token must not see
     contract: Contract = CONTRACTS["slmkit"]
-    embedded: bool = False  # the embedding table lies in the graph
-    exposed: bool = False  # every value is an output, for calibration
+    table_in_graph: bool = False  # the embedding table lies in the graph
+    expose_values: bool = False  # every calibrated value is an output
 
 
 @dataclass(frozen=True)
-class Emitted:
+class GraphSet:
     """The graphs of one form, and the host's tables that they read."""
 
     graphs: StaticGraphs
     host: Host
-    table: str  # the embedding's weight
+    embedding_name: str  # weight of the table
     window: Window
-    exposed: list[str] = field(default_factory=list)  # outputs for calibration
+    value_outputs: list[str] = field(default_factory=list)  # with ``Form.expose_values``
 
 
-def emit_form(job: Job, form: Form, data: DataFile) -> Emitted:
+def emit_graphs(job: Job, form: Form, data: DataFile) -> GraphSet:
     """Write the graphs; weights get their place in ``data`` and are read when it is written."""
-    exposed: list[str] | None = [] if form.exposed else None
+    exposed: list[str] | None = [] if form.expose_values else None
     graphs = StaticGraphs(data, form.parts, form.ranges, exposed)
-    attention = AttentionWriter(graphs, job.spec, form.window, form.contract, form.hidden)
-    ops = HexagonOps(graphs, WeightWriter(job.codes), attention, form.embedded, job.debug)
+    attention = AttentionWriter(graphs, job.spec, form.window, form.contract, form.mask_value)
+    ops = HexagonOps(graphs, WeightWriter(job.codes), attention, form.table_in_graph, job.debug)
     graphs.float_output(job.model.run(ops), "logits")
-    host = Host(attention.ropes, attention.windows, form.hidden, form.contract)
-    return Emitted(graphs, host, ops.embedding_name, form.window, exposed or [])
+    host = Host(attention.ropes, attention.windows, form.mask_value, form.contract)
+    return GraphSet(graphs, host, ops.embedding_name, form.window, exposed or [])
 
 
-def save(graph: Graph, path: Path) -> None:
+def save_graph(graph: Graph, path: Path) -> None:
     """Write a graph's model file; its weights lie in the data file beside it."""
     path.write_bytes(graph.model(path.stem).SerializeToString(deterministic=True))
 
@@ -75,7 +75,7 @@ def embedding_graph(job: Job, table: str, data: DataFile, encoding: Encoding | N
     graph = Graph(data)
     graph.input("input_ids", "int32", (1, "tokens"))
     shape = (1, "tokens", job.spec.width)
-    rows = TableWriter(graph, job.codes, 0).gather("input_ids", table, EXACT_EMBEDS)
+    rows = TableWriter(graph, job.codes, 0).gather("input_ids", table, FLOAT_EMBEDS)
     graph.output(rows, shape)
     if encoding is not None:
         scale = graph.constant("scale", encoding.scale, np.float32)

@@ -33,14 +33,14 @@ class HexagonOps(Ops[Value]):
         graphs: StaticGraphs,
         weights: WeightWriter,
         attention: AttentionWriter,
-        embedded: bool,
+        table_in_graph: bool,
         debug: bool = False,
     ) -> None:
         self.graphs = graphs
         self.weights = weights
         self.attention = attention
         self.scans = ScanWriter(graphs)
-        self.embedded = embedded  # the embedding table lies in the graph
+        self.table_in_graph = table_in_graph  # the embedding table lies in the graph
         self.debug = debug
         self.unit_name = "layer.0"  # prefix of the names of the current unit's values
         self.name_counts: Counter[str] = Counter()
@@ -53,7 +53,7 @@ class HexagonOps(Ops[Value]):
         if graphs.ranges is None:
             return graphs.input("input_embeds", (1, tokens, width), ZERO_TO_ONE)
         encoding = asymmetric(graphs.ranges["input_embeds"])
-        if not self.embedded:
+        if not self.table_in_graph:
             integers = not self.attention.contract.float_embeds
             return graphs.input("input_embeds", (1, tokens, width), encoding, integers)
         return graphs.embedding_lookup(

@@ -25,7 +25,7 @@ from slmkit_onnx.sessions import cpu_session, load_error
 Tensors = dict[str, TensorProto]
 
 
-def exact_session(path: Path, rounded: bool = True) -> InferenceSession:
+def open_on_cpu(path: Path, htp_rounding: bool = True) -> InferenceSession:
     """Load a graph's file on the CPU, with its scales folded.
 
     ``rounded``: with HTP's rounding; otherwise float32 between the operations. Raises BackendError
@@ -33,7 +33,7 @@ def exact_session(path: Path, rounded: bool = True) -> InferenceSession:
     """
     try:
         source = fold_scales(path.read_bytes(), path.parent)
-        source = emulate_htp_rounding(source) if rounded else strip_qdq(source)
+        source = emulate_htp_rounding(source) if htp_rounding else strip_qdq(source)
     except (DecodeError, ValidationError, ValueError, OSError) as error:
         raise load_error(path.name, error) from None
     return cpu_session(source, path.parent, name=path.name)
