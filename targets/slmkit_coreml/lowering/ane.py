@@ -19,7 +19,7 @@ class AneOps(CoremlOps):
         return len(shape)
 
     def to_channels_first(self, x: Value) -> Any:
-        return x.whole
+        return x.variable
 
     def from_channels_first(self, x: Any) -> Any:
         return x
@@ -29,23 +29,23 @@ class AneOps(CoremlOps):
 
     @chunk_op
     def linear(self, x: Value, name: str, width: int, bias: bool = False) -> Value:
-        whole = x.whole
-        parts = [self._rows(whole, name, first, end, bias) for first, end in head_parts(width)]
+        variable = x.variable
+        parts = [self._rows(variable, name, first, end, bias) for first, end in head_parts(width)]
         return Value(tuple(parts), (width,))
 
     @chunk_op
     def split_heads(self, x: Value, heads: int) -> Value:
         width = x.shape[0] // heads
         shape = [1, heads, width, self.signature.window.tokens]
-        return Value((mb.reshape(x=x.whole, shape=shape),), (heads, width))
+        return Value((mb.reshape(x=x.variable, shape=shape),), (heads, width))
 
     @chunk_op
     def attend(self, q: Value, k: Value, v: Value, layer: int, kind: Attention) -> Value:
         heads, kv_heads, width = *(each.shape[0] for each in (q, k)), q.shape[1]
         for_q, for_k = scale_factors(kind.scale / (kind.cap or 1))
-        query = self._flatten(mb.mul(x=q.whole, y=for_q), heads * width)
-        new_k = self._flatten(mb.mul(x=k.whole, y=for_k), kv_heads * width)
-        new_v = self._flatten(v.whole, kv_heads * width)
+        query = self._flatten(mb.mul(x=q.variable, y=for_q), heads * width)
+        new_k = self._flatten(mb.mul(x=k.variable, y=for_k), kv_heads * width)
+        new_v = self._flatten(v.variable, kv_heads * width)
         keys = mb.transpose(x=self.cache.append("key", layer, new_k), perm=[0, 3, 2, 1])
         values = self.cache.append("value", layer, new_v)
         group_keys, group_values = _split(keys, kv_heads, 3), _split(values, kv_heads, 1)
@@ -54,8 +54,8 @@ class AneOps(CoremlOps):
         for head, head_query in enumerate(_split(query, heads, 1)):
             key, value = group_keys[head // group_size], group_values[head // group_size]
             outputs.append(_attend_head(head_query, key, value, mask, kind.cap))
-        whole = mb.concat(values=outputs, axis=1) if len(outputs) > 1 else outputs[0]
-        return Value((whole,), (heads * width,))
+        variable = mb.concat(values=outputs, axis=1) if len(outputs) > 1 else outputs[0]
+        return Value((variable,), (heads * width,))
 
     def _rows(self, x: Any, name: str, first: int, end: int, bias: bool) -> Any:
         """Outputs ``first`` to ``end`` - 1 of a linear, as a convolution. [1, D, 1, T]"""

@@ -19,7 +19,7 @@ class GpuOps(CoremlOps):
         return len(shape) + 1
 
     def to_channels_first(self, x: Value) -> Any:
-        return mb.expand_dims(x=mb.transpose(x=x.whole, perm=[0, 2, 1]), axes=[2])
+        return mb.expand_dims(x=mb.transpose(x=x.variable, perm=[0, 2, 1]), axes=[2])
 
     def from_channels_first(self, x: Any) -> Any:
         return mb.transpose(x=mb.squeeze(x=x, axes=[2]), perm=[0, 2, 1])
@@ -31,16 +31,16 @@ class GpuOps(CoremlOps):
     def linear(self, x: Value, name: str, width: int, bias: bool = False) -> Value:
         weight = self.weights.matrix(name, slice(0, width), self.table_label(name))
         term = self.weights.bias(f"{name}.bias" if bias else "", weight.shape[0])
-        whole = mb.linear(x=x.whole, weight=weight, bias=term, name=identifier(name))
-        if whole.shape[2] > width:  # padding rows of a palette's last group
+        variable = mb.linear(x=x.variable, weight=weight, bias=term, name=identifier(name))
+        if variable.shape[2] > width:  # padding rows of a palette's last group
             size = [1, self.signature.window.tokens, width]
-            whole = mb.slice_by_size(x=whole, begin=[0, 0, 0], size=size)
-        return Value((whole,), (width,))
+            variable = mb.slice_by_size(x=variable, begin=[0, 0, 0], size=size)
+        return Value((variable,), (width,))
 
     @chunk_op
     def split_heads(self, x: Value, heads: int) -> Value:
         width = x.shape[0] // heads
-        by_token = mb.reshape(x=x.whole, shape=[1, self.signature.window.tokens, heads, width])
+        by_token = mb.reshape(x=x.variable, shape=[1, self.signature.window.tokens, heads, width])
         return Value((mb.transpose(x=by_token, perm=[0, 2, 1, 3]),), (heads, width))
 
     @chunk_op
@@ -48,7 +48,7 @@ class GpuOps(CoremlOps):
         """Fused attention; query heads of one kv head are stacked as tokens: no key is copied."""
         (heads, width), kv_heads = q.shape, k.shape[0]
         tokens, group_size = self.signature.window.tokens, heads // kv_heads
-        query, key = q.whole, k.whole
+        query, key = q.variable, k.variable
         # The fused op divides by sqrt(d) itself.
         scale = kind.scale / kind.cap if kind.cap else kind.scale * math.sqrt(width)
         if not math.isclose(scale, 1, rel_tol=1e-6):
@@ -57,7 +57,7 @@ class GpuOps(CoremlOps):
         output = _attention(
             mb.reshape(x=query, shape=[1, kv_heads, group_size * tokens, width]),
             self.cache.append("key", layer, key),
-            self.cache.append("value", layer, v.whole),
+            self.cache.append("value", layer, v.variable),
             self._stacked_mask(kind.window, group_size),
             kind.cap,
         )

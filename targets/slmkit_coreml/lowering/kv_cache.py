@@ -87,10 +87,10 @@ class CacheWriter:
             self.states["end"] = mb.add(x=self.inputs["position"], y=tokens)
         return self.inputs["position"], self.states["end"]
 
-    def _layer(self, whole: Any, at: int, tokens: int) -> Any:
+    def _layer(self, cache: Any, at: int, tokens: int) -> Any:
         """One layer of a cache."""
         size = [1, *self._shape(tokens)]
-        return mb.slice_by_size(x=whole, begin=[at, 0, 0, 0], size=size)
+        return mb.slice_by_size(x=cache, begin=[at, 0, 0, 0], size=size)
 
     def _shape(self, tokens: int) -> tuple[int, ...]:
         return self.layout.cache(self.spec.kv_heads, self.spec.head_width, tokens)

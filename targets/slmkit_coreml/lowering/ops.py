@@ -145,11 +145,11 @@ class CoremlOps(Ops[Value]):
         Its sum of squares cannot overflow float16. eps is float32, as iOS 17's op allows: 1e-6
         would be 1.3 % off in float16.
         """
-        axis, whole = self.channel_axis(x.shape), x.whole
-        both = mb.concat(values=[whole, mb.mul(x=whole, y=np.float16(-1))], axis=axis)
+        axis, variable = self.channel_axis(x.shape), x.variable
+        both = mb.concat(values=[variable, mb.mul(x=variable, y=np.float16(-1))], axis=axis)
         normed = mb.layer_norm(x=both, axes=[axis], epsilon=np.float32(eps))
-        half = mb.slice_by_size(x=normed, begin=[0] * whole.rank, size=list(whole.shape))
-        gain = self.weights.vector(f"{name}.weight", slice(0, None), whole.rank - 1 - axis)
+        half = mb.slice_by_size(x=normed, begin=[0] * variable.rank, size=list(variable.shape))
+        gain = self.weights.vector(f"{name}.weight", slice(0, None), variable.rank - 1 - axis)
         return Value((mb.mul(x=half, y=gain),), x.shape)
 
     @chunk_op
@@ -159,23 +159,23 @@ class CoremlOps(Ops[Value]):
         cos, sin = (self.inputs[name] for name in rope_names(number))
         axis, half = self.channel_axis(x.shape), rope.width // 2
         widths = [half, half, x.shape[-1] - rope.width]
-        a, b, *rest = _split(x.whole, axis, [width for width in widths if width])
+        a, b, *rest = _split(x.variable, axis, [width for width in widths if width])
         low = mb.sub(x=mb.mul(x=a, y=cos), y=mb.mul(x=b, y=sin))
         high = mb.add(x=mb.mul(x=b, y=cos), y=mb.mul(x=a, y=sin))
         return Value((mb.concat(values=[low, high, *rest], axis=axis),), x.shape)
 
     @chunk_op
     def split(self, x: Value, widths: Sequence[int]) -> tuple[Value, ...]:
-        parts = _split(x.whole, self.channel_axis(x.shape), widths)
+        parts = _split(x.variable, self.channel_axis(x.shape), widths)
         return tuple(Value((part,), (width,)) for part, width in zip(parts, widths, strict=True))
 
     @chunk_op
     def add(self, x: Value, y: Value) -> Value:
-        return Value((mb.add(x=x.whole, y=y.whole),), x.shape)
+        return Value((mb.add(x=x.variable, y=y.variable),), x.shape)
 
     @chunk_op
     def mul(self, x: Value, y: Value) -> Value:
-        return Value((mb.mul(x=x.whole, y=y.whole),), x.shape)
+        return Value((mb.mul(x=x.variable, y=y.variable),), x.shape)
 
     @chunk_op
     def scale(self, x: Value, by: float) -> Value:
@@ -196,21 +196,21 @@ class CoremlOps(Ops[Value]):
     @chunk_op
     def route(self, scores: Value, routing: Routing) -> Value:
         axis = self.channel_axis(scores.shape)
-        return Value((expert_weights(scores.whole, axis, routing),), scores.shape)
+        return Value((expert_weights(scores.variable, axis, routing),), scores.shape)
 
     @chunk_op
     def scale_by_column(self, x: Value, weights: Value, number: int) -> Value:
-        axis, whole = self.channel_axis(weights.shape), weights.whole
-        begin, size = [0] * whole.rank, list(whole.shape)
+        axis, variable = self.channel_axis(weights.shape), weights.variable
+        begin, size = [0] * variable.rank, list(variable.shape)
         begin[axis], size[axis] = number, 1
-        column = mb.slice_by_size(x=whole, begin=begin, size=size)
-        return Value((mb.mul(x=x.whole, y=column),), x.shape)
+        column = mb.slice_by_size(x=variable, begin=begin, size=size)
+        return Value((mb.mul(x=x.variable, y=column),), x.shape)
 
     @chunk_op
     def add_bias(self, x: Value, name: str) -> Value:
-        axis, whole = self.channel_axis(x.shape), x.whole
-        term = self.weights.vector(name, slice(0, None), whole.rank - 1 - axis)
-        return Value((mb.add(x=whole, y=term),), x.shape)
+        axis, variable = self.channel_axis(x.shape), x.variable
+        term = self.weights.vector(name, slice(0, None), variable.rank - 1 - axis)
+        return Value((mb.add(x=variable, y=term),), x.shape)
 
     @chunk_op
     def softplus(self, x: Value) -> Value:
@@ -250,7 +250,7 @@ class CoremlOps(Ops[Value]):
     def tap(self, x: Value, name: str) -> Value:
         if self.debug:
             output = TAP + identifier(name)
-            self.taps.append(mb.identity(x=x.whole, name=output))
+            self.taps.append(mb.identity(x=x.variable, name=output))
             self.tap_names[output] = name
         return x
 

@@ -76,7 +76,7 @@ def _function(
         if signature.chunk.last < signature.spec.layers:
             if ops.outgoing is None:
                 raise ValueError(f"the chunk {signature.chunk.name} has no output")
-            outputs = [mb.identity(x=ops.outgoing.whole, name="hidden_out")]
+            outputs = [mb.identity(x=ops.outgoing.variable, name="hidden_out")]
         else:
             outputs = [
                 mb.identity(x=part, name=f"logits_{at}") for at, part in enumerate(logits.parts)

@@ -22,7 +22,7 @@ class Value:
     shape: tuple[int, ...]
 
     @property
-    def whole(self) -> Any:
+    def variable(self) -> Any:
         """One variable; only the ``ane`` layout has several parts, with the channels on axis 1."""
         return self.parts[0] if len(self.parts) == 1 else mb.concat(values=self.parts, axis=1)
 

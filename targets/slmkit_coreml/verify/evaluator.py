@@ -126,7 +126,7 @@ class Package:
         return weight
 
     def _infer(self, op: Any) -> Any:
-        """The value of an operation; None if nobody can evaluate it."""
+        """The value of an operation; None if it cannot be evaluated."""
         if op.op_type == "read_state":
             return self.states[op.input.name].copy()
         if op.op_type == "coreml_update_state":
@@ -151,8 +151,8 @@ class Package:
             )
         for each in weights:
             each._sym_val = None
-        found = values if isinstance(values, list | tuple) else [values]
-        for output, value in zip(op.outputs, found, strict=True):
+        values = values if isinstance(values, list | tuple) else [values]
+        for output, value in zip(op.outputs, values, strict=True):
             output._sym_val = Box(self._round(np.asarray(value)))
 
     def _round(self, value: Array) -> Array:

@@ -56,7 +56,7 @@ def plan_of(
     values: Mapping[str, Any],
     windows: dict[str, Window],
 ) -> Plan:
-    """Make a plan from shapes and given windows."""
+    """Make a plan from shapes and windows."""
     chosen, sizes = options.read(values), options.unit_sizes(model, schemes)
     return Plan(
         chosen,

@@ -170,8 +170,8 @@ class ScanWriter:
             gains = step_times_x
         else:
             past_decay, decay = self._decay_matrix(step, rate, at)
-            whole = self._slice_tokens(past_decay, tokens - 1, tokens)
-            factors = [graphs.reshape(past, state_by_head), whole]
+            total_decay = self._slice_tokens(past_decay, tokens - 1, tokens)
+            factors = [graphs.reshape(past, state_by_head), total_decay]
             decayed = self._float("Mul", factors, f"{at}.held", state_by_head)
             last = self._slice_tokens(decay, tokens - 1, tokens, 3)
             last = graphs.transpose(last, (0, 2, 1, 3))

@@ -41,9 +41,9 @@ def qnn_session(
         try:
             return onnxruntime.InferenceSession(str(model), options)
         except Exception as error:  # the runtime's own exception types, similar to RuntimeError
-            why = compiler_reason(log(), str(error))
+            reason = compiler_reason(log(), str(error))
     raise BackendError(
-        f"QNN refused {model.name} for {soc.name}: {why}",
+        f"QNN refused {model.name} for {soc.name}: {reason}",
         "choose other artifacts with --artifacts, or other chips with --soc; please report this",
     )
 
@@ -112,9 +112,9 @@ def flush_native_output() -> None:
 
 def _device() -> Any:
     """The provider's first device, as a list; its library is registered once per process."""
-    found = [each for each in onnxruntime.get_ep_devices() if each.ep_name == PROVIDER]
-    if not found:
+    devices = [each for each in onnxruntime.get_ep_devices() if each.ep_name == PROVIDER]
+    if not devices:
         library = onnxruntime_qnn.get_library_path()
         onnxruntime.register_execution_provider_library(PROVIDER, library)
-        found = [each for each in onnxruntime.get_ep_devices() if each.ep_name == PROVIDER]
-    return found[:1]
+        devices = [each for each in onnxruntime.get_ep_devices() if each.ep_name == PROVIDER]
+    return devices[:1]

@@ -43,11 +43,11 @@ class OnnxOps(Ops[Value]):
         biases = {each.bias for each in projections}
         if not self.weights.can_join(names) or len(biases) > 1:
             return super().linears(x, projections)
-        whole = self.weights.linear(
+        tensor = self.weights.linear(
             x, names, self._new_name(f"{joint_name(names)}.linear"), biases.pop()
         )
         widths = [each.width for each in projections]
-        return self._split(whole, widths, [self._new_name(f"{name}.linear") for name in names])
+        return self._split(tensor, widths, [self._new_name(f"{name}.linear") for name in names])
 
     def split(self, x: Value, widths: Sequence[int]) -> tuple[Value, ...]:
         return self._split(
@@ -173,11 +173,11 @@ class OnnxOps(Ops[Value]):
             self.graph.output(TAP + name, ("batch", "tokens", *x.shape))
         return x
 
-    def _split(self, whole: str, widths: Sequence[int], outputs: list[str]) -> tuple[Value, ...]:
+    def _split(self, tensor: str, widths: Sequence[int], outputs: list[str]) -> tuple[Value, ...]:
         sizes = self.graph.constant(f"widths.{'.'.join(map(str, widths))}", list(widths))
-        self.graph.multi_output_node("Split", [whole, sizes], outputs, axis=-1)
+        self.graph.multi_output_node("Split", [tensor, sizes], outputs, axis=-1)
         return tuple(
-            Value(output, (width,), slice_of=(whole, number))
+            Value(output, (width,), slice_of=(tensor, number))
             for number, (output, width) in enumerate(zip(outputs, widths, strict=True))
         )
 
