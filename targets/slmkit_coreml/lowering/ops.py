@@ -19,7 +19,7 @@ from slmkit_coreml.contract import mask_name, state_name
 from slmkit_coreml.lowering.inputs import FunctionSignature, apply_arrangement
 from slmkit_coreml.lowering.kv_cache import CacheWriter
 from slmkit_coreml.lowering.moe import expert_weights
-from slmkit_coreml.lowering.scan import add_skip, convolution, scan_by_element, scan_by_head
+from slmkit_coreml.lowering.scan import add_skip, convolution, scan_by_head, scan_by_number
 from slmkit_coreml.lowering.value import NOT_HERE, Value
 from slmkit_coreml.lowering.weights import WeightWriter
 
@@ -234,7 +234,7 @@ class CoremlOps(Ops[Value]):
         state = self.inputs[f"past_{state_name('scan', layer)}"]
         if kind.by_number:
             rate = rate.reshape(kind.heads, kind.state)
-            output, new_state = scan_by_element(x_in, step_in, b_in, c_in, rate, state, label)
+            output, new_state = scan_by_number(x_in, step_in, b_in, c_in, rate, state, label)
         else:
             output, new_state = scan_by_head(x_in, step_in, b_in, c_in, rate, state, label)
         self.return_state("scan", layer, new_state)

@@ -34,10 +34,10 @@ def convolution(x: Any, weight: Floats, state: Any, label: str) -> tuple[Any, An
     return total, _slice_tokens(line, tokens, kernel - 1)
 
 
-def scan_by_element(
+def scan_by_number(
     x: Any, step: Any, b: Any, c: Any, rate: Floats, state: Any, label: str
 ) -> tuple[Any, Any]:
-    """Scan with a decay per state element, and the new state.
+    """Scan with a decay per number of the state, and the new state.
 
     x and step [1, H, 1, T], b and c [1, N, 1, T], rate (H, N), state [1, H, N, 1]
     -> [1, H, 1, T], [1, H, N, 1]

@@ -163,7 +163,7 @@ class HexagonOps(Ops[Value]):
         rate, at = self.weights.vector(f"{kind.at}.A_log"), self._new_name("scan")
         if kind.by_number:
             rate = rate.reshape(kind.heads, kind.state)
-            output = self.scans.scan_by_element(x, step, b, c, rate, layer, at)
+            output = self.scans.scan_by_number(x, step, b, c, rate, layer, at)
         else:
             output = self.scans.scan_by_head(x, step, b, c, rate, layer, at)
         skip = np.repeat(self.weights.vector(f"{kind.at}.D"), x.shape[-1] // kind.heads)

@@ -85,10 +85,10 @@ class ScanWriter:
         axes = graphs.graph.constant("axes.2", [2])
         return graphs.op("ReduceSum", [products, axes], at, x.shape, keepdims=0)
 
-    def scan_by_element(
+    def scan_by_number(
         self, x: Value, step: Value, b: Value, c: Value, rate: Floats, layer: int, at: str
     ) -> Value:
-        """Scan with a decay per state element. x and step [1, T, D], b and c [1, T, N], rate (D, N)
+        """Scan with a decay per number of the state. x and step [1, T, D], b and c [1, T, N], rate (D, N)
 
         Returns [1, T, D].
         """
