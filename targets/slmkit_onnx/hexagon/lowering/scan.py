@@ -88,9 +88,9 @@ class ScanWriter:
     def scan_by_number(
         self, x: Value, step: Value, b: Value, c: Value, rate: Floats, layer: int, at: str
     ) -> Value:
-        """Scan with a decay per number of the state. x and step [1, T, D], b and c [1, T, N], rate (D, N)
+        """Scan with a decay per number of the state.
 
-        Returns [1, T, D].
+        x and step [1, T, D], b and c [1, T, N], rate (D, N) -> [1, T, D]
         """
         graphs, (_, tokens, width), size = self.graphs, x.shape, b.shape[-1]
         row, column, full = (1, tokens, 1, width), (1, tokens, size, 1), (1, tokens, size, width)
