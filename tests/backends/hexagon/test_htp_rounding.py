@@ -119,7 +119,7 @@ def test_a_norm_takes_the_next_lower_integer(tmp_path, width):
 
 
 @pytest.mark.parametrize("keys", [8, 64, 500])
-def test_chances_times_values_lose_16_bits(tmp_path, keys):
+def test_probabilities_times_values_lose_16_bits(tmp_path, keys):
     random, drawn, scales = np.random.default_rng(2), Drawn(), (1 / 65535, 1e-4)
     probabilities = drawn.read("probabilities", ("uint16", scales[0], 0), (1, 1, 32, keys))
     values = drawn.read("values", ("int16", scales[1], 0), (1, 1, keys, 32))
