@@ -56,6 +56,9 @@ class Rope:
         return np.cos(angles) * magnitude, np.sin(angles) * magnitude
 
 
+NO_ROPE = Rope(())  # of models and layers without position embedding (NoPE)
+
+
 @dataclass(frozen=True)
 class Attention:
     """Parameters of one layer's attention.

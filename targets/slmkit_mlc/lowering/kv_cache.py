@@ -11,7 +11,7 @@ from tvm import relax, tirx
 from tvm.relax.frontend.nn.llm.kv_cache import RopeMode, TIRPagedKVCache
 
 from slmkit.backend.interface import Model, Spec
-from slmkit.ops import Rope
+from slmkit.ops import NO_ROPE, Rope
 from slmkit_mlc.contract import CACHE_SIZES, CONSTRUCTORS, KV
 from slmkit_mlc.kernels.rope import split_rotary
 from slmkit_mlc.kernels.soft_cap import add_soft_cap
@@ -24,8 +24,9 @@ DEFAULT_WINDOW = 1024  # TVM's default, for models without a sliding window
 
 
 def cache_rope(spec: Spec) -> Rope:
-    """The rope that the cache applies: the model's only one; it cannot apply one of several."""
-    return spec.ropes[0] if len(spec.ropes) == 1 else NO_ROTATION
+    """The rope that the cache applies to every layer: the one that all layers have, or none."""
+    ropes = {spec.rope_at(layer) for layer in spec.layers_of("attention")}
+    return ropes.pop() if len(ropes) == 1 and NO_ROPE not in ropes else NO_ROTATION
 
 
 def add_cache_constructor(bb: relax.BlockBuilder, model: Model, dtype: str, target: Any) -> None:

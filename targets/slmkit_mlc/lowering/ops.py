@@ -130,7 +130,7 @@ class MlcOps(Ops[Value]):
     def rotary_attention(
         self, q: Value, k: Value, v: Value, layer: int, rope: Rope, kind: Attention
     ) -> Value:
-        """Attention; the KV cache applies the model's only rope, the program one of several."""
+        """Attention; the program applies a rope that the KV cache does not apply to every layer."""
         if cache_rope(self.model.spec) == rope:
             return self.attend(q, k, v, layer, kind)
         return super().rotary_attention(q, k, v, layer, rope, kind)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from artifacts import FLOAT32_FLOOR, ids_for, reference_of, snr_db, token_snr_db
 from mlc_artifacts import FLOAT16_FLOOR, TAKEN, machine_of, mlc_job, program_of, run_machine
+from slmkit.models.config import Config
+from slmkit.models.registry import read_spec
 from slmkit_mlc.contract import COPIES
 from slmkit_mlc.lowering.definition import definition_for
+from slmkit_mlc.lowering.kv_cache import NO_ROTATION, cache_rope
 from slmkit_mlc.lowering.program import PARITY_FUNCTIONS, Writer
 from slmkit_mlc.verify.machine import cpu_target
+from tiny_models import tiny_config
 
 LAYOUTS = {"android": "K-major", "ios": "N-major"}
 
@@ -133,3 +139,11 @@ def test_experts_of_several_schemes_are_all_computed(tiny, tmp_path):
     assert "weighed" in names
     machine, _ = machine_of(job, tmp_path, functions=PARITY_FUNCTIONS)
     assert token_snr_db(reference_of(job), run_machine(machine, job)).min() > FLOAT32_FLOOR
+
+
+def test_the_cache_applies_a_rope_only_if_every_layer_has_it():
+    spec = read_spec(Config(tiny_config("qwen2"), "config.json"))
+    assert cache_rope(spec) == spec.rope
+    for layers in ((0,), (0, 1)):
+        assert cache_rope(replace(spec, nope_layers=layers)) == NO_ROTATION
+    assert cache_rope(read_spec(Config(tiny_config("gemma3"), "config.json"))) == NO_ROTATION

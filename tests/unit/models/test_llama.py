@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from slmkit.errors import CheckpointError
+from slmkit.interpreters.recorder import record
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
+from slmkit.ops import NO_ROPE
 from tiny_models import tiny_config
 
 
@@ -41,3 +45,14 @@ def test_biases_follow_the_family():
     assert spec_of("qwen2").qkv_bias and not spec_of("qwen2").output_bias
     assert spec_of("llama-biases").output_bias and spec_of("llama-biases").mlp_bias
     assert not spec_of("mistral").qkv_bias
+
+
+def test_a_layer_without_rope_attends_without_rotating():
+    spec = replace(read_spec(Config(tiny_config("llama"), "config.json")), nope_layers=(1,))
+    assert (spec.rope_at(0), spec.rope_at(1)) == (spec.rope, NO_ROPE)
+    assert spec.ropes == (spec.rope,)
+    lines = record(spec).lines
+    rotated = [line.split()[0] for line in lines if " rope " in line]
+    attends = [line.split() for line in lines if " attend " in line]
+    assert [set(rotated) >= set(words[3:5]) for words in attends] == [True, False]
+    assert len(rotated) == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from slmkit.models.spec import MoE, Spec
-from slmkit.ops import Expert, Ops, Projection, V
+from slmkit.ops import NO_ROPE, Expert, Ops, Projection, V
 
 EMBEDDING = "model.embed_tokens"
 Sublayer = Callable[[Ops[V], Spec, V, int], V]  # (o, spec, x, layer): (T, D) -> (T, D)
@@ -65,10 +65,10 @@ def attention(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
     q, k, v = o.split_heads(q, spec.heads), *(o.split_heads(y, spec.kv_heads) for y in (k, v))
     if spec.qk_norm:
         q, k = _normalize_qk(o, spec, q, k, at)
-    if rope.frequencies:
-        mixed = o.rotary_attention(q, k, v, layer, rope, kind)
-    else:
+    if rope == NO_ROPE:
         mixed = o.attend(q, k, v, layer, kind)
+    else:
+        mixed = o.rotary_attention(q, k, v, layer, rope, kind)
     name = f"{at}.{spec.names.attention_output}"
     return o.tap(o.linear(mixed, name, spec.width, spec.output_bias), at)
 

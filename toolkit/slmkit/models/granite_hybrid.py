@@ -10,7 +10,7 @@ from slmkit.models.moe import read_moe
 from slmkit.models.rope import read_rope
 from slmkit.models.spec import MoE, Names, Spec, StateSpace
 from slmkit.models.transformer_config import COMPARE, layer_kinds, read_head_width, read_transformer
-from slmkit.ops import Ops, Rope, V
+from slmkit.ops import NO_ROPE, Ops, Rope, V
 
 NAMES = Names(mlp="shared_mlp", gate_up=("input_linear",), down="output_linear")
 KINDS = {  # the spellings of transformers 4 and 5
@@ -64,7 +64,7 @@ def _rope(config: Config) -> Rope:
         raise CheckpointError(
             f"{config.where}: position_embedding_type is {kind!r}; known: nope, rope", COMPARE
         )
-    return read_rope(config, read_head_width(config)) if kind == "rope" else Rope(())
+    return read_rope(config, read_head_width(config)) if kind == "rope" else NO_ROPE
 
 
 def _state(config: Config) -> StateSpace:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from slmkit.models.config import Config
 from slmkit.models.spec import Spec, StateSpace
 from slmkit.models.weight_transforms import minus_exp
-from slmkit.ops import Ops, Rope, Scan, V
+from slmkit.ops import NO_ROPE, Ops, Scan, V
 
 EMBEDDING, NORM = "backbone.embeddings", "backbone.norm_f"
 TRANSFORMS = {".A_log": minus_exp}
@@ -89,7 +89,7 @@ def _spec(config: Config, state: StateSpace) -> Spec:
         feed_forward=0,
         vocabulary=config.integer("vocab_size"),
         eps=config.number("layer_norm_epsilon"),
-        rope=Rope(()),
+        rope=NO_ROPE,
         tied=config.boolean("tie_word_embeddings"),
         qkv_bias=False,
         output_bias=False,

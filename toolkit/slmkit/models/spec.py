@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from slmkit.models.rope import LongRope
-from slmkit.ops import Attention, Rope, Routing
+from slmkit.ops import NO_ROPE, Attention, Rope, Routing
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Spec:
     feed_forward: int  # F
     vocabulary: int  # V
     eps: float
-    rope: Rope  # without frequencies: no position embedding
+    rope: Rope  # NO_ROPE: no layer has one
     tied: bool  # lm_head shares embed_tokens
     qkv_bias: bool
     output_bias: bool  # of the attention's o_proj
@@ -101,6 +101,7 @@ class Spec:
     embedding_scale: float = 1.0  # factor on embeddings
     residual_scale: float = 1.0  # factor on each sublayer's output before the residual addition
     logits_scale: float = 1.0  # factor on logits
+    nope_layers: tuple[int, ...] = ()  # layers without rope in a model that has one
 
     def attention(self, layer: int) -> Attention:
         """Attention parameters of one layer."""
@@ -108,7 +109,9 @@ class Spec:
         return Attention(scale, self.windows[layer], self.attention_cap)
 
     def rope_at(self, layer: int) -> Rope:
-        """The rope of one layer."""
+        """The rope of one layer; NO_ROPE if it has none."""
+        if layer in self.nope_layers:
+            return NO_ROPE
         return self.local_rope if self.local_rope and self.windows[layer] else self.rope
 
     def layers_of(self, kind: str) -> tuple[int, ...]:
@@ -119,7 +122,7 @@ class Spec:
     def ropes(self) -> tuple[Rope, ...]:
         """The distinct ropes of all attention layers, in order of first use."""
         used = dict.fromkeys(self.rope_at(layer) for layer in self.layers_of("attention"))
-        return tuple(rope for rope in used if rope.frequencies)
+        return tuple(rope for rope in used if rope != NO_ROPE)
 
     def at_context(self, context: int) -> Spec:
         """The spec for a context length of ``context`` tokens: one rope for all positions.

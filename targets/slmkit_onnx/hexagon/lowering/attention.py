@@ -8,7 +8,7 @@ import numpy as np
 
 from slmkit.backend.interface import Spec
 from slmkit.backend.static_runner import Window, rope_names
-from slmkit.ops import Attention, Rope
+from slmkit.ops import NO_ROPE, Attention, Rope
 from slmkit_onnx.hexagon.contract import MAX_MASK_VALUE, ROOM, Contract, token_axis
 from slmkit_onnx.hexagon.lowering.encodings import (
     MINUS_ONE_TO_ONE,
@@ -44,7 +44,7 @@ class AttentionWriter:
         grouped = (1, groups, group_size * tokens, spec.head_width)
         grouped_scores = (*grouped[:3], self.window.total)
         by_head = (1, spec.heads, tokens, self.window.total)
-        transposed_k = graphs.transpose(self._separate_transposes(k), (0, 1, 3, 2))
+        transposed_k = graphs.transpose(self._separate_transposes(k, layer), (0, 1, 3, 2))
         keys = self._append_to_cache(transposed_k, "key", layer)
         values = self._append_to_cache(v, "value", layer)
         scale = graphs.constant(f"{at}.scale", np.array([kind.scale], np.float32))
@@ -78,13 +78,13 @@ class AttentionWriter:
         high = graphs.op("Add", [b_cos, a_sin], f"{at}.high", half, range_key=at)
         return graphs.op("Concat", [low, high, *rest], at, x.shape, axis=-1)
 
-    def _separate_transposes(self, k: Value) -> Value:
-        """Put a reshape between the two transposes of keys, in models without rope.
+    def _separate_transposes(self, k: Value, layer: int) -> Value:
+        """Put a reshape between the two transposes of keys, in layers without rope.
 
         Otherwise ONNX Runtime merges the transposes and moves them behind the quantization of the
         cache, and HTP refuses the result (QNN's error 3110).
         """
-        if self.spec.ropes:
+        if self.spec.rope_at(layer) != NO_ROPE:
             return k
         one, groups, tokens, width = k.shape
         flat = self.graphs.reshape(k, (one, groups * tokens, width))
