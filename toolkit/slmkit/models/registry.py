@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from slmkit.errors import CheckpointError
-from slmkit.models import gemma, granite, granite_hybrid, lfm2, llama, mamba, moe, phi3
+from slmkit.models import gemma, granite, granite_hybrid, lfm2, llama, mamba, moe, phi3, smollm3
 from slmkit.models.config import Config
 from slmkit.models.spec import Spec
 from slmkit.models.weight_transforms import WeightTransforms
@@ -52,6 +52,7 @@ MODELS = {
     "qwen2_moe": Architecture(moe.read_qwen2_moe, llama.forward),
     "qwen3": Architecture(llama.read_qwen3, llama.forward),
     "qwen3_moe": Architecture(moe.read_qwen3_moe, llama.forward),
+    "smollm3": Architecture(smollm3.read_smollm3, llama.forward),
 }
 
 
