@@ -13,6 +13,7 @@ import sys
 from functools import partial
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -137,7 +138,8 @@ def test_the_example_of_the_python_api_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(slmkit, "build", partial(slmkit.build, artifacts=["ort"]))  # one suffices
     (example,) = blocks(page("python-api.md"), "python")
-    exec(example, found := {})  # noqa: S102 - a document of ours
+    found: dict[str, Any] = {}
+    exec(example, found)  # noqa: S102 - a document of ours
     assert found["logits"].shape == (3, tiny_config("llama")["vocab_size"])
     assert found["score"].total == 1
     assert "logits" in capsys.readouterr().out

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-import slmkit
 from slmkit.backend import declaration, registry
 from slmkit.backend.registry import declarations, require_packages
 from slmkit.cli.doctor import OTHERS, examine
