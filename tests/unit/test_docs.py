@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import slmkit
+import tiers
 from slmkit.backend.registry import declarations, error_kinds, targets
 from slmkit.checkpoint.folder import SAMPLE_MODEL, SAMPLE_NAME, open_checkpoint
 from slmkit.cli.main import main
@@ -40,6 +41,8 @@ TEXTS = {path: path.read_text(encoding="utf-8") for path in DOCUMENTS}
 README, EVERYTHING = TEXTS[ROOT / "README.md"], "\n".join(TEXTS.values())
 LONGEST = 120  # lines of the README
 WALKED = "model.layers.0.mlp.gate_proj"  # the weight that the page of the architecture follows
+COMPUTERS = ("linux-x86_64", "linux-aarch64", "darwin-arm64", "win32-AMD64")  # of the tables
+builds = pytest.mark.full(tiers.BUILDS)
 by_name = pytest.mark.parametrize(
     "path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix()
 )
@@ -112,6 +115,14 @@ def test_the_table_of_recipes_names_every_one_and_every_error_is_explained():
             row = rf"^\| `{error}` \|.*\{{.*\b{key}: {limit:g}\b"
             assert re.search(row, recipes, re.MULTILINE), error
         assert f"\n| `{error}` |" in page("parity.md"), error
+
+
+@pytest.mark.parametrize("text", [README, page("supported.md")], ids=["README", "supported"])
+def test_the_tables_of_computers_are_what_the_backends_declare(text):
+    for artifact, declared in declarations().items():
+        (row,) = re.findall(rf"^\| [^|]*`{artifact}`[^|]*\|(.*(?:installs|no) \|)$", text, re.M)
+        cells = [cell.strip() != "no" for cell in row.strip("|").split("|")]
+        assert cells == [not declared.machines or each in declared.machines for each in COMPUTERS]
 
 
 @by_name
@@ -259,6 +270,7 @@ def tree(text, root):
     return {line.split()[0].rstrip("/") for line in block.strip().splitlines()[1:]}
 
 
+@builds
 def test_the_tree_of_a_bundle_is_a_real_one(android):
     model, folder = android
     shown = {name.replace("home-", f"{model}-") for name in tree(page("bundle.md"), "home-android")}
@@ -272,6 +284,7 @@ def test_the_tree_of_a_bundle_is_a_real_one(android):
         assert real - shown == chips
 
 
+@builds
 def test_the_tree_of_a_bundle_for_ios_is_a_real_one(coreml):
     shown = tree(page("bundle.md"), "home-ios")
     others = {"golden-mlc.safetensors", "home-slm_int4-apple.tar", "mlc", "params", "program.json"}
@@ -287,6 +300,7 @@ def artifacts(*folders):
             yield artifact, page(f"contracts/{artifact['name']}.md")
 
 
+@builds
 def test_facts_that_a_contract_names_are_in_the_manifest(android, coreml):
     for artifact, text in artifacts(android[1], coreml):
         for path in re.findall(r"`((?:facts|state|report)\.[\w.]+)", text):
@@ -296,6 +310,7 @@ def test_facts_that_a_contract_names_are_in_the_manifest(android, coreml):
                 value = value[name]
 
 
+@builds
 def test_inputs_and_outputs_of_an_artifact_are_on_its_page(android, coreml):
     for artifact, text in artifacts(android[1], coreml):
         if artifact["name"] == "mlc":  # its functions are in contract.json
@@ -315,6 +330,7 @@ def drawn(picture):
     return {tuple(cells[:2]) for cells in lines.values()}
 
 
+@builds
 def test_the_picture_of_parity_has_the_lines_of_a_build(android):
     kept = drawn((PAGES / "images" / "parity.svg").read_text(encoding="utf-8"))
     made = drawn(script("pictures").parity_picture(android[1]))

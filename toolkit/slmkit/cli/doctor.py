@@ -14,6 +14,7 @@ from slmkit.system.cache import default_folder
 OTHERS = (  # beyond the backends'
     Extra("test", "the test suite", ("pytest", "pytest-xdist", "hypothesis", "uv")),
     Extra("dev", "commits and the changelog", ("pre-commit", "towncrier", "check-jsonschema")),
+    Extra("docs", "the documentation as a site", ("mkdocs-material", "mkdocstrings")),
     Extra("crosscheck", "comparing with transformers", ("torch", "transformers")),
     Extra("train", "retraining the sample model", ("torch", "transformers")),
 )
