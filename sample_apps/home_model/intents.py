@@ -45,9 +45,9 @@ WHEN: dict[str, slots.Slot] = {"day": slots.day, "time": slots.time}
 
 
 def _light() -> list[Phrasing]:
-    found = []
+    templates = []
     for state in ("on", "off"):
-        found += phrasings(
+        templates += phrasings(
             f"turn {state} the {{room}} lights",
             f"turn the {{room}} lights {state}",
             f"switch {state} the {{room}} light",
@@ -63,32 +63,32 @@ def _light() -> list[Phrasing]:
             f"turn {state} the light in the {{room}} at {{time}}",
             state=state,
         )
-        found += phrasings(
+        templates += phrasings(
             f"{{room}} lights {state}",
             f"{{room}} light {state} at {{time}}",
             f"lights {state} in the {{room}}",
             start=False,
             state=state,
         )
-        found += phrasings(
+        templates += phrasings(
             f"switch the lights in the {{room}} {state} at {{time}}",
             f"make sure the {{room}} lights are {state}",
             held_out=True,
             state=state,
         )
-        found += phrasings(f"i want the {{room}} lights {state}", start=False, state=state)
-    return found + phrasings("lights out in the {room}", start=False, state="off")
+        templates += phrasings(f"i want the {{room}} lights {state}", start=False, state=state)
+    return templates + phrasings("lights out in the {room}", start=False, state="off")
 
 
 def _blinds() -> list[Phrasing]:
-    found = []
+    templates = []
     for verb, state in (
         ("open", "open"),
         ("raise", "open"),
         ("close", "closed"),
         ("lower", "closed"),
     ):
-        found += phrasings(
+        templates += phrasings(
             f"{verb} the {{room}} blinds",
             f"{verb} the blinds in the {{room}}",
             f"{verb} the {{room}} blinds at {{time}}",
@@ -97,12 +97,12 @@ def _blinds() -> list[Phrasing]:
             f"in the {{room}} {verb} the blinds at {{time}}",
             state=state,
         )
-        found += phrasings(
+        templates += phrasings(
             f"{verb} the blinds in the {{room}} at {{time}}", held_out=True, state=state
         )
-    found += phrasings("{room} blinds up", start=False, state="open")
-    found += phrasings("{room} blinds down", start=False, state="closed")
-    return found
+    templates += phrasings("{room} blinds up", start=False, state="open")
+    templates += phrasings("{room} blinds down", start=False, state="closed")
+    return templates
 
 
 def _alarm() -> list[Phrasing]:
@@ -158,10 +158,10 @@ def _remind() -> list[Phrasing]:
 
 
 def _timer() -> list[Phrasing]:
-    found = []
+    templates = []
     for unit in ("seconds", "minutes", "hours"):
         one = unit[:-1]
-        found += phrasings(
+        templates += phrasings(
             f"set a timer for {{amount}} {unit}",
             f"start a timer for {{amount}} {unit}",
             f"set a {{amount}} {one} timer",
@@ -171,11 +171,11 @@ def _timer() -> list[Phrasing]:
             f"give me {{amount}} {unit} on the timer",
             unit=unit,
         )
-        found += phrasings(
+        templates += phrasings(
             f"timer {{amount}} {unit}", f"{{amount}} {unit} timer", start=False, unit=unit
         )
-        found += phrasings(f"give me a timer of {{amount}} {unit}", held_out=True, unit=unit)
-    return found
+        templates += phrasings(f"give me a timer of {{amount}} {unit}", held_out=True, unit=unit)
+    return templates
 
 
 INTENTS = (

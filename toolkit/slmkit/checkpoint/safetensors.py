@@ -241,11 +241,11 @@ class SafetensorsWriter:
             raise ValueError(f"tensors not written whole: {unwritten}")
 
 
-def row_blocks(rows: int, width: int, numbers: int, multiple: int = 1) -> Iterator[slice]:
-    """Slices of consecutive rows, of about ``numbers`` elements each.
+def row_blocks(rows: int, width: int, elements: int, multiple: int = 1) -> Iterator[slice]:
+    """Slices of consecutive rows, of about ``elements`` elements each.
 
     Every slice but the last has a multiple of ``multiple`` rows, at least that many.
     """
-    step = max(multiple, numbers // max(1, width) // multiple * multiple)
+    step = max(multiple, elements // max(1, width) // multiple * multiple)
     for first in range(0, rows, step):
         yield slice(first, min(first + step, rows))

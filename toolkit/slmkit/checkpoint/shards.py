@@ -106,10 +106,10 @@ class Shards:
         """``rows`` of a matrix, float32."""
         return self._finite(tensor, self.where[tensor].floats(tensor, rows))
 
-    def blocks(self, tensor: str, numbers: int = BLOCK) -> Iterator[tuple[int, Floats]]:
+    def blocks(self, tensor: str, elements: int = BLOCK) -> Iterator[tuple[int, Floats]]:
         """A matrix in consecutive blocks of rows, float32: (first row, block)."""
         rows, width = self.where[tensor].entries[tensor].shape
-        for block in row_blocks(rows, width, numbers):
+        for block in row_blocks(rows, width, elements):
             yield block.start, self.rows(tensor, block)
             self.where[tensor].forget(tensor)
 
