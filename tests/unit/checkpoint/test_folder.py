@@ -79,7 +79,7 @@ def test_shards_hold_the_same_weights_as_one_file(tiny):
 def test_blocks_join_to_the_whole_matrix(tiny):
     shards = open_checkpoint(tiny("llama")).shards
     name = "model.embed_tokens.weight"
-    blocks = list(shards.blocks(name, numbers=1000))
+    blocks = list(shards.blocks(name, elements=1000))
     assert len(blocks) > 5
     np.testing.assert_array_equal(
         np.concatenate([block for _, block in blocks]), shards.rows(name, slice(None))
