@@ -72,13 +72,23 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 # Files whose tests share what is slow to make: one process runs all of a file.
 TOGETHER = (
+    "bundle/test_bundle.py",
     "cli/test_cli.py",
-    "slow/test_mlc_arm64.py",
-    "workflows/test_build.py",
+    "coreml/test_planted_bugs.py",
+    "hexagon/test_bundle.py",
+    "hexagon/test_planted_bugs.py",
+    "hexagon/test_scan.py",
+    "litert/test_bundle.py",
+    "litert/test_lowering.py",
+    "litert/test_planted_bugs.py",
     "mlc/test_library.py",
     "mlc/test_lowering.py",
     "mlc/test_planted_bugs.py",
+    "ort/test_planted_bugs.py",
+    "slow/test_mlc_arm64.py",
+    "slow/test_wheel.py",
     "unit/test_docs.py",
+    "workflows/test_build.py",
 )
 
 

@@ -20,6 +20,7 @@ from slmkit.interpreters.recorder import Model, summarize
 from slmkit.planning.memory import matrix_schemes
 from slmkit.recipe.recipe import load_recipe
 from slmkit_mlc.lowering.program import PARITY_FUNCTIONS
+from tiers import ROWS, SAYS_MOST, some
 from tiny_models import TINY
 
 LAYOUTS = {"android": "K-major", "ios": "N-major"}
@@ -63,12 +64,10 @@ THROUGH: dict[str, Callable[[Path, Path, str], None]] = {
     "litert": through_litert,
     "mlc": through_mlc,
 }
-PAIRS = [
-    pytest.param(row, artifact, id=f"{row}-{artifact}") for row in TINY for artifact in THROUGH
-]
 
 
-@pytest.mark.parametrize(("row", "artifact"), PAIRS)
+@pytest.mark.parametrize("artifact", THROUGH)
+@pytest.mark.parametrize("row", some(TINY, SAYS_MOST, why=ROWS))
 def test_a_family_keeps_an_artifact_s_floors(tiny, tmp_path, row, artifact):
     folder = tiny(row)
     assert problems(folder, artifact) == []

@@ -13,7 +13,9 @@ from slmkit.backend.registry import find_backend
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit_coreml.options import read, unit_sizes
 from slmkit_coreml.package import WEIGHTS
+from tiers import SCHEMES, some
 
+TAKEN = ("lut4-g16", "lut6-g16", "int8-per-channel", "int4-g32")
 FEW_WRONG = 1  # of SENTENCES
 
 
@@ -25,7 +27,7 @@ def home_job(scratch, scheme: str, **options):
     return dataclasses.replace(job, context_length=128, prefill_chunk=64)
 
 
-@pytest.mark.parametrize("scheme", ["lut4-g16", "lut6-g16", "int8-per-channel", "int4-g32"])
+@pytest.mark.parametrize("scheme", some(TAKEN, TAKEN[0], why=SCHEMES))
 def test_home_keeps_the_floors_and_does_its_job(tmp_path, scheme):
     job = home_job(tmp_path, scheme, layout="gpu" if scheme == "int4-g32" else "ane")
     artifact, expected = emitted(job, tmp_path / "coreml"), reference_of(job)
@@ -36,7 +38,7 @@ def test_home_keeps_the_floors_and_does_its_job(tmp_path, scheme):
     assert right_answers(runner, tokenizer) >= SENTENCES - FEW_WRONG
 
 
-@pytest.mark.parametrize("scheme", ["lut4-g16", "lut6-g16", "int8-per-channel", "int4-g32"])
+@pytest.mark.parametrize("scheme", some(TAKEN, TAKEN[0], why=SCHEMES))
 def test_weight_bin_is_as_large_as_its_bits_say(tmp_path, scheme):
     job = home_job(tmp_path, scheme)
     emitted(job, tmp_path / "coreml")

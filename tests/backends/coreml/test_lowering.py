@@ -19,9 +19,10 @@ from slmkit_coreml.options import read, table_bytes, unit_sizes
 from slmkit_coreml.package import WEIGHTS
 from slmkit_coreml.verify.evaluator import Package
 from slmkit_coreml.verify.kernels import KERNELS
+from tiers import ROWS, SCHEMES, some
 
 
-@pytest.mark.parametrize("scheme", TAKEN)
+@pytest.mark.parametrize("scheme", some(TAKEN, "int8-g32", "lut6-g16", why=SCHEMES))
 def test_every_scheme_keeps_the_floors(tiny, tmp_path, scheme):
     check_floors(coreml_job(tiny("llama-biases"), tmp_path, scheme), tmp_path / "coreml")
 
@@ -55,10 +56,16 @@ FORMS = [
     for cache in contract.CACHES
     for whole in (False, True)
 ]
+FEW = (FORMS[0], FORMS[3], FORMS[-1])
 
 
-@pytest.mark.parametrize("options", FORMS, ids=lambda options: "-".join(map(str, options.values())))
-@pytest.mark.parametrize("architecture", ["qwen3", "mistral-window"])
+def joined(options: dict[str, Any]) -> str:
+    """A form's name."""
+    return "-".join(map(str, options.values()))
+
+
+@pytest.mark.parametrize("options", some(FORMS, *FEW, why=SCHEMES), ids=joined)
+@pytest.mark.parametrize("architecture", some(["qwen3", "mistral-window"], "qwen3", why=ROWS))
 def test_every_form_gives_the_same_logits(tiny, tmp_path, architecture, options):
     job = coreml_job(tiny(architecture), tmp_path, **options)
     artifact, expected = emitted(job, tmp_path / "form"), reference_of(job)
@@ -70,7 +77,7 @@ def test_every_form_gives_the_same_logits(tiny, tmp_path, architecture, options)
     assert bool(artifact.facts["residency"]) == (options["layout"] == "ane")
 
 
-@pytest.mark.parametrize("scheme", TAKEN)
+@pytest.mark.parametrize("scheme", some(TAKEN, "int8-g32", "lut6-g16", why=SCHEMES))
 def test_the_gpu_layout_carries_every_scheme(tiny, tmp_path, scheme):
     options = {"layout": "gpu", "self_contained": True}
     job = coreml_job(tiny("llama-biases"), tmp_path, scheme, **options)
@@ -83,15 +90,18 @@ FIVE_LAYERS: dict[str, dict[str, Any]] = {
 }
 
 
+CHUNKED: list[tuple[str, dict[str, Any]]] = [
+    ("llama", {}),
+    ("llama", {"self_contained": True}),
+    ("llama", {"layout": "gpu"}),
+    ("lfm2", {}),  # the first chunk attends nowhere
+    ("lfm2", {"layout": "gpu", "kv_cache": "io"}),
+]
+
+
 @pytest.mark.parametrize(
     ("architecture", "options"),
-    [
-        ("llama", {}),
-        ("llama", {"self_contained": True}),
-        ("llama", {"layout": "gpu"}),
-        ("lfm2", {}),  # the first chunk attends nowhere
-        ("lfm2", {"layout": "gpu", "kv_cache": "io"}),
-    ],
+    some(CHUNKED, ("lfm2", {}), why=SCHEMES),
     ids=str,
 )
 def test_chunks_of_whole_layers_give_the_same_logits(tiny, tmp_path, architecture, options):

@@ -11,6 +11,7 @@ import pytest
 from artifacts import FLOAT32_FLOOR, emitted, reference_of, run, snr_db
 from hexagon_artifacts import EMULATOR, check_ladder, hexagon_job
 from slmkit_onnx.hexagon.qnn.socs import OLDEST_ARCHITECTURE, SOCS
+from tiers import SCHEMES, some
 from tiny_models import scale_weights
 
 TAKEN = ("int4-g32", "int4-g64", "int4-per-channel", "int8-per-channel")  # schemes
@@ -28,13 +29,15 @@ def test_scores_far_apart_keep_the_floors(tiny, tmp_path):
     assert facts["hidden"] < -100
 
 
-@pytest.mark.parametrize("scheme", TAKEN)
-@pytest.mark.parametrize("architecture", ["llama-narrow-heads", "llama-biases"])
+@pytest.mark.parametrize("scheme", some(TAKEN, "int4-g64", "int8-per-channel", why=SCHEMES))
+@pytest.mark.parametrize(
+    "architecture", some(["llama-narrow-heads", "llama-biases"], "llama-narrow-heads", why=SCHEMES)
+)
 def test_every_scheme_keeps_the_floors(tiny, tmp_path, architecture, scheme):
     check_ladder(hexagon_job(tiny(architecture), tmp_path, scheme), tmp_path / "hexagon")
 
 
-@pytest.mark.parametrize("chip", EVERY_CHIP)
+@pytest.mark.parametrize("chip", some(EVERY_CHIP, EVERY_CHIP[-1], why=SCHEMES))
 def test_every_chip_computes_the_same_and_its_reloaded_binary_too(tiny, tmp_path, chip):
     job = hexagon_job(tiny("qwen3"), tmp_path, soc=[chip])
     artifact = emitted(job, tmp_path / "hexagon")

@@ -15,13 +15,14 @@ from slmkit_onnx.hexagon.modes import open_runner
 from slmkit_onnx.hexagon.options import unit_sizes
 from slmkit_onnx.hexagon.plan import make_plan
 from slmkit_onnx.hexagon.runner import Cache
+from tiers import ROWS, some
 from tiny_models import tiny_config, write_checkpoint
 
-ROWS = ("mamba", "mamba2")
+KINDS = ("mamba", "mamba2")
 SHAPES = {"mamba": ((1, 3, 128), (1, 8, 128)), "mamba2": ((1, 3, 144), (1, 8, 128))}
 
 
-@pytest.fixture(scope="module", params=ROWS)
+@pytest.fixture(scope="module", params=some(KINDS, "mamba2", why=ROWS))
 def made(request, tmp_path_factory):
     """A row, its job, the folder of its artifact, the artifact."""
     folder = tmp_path_factory.mktemp(request.param)

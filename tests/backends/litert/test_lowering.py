@@ -14,9 +14,10 @@ from slmkit_litert.lowering import weight_binding
 from slmkit_litert.lowering.weight_binding import read_model, weights_of
 from slmkit_litert.weights import dequantize, pack_signed
 from slmkit_litert.writer import check_bytes
+from tiers import SCHEMES, some
 
 
-@pytest.mark.parametrize("scheme", TAKEN)
+@pytest.mark.parametrize("scheme", some(TAKEN, "int4-per-channel", why=SCHEMES))
 def test_every_scheme_keeps_the_floors(tiny, tmp_path, scheme):
     check_floors(litert_job(tiny("llama-biases"), tmp_path, scheme), tmp_path / "litert")
 
@@ -26,7 +27,7 @@ def test_widths_that_no_group_divides(tiny, tmp_path):
     check_floors(job, tmp_path / "litert")
 
 
-@pytest.mark.parametrize("scheme", [*TAKEN, ""])
+@pytest.mark.parametrize("scheme", some([*TAKEN, ""], "int8-per-channel", "", why=SCHEMES))
 def test_the_file_holds_the_codes_of_the_bundle(tiny, tmp_path, scheme):
     job = litert_job(tiny("llama-tied"), tmp_path, scheme)
     emitted(job, tmp_path / "litert")

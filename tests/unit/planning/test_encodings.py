@@ -16,6 +16,7 @@ from slmkit.recipe.recipe import SHIPPED, load_recipe, parse_recipe
 from slmkit.system.progress import Silent
 from slmkit.workflows.build import build
 from slmkit.workflows.recheck import recheck
+from tiers import BUILDS
 from tiny_models import tiny_config, write_checkpoint
 
 INT8 = {"match": ["*"], "scheme": {"encoding": "per-channel", "bits": 8}}
@@ -83,6 +84,7 @@ def test_palettes_are_refused_where_no_runtime_has_them(tiny, tmp_path, artifact
         make_plan(request)
 
 
+@pytest.mark.full(BUILDS)
 def test_a_bundle_of_two_encodings_is_proved_and_proved_again(tmp_path):
     model = write_checkpoint(tmp_path / "model", tiny_config("llama"))
     path = tmp_path / "mine.yaml"
