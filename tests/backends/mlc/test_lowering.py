@@ -16,6 +16,7 @@ from slmkit_mlc.lowering.definition import definition_for
 from slmkit_mlc.lowering.kv_cache import NO_ROTATION, cache_rope
 from slmkit_mlc.lowering.program import PARITY_FUNCTIONS, Writer
 from slmkit_mlc.verify.machine import cpu_target
+from tiers import ROWS, SCHEMES, some
 from tiny_models import tiny_config
 
 LAYOUTS = {"android": "K-major", "ios": "N-major"}
@@ -33,7 +34,7 @@ PLACES = [  # one program holds every scheme
 ]
 
 
-@pytest.mark.parametrize("target", LAYOUTS)
+@pytest.mark.parametrize("target", some(LAYOUTS, "android", why=SCHEMES))
 def test_every_scheme_keeps_the_floor(tiny, tmp_path, target):
     job = mlc_job(tiny("llama-biases"), tmp_path, dict(zip(PLACES, TAKEN, strict=True)), target)
     assert len({str(scheme) for scheme in job.codes.schemes.values()}) >= len(TAKEN)
@@ -47,6 +48,7 @@ def test_float16_keeps_its_floor(tiny, tmp_path):
     assert snr_db(reference_of(job), run_machine(machine, job)) > FLOAT16_FLOOR
 
 
+@pytest.mark.full(SCHEMES)
 def test_widths_that_no_group_divides(tiny, tmp_path):
     job = mlc_job(tiny("llama-narrow-heads"), tmp_path, "int4-g32")
     expected = reference_of(job)
@@ -55,7 +57,7 @@ def test_widths_that_no_group_divides(tiny, tmp_path):
         assert snr_db(expected, run_machine(machine, job)) > floor
 
 
-@pytest.fixture(scope="module", params=["qwen2", "mamba"])
+@pytest.fixture(scope="module", params=some(["qwen2", "mamba"], "qwen2", why=ROWS))
 def whole(tmp_path_factory, request):
     """A machine with every function of the contract: of a KV cache, and of recurrent states."""
     from tiny_models import tiny_config, write_checkpoint
@@ -131,6 +133,7 @@ def test_experts_of_one_scheme_are_read_by_choice(tiny, tmp_path):
     assert not any(name.startswith("weighed") for name in names)
 
 
+@pytest.mark.full(SCHEMES)
 def test_experts_of_several_schemes_are_all_computed(tiny, tmp_path):
     mixed = {f"{at}.block_sparse_moe.input_linear.1": "int8-per-channel" for at in (0, 1)}
     job = mlc_job(tiny("granite-moe"), tmp_path, mixed)
