@@ -12,41 +12,34 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
-from pathlib import Path
 
 import pytest
 
+from extras import MACHINES, PYTHONS, ROOT, packages
 from slmkit.backend.registry import declarations
 
 uv = pytest.importorskip("uv", reason="the package uv resolves; it comes with the extra test")
-ROOT = Path(__file__).resolve().parents[2]
-PYTHONS = ("3.11", "3.12", "3.13")
 MACOS = "14.0"  # the oldest that onnxruntime has wheels for
-MACHINES = {  # uv's names; Linux by the oldest glibc that onnxruntime-qnn has wheels for
-    "Linux x86_64": "x86_64-manylinux_2_35",
-    "Linux aarch64": "aarch64-manylinux_2_35",
-    "macOS arm64": "aarch64-apple-darwin",
-    "Windows x86_64": "x86_64-pc-windows-msvc",
+PLATFORMS = {  # in uv's words; Linux by the oldest glibc that onnxruntime-qnn has wheels for
+    "linux-x86_64": "x86_64-manylinux_2_35",
+    "linux-aarch64": "aarch64-manylinux_2_35",
+    "darwin-arm64": "aarch64-apple-darwin",
+    "win32-AMD64": "x86_64-pc-windows-msvc",
 }
 INSTALLS = {  # each extra, and the machines that it can be installed on, with every Python
-    "ort": {"Linux x86_64", "Linux aarch64", "macOS arm64", "Windows x86_64"},
-    "hexagon": {"Linux x86_64", "Linux aarch64", "Windows x86_64"},
-    "coreml": {"Linux x86_64", "macOS arm64"},
-    "litert": {"Linux x86_64", "Linux aarch64", "macOS arm64", "Windows x86_64"},
-    "mlc": {"Linux x86_64", "Linux aarch64", "macOS arm64", "Windows x86_64"},
-    "genai": {"Linux x86_64", "Linux aarch64", "macOS arm64", "Windows x86_64"},
-    "opencl": {"Linux x86_64", "Linux aarch64", "macOS arm64", "Windows x86_64"},
-    "all": {"Linux x86_64", "Linux aarch64", "macOS arm64", "Windows x86_64"},
-    "test": {"Linux x86_64", "Linux aarch64", "macOS arm64", "Windows x86_64"},
+    "ort": {"linux-x86_64", "linux-aarch64", "darwin-arm64", "win32-AMD64"},
+    "hexagon": {"linux-x86_64", "linux-aarch64", "win32-AMD64"},
+    "coreml": {"linux-x86_64", "darwin-arm64"},
+    "litert": {"linux-x86_64", "linux-aarch64", "darwin-arm64", "win32-AMD64"},
+    "mlc": {"linux-x86_64", "linux-aarch64", "darwin-arm64", "win32-AMD64"},
+    "genai": {"linux-x86_64", "linux-aarch64", "darwin-arm64", "win32-AMD64"},
+    "opencl": {"linux-x86_64", "linux-aarch64", "darwin-arm64", "win32-AMD64"},
+    "all": {"linux-x86_64", "linux-aarch64", "darwin-arm64", "win32-AMD64"},
+    "test": {"linux-x86_64", "linux-aarch64", "darwin-arm64", "win32-AMD64"},
 }
-ONLY_THERE = {  # packages that ``all`` takes to some machines alone
-    "onnxruntime-qnn": {"Linux x86_64"},
-    "coremltools": {"Linux x86_64", "macOS arm64"},
-    "tensorflow-cpu": {"Linux x86_64", "Windows x86_64"},
-    "tensorflow": {"Linux aarch64", "macOS arm64"},
-}
+ALONE = ("hexagon", "coreml")  # not for every machine; "test" takes all others along
 OLDEST_GLIBC = {"ort": "2_28", "litert": "2_28", "mlc": "2_28", "hexagon": "2_35"}  # of x86_64
-WITHOUT = {"2_28": "2_27", "2_35": "2_34"}  # the glibc before it
+OLDER = {"2_28": "2_17", "2_35": "2_34"}  # the next older glibc that uv knows wheels of
 pytestmark = pytest.mark.own_environment
 
 
@@ -73,7 +66,7 @@ def wheel(tmp_path_factory) -> str:
     """The wheel as a requirement without its extras. Its metadata is not pyproject.toml's: extras
     within extras are unfolded."""
     try:
-        resolve("click", MACHINES["Linux x86_64"], PYTHONS[0])
+        resolve("click", PLATFORMS["linux-x86_64"], PYTHONS[0])
     except RuntimeError as error:
         pytest.skip(f"the package index cannot be reached: {str(error)[-200:]}")
     folder = tmp_path_factory.mktemp("wheel")
@@ -87,30 +80,30 @@ def wheel(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def resolved(wheel) -> dict[tuple[str, str, str], set[str] | None]:
-    """Every extra on every machine with every Python, eight at a time."""
-    asked = list(product(INSTALLS, MACHINES, PYTHONS))
+    """What "test" and the extras beside it install on every machine with every Python."""
+    asked = list(product(("test", *ALONE), MACHINES, PYTHONS))
     with ThreadPoolExecutor(8) as pool:
         found = pool.map(
-            lambda each: resolve(wheel.format(each[0]), MACHINES[each[1]], each[2]), asked
+            lambda each: resolve(wheel.format(each[0]), PLATFORMS[each[1]], each[2]), asked
         )
         return dict(zip(asked, found, strict=True))
 
 
 @pytest.mark.parametrize("extra", INSTALLS)
 def test_an_extra_installs_where_it_is_said_to(resolved, extra):
-    found = {
-        (machine, python)
-        for machine, python in product(MACHINES, PYTHONS)
-        if resolved[extra, machine, python] is not None
-    }
+    found = set()
+    for machine, python in product(MACHINES, PYTHONS):
+        brought = resolved[extra if extra in ALONE else "test", machine, python] or set()
+        if packages(extra, machine) <= brought:
+            found.add((machine, python))
     assert found == set(product(INSTALLS[extra], PYTHONS))
 
 
-@pytest.mark.parametrize("package", ONLY_THERE)
-def test_all_takes_a_package_only_to_its_machines(resolved, package):
+def test_all_brings_the_artifacts_of_a_machine_and_nothing_for_others(resolved):
+    apart = {name for machine in MACHINES for name in packages("all", machine)}
     for machine, python in product(MACHINES, PYTHONS):
-        there = machine in ONLY_THERE[package]
-        assert (package in (resolved["all", machine, python] or set())) == there, machine
+        brought = resolved["test", machine, python] or set()
+        assert brought & apart == packages("all", machine), (machine, python)
 
 
 @pytest.mark.parametrize("extra", OLDEST_GLIBC)
@@ -118,7 +111,7 @@ def test_the_oldest_linux_of_an_extra(wheel, extra):
     oldest = OLDEST_GLIBC[extra]
     requirement, python = wheel.format(extra), PYTHONS[0]
     assert resolve(requirement, f"x86_64-manylinux_{oldest}", python)
-    assert resolve(requirement, f"x86_64-manylinux_{WITHOUT[oldest]}", python) is None
+    assert resolve(requirement, f"x86_64-manylinux_{OLDER[oldest]}", python) is None
 
 
 def test_every_artifact_has_a_row():

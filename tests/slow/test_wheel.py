@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,16 @@ def test_the_wheel_is_what_runs(installed, tmp_path):
     assert Path(where.strip()).is_relative_to(installed.parents[1])
 
 
+def test_the_version_and_the_type_markers_are_in_the_wheel(installed, tmp_path):
+    (wheel,) = installed.parents[2].glob("slmkit-*.whl")
+    said = run(installed, "--version", cwd=tmp_path).strip()
+    assert said == f"slmkit, version {wheel.name.split('-')[1]}"
+    names = set(zipfile.ZipFile(wheel).namelist())
+    tops = {name.split("/")[0] for name in names if name.endswith("/__init__.py")}
+    assert tops == {"slmkit", "slmkit_onnx", "slmkit_coreml", "slmkit_litert", "slmkit_mlc"}
+    assert {f"{top}/py.typed" for top in tops} <= names
+
+
 def test_help_and_recipes_are_in_the_wheel(installed, tmp_path):
     assert "Commands:" in run(installed, "--help", cwd=tmp_path)
     names = [each["name"] for each in json.loads(run(installed, "recipes", "--json", cwd=tmp_path))]
@@ -67,7 +78,12 @@ def test_the_sample_model_is_in_the_wheel_and_can_be_built(installed, tmp_path):
     )
     built = json.loads(run(installed, *words, cwd=tmp_path))
     assert built["passed"]
-    assert {line["artifact"] for line in built["lines"]} == {"ort", "hexagon", "litert", "all"}
+    assert {line["artifact"] for line in built["comparisons"]} == {
+        "ort",
+        "hexagon",
+        "litert",
+        "all",
+    }
     data = "from slmkit_mlc.gpus import known_gpus; from slmkit_mlc.contract import contract"
     python = installed.with_name("python")
     run(python, "-c", f"{data}; assert known_gpus() and contract()", cwd=tmp_path)

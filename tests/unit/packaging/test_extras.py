@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 import re
-import tomllib
-from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
+from extras import EXTRAS, MACHINES, PROJECT, PYTHONS, ROOT, packages
 from slmkit.backend import declaration, registry
 from slmkit.backend.registry import declarations, require_packages
 from slmkit.cli.doctor import OTHERS, examine
 from slmkit.errors import MissingPackageError
 from slmkit_litert.declarations import WITHOUT_CUDA
-
-ROOT = Path(__file__).resolve().parents[3]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = PROJECT["optional-dependencies"]
-MACHINES = {  # as this_machine names them, and what markers read
-    "linux-x86_64": {"sys_platform": "linux", "platform_machine": "x86_64"},
-    "linux-aarch64": {"sys_platform": "linux", "platform_machine": "aarch64"},
-    "darwin-arm64": {"sys_platform": "darwin", "platform_machine": "arm64"},
-    "win32-AMD64": {"sys_platform": "win32", "platform_machine": "AMD64"},
-}
-PYTHONS = ("3.11", "3.12", "3.13")
-
-
-def packages(extra: str, machine: str) -> set[str]:
-    """What an extra installs on a machine, inner extras included."""
-    found: set[str] = set()
-    for each in map(Requirement, EXTRAS[extra]):
-        if each.name == "slmkit":
-            found |= {name for inner in each.extras for name in packages(inner, machine)}
-        elif each.marker is None or each.marker.evaluate(MACHINES[machine]):
-            found.add(each.name)
-    return found
 
 
 def on(machine: str, monkeypatch) -> None:
