@@ -120,7 +120,7 @@ def test_a_model_too_large_for_the_emulator_runs_its_first_and_last_layer(
     artifact = emitted(job, tmp_path / "hexagon")
     assert [mode.name for mode in artifact.modes] == ["float", "qdq", "qdq-layers", "sm8650-layers"]
     assert artifact.default_mode == "qdq"
-    assert "too large" in artifact.facts["not_executed"][0]
+    assert "too large" in artifact.report.not_executed[0]
     exact, integers, some, layers = (
         run(tmp_path / "hexagon", artifact, mode.name, job) for mode in artifact.modes
     )
