@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from artifacts import emitted
 from hexagon_artifacts import hexagon_job
 from home_answers import SENTENCES, right_answers
@@ -13,11 +15,13 @@ from slmkit.planning.calibration import calibration_texts
 from slmkit.system.progress import Silent
 from slmkit.workflows.build import build
 from slmkit_onnx.hexagon.modes import open_runner
+from tiers import TASK
 from tiny_models import ort_request
 
 CONTEXT, CHUNK = 128, 64
 
 
+@pytest.mark.full(TASK)
 def test_int4_on_the_emulator_is_within_a_point_of_int8_on_the_cpu(tmp_path):
     checkpoint = open_checkpoint(SAMPLE_MODEL)
     job = dataclasses.replace(

@@ -176,6 +176,7 @@ def static_sizes(mod) -> dict[str, dict[str, int]]:
     return found
 
 
+@pytest.mark.full(SCHEMES)
 def test_the_same_job_gives_the_same_bytes(written, tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "runtime", lambda: None)
     folder, _ = written["android"]
