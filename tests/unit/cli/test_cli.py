@@ -91,6 +91,7 @@ def test_a_failed_parity_is_exit_code_3_with_its_table(built, monkeypatch):
         ("qwen2-moe", "2 of 4 experts of feed-forward 32, and one of 64 for every token"),
         ("mamba2", "128 channels in 8 heads, state 8, convolution over 4 tokens"),
         ("gemma3", "4 query, 1 kv, width 32"),
+        ("smollm3", "4 query, 2 kv, width 16, no positions in layer"),
         ("granite-hybrid", "4 query, 2 kv, width 16, no positions (layer 1)"),
         ("granite-hybrid-moe", "2 of 4 experts of feed-forward 32, and one of 96 for every token"),
         ("lfm2", "over 3 tokens, gated (layers 0, 2)"),

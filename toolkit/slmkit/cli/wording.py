@@ -52,5 +52,13 @@ def _mixed(spec: Spec, kind: str) -> tuple[str, str]:
         state = spec.state
         about = f"{state.inner} channels in {state.heads} heads, state {state.state}"
         return "scan", f"{about}, convolution over {state.kernel} tokens"
-    positions = "" if spec.ropes else ", no positions"
-    return "heads", f"{spec.heads} query, {spec.kv_heads} kv, width {spec.head_width}{positions}"
+    sizes = f"{spec.heads} query, {spec.kv_heads} kv, width {spec.head_width}"
+    return "heads", sizes + _positions(spec)
+
+
+def _positions(spec: Spec) -> str:
+    """Name the layers that attend without rotating, if there are any."""
+    if not spec.ropes:
+        return ", no positions"
+    nope = [layer for layer in spec.layers_of("attention") if layer in spec.nope_layers]
+    return f", no positions in layer{'s' if nope[1:] else ''} {runs(nope)}" if nope else ""
