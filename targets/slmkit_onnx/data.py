@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slmkit.backend.interface import Progress
+
 ALIGNMENT = 4096  # bytes: external tensors start on a page, so that they can be mapped
 Chunks = Callable[[], Iterator[NDArray[Any]]]
 
@@ -46,7 +48,7 @@ class DataFile:
             raise ValueError(f"{content} has {region.size} bytes in one graph, {size} in another")
         return region
 
-    def write(self, path: Path, progress: Callable[[int, int], None]) -> None:
+    def write(self, path: Path, progress: Progress) -> None:
         """Write the regions that the file does not have yet, one chunk in memory at a time.
 
         ``progress`` gets bytes done and bytes in all.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -19,14 +19,13 @@ from typing import Any
 from slmkit.backend.interface import Job, Model
 from slmkit.backend.job import model_from_json, spec_to_json
 from slmkit.system.cache import Cache, key_of
-from slmkit.system.subprocess_worker import call
+from slmkit.system.subprocess_worker import Report, call
 from slmkit_litert.contract import DECODE, cache_names, prefill_name, state_name, weight_input
 from slmkit_litert.declarations import TENSORFLOW
 
 VERSION = 6
 CACHE_KIND = "graph-template"
 FILE, NAMES = "graph_template.tflite", "graph_template.json"  # files of the entry in the cache
-Report = Callable[[int, int], None]
 
 
 def find_or_trace(job: Job, prefill: int, widths: Mapping[str, int], folder: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from slmkit.system.subprocess_worker import Report
 from slmkit_litert.lowering.weight_binding import (
     ExternalBuffer,
     read_model,
@@ -30,7 +31,6 @@ REASONS = {  # why an operation stays outside; none of these multiplies
     "STRIDED_SLICE": "of positions",
 }
 UNKNOWN_REASON = "XNNPACK does not take it here"
-Report = Callable[[int, int], None]
 
 
 def delegation_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:

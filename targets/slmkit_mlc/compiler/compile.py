@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import tvm
 from tvm import relax
 from tvm.support import tar
 
+from slmkit.system.subprocess_worker import Report
 from slmkit_mlc.compiler.library import read_objects, write_objects
 from slmkit_mlc.compiler.pipeline import Observer, Pass, gpu_schedules, lowering
 from slmkit_mlc.contract import FUNCTIONS, prefix_of
@@ -24,7 +24,6 @@ from slmkit_mlc.lowering.signatures import check_signatures
 # Error of TVM 0.27.0.post1's common subexpression elimination, in attention over a single kv head
 # of 32 or 64. The pass can be left out: the GPU's own compiler eliminates them too.
 CSE_ERROR = "used before definition"
-Report = Callable[[int, int], None]
 Module = Any
 
 

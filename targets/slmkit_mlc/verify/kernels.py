@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from tvm import relax, tirx
 
 from slmkit.errors import BackendError
+from slmkit.snr import EXACT_DB, snr_db
+from slmkit.system.subprocess_worker import Report
 from slmkit_mlc.compiler.pipeline import SCHEDULED
 from slmkit_mlc.contract import CONSTRUCTORS
 from slmkit_mlc.gpus import Gpu, known_gpus
@@ -31,11 +33,9 @@ from slmkit_mlc.verify.machine import Machine, cpu_target
 from slmkit_mlc.verify.steps import cache_tokens, run_all_functions
 
 Array = NDArray[Any]
-Report = Callable[[int, int], None]
 HOOK = "slmkit.watched."  # prefix of global functions that wrap the kernels of caches and states
 MAX_CALLS = 2  # calls of a function that are compared: with the shapes of its first uses
 FLOOR = 50.0  # dB: float16's rounding is below it
-EXACT = 300.0  # dB, of equal arrays
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Comparison:
     """Agreement of a kernel with its function on the CPU, over all compared calls."""
 
     calls: int = 0
-    worst_db: float = EXACT
+    worst_db: float = EXACT_DB
 
     def add(self, before: list[Array], expected: list[Array], got: list[Array]) -> None:
         """Compare the buffers of one call where either of the two changed them."""
@@ -54,14 +54,12 @@ class Comparison:
 
 
 def agreement(expected: Array, got: Array) -> float:
-    """10 log10(signal / noise) in dB; EXACT for equal arrays, -inf for infinities or NaN."""
+    """Signal-to-noise ratio in dB; EXACT_DB for equal arrays, -inf for infinities or NaN."""
     if _same(expected, got).all():
-        return EXACT
+        return EXACT_DB
     if not (np.isfinite(expected).all() and np.isfinite(got).all()):
         return -np.inf
-    noise = np.square(expected.astype(np.float64) - got).sum()
-    signal = np.square(expected.astype(np.float64)).sum()
-    return float(10 * np.log10(signal / noise)) if signal else -np.inf
+    return snr_db(expected, got)
 
 
 def _same(one: Array, other: Array) -> Any:

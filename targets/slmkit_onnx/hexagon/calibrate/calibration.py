@@ -9,7 +9,7 @@ ranges.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slmkit.backend.interface import Job
+from slmkit.backend.interface import Job, Progress
 from slmkit.backend.static_runner import Window, slots
 from slmkit.ops import Floats
 from slmkit_onnx.data import DataFile
@@ -39,7 +39,6 @@ from slmkit_onnx.hexagon.verify.fold_scales import fold_scales
 from slmkit_onnx.sessions import cpu_session
 
 Ids = NDArray[np.int64]
-Progress = Callable[[int, int], None]
 TABLE = "calibration.json"
 
 
