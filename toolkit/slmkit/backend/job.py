@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from slmkit.backend.interface import Job, TokenFacts
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.checkpoint.tokenizer import FILES, Tokenizer
+from slmkit.errors import BundleError
 from slmkit.interpreters.recorder import Model, summarize
 from slmkit.models.spec import Spec
 from slmkit.quant.codes import CodesFile
@@ -81,7 +82,17 @@ def spec_to_json(spec: Spec) -> dict[str, Any]:
 
 
 def model_from_json(values: Mapping[str, Any]) -> Model:
-    """The model of a spec that ``spec_to_json`` wrote."""
+    """The model of a spec that ``spec_to_json`` wrote.
+
+    Raises BundleError for facts that this version does not know: without them the model would be
+    another one.
+    """
+    unknown = sorted(set(values) - {each.name for each in fields(Spec)})
+    if unknown:
+        raise BundleError(
+            f"the artifact was written by another version of slmkit: unknown {', '.join(unknown)}",
+            "build the bundle again",
+        )
     return summarize(TypeAdapter(Spec).validate_python(values))
 
 

@@ -75,7 +75,7 @@ class Manifest(BaseModel):
 
     model_config = STRICT
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2  # 1: artifacts without a state, bundles of the first preview
     slmkit: str
     target: str
     model: ModelFacts
