@@ -144,7 +144,8 @@ class OnnxOps(Ops[Value]):
 
     def add_bias(self, x: Value, name: str) -> Value:
         inputs = [x.name, self.weights.vector(name)]
-        return Value(self.graph.node("Add", inputs, self._new_name("add_bias")), x.shape)
+        name = self._new_name("shift")  # of nodes in artifacts: it stays
+        return Value(self.graph.node("Add", inputs, name), x.shape)
 
     def softplus(self, x: Value) -> Value:
         return Value(self.graph.node("Softplus", [x.name], self._new_name("softplus")), x.shape)
