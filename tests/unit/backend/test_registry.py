@@ -8,6 +8,7 @@ import pytest
 
 from slmkit.backend import registry
 from slmkit.backend.declaration import EVERY_ERROR, Declaration
+from slmkit.cli.doctor import surroundings
 from slmkit.errors import BackendError, MissingPackageError, SlmkitError
 from slmkit.recipe.bounds import Bound
 
@@ -78,6 +79,23 @@ def test_a_declaration_says_how_its_packages_are_installed(extra, requirements):
     assert declared.requirements == requirements
 
 
-def test_an_entry_point_that_names_something_else_is_one_sentence():
-    with pytest.raises(BackendError, match="names no Declaration"):
-        registry._declaration(3, "abacus:nothing")
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("json:dumps", "names no Declaration"),
+        ("json:nothing", "cannot be loaded from json:nothing: AttributeError"),
+        ("no_such_package:X", "cannot be loaded from no_such_package:X: ModuleNotFoundError"),
+    ],
+)
+def test_a_broken_entry_point_is_one_sentence_and_leaves_the_others_alone(monkeypatch, value, said):
+    point = importlib.metadata.EntryPoint("abacus", value, registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+    registry._installed.cache_clear()
+    try:
+        assert "ort" in registry.declarations() and "abacus" not in registry.declarations()
+        assert registry.find_target("android")
+        with pytest.raises(BackendError, match=said):
+            registry.find_backend("abacus")
+        assert said.split(":")[0] in surroundings()["backends that cannot be loaded"]
+    finally:
+        registry._installed.cache_clear()

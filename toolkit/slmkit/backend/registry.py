@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -30,19 +30,32 @@ MODULE = "declarations"  # of such a package: its DECLARATIONS
 
 def declarations() -> dict[str, Declaration]:
     """All backends by artifact, in the order of their ranks."""
-    found = {each.artifact: each for each in (*_checkout(), *_installed(tuple(sys.path)))}
+    installed = _installed(tuple(sys.path)).values()
+    outside = [each for each in installed if isinstance(each, Declaration)]
+    found = {each.artifact: each for each in (*_checkout(), *outside)}
     ordered = sorted(found.values(), key=lambda each: (each.rank, each.artifact))
     return {each.artifact: each for each in ordered}
 
 
 def declaration_of(artifact: str) -> Declaration:
-    """The declaration of an artifact's backend. Raises BackendError for an unknown artifact."""
+    """The declaration of an artifact's backend.
+
+    Raises BackendError for an unknown artifact, and for one whose entry point cannot be used.
+    """
     known = declarations()
+    if artifact in broken_backends():
+        raise broken_backends()[artifact]
     if artifact not in known:
         raise BackendError(
             f"no backend writes {artifact!r}", f"known artifacts: {', '.join(known)}"
         )
     return known[artifact]
+
+
+def broken_backends() -> dict[str, BackendError]:
+    """Entry points that cannot be used, by name, and why: they leave the other backends alone."""
+    installed = _installed(tuple(sys.path)).items()
+    return {name: each for name, each in installed if isinstance(each, BackendError)}
 
 
 def find_backend(artifact: str) -> Backend:
@@ -148,10 +161,10 @@ def _version(name: str) -> str | None:
 
 
 @cache
-def _installed(path: tuple[str, ...]) -> tuple[Declaration, ...]:
-    """Declarations of entry points on an import path: scanned once for each path."""
-    points = {each.name: each for each in entry_points(group=GROUP)}
-    return tuple(_declaration(point.load(), point.value) for point in points.values())
+def _installed(path: tuple[str, ...]) -> dict[str, Declaration | BackendError]:
+    """The declaration of each entry point on an import path, or why it cannot be used: scanned
+    once for each path."""
+    return {point.name: _loaded(point) for point in entry_points(group=GROUP)}
 
 
 @cache
@@ -162,10 +175,18 @@ def _checkout() -> tuple[Declaration, ...]:
     return tuple(each for name in modules for each in import_module(name).DECLARATIONS)
 
 
-def _declaration(found: Any, where: str) -> Declaration:
-    if not isinstance(found, Declaration):
-        raise BackendError(
-            f"the entry point {where} of {GROUP} names no Declaration",
-            "let it name a slmkit.backend.declaration.Declaration, or uninstall its package",
+def _loaded(point: EntryPoint) -> Declaration | BackendError:
+    try:
+        found = point.load()
+    except Exception as error:  # a stranger's module may raise anything
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        return BackendError(
+            f"the backend {point.name} cannot be loaded from {point.value}: {said}",
+            "repair or uninstall its package",
         )
-    return found
+    if isinstance(found, Declaration):
+        return found
+    return BackendError(
+        f"the entry point {point.value} of {GROUP} names no Declaration",
+        "let it name a slmkit.backend.declaration.Declaration, or uninstall its package",
+    )

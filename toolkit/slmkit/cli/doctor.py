@@ -8,7 +8,12 @@ from dataclasses import dataclass
 
 from slmkit import __version__
 from slmkit.backend.declaration import Extra
-from slmkit.backend.registry import declarations, installed_versions, pip_command
+from slmkit.backend.registry import (
+    broken_backends,
+    declarations,
+    installed_versions,
+    pip_command,
+)
 from slmkit.system.cache import default_folder
 
 OTHERS = (  # beyond the backends'
@@ -55,6 +60,7 @@ def examine() -> list[Row]:
 
 def surroundings() -> dict[str, str]:
     """slmkit, Python, the machine, the cache, and where the backends come from."""
+    broken = "; ".join(each.message for each in broken_backends().values())
     return {
         "slmkit": __version__,
         "Python": sys.version.split()[0],
@@ -64,6 +70,7 @@ def surroundings() -> dict[str, str]:
             f"{name} ({declared.module.partition('.')[0]})"
             for name, declared in declarations().items()
         ),
+        **({"backends that cannot be loaded": broken} if broken else {}),
     }
 
 
