@@ -47,7 +47,7 @@ def examine() -> list[Row]:
     backends = [
         Row(
             declared.extra,
-            f"artifact {declared.artifact}",
+            f"artifact {declared.artifact}: {declared.about}",
             installed_versions(declared.packages),
             pip_command(declared.requirements),
             declared.available,
