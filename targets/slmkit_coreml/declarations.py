@@ -18,6 +18,7 @@ COREML = Declaration(
             "every operation's result rounded to float16 against the reference", {"snr_db": 40}
         ),
     },
+    float16=True,
     rank=25,
 )
 DECLARATIONS = (COREML,)

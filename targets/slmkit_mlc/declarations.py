@@ -31,6 +31,7 @@ MLC = Declaration(
             "as MLC's documentation says",
         ),
     ),
+    float16=True,
     rank=40,
 )
 DECLARATIONS = (MLC,)

@@ -57,6 +57,7 @@ HEXAGON = Declaration(
             several=True,
         ),
     ),
+    float16=True,
     rank=20,
 )
 DECLARATIONS = (ORT, HEXAGON)

@@ -20,6 +20,7 @@ LADDER = [  # a room may import from its own step and from those below it
     {"bundle"},
     {"planning", "parity"},
     {"backend"},
+    {"activations"},
     {"quant", "checkpoint"},
     {"interpreters", "recipe"},
     {"models"},

@@ -254,6 +254,14 @@ class Ops(ABC, Generic[V]):
         total = self.add(x, y)
         return total, self.rms_norm(total, name, eps)
 
+    def post_norm(self, x: V, name: str, eps: float) -> V:
+        """The norm of a sublayer's output, which is added to the residual stream. Same shape."""
+        return self.rms_norm(x, name, eps)
+
+    def gated_product(self, x: V, y: V) -> V:
+        """The product that a gated mlp's down projection reads. Same shapes."""
+        return self.mul(x, y)
+
     def silu(self, x: V) -> V:
         """x * sigmoid(x). Same shape."""
         return self.mul(x, self.sigmoid(x))
@@ -276,10 +284,8 @@ class Ops(ABC, Generic[V]):
         This body computes every expert for every token, for graphs that cannot branch.
         """
         weights = self.route(scores, routing)
-        outputs = [
-            self.scale_by_column(self.expert(x, expert), weights, number)
-            for number, expert in enumerate(experts)
-        ]
+        pairs = enumerate(experts)
+        outputs = [self.scale_by_column(self.expert(x, each), weights, at) for at, each in pairs]
         return reduce(self.add, outputs)
 
     def expert(self, x: V, expert: Expert) -> V:
@@ -290,4 +296,4 @@ class Ops(ABC, Generic[V]):
             gate, up = self.split(fused, (width, width))
         else:
             gate, up = self.linears(x, [Projection(name, width) for name in expert.gate_up])
-        return self.linear(self.mul(self.silu(gate), up), expert.down, expert.width)
+        return self.linear(self.gated_product(self.silu(gate), up), expert.down, expert.width)

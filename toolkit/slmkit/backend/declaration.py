@@ -74,6 +74,7 @@ class Declaration:
     errors: Mapping[str, ErrorKind] = field(default_factory=dict)
     command_options: tuple[CommandOption, ...] = ()
     extras: tuple[Extra, ...] = ()
+    float16: bool = False  # it computes in float16: a model that would overflow is refused
     rank: int = LAST  # position in builds and listings; the first continues the golden prompts
 
     @property

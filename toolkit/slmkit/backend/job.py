@@ -51,11 +51,11 @@ class JobDescription:
     def open(self) -> Job:
         """Open the checkpoint and the codes, record the model. Raises CheckpointError."""
         opened = open_checkpoint(self.checkpoint)
-        checkpoint = opened.at_context(self.context_length)
+        checkpoint, codes = opened.at_context(self.context_length), CodesFile(self.codes)
         return Job(
             artifact=self.artifact,
-            model=summarize(checkpoint.spec),
-            codes=CodesFile(self.codes),
+            model=summarize(checkpoint.spec.scaled(codes.stream_scale)),
+            codes=codes,
             options=self.options,
             context_length=self.context_length,
             prefill_chunk=self.prefill_chunk,

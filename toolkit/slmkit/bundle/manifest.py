@@ -81,6 +81,7 @@ class Manifest(BaseModel):
     model: ModelFacts
     recipe: Recipe  # with the bounds that held
     context_length: int
+    stream_scale: float = 1.0  # factor on the residual stream, so that float16 holds it
     tokenizer: Inside  # folder
     stop_ids: tuple[int, ...]
     artifacts: tuple[BundledArtifact, ...]

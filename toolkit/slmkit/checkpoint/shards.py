@@ -111,7 +111,11 @@ class Shards:
         rows, width = self.where[tensor].entries[tensor].shape
         for block in row_blocks(rows, width, elements):
             yield block.start, self.rows(tensor, block)
-            self.where[tensor].forget(tensor)
+            self.forget(tensor)
+
+    def forget(self, tensor: str) -> None:
+        """Release a tensor's memory-mapped pages; they are read again on the next access."""
+        self.where[tensor].forget(tensor)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -72,6 +72,7 @@ class Reference(Ops[Floats]):
         self.ids = np.concatenate([np.asarray(ids, dtype=np.int64) for ids in sequences])
         self.caches = caches
         self.taps: dict[str, Floats] = {}
+        self.tokens: Ids | slice = slice(None)  # those that are computed: an expert has few
         lengths = [len(ids) for ids in sequences]
         ends = np.cumsum(lengths)
         self.spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
@@ -145,8 +146,10 @@ class Reference(Ops[Floats]):
         for number, expert in enumerate(experts):
             tokens = np.flatnonzero(weights[:, number])
             if len(tokens):
+                self.tokens = tokens
                 output = self.expert(x[tokens], expert)
                 total[tokens] += self.scale_by_column(output, weights[tokens], number)
+        self.tokens = slice(None)
         return total
 
     def add_bias(self, x: Floats, name: str) -> Floats:

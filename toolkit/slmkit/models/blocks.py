@@ -18,21 +18,21 @@ def decoder(o: Ops[V], spec: Spec, mixer: Sublayer[V], mlp: Sublayer[V]) -> V:
     ``mlp``: the sublayer that treats each token by itself.
     """
     x = embedding(o, spec)
-    normed = o.rms_norm(x, f"model.layers.0.{spec.names.first_norm}", spec.eps)
+    normed = o.rms_norm(x, f"model.layers.0.{spec.names.first_norm}", spec.stream_eps)
     for layer in range(spec.layers):
         at = f"model.layers.{layer}"
         update = scale(o, mixer(o, spec, normed, layer), spec.residual_scale)
-        x, normed = o.add_norm(x, update, f"{at}.{spec.names.second_norm}", spec.eps)
+        x, normed = o.add_norm(x, update, f"{at}.{spec.names.second_norm}", spec.stream_eps)
         update = scale(o, mlp(o, spec, normed, layer), spec.residual_scale)
-        x, normed = o.add_norm(x, update, next_norm(spec, layer), spec.eps)
+        x, normed = o.add_norm(x, update, next_norm(spec, layer), spec.stream_eps)
         o.tap(x, at)
     return head(o, spec, normed)
 
 
 def embedding(o: Ops[V], spec: Spec) -> V:
-    """Token embeddings, times ``spec.embedding_scale``. -> (T, D)"""
+    """Token embeddings, times their scale and the residual stream's. -> (T, D)"""
     x = o.embed(EMBEDDING, spec.vocabulary, spec.width)
-    return o.tap(scale(o, x, spec.embedding_scale), EMBEDDING)
+    return o.tap(scale(o, x, spec.embedding_scale * spec.stream_scale), EMBEDDING)
 
 
 def head(o: Ops[V], spec: Spec, normed: V) -> V:
@@ -84,7 +84,9 @@ def gated_mlp(o: Ops[V], spec: Spec, x: V, at: str, width: int) -> V:
     """Gated feed-forward: down(activation(gate(x)) * up(x)). (T, D) -> (T, D)"""
     gate, up = _linears(o, x, at, spec.names.gate_up, (width, width), spec.mlp_bias)
     active = {"silu": o.silu, "gelu_tanh": o.gelu_tanh}[spec.activation](gate)
-    down = o.linear(o.mul(active, up), f"{at}.{spec.names.down}", spec.width, spec.mlp_bias)
+    down = o.linear(
+        o.gated_product(active, up), f"{at}.{spec.names.down}", spec.width, spec.mlp_bias
+    )
     return o.tap(down, at)
 
 

@@ -26,15 +26,15 @@ GLOBAL_EVERY = 6  # Gemma 3: five layers with a sliding window, then one without
 def forward(o: Ops[V], spec: Spec) -> V:
     """Gemma 2 and 3: a norm before and after each sublayer. Token ids to logits. -> (T, V)"""
     x = blocks.embedding(o, spec)
-    normed = o.rms_norm(x, "model.layers.0.input_layernorm", spec.eps)
+    normed = o.rms_norm(x, "model.layers.0.input_layernorm", spec.stream_eps)
     for layer in range(spec.layers):
         at = f"model.layers.{layer}"
         update = blocks.attention(o, spec, normed, layer)
-        update = o.rms_norm(update, f"{at}.post_attention_layernorm", spec.eps)
-        x, normed = o.add_norm(x, update, f"{at}.pre_feedforward_layernorm", spec.eps)
+        update = o.post_norm(update, f"{at}.post_attention_layernorm", spec.eps)
+        x, normed = o.add_norm(x, update, f"{at}.pre_feedforward_layernorm", spec.stream_eps)
         update = blocks.feed_forward(o, spec, normed, layer)
-        update = o.rms_norm(update, f"{at}.post_feedforward_layernorm", spec.eps)
-        x, normed = o.add_norm(x, update, blocks.next_norm(spec, layer), spec.eps)
+        update = o.post_norm(update, f"{at}.post_feedforward_layernorm", spec.eps)
+        x, normed = o.add_norm(x, update, blocks.next_norm(spec, layer), spec.stream_eps)
         o.tap(x, at)
     return blocks.head(o, spec, normed)
 

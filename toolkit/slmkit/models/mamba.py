@@ -18,12 +18,12 @@ LARGEST_CONTEXT = 1 << 20
 def forward(o: Ops[V], spec: Spec) -> V:
     """Token ids to logits. -> (T, V)"""
     x = o.tap(o.embed(EMBEDDING, spec.vocabulary, spec.width), EMBEDDING)
-    normed = o.rms_norm(x, "backbone.layers.0.norm", spec.eps)
+    normed = o.rms_norm(x, "backbone.layers.0.norm", spec.stream_eps)
     for layer in range(spec.layers):
         last = layer + 1 == spec.layers
         next_norm = NORM if last else f"backbone.layers.{layer + 1}.norm"
         update = mixer(o, spec, normed, f"backbone.layers.{layer}.mixer", layer)
-        x, normed = o.add_norm(x, update, next_norm, spec.eps)
+        x, normed = o.add_norm(x, update, next_norm, spec.stream_eps)
         o.tap(x, f"backbone.layers.{layer}")
     head = EMBEDDING if spec.tied else "lm_head"
     return o.linear(o.tap(normed, NORM), head, spec.vocabulary)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from slmkit.models.rope import LongRope
 from slmkit.ops import NO_ROPE, Attention, Rope, Routing
 
+FLOAT16_LEAST = 2.0**-24  # the least positive number of float16
+
 
 @dataclass(frozen=True)
 class Names:
@@ -102,6 +104,23 @@ class Spec:
     residual_scale: float = 1.0  # factor on each sublayer's output before the residual addition
     logits_scale: float = 1.0  # factor on logits
     nope_layers: tuple[int, ...] = ()  # layers without rope in a model that has one
+    stream_scale: float = 1.0  # the residual stream is held times this power of two
+
+    @property
+    def stream_eps(self) -> float:
+        """eps of the norms that read the residual stream: with it they do not see its scale.
+
+        It stays a number of float16, which would round a smaller one to 0.
+        """
+        scaled = self.eps * self.stream_scale**2
+        return max(scaled, FLOAT16_LEAST) if self.stream_scale < 1 else scaled
+
+    def scaled(self, stream_scale: float) -> Spec:
+        """The spec with its residual stream held times ``stream_scale``.
+
+        The weights whose outputs are added to the stream hold that factor themselves.
+        """
+        return replace(self, stream_scale=stream_scale)
 
     def attention(self, layer: int) -> Attention:
         """Attention parameters of one layer."""

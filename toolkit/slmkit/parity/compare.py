@@ -26,6 +26,7 @@ from slmkit.parity.metrics import (
     judge,
     measure,
 )
+from slmkit.quant.codes import CodesFile
 from slmkit.recipe.bounds import Bound
 from slmkit.system import subprocess_worker
 from slmkit.system.progress import Progress
@@ -137,7 +138,7 @@ class Proof:
 
 
 def answers(
-    weights: reference.Weights,
+    codes: CodesFile,
     spec: Spec,
     prompts: Sequence[Prompt],
     sequences: Sequence[Ids],
@@ -146,11 +147,12 @@ def answers(
 ) -> Answers:
     """The reference on the codes over whole sequences, every column of the vocabulary; and the one
     of rounded activations, if a mode of the artifacts is compared with it."""
+    spec = spec.scaled(codes.stream_scale)
     names = tuple(prompt.name for prompt in prompts)
     lengths = tuple(len(prompt.ids) for prompt in prompts)
 
     def golden(kind: type[reference.Reference], label: str) -> Golden:
-        logits = _reference(weights, spec, sequences, label, progress, kind)
+        logits = _reference(codes, spec, sequences, label, progress, kind)
         return Golden(names, tuple(sequences), lengths, outputs_of(logits))
 
     exact = golden(reference.Reference, "reference on codes")

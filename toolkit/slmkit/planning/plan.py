@@ -29,6 +29,7 @@ from slmkit.planning.memory import (
     memory_refusal,
     plan_memory,
 )
+from slmkit.planning.prepare import Preparation
 from slmkit.quant.codes import CodesFile
 from slmkit.quant.quantize import VERSION as QUANT_VERSION
 from slmkit.quant.quantize import quantize
@@ -189,20 +190,30 @@ def costs_of(artifact: str) -> Costs:
 
 
 def codes_of(
-    checkpoint: Checkpoint, schemes: Mapping[str, Scheme], cache: Cache, progress: Progress
+    checkpoint: Checkpoint,
+    schemes: Mapping[str, Scheme],
+    cache: Cache,
+    progress: Progress,
+    prepared: Preparation | None = None,
 ) -> CodesFile:
-    """The checkpoint's codes under a recipe: out of the cache, or quantized now."""
+    """The checkpoint's codes under a recipe: out of the cache, or quantized now.
+
+    ``prepared``: factors on the weights; None: they are quantized as they are.
+    """
     weights = checkpoint.model.weights
     facts = {name: scheme.model_dump() for name, scheme in schemes.items()}
     read_as = checkpoint.spec.model_type
-    key = key_of([checkpoint.shards.fingerprint, read_as, facts, QUANT_VERSION])
+    factors = prepared.key if prepared else None
+    key = key_of([checkpoint.shards.fingerprint, read_as, facts, factors, QUANT_VERSION])
     numbers = sum(weight.size for weight in weights.values() if len(weight.shape) == 2)
     progress.stage("quantize", numbers)
     entry = cache.find("codes", key)
     if entry is None:
         with cache.making("codes", key) as making:
             path = making / "codes.safetensors"
-            quantize(checkpoint.shards, weights, schemes, path, key, progress.advance)
+            source = prepared.weights(checkpoint, schemes) if prepared else checkpoint.shards
+            scale = prepared.stream_scale if prepared else 1.0
+            quantize(source, weights, schemes, path, key, progress.advance, scale)
         entry = cache.find("codes", key)
     else:
         progress.advance(numbers)

@@ -149,6 +149,7 @@ class CodesFile:
         self.path = path
         self.file = SafetensorsFile(path)
         facts = json.loads(self.file.metadata["weights"])
+        self.stream_scale = float(self.file.metadata["stream_scale"])  # held by the weights
         self.schemes = {name: Scheme.model_validate(fact["scheme"]) for name, fact in facts.items()}
         self.shapes: dict[str, tuple[int, int]] = {
             name: tuple(fact["shape"]) for name, fact in facts.items()

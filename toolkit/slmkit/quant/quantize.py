@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmkit.checkpoint.safetensors import SafetensorsWriter, row_blocks
-from slmkit.checkpoint.shards import Shards
+from slmkit.checkpoint.scaled_weights import Source
 from slmkit.errors import CheckpointError
 from slmkit.interpreters.recorder import Weight
 from slmkit.ops import Floats
@@ -25,7 +25,7 @@ from slmkit.quant.round_to_nearest import encode, search_scales
 from slmkit.recipe.scheme import Scheme
 from slmkit.snr import decibels
 
-VERSION = 2  # of the codes and their file format; part of the content address
+VERSION = 3  # of the codes and their file format; part of the content address
 BLOCK = 1 << 18  # elements quantized at a time: 1 MB as float32, within a core's cache
 LEAST_SNR_DB = 3.0  # below this a weight is mostly noise
 Arrays = dict[str, NDArray[Any]]
@@ -46,18 +46,20 @@ class Energy:
 
 
 def quantize(
-    shards: Shards,
+    source: Source,
     weights: Mapping[str, Weight],
     schemes: Mapping[str, Scheme],
     path: Path,
     key: str,
     progress: Progress,
+    stream_scale: float = 1.0,
 ) -> dict[str, float]:
     """Write the codes of all ``weights`` to ``path``; returns the SNR of each matrix in dB.
 
-    ``schemes``: by matrix name; ``key``: content address, stored in the file. Peak memory is a few
-    blocks, whatever the model's size. Raises CheckpointError for a weight that holds NaN or
-    infinity, or whose SNR is below ``LEAST_SNR_DB``.
+    ``schemes``: by matrix name; ``key``: content address; both are stored in the file, and so is
+    ``stream_scale``, the factor on the residual stream that the source's weights hold. Peak
+    memory is a few blocks, whatever the model's size. Raises CheckpointError for a weight that
+    holds NaN or infinity, or whose SNR is below ``LEAST_SNR_DB``.
     """
     matrices = {weight.name: weight for weight in weights.values() if len(weight.shape) == 2}
     vectors = {weight.tensor: weight for weight in weights.values() if len(weight.shape) == 1}
@@ -65,21 +67,22 @@ def quantize(
     for name, weight in matrices.items():
         tensors |= _layout(name, weight.shape[0], weight.shape[1], schemes[name])
     tensors |= {tensor: ("F16", weight.shape) for tensor, weight in vectors.items()}
-    metadata = {"key": key, "weights": _facts(matrices, schemes)}
+    facts = _facts(matrices, schemes)
+    metadata = {"key": key, "weights": facts, "stream_scale": repr(stream_scale)}
     result = {}
     with SafetensorsWriter(path, tensors, metadata) as writer:
         for tensor in vectors:
-            writer.put(tensor, _to_float16(tensor, shards.vector(tensor)))
+            writer.put(tensor, _to_float16(tensor, source.vector(tensor)))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for name, weight in matrices.items():
-                energy = _quantize_matrix(shards, weight, schemes[name], writer, pool, progress)
+                energy = _quantize_matrix(source, weight, schemes[name], writer, pool, progress)
                 result[name] = energy.snr_db
                 _check_snr(name, schemes[name], energy)
     return result
 
 
 def _quantize_matrix(
-    shards: Shards,
+    source: Source,
     weight: Weight,
     scheme: Scheme,
     writer: SafetensorsWriter,
@@ -87,7 +90,7 @@ def _quantize_matrix(
     progress: Progress,
 ) -> Energy:
     def work(block: slice) -> tuple[slice, Arrays, Energy]:
-        floats = shards.rows(weight.tensor, block)
+        floats = source.rows(weight.tensor, block)
         arrays, energy = quantize_rows(weight.name, floats, scheme)
         return block, arrays, energy
 
@@ -103,7 +106,7 @@ def _quantize_matrix(
             total.signal += energy.signal
             total.noise += energy.noise
             progress((block.stop - block.start) * width)
-        shards.where[weight.tensor].forget(weight.tensor)
+        source.forget(weight.tensor)
     return total
 
 

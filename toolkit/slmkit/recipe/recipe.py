@@ -66,6 +66,7 @@ class Recipe(BaseModel):
     weights: tuple[Rule, ...] = Field(min_length=1, strict=False)
     context_length: int = Field(2048, ge=16)
     prefill_chunk: int = Field(128, ge=1)
+    smoothquant: float | None = Field(None, ge=0, le=1)  # alpha, the migration strength; None: off
     artifacts: dict[str, ArtifactOptions] = Field(default_factory=dict)
     parity: dict[str, Bound] = Field(default_factory=dict)  # by error kind
 

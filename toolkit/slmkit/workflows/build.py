@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slmkit import __version__
+from slmkit.activations.observe import save_runs
 from slmkit.backend.artifact import Artifact
 from slmkit.backend.job import tokenizer_files
 from slmkit.backend.registry import versions_of
@@ -26,10 +27,11 @@ from slmkit.parity.compare import Proof, answers, float_outputs, quantization_co
 from slmkit.parity.golden import golden_prompts, save_golden
 from slmkit.parity.metrics import Comparison, failures_of
 from slmkit.planning.emit import describe_job, emit
-from slmkit.planning.plan import Encoding, Plan, Request, codes_of, make_plan
+from slmkit.planning.plan import Encoding, Plan, Request, make_plan
 from slmkit.quant.codes import CodesFile
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Progress
+from slmkit.workflows.codes import CALIBRATION, quantized
 
 NO_DEVICE = "no phone was involved: every artifact ran on this computer's runtimes only"
 TOKENIZER = "tokenizer"
@@ -63,15 +65,14 @@ def build(request: Request, progress: Progress) -> Built:
     check_place(plan.place, request.force)
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
         cache = Cache(request.cache or Path(scratch) / "cache")
-        codes = {
-            each: codes_of(plan.checkpoint, each.schemes, cache, progress)
-            for each in plan.choice.encodings
-        }
+        made = quantized(plan, plan.choice.encodings, cache, progress)
         with written(plan.place, request.force) as folder:
-            artifacts = _emit_all(plan, codes, folder, cache, progress)
+            artifacts = _emit_all(plan, made.codes, folder, cache, progress)
             _copy_tokenizer(plan.checkpoint, folder / TOKENIZER)
-            comparisons = _prove(plan, codes, artifacts, folder, Path(scratch), progress)
-            write_manifest(_manifest(plan, artifacts, comparisons, folder), folder)
+            save_runs(made.runs, folder / CALIBRATION)
+            comparisons = _prove(plan, made.codes, artifacts, folder, Path(scratch), progress)
+            scale = made.prepared.stream_scale
+            write_manifest(_manifest(plan, artifacts, comparisons, scale, folder), folder)
         cache.prune()
     return Built(plan.place, read_manifest(plan.place))
 
@@ -135,7 +136,11 @@ def _prove(
 
 
 def _manifest(
-    plan: Plan, artifacts: Mapping[str, Artifact], comparisons: Comparisons, folder: Path
+    plan: Plan,
+    artifacts: Mapping[str, Artifact],
+    comparisons: Comparisons,
+    stream_scale: float,
+    folder: Path,
 ) -> Manifest:
     choice = plan.choice
     unrun = [why for each in artifacts.values() for why in each.report.not_executed]
@@ -145,6 +150,7 @@ def _manifest(
         model=_model_facts(plan),
         recipe=choice.recipe,
         context_length=choice.context_length,
+        stream_scale=stream_scale,
         tokenizer=TOKENIZER,
         stop_ids=plan.checkpoint.tokenizer.stop_ids,
         artifacts=tuple(_bundled(plan, artifact) for artifact in artifacts.values()),

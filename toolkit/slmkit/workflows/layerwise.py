@@ -15,13 +15,14 @@ from slmkit.backend.registry import find_backend
 from slmkit.interpreters import reference
 from slmkit.parity.golden import golden_prompts
 from slmkit.planning.emit import STEPS, describe_job, emit_anew, read_artifact
-from slmkit.planning.plan import Plan, Request, codes_of, make_plan
+from slmkit.planning.plan import Plan, Request, make_plan
 from slmkit.quant.codes import CodesFile
 from slmkit.snr import snr_db
 from slmkit.system import subprocess_worker
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Progress
 from slmkit.system.subprocess_worker import Report
+from slmkit.workflows.codes import quantized
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ def compare_layers(request: Request, progress: Progress) -> list[Tap]:
     plan = make_plan(request)
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
         cache = Cache(request.cache or Path(scratch) / "cache")
-        schemes = plan.choice.encoding(plan.choice.artifacts[0]).schemes
-        codes = codes_of(plan.checkpoint, schemes, cache, progress)
+        encoding = plan.choice.encoding(plan.choice.artifacts[0])
+        codes = quantized(plan, [encoding], cache, progress).codes[encoding]
         folder = Path(scratch) / "artifact"
         folder.mkdir()
         return _compare(plan, codes, folder, progress)
@@ -87,7 +88,7 @@ def _compare(plan: Plan, codes: CodesFile, folder: Path, progress: Progress) -> 
         "slmkit.workflows.layerwise:run_job", payload, lambda done, total: None, about
     )
     progress.stage("reference on codes", 1)
-    expected = reference.taps(codes, checkpoint.spec, prompt.ids)
+    expected = reference.taps(codes, checkpoint.spec.scaled(codes.stream_scale), prompt.ids)
     floor = choice.recipe.parity[LOWERING].snr_db or 0
     with np.load(folder / "taps.npz") as got:
         ratios = {tap: snr_db(expected[tap], got[tap]) for tap in expected}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from slmkit.activations.observe import load_runs
 from slmkit.backend.declaration import QUANTIZATION
 from slmkit.bundle.folder import verify
 from slmkit.bundle.manifest import Manifest, read_manifest
@@ -17,8 +18,10 @@ from slmkit.parity.golden import load_golden
 from slmkit.parity.metrics import ROUNDED, Comparison, failures_of
 from slmkit.planning.memory import matrix_schemes
 from slmkit.planning.plan import codes_of, encoding_name
+from slmkit.planning.prepare import prepare
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Progress
+from slmkit.workflows.codes import CALIBRATION
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def recheck(folder: Path, model: Path | None, cache: Path | None, progress: Prog
         costs: tuple[Comparison, ...] = ()
         if model is not None:
             where = Cache(cache or Path(scratch) / "cache")
-            kept, costs = _anew(manifest, kept, model, where, progress)
+            kept, costs = _anew(folder, manifest, kept, model, where, progress)
         found = [
             comparison
             for file, expected in kept.items()
@@ -78,6 +81,7 @@ def _holders(manifest: Manifest, golden: str) -> list[str]:
 
 
 def _anew(
+    folder: Path,
     manifest: Manifest,
     kept: Mapping[str, Answers],
     model: Path,
@@ -95,11 +99,14 @@ def _anew(
     recipe = manifest.recipe
     sequences = next(iter(kept.values())).exact.sequences
     floats = float_outputs(checkpoint, sequences, progress)
+    prepared, text = None, folder / CALIBRATION
+    if text.is_file():  # bundles of older versions have none, and no factors either
+        prepared = prepare(checkpoint, recipe.smoothquant, load_runs(text), cache, progress)
     fresh, costs = {}, []
     for file, old in kept.items():
         names = _holders(manifest, file)
         schemes = matrix_schemes(checkpoint.model, recipe, names[0])
-        codes = codes_of(checkpoint, schemes, cache, progress)
+        codes = codes_of(checkpoint, schemes, cache, progress, prepared)
         fresh[file] = answers(
             codes,
             checkpoint.spec,

@@ -75,6 +75,19 @@ class HexagonOps(Ops[Value]):
 
     def rms_norm(self, x: Value, name: str, eps: float) -> Value:
         """RMSNorm; that of a scan's output stays unquantized: one 16-bit scale would keep 63 dB."""
+        return self._norm(x, name, eps, unquantized=name.startswith(f"{self.last_scan}."))
+
+    def post_norm(self, x: Value, name: str, eps: float) -> Value:
+        """RMSNorm, unquantized as the residual stream that it is added to."""
+        return self._norm(x, name, eps, unquantized=True)
+
+    def add_norm(self, x: Value, y: Value, name: str, eps: float) -> tuple[Value, Value]:
+        """The residual stream stays unquantized: its first token is a thousand times larger than
+        the others, and one scale for all would keep 20 dB of them."""
+        total = self.graphs.op("Add", [x, y], self._new_name("add"), x.shape, unquantized=True)
+        return total, self.rms_norm(total, name, eps)
+
+    def _norm(self, x: Value, name: str, eps: float, unquantized: bool) -> Value:
         self._enter_unit(name)
         vector = self.weights.vector(f"{name}.weight")
         gain = self.graphs.constant(f"{name}.weight", vector, unquantized=x.unquantized)
@@ -84,7 +97,7 @@ class HexagonOps(Ops[Value]):
             [flat, gain],
             f"{name}.normed",
             flat.shape,
-            unquantized=name.startswith(f"{self.last_scan}."),
+            unquantized=unquantized,
             axis=-1,
             epsilon=eps,
         )
@@ -116,6 +129,10 @@ class HexagonOps(Ops[Value]):
             "Mul", [x, y], self._new_name("mul"), x.shape, unquantized=unquantized
         )
 
+    def gated_product(self, x: Value, y: Value) -> Value:
+        """Unquantized, so that the linear that reads it scales each token by itself."""
+        return self.graphs.op("Mul", [x, y], self._new_name("mul"), x.shape, unquantized=True)
+
     def scale(self, x: Value, by: float) -> Value:
         at = self._new_name("scale")
         factor = self.graphs.constant(
@@ -144,7 +161,7 @@ class HexagonOps(Ops[Value]):
         ends = (("start", number), ("end", number + 1), ("axis", len(shape) - 1))
         bounds = [graph.constant(f"cut.{name}.{value}", [value]) for name, value in ends]
         column = self.graphs.op("Slice", [weights, *bounds], f"{at}.weight", shape, like=weights)
-        return self.graphs.op("Mul", [x, column], at, x.shape)
+        return self.graphs.op("Mul", [x, column], at, x.shape, unquantized=x.unquantized)
 
     def add_bias(self, x: Value, name: str) -> Value:
         term = self.graphs.constant(name, self.weights.vector(name))

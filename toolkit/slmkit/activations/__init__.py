@@ -1,0 +1,1 @@
+"""Activations of the float model on calibration text, and what follows from their sizes."""
