@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +14,16 @@ from slmkit.errors import SlmkitError
 from slmkit.inference.evaluate import HELD_OUT, read_examples
 from slmkit.planning.calibration import BUILT_IN, FILE, calibration_texts
 from tiny_models import tiny_config, write_checkpoint
+
+OURS_HELD_OUT = BUILT_IN.with_name("held_out.jsonl")  # read by no calibration
+SCRIPTS = {
+    "Latin": "[a-z]",
+    "Cyrillic": "[\u0400-\u04ff]",
+    "kana": "[\u3040-\u30ff]",
+    "Han": "[\u4e00-\u9fff]",
+    "Arabic": "[\u0600-\u06ff]",
+    "Devanagari": "[\u0900-\u097f]",
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +50,32 @@ def test_home_brings_its_own_and_none_of_it_is_held_out(home):
 def test_a_model_without_its_own_gets_ours_in_its_own_tokens(plain):
     texts = calibration_texts(plain, None)
     assert len(texts) == len(BUILT_IN.read_text(encoding="utf-8").splitlines())
-    assert sum(map(len, texts)) > 4000
+    assert sum(map(len, texts)) > 42_000
     assert all(0 <= token < plain.spec.vocabulary for text in texts for token in text)
+
+
+@pytest.mark.parametrize(("path", "least"), [(BUILT_IN, 300), (OURS_HELD_OUT, 40)])
+def test_what_ships_holds_conversations_and_text_in_many_scripts(path, least):
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    assert len(set(lines)) == len(lines) >= least
+    values = [json.loads(line) for line in lines]
+    conversations = [value["messages"] for value in values if "messages" in value]
+    assert least / 4 < len(conversations) < len(lines)
+    for messages in conversations:
+        roles = [message["role"] for message in messages]
+        roles = roles[1:] if roles[0] == "system" else roles
+        assert roles == ["user", "assistant"] * (len(roles) // 2) != []
+        assert all(message["content"].strip() for message in messages)
+    assert all(value["text"].strip() for value in values if "text" in value)
+    assert [name for name, letter in SCRIPTS.items() if not re.search(letter, text)] == []
+
+
+def test_what_ships_as_held_out_is_not_calibrated_with():
+    ours, held_out = (
+        set(path.read_text(encoding="utf-8").splitlines()) for path in (BUILT_IN, OURS_HELD_OUT)
+    )
+    assert not ours & held_out
 
 
 def test_plain_text_and_conversations_can_be_given(home, tmp_path):
