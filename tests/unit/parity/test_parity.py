@@ -14,12 +14,14 @@ from hypothesis.extra.numpy import arrays
 from pydantic import TypeAdapter
 from rich.console import Console
 
+from slmkit.backend.declaration import EVERY_ERROR, ErrorKind
 from slmkit.backend.interface import Mode
-from slmkit.cli.parity_tables import parity_table
+from slmkit.cli.parity_tables import parity_note, parity_table
 from slmkit.parity.golden import Golden, load_golden, outputs_of, save_golden
 from slmkit.parity.metrics import Comparison, broken, comparison_to_json, judge, measure
 from slmkit.recipe.bounds import Bound
 
+KINDS = {"float16": ErrorKind("half", {}), "lowering": EVERY_ERROR["lowering"]}
 LOGITS = arrays(np.float32, (6, 10), elements=st.floats(-50, 50, width=32))
 
 
@@ -70,15 +72,114 @@ def test_greedy_counts_until_the_first_difference_of_each_sequence():
     assert (found.greedy, found.decoded) == (1 + 3, 6)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def judged(expected, got, texts=2, error="float16", bound=None):
+    """A comparison of two sequences, four positions of the first and two of the second."""
+    golden, mode = golden_of(expected, texts=texts), Mode("half", "a step", {"reference": error})
+    bounds = {error: bound or Bound()}
+    return judge("mlc", mode, "reference", "a runtime", outputs_of([got]), golden, KINDS, bounds)
+
+
+def with_bad(bad, at=(4, 1)):
+    """Logits, and the same with a bad one."""
+    got = np.ones((6, 10), np.float32)
+    got[at] = bad
+    return np.ones((6, 10), np.float32), got
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_break_every_bound(bad):
-    expected = np.ones((2, 4), np.float32)
+    every = Bound(snr_db=-400, median_db=-400, max_kl=1e9, max_kl_p999=1e9, top1=0)
+    expected, got = with_bad(bad)
+    line = judged(expected, got, bound=every)
+    assert line.failures == (
+        "the logits hold NaN or infinity at 1 of 6 positions, "
+        "the first at position 0 of golden prompt 2",
+        "snr_db is not a number",
+        "kl is not a number",
+        "kl_p999 is not a number",
+    )
+    assert line.metrics.median_db == 300  # of the positions that are finite
+    assert line.metrics.top1 == pytest.approx(5 / 6, abs=1e-6)
+    assert line.metrics.greedy == 3  # the first sequence's; the second begins with the bad one
+
+
+def test_a_position_of_nan_is_the_worst_and_not_the_median():
+    expected, got = with_bad(np.nan, at=np.s_[1:6, 3])
+    line = judged(expected, got)
+    assert np.isnan(line.metrics.median_db)
+    assert line.metrics.top1 == pytest.approx(1 / 6, abs=1e-6)
+    assert "at 5 of 6 positions, the first at position 1 of golden prompt 1" in line.failures[0]
+
+
+def test_nan_fails_without_any_bound_and_on_either_side():
+    expected, got = with_bad(np.nan)
+    assert not judged(expected, got).passed
+    (said,) = judged(got, expected).failures
+    assert said.startswith("the logits of reference hold NaN or infinity at 1 of 6 positions")
+
+
+def test_nan_at_a_random_prompt_fails_an_error_that_texts_judge():
+    expected, got = with_bad(np.inf)
+    line = judged(expected, got, texts=1)
+    assert line.metrics.positions == 4 and line.metrics.kl == 0
+    assert "the first at position 0 of golden prompt 2" in line.failures[0]
+
+
+def test_infinity_in_a_column_that_a_bundle_does_not_keep_is_seen():
+    _, got = with_bad(-np.inf)
+    outputs = outputs_of([got], np.array([0, 2, 3]))
+    assert np.isfinite(outputs.values).all()
+    assert outputs.finite.tolist() == [True] * 4 + [False, True]
+
+
+def test_numbers_that_are_not_finite_are_null_in_strict_json():
+    line = judged(*with_bad(np.nan))
+    text = json.dumps(comparison_to_json(line), allow_nan=False)
+    values = json.loads(text)["metrics"]
+    assert [name for name, value in values.items() if value is None] == [
+        "snr_db",
+        "max_abs",
+        "kl",
+        "kl_p999",
+    ]
+    again = TypeAdapter(Comparison).validate_json(text)
+    assert np.isnan(again.metrics.kl) and again.failures == line.failures
+    assert json.dumps(comparison_to_json(again)) == text
+
+
+def test_the_table_says_nan_and_fail():
+    shown = drawn(parity_table([judged(*with_bad(np.nan))]))
+    assert "NaN" in shown and "FAIL" in shown and "300" not in shown
+
+
+def test_random_ids_judge_lowering_alone():
+    expected = np.eye(6, 10, dtype=np.float32) * 9
     got = expected.copy()
-    got[0, 1] = bad
-    with np.errstate(all="ignore"):
-        found = measured(expected, got, ())
-    assert "the logits hold NaN or infinity" in broken(found, Bound())
-    assert len(broken(found, Bound(snr_db=0))) == 2
+    got[4:] = -got[4:]  # the second prompt
+    bound = Bound(snr_db=100, max_kl=1e-3, top1=1)
+    assert judged(expected, got, texts=1, bound=bound).passed
+    lowering = judged(expected, got, texts=1, error="lowering", bound=bound)
+    assert (lowering.metrics.positions, len(lowering.failures)) == (6, 3)
+    note = parity_note([lowering, judged(expected, got, texts=1)])
+    assert "6 (lowering) and 4 (texts: all others) positions" in note
+
+
+def test_kl_keeps_significant_digits():
+    expected = np.random.default_rng(0).standard_normal((6, 10), dtype=np.float32)
+    found = measured(expected, expected * np.float32(1.0003)).rounded()
+    assert 1e-9 < found.kl < 1e-6
+    assert found.kl == float(f"{found.kl:.3g}")
+    assert found.kl <= found.kl_p999 < 1e-6
+
+
+def test_the_rare_kl_sees_one_position_that_the_mean_hides():
+    expected = np.tile(np.eye(1, 10, dtype=np.float32) * 9, (1000, 1))
+    got = expected.copy()
+    got[7] = 0
+    found = measured(expected, got)
+    assert found.kl_p999 > 900 * found.kl > 0
+    assert broken(found, Bound(max_kl=0.1)) == ()
+    assert "the rare KL" in broken(found, Bound(max_kl_p999=0.1))[0]
 
 
 def test_each_broken_bound_has_its_sentence():
@@ -88,11 +189,10 @@ def test_each_broken_bound_has_its_sentence():
         assert part in said
 
 
-def golden_of(logits, lengths=(4, 2)):
+def golden_of(logits, lengths=(4, 2), texts=1):
     sequences = np.split(np.arange(6), [lengths[0]])
-    return Golden(
-        ("a", "b\n"), tuple(sequences), (2, 1), outputs_of(np.split(logits, [lengths[0]]))
-    )
+    outputs = outputs_of(np.split(logits, [lengths[0]]))
+    return Golden(("a", "b\n"), texts, tuple(sequences), (2, 1), outputs)
 
 
 @given(LOGITS)
@@ -102,6 +202,8 @@ def test_a_golden_survives_the_round_trip(tmp_path_factory, logits):
     save_golden(golden, path)
     loaded = load_golden(path)
     assert (loaded.names, loaded.prompt_lengths) == (golden.names, golden.prompt_lengths)
+    assert loaded.texts == golden.texts == 1
+    assert [each.text for each in loaded.prompts()] == [True, False]
     for ours, theirs in zip(loaded.sequences, golden.sequences, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     for part in ("columns", "values", "norm", "best"):
@@ -138,6 +240,7 @@ def test_fewer_prompts_are_the_first_ones():
     golden = golden_of(np.arange(60, dtype=np.float32).reshape(6, 10))
     two = Golden(
         ("a", "b"),
+        1,
         (np.arange(6), np.arange(6, 9)),
         (2, 1),
         outputs_of([np.ones((6, 10), np.float32), np.zeros((3, 10), np.float32)]),
@@ -146,15 +249,22 @@ def test_fewer_prompts_are_the_first_ones():
     first = two.first(1)
     assert (first.names, len(first.outputs.values), len(first.sequences)) == (("a",), 6, 1)
     assert first.outputs.values.min() == 1
+    for texts in (first.judged(False), two.judged(False), two.first(2).judged(False)):
+        assert (texts.names, texts.texts) == (("a",), 1)
+    assert two.judged(True) is two
+    assert replace(two, texts=0).judged(False).names == two.names  # nothing else to judge on
 
 
 def test_a_step_is_judged_against_an_earlier_mode_by_its_own_bound():
     bounds = {"emulator": Bound(snr_db=50), "activations": Bound(snr_db=30)}
+    kinds = {name: ErrorKind("a step", {}) for name in bounds}
     golden = golden_of(np.eye(6, 10, dtype=np.float32) * 9)
     mode = Mode("sm8650", "a step", {"qdq": "emulator", "reference": "activations"})
     near = outputs_of([golden.outputs.values * np.float32(1.01)])  # 40 dB
-    step = judge("hexagon", mode, "qdq", "a runtime", near, golden, bounds)
-    step_from_reference = judge("hexagon", mode, "reference", "a runtime", near, golden, bounds)
+    step = judge("hexagon", mode, "qdq", "a runtime", near, golden, kinds, bounds)
+    step_from_reference = judge(
+        "hexagon", mode, "reference", "a runtime", near, golden, kinds, bounds
+    )
     assert (step.error, step.against) == ("emulator", "qdq")
     assert "below 50 dB" in step.failures[0]
     assert step_from_reference.failures == ()
@@ -166,9 +276,14 @@ def test_the_table_of_a_whole_ladder_fits_80_columns():
     line = Comparison(
         "hexagon", "sm8750-binary", "sm8750", "reloaded", "a runtime", found, ("why",)
     )
+    step = replace(line, mode="sm8650-layers", against="qdq-layers", error="emulator")
+    shown = drawn(parity_table([line, step]))
+    assert max(map(len, shown.splitlines())) <= 80
+    for part in ("SNR", "median", "KL", "1.2e-5", "top-1", "100%", "emulator/qdq-layers"):
+        assert part in shown
+
+
+def drawn(table):
     file = io.StringIO()
-    console = Console(file=file, width=200)
-    console.print(parity_table([line, replace(line, mode="qdq", against="float")]))
-    lines = file.getvalue().splitlines()
-    assert max(map(len, lines)) <= 80
-    assert "reloaded/sm8750" in "".join(lines)
+    Console(file=file, width=200).print(table)
+    return file.getvalue()

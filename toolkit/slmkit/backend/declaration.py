@@ -30,12 +30,14 @@ class ErrorKind:
 
     ``bound``: keys of ``slmkit.recipe.bounds.Bound``. ``experts_by_median``: of models that choose
     experts, only the median position must keep the bound; false where both sides choose the same
-    experts.
+    experts. ``random_ids``: judged on golden prompts of random ids too, which no user types: only
+    where neither side rounds what the other does not. Else texts alone judge.
     """
 
     about: str
     bound: Mapping[str, float]
     experts_by_median: bool = True
+    random_ids: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ EVERY_ERROR = {
         "the artifact in float32 against the reference on the same codes: rounding of float32",
         {"snr_db": 100, "top1": 1.0},
         experts_by_median=False,
+        random_ids=True,
     ),
     QUANTIZATION: ErrorKind(
         "the codes against the float weights: the cost of the recipe",

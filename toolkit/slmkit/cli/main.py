@@ -124,12 +124,11 @@ def trace(
     as_json: bool,
 ) -> None:
     """Find the first layer in which an artifact leaves the reference. Writes nothing."""
-    from dataclasses import asdict
-
     from slmkit import api
     from slmkit.checkpoint.folder import SAMPLE_MODEL
     from slmkit.cli.console import shown_progress
     from slmkit.cli.parity_tables import layers_table
+    from slmkit.workflows.layerwise import tap_to_json
 
     with shown_progress() as progress:
         taps = api.compare_layers(
@@ -142,7 +141,7 @@ def trace(
             progress=progress,
         )
     bad = next((tap for tap in taps if not tap.good), None)
-    rows = [asdict(tap) for tap in taps]
+    rows = [tap_to_json(tap) for tap in taps]
     if bad is None:
         return print_json(rows) if as_json else print_tables(layers_table(taps))
     if not as_json:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from rich import box
 from rich.table import Table
 
+from slmkit.backend.declaration import LOWERING
 from slmkit.bundle.manifest import Manifest
 from slmkit.inference.evaluate import Score
-from slmkit.parity.metrics import FLOAT_WEIGHTS, REFERENCE, ROUNDED, Comparison, Metrics
+from slmkit.parity.metrics import FLOAT_WEIGHTS, REFERENCE, Comparison, Metrics
 from slmkit.snr import EXACT_DB
 from slmkit.workflows.layerwise import Tap
 
@@ -22,18 +24,18 @@ def parity_table(found: Iterable[Comparison], recorded: Iterable[Comparison] = (
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=0,  # the box sets columns one space apart
     )
     table.add_column("artifact")
     table.add_column("error")
-    for column in ("SNR dB", "KL", "top-1", "greedy", ""):
+    for column in ("SNR", "median", "KL", "top-1", "greedy", ""):
         table.add_column(column, justify="right")
     for line in (*found, *recorded):
         verdict = "[green]pass[/]" if not line.failures else "[red]FAIL[/]"
         table.add_row(
             f"{line.artifact} {line.mode}",
             _error(line),
-            *_numbers(line.metrics, of_median=line.against == ROUNDED),
+            *_numbers(line.metrics),
             verdict,
         )
     return table
@@ -45,19 +47,35 @@ def _error(line: Comparison) -> str:
     return f"{line.error}/{mode}" if mode else line.error
 
 
-def _numbers(metrics: Metrics, of_median: bool) -> list[str]:
-    snr = "exact" if metrics.snr_db >= EXACT_DB else f"{metrics.snr_db:.1f}"
-    if of_median:
-        snr = f"~{metrics.median_db:.1f}"
-    greedy = f"{metrics.greedy}/{metrics.decoded}"
-    return [snr, f"{metrics.kl:.2g}", f"{metrics.top1:.1%}", greedy]
+def _numbers(metrics: Metrics) -> list[str]:
+    """SNR in dB of all positions and of the median one, KL, top-1, greedy; NaN as "NaN"."""
+    return [
+        decibels_text(metrics.snr_db),
+        decibels_text(metrics.median_db),
+        _short(metrics.kl),
+        "100%" if metrics.top1 == 1 else f"{min(metrics.top1, 0.999):.1%}",
+        f"{metrics.greedy}/{metrics.decoded}",
+    ]
+
+
+def decibels_text(value: float) -> str:
+    """A ratio in dB with one digit, "exact" for equality, "NaN" where numbers are not finite."""
+    if math.isnan(value):
+        return "NaN"
+    return "exact" if value >= EXACT_DB else f"{value:.1f}"
+
+
+def _short(value: float) -> str:
+    """Two significant digits: 1.2e-5, not 1.2e-05."""
+    if math.isnan(value):
+        return "NaN"
+    digits, _, power = f"{value:.2g}".partition("e")
+    return f"{digits}e{int(power)}" if power else digits
 
 
 def parity_note(found: Iterable[Comparison], recorded: Iterable[Comparison] = ()) -> str:
     """How much was compared, and where each line was executed."""
     lines = list(found)
-    metrics = lines[0].metrics
-    median = "; ~: the median position's" if any(line.against == ROUNDED for line in lines) else ""
     where: dict[str, list[str]] = {}
     for line in lines:
         name = f"{line.artifact} {line.mode}"
@@ -68,11 +86,22 @@ def parity_note(found: Iterable[Comparison], recorded: Iterable[Comparison] = ()
     return "\n".join(
         [
             "",
-            f"{metrics.positions} positions, {metrics.columns} logits each; "
-            f"greedy: decoded tokens until they differ{median}",
+            f"{_positions(lines)} positions, {lines[0].metrics.columns} logits each; SNR in dB, "
+            "of all and of the median one; greedy: decoded tokens until they differ",
             *(f"{', '.join(names)}: {runtime}" for runtime, names in where.items()),
         ]
     )
+
+
+def _positions(lines: Iterable[Comparison]) -> str:
+    """The most positions of lowering errors, and of the others, which texts alone judge."""
+    most = {True: 0, False: 0}
+    for line in lines:
+        lowering = line.error == LOWERING
+        most[lowering] = max(most[lowering], line.metrics.positions)
+    if not all(most.values()):
+        return str(max(most.values()))
+    return f"{most[True]} (lowering) and {most[False]} (texts: all others)"
 
 
 def report_note(manifest: Manifest) -> str:
@@ -94,8 +123,8 @@ def layers_table(taps: Iterable[Tap]) -> Table:
     for tap in taps:
         first = not tap.good and not seen_bad
         seen_bad |= not tap.good
-        ratio = "exact" if tap.snr_db >= EXACT_DB else f"{tap.snr_db:.1f}"
-        table.add_row(tap.name, ratio, "[red]first below the bound[/]" if first else "")
+        remark = "[red]first below the bound[/]" if first else ""
+        table.add_row(tap.name, decibels_text(tap.snr_db), remark)
     return table
 
 

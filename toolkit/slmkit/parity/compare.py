@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from slmkit.backend.artifact import Artifact, Mode, artifact_to_json
-from slmkit.backend.declaration import QUANTIZATION
+from slmkit.backend.declaration import EVERY_ERROR, QUANTIZATION
 from slmkit.backend.partition import unit_of
+from slmkit.backend.registry import error_kinds
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.interpreters import reference
 from slmkit.models.spec import Spec
@@ -22,9 +23,8 @@ from slmkit.parity.metrics import (
     REFERENCE,
     ROUNDED,
     Comparison,
-    broken,
     judge,
-    measure,
+    verdict,
 )
 from slmkit.quant.codes import CodesFile
 from slmkit.recipe.bounds import Bound
@@ -77,6 +77,7 @@ class Proof:
         Comparisons for which there are no answers are left out.
         """
         found: list[Comparison] = []
+        kinds = error_kinds(self.artifacts)
         for artifact in (self.artifacts[name] for name in names):
             golden, known = answers.exact, {REFERENCE: answers.exact}
             if answers.rounded is not None:
@@ -86,7 +87,8 @@ class Proof:
                 run = self.first or self._run_golden(artifact, mode, wanted)
                 self.first = None
                 got = outputs_of(run.logits, golden.outputs.columns)
-                known[mode.name] = replace(wanted, outputs=got)
+                if any(mode.name in each.bounds for each in artifact.modes):
+                    known[mode.name] = replace(wanted, outputs=got)
                 found += [
                     judge(
                         artifact.name,
@@ -95,6 +97,7 @@ class Proof:
                         run.runtime,
                         got,
                         known[against].first(len(wanted.sequences)),
+                        kinds,
                         self.bounds,
                     )
                     for against in mode.bounds
@@ -148,12 +151,12 @@ def answers(
     """The reference on the codes over whole sequences, every column of the vocabulary; and the one
     of rounded activations, if a mode of the artifacts is compared with it."""
     spec = spec.scaled(codes.stream_scale)
-    names = tuple(prompt.name for prompt in prompts)
+    names, texts = tuple(prompt.name for prompt in prompts), sum(each.text for each in prompts)
     lengths = tuple(len(prompt.ids) for prompt in prompts)
 
     def golden(kind: type[reference.Reference], label: str) -> Golden:
         logits = _reference(codes, spec, sequences, label, progress, kind)
-        return Golden(names, tuple(sequences), lengths, outputs_of(logits))
+        return Golden(names, texts, tuple(sequences), lengths, outputs_of(logits))
 
     exact = golden(reference.Reference, "reference on codes")
     modes = [mode for each in artifacts for mode in each.modes]
@@ -172,15 +175,20 @@ def quantization_cost(
     encoding: str, floats: Outputs, golden: Golden, bounds: Mapping[str, Bound]
 ) -> Comparison:
     """The cost of the recipe: the codes' logits (every column) against the float weights'."""
-    metrics = measure(floats, golden.outputs, golden.decoded())
-    failures = broken(metrics, bounds[QUANTIZATION])
+    metrics, failures = verdict(
+        replace(golden, outputs=floats),
+        golden.outputs,
+        EVERY_ERROR[QUANTIZATION],
+        bounds[QUANTIZATION],
+        FLOAT_WEIGHTS,
+    )
     return Comparison(
         encoding,
         CODES,
         FLOAT_WEIGHTS,
         QUANTIZATION,
         RUNTIME,
-        metrics.rounded(),
+        metrics,
         failures,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +18,19 @@ from slmkit.models.spec import Spec
 from slmkit.ops import Floats
 
 Ids = NDArray[np.int64]
-TEXTS = (
-    "Turn off the kitchen lights at 7 pm.",
-    "Once upon a time, there was a little girl named Lily. One day, she saw a big, red ball.",
-    "The capital of France is Paris. 2 + 2 = 4. def main():\n    print('hello, world')",
+Doubles = NDArray[np.float64]
+TEXTS = (  # an instruction, a story, and facts, sums and code; they differ from the first word on
+    "Turn off the kitchen lights at 7 pm, close the blinds and remind me to call Anna.",
+    "Once upon a time, there was a little girl named Lily. One day she saw a big, red ball in the "
+    "park, and a dog that wanted to play with it too.",
+    "The capital of France is Paris. 2 + 2 = 4, and 12 * 12 = 144. def main():\n"
+    "    print('hello, world')\n    return 0",
 )
 RANDOM_PROMPTS = 2
-PROMPT = 24  # tokens of a prompt, at most
+FIRST = 40  # tokens of the first prompt, at most: slow runtimes run no other
+TEXT = 64  # tokens of any prompt of text, at most
+RANDOM = 24  # tokens of a prompt of random ids, at most
+LEAST_WORDS = 4  # of a text in a chat template: where fewer fit, the text stands alone
 CHUNK = 16  # tokens fed at once while parity prefills: two chunks, the last one ragged
 DECODE = 32  # tokens decoded one by one after a prompt, through the cache
 # Large models get fewer prompts and decode that far after the first one only: at accuracy_level 0
@@ -42,6 +49,7 @@ class Prompt:
     name: str
     ids: Ids
     decode: int
+    text: bool  # else random ids
 
 
 @dataclass(frozen=True)
@@ -50,8 +58,13 @@ class Outputs:
 
     columns: Ids  # (C,) ascending
     values: Floats  # (T, C)
-    norm: Floats  # (T,) log of the sum of exp over the whole vocabulary
+    norm: Doubles  # (T,) log of the sum of exp over the whole vocabulary; NaN: see ``finite``
     best: Ids  # (T,) argmax over the whole vocabulary
+
+    @property
+    def finite(self) -> NDArray[np.bool_]:
+        """(T,) Whether no logit of a position is NaN or infinite, over the whole vocabulary."""
+        return np.isfinite(self.norm)
 
     def first(self, positions: int) -> Outputs:
         """Keep only the first ``positions`` positions."""
@@ -61,9 +74,13 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Golden:
-    """Sequences (prompt and continuation), and the reference's outputs on the codes."""
+    """Sequences (prompt and continuation), and the reference's outputs on the codes.
+
+    The first ``texts`` sequences begin with text, the others with random ids.
+    """
 
     names: tuple[str, ...]
+    texts: int
     sequences: tuple[Ids, ...]
     prompt_lengths: tuple[int, ...]
     outputs: Outputs
@@ -80,7 +97,10 @@ class Golden:
     def prompts(self) -> list[Prompt]:
         """The prompts of the sequences, each with the number of tokens decoded after it."""
         parts = zip(self.names, self.sequences, self.prompt_lengths, strict=True)
-        return [Prompt(name, ids[:length], len(ids) - length) for name, ids, length in parts]
+        return [
+            Prompt(name, ids[:length], len(ids) - length, at < self.texts)
+            for at, (name, ids, length) in enumerate(parts)
+        ]
 
     def first(self, prompts: int | None) -> Golden:
         """Keep only the first ``prompts`` prompts; None keeps all."""
@@ -89,10 +109,23 @@ class Golden:
         sequences = self.sequences[:prompts]
         return Golden(
             self.names[:prompts],
+            min(self.texts, prompts),
             sequences,
             self.prompt_lengths[:prompts],
             self.outputs.first(sum(map(len, sequences))),
         )
+
+    def judged(self, random_ids: bool) -> Golden:
+        """Keep only the texts, unless random ids are judged too; all, where there is no text."""
+        return self if random_ids else self.first(self.texts or None)
+
+    def place(self, position: int) -> str:
+        """Where one of all positions lies, in words: prompts count from 1, positions from 0."""
+        for number, ids in enumerate(self.sequences, 1):
+            if position < len(ids):
+                return f"position {position} of golden prompt {number}"
+            position -= len(ids)
+        raise IndexError(position)
 
     def reduced(self) -> Golden:
         """Keep the columns that a bundle stores: the best few of each position, random others."""
@@ -111,20 +144,57 @@ class Golden:
 def golden_prompts(
     tokenizer: Tokenizer, spec: Spec, context_length: int, parameters: int
 ) -> list[Prompt]:
-    """Make prompts of text and of random ids that fit into the context."""
-    room = min(PROMPT, context_length // 2)
+    """Make prompts of text, then of random ids, that fit into half of the context.
+
+    Texts stand in the chat template, if there is one and it leaves them room. Random ids begin
+    with bos where the prompt of a user does.
+    """
+    room = min(TEXT, context_length // 2)
     decode = min(DECODE, context_length - room)
     large = parameters > LARGE
-    random = np.random.default_rng(SEED)
-    prompts = [(text, tokenizer.prompt_ids(text)) for text in TEXTS[: 2 if large else None]]
-    for number in range(1 if large else RANDOM_PROMPTS):
-        ids = random.integers(0, spec.vocabulary, room).tolist()
-        prompts.append((f"random {number + 1}", ids))
-    return [
-        Prompt(name, np.asarray(ids[:room]), min(DECODE_LARGE, decode) if large and at else decode)
-        for at, (name, ids) in enumerate(prompts)
-        if ids
+    texts = [
+        (text, text_ids(tokenizer, text, room if at else min(FIRST, room), room))
+        for at, text in enumerate(TEXTS)
     ]
+    random, start = np.random.default_rng(SEED), _bos(tokenizer)
+    count = max(min(RANDOM, room) - len(start), 0)
+    rows = [
+        (f"random {number + 1}", start + random.integers(0, spec.vocabulary, count).tolist())
+        for number in range(1 if large else RANDOM_PROMPTS)
+    ]
+    prompts = [(name, ids, True) for name, ids in texts if ids]
+    prompts += [(name, ids, False) for name, ids in rows if ids]
+    return [
+        Prompt(
+            name,
+            np.asarray(ids),
+            min(DECODE_LARGE, decode) if large and at else decode,
+            text,
+        )
+        for at, (name, ids, text) in enumerate(prompts)
+    ]
+
+
+def text_ids(tokenizer: Tokenizer, text: str, wanted: int, room: int) -> list[int]:
+    """A text in the chat template, in at most ``wanted`` tokens, else in at most ``room``.
+
+    Words are cut off the text, never off the template. Where the template leaves no room for
+    LEAST_WORDS words, the text stands alone, as the tokenizer encodes it, and its end is cut.
+    """
+    if tokenizer.template is not None:
+        words = text.split(" ")
+        for limit in (wanted, room):
+            for count in range(len(words), LEAST_WORDS - 1, -1):
+                ids = tokenizer.prompt_ids(" ".join(words[:count]).rstrip())
+                if len(ids) <= limit:
+                    return ids
+    return tokenizer.prompt_ids(text, raw=True)[:wanted]
+
+
+def _bos(tokenizer: Tokenizer) -> list[int]:
+    """The id of bos, if the tokenizer or the template puts it before a user's text."""
+    first = tokenizer.prompt_ids("a")[:1]
+    return first if first == [tokenizer.token_id("bos_token")] else []
 
 
 def chunks(ids: Ids, prompt_length: int) -> list[Ids]:
@@ -158,9 +228,10 @@ def save_golden(golden: Golden, path: Path) -> None:
         "norm": golden.outputs.norm,
         "best": golden.outputs.best.astype(np.int64),
     }
-    kinds = {np.dtype(np.int64): "I64", np.dtype(np.float32): "F32"}
-    layout = {name: (kinds[array.dtype], array.shape) for name, array in arrays.items()}
-    with SafetensorsWriter(path, layout, {"names": json.dumps(golden.names)}) as writer:
+    kinds = {"int64": "I64", "float32": "F32", "float64": "F64"}
+    layout = {name: (kinds[array.dtype.name], array.shape) for name, array in arrays.items()}
+    facts = {"names": json.dumps(golden.names), "texts": str(golden.texts)}
+    with SafetensorsWriter(path, layout, facts) as writer:
         for name, array in arrays.items():
             writer.put(name, array)
 
@@ -172,17 +243,23 @@ def load_golden(path: Path) -> Golden:
     ends = np.cumsum(arrays["lengths"])
     return Golden(
         names=tuple(json.loads(file.metadata["names"])),
+        texts=int(file.metadata["texts"]),
         sequences=tuple(np.split(arrays["ids"], ends[:-1])),
         prompt_lengths=tuple(arrays["prompt_lengths"].tolist()),
         outputs=Outputs(*(arrays[name] for name in ("columns", "values", "norm", "best"))),
     )
 
 
-def _norm(logits: Floats) -> Floats:
-    """log(sum(exp)) per row, a row at a time: no second copy of the logits."""
-    return np.asarray([_log_sum_exp(row) for row in logits], dtype=np.float32)
+def _norm(logits: Floats) -> Doubles:
+    """log(sum(exp)) per row, a row at a time: no second copy of the logits. In float64: rounding
+    to float32 alone would be a KL of 1e-6."""
+    return np.asarray([_log_sum_exp(row) for row in logits], dtype=np.float64)
 
 
 def _log_sum_exp(row: Floats) -> float:
-    most = float(row.max())
-    return most + float(np.log(np.exp(row - most, dtype=np.float64).sum()))
+    """NaN where a logit is NaN or infinite."""
+    least, most = float(row.min()), float(row.max())
+    if not math.isfinite(least) or not math.isfinite(most):
+        return math.nan
+    # The difference too is of float64: exp of a rounded one would be off by 1e-6.
+    return most + float(np.log(np.exp(row.astype(np.float64) - most).sum()))

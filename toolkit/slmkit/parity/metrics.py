@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, WithJsonSchema
 from pydantic.dataclasses import dataclass
 
 from slmkit.backend.artifact import STRICT, Mode
-from slmkit.parity.golden import Golden, Outputs
+from slmkit.backend.declaration import ErrorKind
+from slmkit.parity.golden import Doubles, Golden, Outputs
 from slmkit.recipe.bounds import Bound
 from slmkit.snr import decibels
 
@@ -19,20 +22,34 @@ from slmkit.snr import decibels
 # float32 sums in another order move a logit by about 1e-6 of it, and the floor of 100 dB by 1e-5.
 TIE_SHARE = 1e-4
 ROWS = 8  # positions compared at a time: float64 copies of all logits would be the build's peak
-Doubles = NDArray[np.float64]
+RARE = 0.999  # the share of positions whose KL is at most kl_p999
 REFERENCE = "reference"  # on the same codes; else a comparison is with an earlier mode
 ROUNDED = "rounded"  # the reference with 8-bit activations
 FLOAT_WEIGHTS = "float weights"  # compared with the codes, for the cost of the recipe
 
 
+# A measured number. NaN where logits are NaN or infinite, which JSON has no number for: null there.
+Number = Annotated[
+    float,
+    BeforeValidator(lambda value: math.nan if value is None else value),
+    PlainSerializer(lambda value: value if math.isfinite(value) else None, when_used="json"),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]}),
+]
+
+
 @dataclass(frozen=True, config=STRICT)
 class Metrics:
-    """How close two sets of logits are. The second is the judged one."""
+    """How close two sets of logits are. The second is the judged one.
 
-    snr_db: float  # 10 log10(sum of squared reference / sum of squared difference)
-    median_db: float  # the same of single positions: their median
-    max_abs: float
-    kl: float  # nats, mean over positions
+    Where a position's logits are NaN or infinite, the numbers over all positions are NaN; of the
+    others, such a position is the worst: it agrees on no token and has the lowest SNR.
+    """
+
+    snr_db: Number  # 10 log10(sum of squared reference / sum of squared difference)
+    median_db: Number  # the same of single positions: their median
+    max_abs: Number
+    kl: Number  # nats, mean over positions
+    kl_p999: Number  # nats, the RARE quantile over positions
     top1: float  # share of positions with the same best token, ties within TIE_SHARE counted
     greedy: int  # decoded positions before the first different best token, all sequences
     decoded: int  # decoded positions
@@ -41,16 +58,14 @@ class Metrics:
 
     def rounded(self) -> Metrics:
         """For reports: rounded far below what a bound could ask."""
-        return Metrics(
-            round(self.snr_db, 2),
-            round(self.median_db, 2),
-            round(self.max_abs, 6),
-            round(self.kl, 6),
-            round(self.top1, 6),
-            self.greedy,
-            self.decoded,
-            self.positions,
-            self.columns,
+        return replace(
+            self,
+            snr_db=round(self.snr_db, 2),
+            median_db=round(self.median_db, 2),
+            max_abs=_significant(self.max_abs),
+            kl=_significant(self.kl),
+            kl_p999=_significant(self.kl_p999),
+            top1=round(self.top1, 6),
         )
 
 
@@ -73,6 +88,12 @@ LIMITS = (
         "the median position's SNR {value:.1f} dB is below {bound:g} dB",
     ),
     Limit("kl", "max_kl", False, "KL {value:.4g} is above {bound:g}"),
+    Limit(
+        "kl_p999",
+        "max_kl_p999",
+        False,
+        "the rare KL {value:.4g} (of one position in a thousand) is above {bound:g}",
+    ),
     Limit("top1", "top1", True, "top-1 agreement {value:.4f} is below {bound:g}"),
 )
 
@@ -116,34 +137,54 @@ def judge(
     runtime: str,
     got: Outputs,
     golden: Golden,
+    kinds: Mapping[str, ErrorKind],
     bounds: Mapping[str, Bound],
 ) -> Comparison:
     """Measure outputs against a golden (the reference's, or an earlier mode's)."""
-    metrics = measure(golden.outputs, got, golden.decoded())
     error = mode.bounds[against]
-    failures = broken(metrics, bounds[error])
-    return Comparison(artifact, mode.name, against, error, runtime, metrics.rounded(), failures)
+    metrics, failures = verdict(golden, got, kinds[error], bounds[error], against)
+    return Comparison(artifact, mode.name, against, error, runtime, metrics, failures)
+
+
+def verdict(
+    golden: Golden, got: Outputs, kind: ErrorKind, bound: Bound, against: str
+) -> tuple[Metrics, tuple[str, ...]]:
+    """Rounded metrics of the positions that judge this kind of error, and what is broken.
+
+    NaN and infinity are looked for at all positions. ``against``: the name of the golden's side.
+    """
+    judged = golden.judged(kind.random_ids)
+    metrics = measure(judged.outputs, got.first(len(judged.outputs.best)), judged.decoded())
+    failures = (
+        *_not_finite(golden, got, "the logits"),
+        *_not_finite(golden, golden.outputs, f"the logits of {against}"),
+        *broken(metrics, bound),
+    )
+    return metrics.rounded(), failures
 
 
 def measure(expected: Outputs, got: Outputs, decoded: list[slice]) -> Metrics:
     """Metrics of ``got`` against ``expected``, on the same columns, a few positions at a time."""
     agree = _agree(expected, got)
-    signal = noise = total_kl = max_abs = 0.0
-    powers: list[Doubles] = []
+    powers, kls, most = [], [], []
     for first in range(0, len(agree), ROWS):
         rows = slice(first, first + ROWS)
         ours = got.values[rows].astype(np.float64)
         theirs = expected.values[rows].astype(np.float64)
-        power = np.square(theirs).sum(axis=1), np.square(ours - theirs).sum(axis=1)
-        powers.append(np.stack(power))
-        signal, noise = signal + float(power[0].sum()), noise + float(power[1].sum())
-        max_abs = max(max_abs, float(np.abs(ours - theirs).max()), key=_nan_last)
-        total_kl += _kl(theirs - expected.norm[rows, None], ours - got.norm[rows, None])
+        with np.errstate(invalid="ignore"):  # infinity less infinity
+            difference = ours - theirs
+        powers.append(np.stack([np.square(theirs).sum(axis=1), np.square(difference).sum(axis=1)]))
+        most.append(np.abs(difference).max(axis=1))
+        kls.append(_kl(theirs - expected.norm[rows, None], ours - got.norm[rows, None]))
+    finite = expected.finite & got.finite
+    signal, noise = np.where(finite, np.concatenate(powers, axis=1), np.nan)
+    kl = np.where(finite, np.concatenate(kls), np.nan)
     return Metrics(
-        snr_db=decibels(signal, noise),
-        median_db=_median(powers),
-        max_abs=max_abs,
-        kl=max(0.0, total_kl / len(agree)),
+        snr_db=decibels(float(signal.sum()), float(noise.sum())),
+        median_db=_median(signal, noise),
+        max_abs=float(np.where(finite, np.concatenate(most), np.nan).max()),
+        kl=float(np.maximum(0, kl.mean())),
+        kl_p999=float(np.maximum(0, np.quantile(kl, RARE, method="higher"))),
         top1=float(agree.mean()),
         greedy=sum(_until_first(agree[span]) for span in decoded),
         decoded=sum(span.stop - span.start for span in decoded),
@@ -153,50 +194,68 @@ def measure(expected: Outputs, got: Outputs, decoded: list[slice]) -> Metrics:
 
 
 def broken(metrics: Metrics, bound: Bound) -> tuple[str, ...]:
-    """The limits that are passed, one sentence each. NaN breaks every limit."""
+    """The limits that are not kept, one sentence each. NaN breaks every limit."""
     failures = []
-    if not np.isfinite(metrics.max_abs):
-        failures.append("the logits hold NaN or infinity")
     for limit in LIMITS:
         value, asked = getattr(metrics, limit.metric), getattr(bound, limit.bound)
         if asked is None:
             continue
         kept = value >= asked if limit.at_least else value <= asked
-        if not kept:
+        if math.isnan(value):
+            failures.append(f"{limit.metric} is not a number")
+        elif not kept:
             failures.append(limit.sentence.format(value=value, bound=asked))
     return tuple(failures)
 
 
-def _median(powers: list[Doubles]) -> float:
-    """Of signal to noise per position; half of the positions are at least so good."""
-    pairs = np.concatenate(powers, axis=1).T
-    ordered = sorted(decibels(float(signal), float(noise)) for signal, noise in pairs)
+def _not_finite(golden: Golden, outputs: Outputs, whose: str) -> tuple[str, ...]:
+    """A sentence, if logits at some positions of a golden's sequences are NaN or infinite."""
+    bad = np.flatnonzero(~outputs.finite)
+    if not len(bad):
+        return ()
+    return (
+        f"{whose} hold NaN or infinity at {len(bad)} of {len(outputs.best)} positions, "
+        f"the first at {golden.place(int(bad[0]))}",
+    )
+
+
+def _median(signal: Doubles, noise: Doubles) -> float:
+    """Of signal to noise per position; half of the positions are at least so good. NaN is the
+    worst."""
+    ratios = [decibels(float(s), float(n)) for s, n in zip(signal, noise, strict=True)]
+    ordered = sorted(ratios, key=lambda ratio: -math.inf if math.isnan(ratio) else ratio)
     return ordered[(len(ordered) - 1) // 2]
 
 
-def _nan_last(value: float) -> float:
-    """A NaN is the largest difference there is."""
-    return value if value == value else float("inf")
+def _significant(value: float) -> float:
+    """Three significant digits."""
+    return float(f"{value:.3g}")
 
 
-def _kl(log_p: Doubles, log_q: Doubles) -> float:
-    """Sum over positions of sum p log(p / q); columns that are not kept count as one,
+def _kl(log_p: Doubles, log_q: Doubles) -> Doubles:
+    """Per position the sum of p log(p / q); columns that are not kept count as one,
     which makes it a lower bound then."""
     p, q = np.exp(log_p), np.exp(log_q)
-    total = (p * (log_p - log_q)).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        total: Doubles = (p * (log_p - log_q)).sum(axis=1)
     rest_p, rest_q = 1 - p.sum(axis=1), 1 - q.sum(axis=1)
     rest = (rest_p > 1e-6) & (rest_q > 1e-6)  # below: rounding of a sum that is 1
     total[rest] += rest_p[rest] * np.log(rest_p[rest] / rest_q[rest])
-    return float(total.sum())
+    return total
 
 
-def _agree(expected: Outputs, got: Outputs) -> Any:
-    """Per position: the same best token, or one that the reference holds for a tie."""
-    tie = TIE_SHARE * np.abs(expected.values).max()
+def _agree(expected: Outputs, got: Outputs) -> NDArray[np.bool_]:
+    """Per position: the same best token, or one that the reference holds for a tie. Where logits
+    are NaN or infinite there is no best token."""
+    finite = expected.finite & got.finite
+    best, least = expected.values.max(axis=1), expected.values.min(axis=1)
+    largest = max(best[finite].max(initial=0), -least[finite].min(initial=0))
     at = np.searchsorted(expected.columns, got.best).clip(max=len(expected.columns) - 1)
     kept = expected.columns[at] == got.best
     theirs = expected.values[np.arange(len(at)), at]
-    return (got.best == expected.best) | (kept & (theirs >= expected.values.max(axis=1) - tie))
+    tied = kept & (theirs >= best - TIE_SHARE * largest)
+    agree: NDArray[np.bool_] = finite & ((got.best == expected.best) | tied)
+    return agree
 
 
 def _until_first(agree: Any) -> int:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from slmkit.backend.artifact import artifact_from_json, artifact_to_json
 from slmkit.backend.declaration import LOWERING
 from slmkit.backend.registry import find_backend
 from slmkit.interpreters import reference
 from slmkit.parity.golden import golden_prompts
+from slmkit.parity.metrics import Number
 from slmkit.planning.emit import STEPS, describe_job, emit_anew, read_artifact
 from slmkit.planning.plan import Plan, Request, make_plan
 from slmkit.quant.codes import CodesFile
@@ -30,8 +32,17 @@ class Tap:
     """One marked intermediate: how far the artifact is from the reference on the same codes."""
 
     name: str
-    snr_db: float
+    snr_db: Number
     good: bool  # above the recipe's bound of the lowering error
+
+
+_ADAPTER = TypeAdapter(Tap)
+
+
+def tap_to_json(tap: Tap) -> dict[str, Any]:
+    """For ``--json``."""
+    values: dict[str, Any] = _ADAPTER.dump_python(tap, mode="json")
+    return values
 
 
 def compare_layers(request: Request, progress: Progress) -> list[Tap]:
