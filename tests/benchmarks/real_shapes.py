@@ -83,7 +83,9 @@ def measure_build(
         "good": status == 0 and cost["tree_gb"] < LIMIT_GB,
         **cost,
         "stages": stages,
-        "snr db": {_title(each): round(each["metrics"]["snr_db"], 1) for each in lines},
+        "snr db, median db, kl, top-1": {
+            _title(each): _closeness(each["metrics"]) for each in lines
+        },
     }
     if status:
         return {**result, "status": status, "messages": messages[-8:]}
@@ -92,6 +94,11 @@ def measure_build(
     result["mb"] = {name: _megabytes(files, f"{name}/") for name in artifacts}
     result["files: planned, actual, more %"] = _compare_with_plan(planned, artifacts, files)
     return result
+
+
+def _closeness(metrics: dict[str, Any]) -> list[float | None]:
+    """As a build's JSON has them: null where logits are not finite."""
+    return [metrics[name] for name in ("snr_db", "median_db", "kl", "top1")]
 
 
 def _title(line: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -14,6 +15,7 @@ from slmkit.backend import registry
 from slmkit.checkpoint.folder import SAMPLE_MODEL
 from slmkit.cli.main import main
 from slmkit.inference.evaluate import HELD_OUT, read_examples
+from slmkit.parity.golden import outputs_of
 
 HEAVY = (
     "numpy",
@@ -83,6 +85,28 @@ def test_a_failed_parity_is_exit_code_3_with_its_table(built, monkeypatch):
     failed = slmkit("parity", built["bundle"], expect=3)
     assert "FAIL" in failed.stdout
     assert failed.stderr.splitlines()[-2].startswith("Error: parity failed: ort exact: it is wrong")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_one_logit_that_is_not_finite_fails_parity_and_leaves_its_json_strict(
+    built, monkeypatch, bad
+):
+    def planted(logits, columns=None):
+        logits[-1] = np.array(logits[-1])
+        logits[-1][7, 5] = bad  # of the last prompt, which is of random ids
+        return outputs_of(logits, columns)
+
+    monkeypatch.setattr("slmkit.parity.compare.outputs_of", planted)
+    said = slmkit("parity", built["bundle"], "--json", expect=3).stdout
+    found = json.loads(said, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    lowering, shipped = found["comparisons"]
+    assert (lowering["error"], lowering["metrics"]["kl"]) == ("lowering", None)
+    assert (shipped["error"], shipped["metrics"]["kl"] >= 0) == ("shipped", True)
+    for line in found["comparisons"]:
+        assert line["failures"][0].startswith("the logits hold NaN or infinity at 1 of ")
+        assert line["failures"][0].endswith("the first at position 7 of golden prompt 5")
+    shown = slmkit("parity", built["bundle"], expect=3).stdout
+    assert "NaN" in shown and shown.count("FAIL") == 2
 
 
 @pytest.mark.parametrize(
