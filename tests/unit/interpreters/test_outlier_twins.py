@@ -18,6 +18,7 @@ from outlier_twins import (
 )
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.interpreters.reference import Cache, Reference
+from tiny_models import BOS
 
 ROUNDED = (  # ops whose results take part in the arithmetic
     *("embed", "linear", "rms_norm", "rope", "attend", "add", "mul", "scale", "sigmoid", "tanh"),
@@ -78,6 +79,12 @@ def test_outlier_channels_stand_out_at_every_norm_and_token(twin):
         assert np.mean(ratios > OUTLIER / 3) > 0.9, name
         before_linears += 1
     assert before_linears == twin.spec.layers * (2 if twin.spec.feed_forward else 1)
+
+
+def test_texts_and_prompts_begin_with_bos(twin):
+    for ids in (twin.tokenizer.encode("lights"), twin.tokenizer.prompt_ids("lights")):
+        assert ids[0] == BOS
+        assert BOS not in ids[1:]
 
 
 def test_logits_say_something(twin):

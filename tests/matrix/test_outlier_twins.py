@@ -1,0 +1,25 @@
+"""Models with massive activations, as trained ones have them, keep the floors of ordinary ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from all_artifacts import THROUGH, problems
+from outlier_twins import OVER_FLOAT16, PEAK, TWINS, outlier_twin
+from tiers import ROWS, SAYS_MOST, some
+
+# A float16 overflow, planted: in a residual stream, and where a post-norm's gain writes it.
+ROWS_AND_PEAKS = [
+    *((row, PEAK) for row in TWINS),
+    ("llama", OVER_FLOAT16),
+    ("gemma3", OVER_FLOAT16),
+]
+QUICK = [(SAYS_MOST, PEAK), ("gemma3", OVER_FLOAT16)]
+
+
+@pytest.mark.parametrize("artifact", THROUGH)
+@pytest.mark.parametrize(("row", "peak"), some(ROWS_AND_PEAKS, *QUICK, why=ROWS))
+def test_an_outlier_twin_keeps_an_artifact_s_floors(tmp_path, row, peak, artifact):
+    folder = outlier_twin(tmp_path / "twin", row, peak)
+    assert problems(folder, artifact) == []
+    THROUGH[artifact](folder, tmp_path, row)
