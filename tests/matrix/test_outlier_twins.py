@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from all_artifacts import THROUGH, problems
+from artifacts import reference_of, snr_db
+from mlc_artifacts import FLOAT16_FLOOR, machine_of, mlc_job, run_machine
 from outlier_twins import OVER_FLOAT16, PEAK, TWINS, outlier_twin
+from slmkit_mlc.lowering.program import PARITY_FUNCTIONS
 from tiers import ROWS, SAYS_MOST, some
 
 # A float16 overflow, planted: in a residual stream, and where a post-norm's gain writes it.
@@ -23,3 +26,13 @@ def test_an_outlier_twin_keeps_an_artifact_s_floors(tmp_path, row, peak, artifac
     folder = outlier_twin(tmp_path / "twin", row, peak)
     assert problems(folder, artifact) == []
     THROUGH[artifact](folder, tmp_path, row)
+
+
+@pytest.mark.full(ROWS)
+@pytest.mark.parametrize("peak", [PEAK, OVER_FLOAT16])
+@pytest.mark.parametrize("row", ["mistral-window", "gemma3"])
+def test_mlc_s_float16_keeps_its_floor(tmp_path, row, peak):
+    """Phones compute in float16; the test of all artifacts runs the same program in float32."""
+    job = mlc_job(outlier_twin(tmp_path / "twin", row, peak), tmp_path)
+    machine, _ = machine_of(job, tmp_path, "float16", PARITY_FUNCTIONS)
+    assert snr_db(reference_of(job), run_machine(machine, job)) > FLOAT16_FLOOR
