@@ -32,8 +32,8 @@ class Options:
 
     soc: tuple[str, ...] = socs.DEFAULT
     range: str = "minmax"
-    margin: float = 1.5
-    tokens: int = 4096  # of calibration text, at most
+    margin: float = 3.0
+    tokens: int = 8192  # of calibration text, at most
     runtime: str = "slmkit"
     part_limit: int | None = None  # bytes of weights in one graph; None: see ``part_limit_of``
     timeout: int = 3600  # seconds of one compilation

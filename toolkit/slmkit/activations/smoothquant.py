@@ -50,7 +50,11 @@ def smoothing_factors(
 
 
 def _factors(pair: ScalePair, weights: Source, activations: Activations, alpha: float) -> Floats:
-    """(channels,) float32; 1 for a channel that is never used."""
+    """(channels,) float32; 1 for a channel that is never used.
+
+    Those of a linear's outputs are at least their median: a smaller one would enlarge a channel
+    that calibration text hardly used, and other text would leave the range of its integers.
+    """
     count = pair.channels
     active = _by_channel(pair, [activations.inputs[name] for name in pair.consumers], count)
     columns = [_largest_of_columns(weights, f"{name}.weight") for name in pair.consumers]
@@ -59,6 +63,8 @@ def _factors(pair: ScalePair, weights: Source, activations: Activations, alpha: 
     with np.errstate(divide="ignore", invalid="ignore"):
         factors = active**alpha / weight ** (1 - alpha)
     factors = np.where(used, factors, 1).clip(1 / LARGEST, LARGEST)
+    if not pair.is_norm:
+        factors = np.maximum(factors, np.median(factors))
     result: Floats = factors.astype(np.float32)
     return result
 

@@ -74,8 +74,11 @@ class HexagonOps(Ops[Value]):
         return self._add_bias(product, name) if bias else product
 
     def rms_norm(self, x: Value, name: str, eps: float) -> Value:
-        """RMSNorm; that of a scan's output stays unquantized: one 16-bit scale would keep 63 dB."""
-        return self._norm(x, name, eps, unquantized=name.startswith(f"{self.last_scan}."))
+        """RMSNorm. Two stay unquantized, as tokens differ too much for one 16-bit scale: that of a
+        scan's output, which would keep 63 dB, and the last one, whose gains are the largest: text
+        in another script than calibration's was eight times larger there."""
+        of_scan, layers = name.startswith(f"{self.last_scan}."), self.attention.spec.layers
+        return self._norm(x, name, eps, of_scan or unit_of(name, layers) == layers)
 
     def post_norm(self, x: Value, name: str, eps: float) -> Value:
         """RMSNorm, unquantized as the residual stream that it is added to."""
