@@ -15,7 +15,8 @@ COREML = Declaration(
     extra="coreml",
     errors={
         "float16": ErrorKind(
-            "every operation's result rounded to float16 against the reference", {"snr_db": 40}
+            "every operation's result rounded to float16 against the reference",
+            {"snr_db": 40, "max_kl": 0.001},
         ),
     },
     float16=True,

@@ -19,7 +19,7 @@ LITERT = Declaration(
         "shipped": ErrorKind(
             "the artifact with the kernels that it ships with, which round activations to 8 bits, "
             "against the reference",
-            {"snr_db": 20},
+            {"snr_db": 20, "median_db": 22, "max_kl": 0.05},
         ),
         "kernels": ErrorKind(
             "the same against a reference that rounds activations alike: the median position, "

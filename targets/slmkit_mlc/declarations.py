@@ -16,7 +16,9 @@ MLC = Declaration(
     proof_packages=("pyopencl", "intel-opencl-rt", "mlc-llm"),
     extra="mlc",
     errors={
-        "gpu": ErrorKind("the program in float16 against the reference", {"snr_db": 50}),
+        "gpu": ErrorKind(
+            "the program in float16 against the reference", {"snr_db": 50, "max_kl": 0.001}
+        ),
     },
     extras=(
         Extra(

@@ -16,7 +16,7 @@ ORT = Declaration(
         "shipped": ErrorKind(
             "the artifact with the fast kernels that it ships with, which round activations to "
             "8 bits, against the reference",
-            {"snr_db": 20},
+            {"snr_db": 20, "median_db": 22, "max_kl": 0.05},
         ),
     },
     extras=(
@@ -38,10 +38,11 @@ HEXAGON = Declaration(
     extra="hexagon",
     errors={
         "activations": ErrorKind(
-            "integers of 16 bits between the weights against float32", {"snr_db": 30}
+            "integers of 16 bits between the weights against float32",
+            {"snr_db": 35, "median_db": 40, "max_kl": 0.001},
         ),
         "emulator": ErrorKind(
-            "HTP's emulator against the same integers on the CPU", {"snr_db": 50}
+            "HTP's emulator against the same integers on the CPU", {"snr_db": 50, "max_kl": 0.001}
         ),
         "reloaded": ErrorKind(
             "a compiled binary against the graph that it was compiled from, equal to the last bit",
