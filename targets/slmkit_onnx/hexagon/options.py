@@ -32,7 +32,7 @@ class Options:
 
     soc: tuple[str, ...] = socs.DEFAULT
     range: str = "minmax"
-    margin: float = 3.0
+    margin: float = 2.0
     tokens: int = 8192  # of calibration text, at most
     runtime: str = "slmkit"
     part_limit: int | None = None  # bytes of weights in one graph; None: see ``part_limit_of``
