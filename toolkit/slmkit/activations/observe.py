@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmkit.checkpoint.safetensors import SafetensorsFile, SafetensorsWriter
+from slmkit.interpreters.dataflow import dataflow
 from slmkit.interpreters.recorder import Model
 from slmkit.interpreters.reference import Cache, Reference, Weights
 from slmkit.ops import Floats
@@ -45,7 +46,8 @@ class Observer(Reference):
 
     def __init__(self, weights: Weights, model: Model, runs: Runs) -> None:
         super().__init__(weights, runs, [Cache() for _ in runs])
-        self.vocabulary = model.spec.vocabulary
+        linears = [node for node in dataflow(model.spec).nodes if node.op == "linear"]
+        self.head = linears[-1].name
         self.found = Activations(len(self.ids))
         self.is_first = self.positions == 0
         self.report: Report = lambda done: None
@@ -53,7 +55,7 @@ class Observer(Reference):
     def linear(self, x: Floats, name: str, width: int, bias: bool = False) -> Floats:
         _keep(self.found.inputs, name, x[~self.is_first[self.tokens]])
         _keep(self.found.peaks, name, x)
-        if width == self.vocabulary:  # nothing reads the logits, which are the largest value
+        if name == self.head:  # nothing reads the logits, which are the largest value
             return np.zeros((len(x), 0), np.float32)
         output = super().linear(x, name, width, bias)
         _keep(self.found.outputs, name, output)

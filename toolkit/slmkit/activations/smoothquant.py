@@ -56,7 +56,9 @@ def _factors(pair: ScalePair, weights: Source, activations: Activations, alpha: 
     that calibration text hardly used, and other text would leave the range of its integers.
     """
     count = pair.channels
-    active = _by_channel(pair, [activations.inputs[name] for name in pair.consumers], count)
+    # Calibration text may have left an expert idle.
+    read = [activations.inputs[name] for name in pair.consumers if name in activations.inputs]
+    active = _by_channel(pair, read, count)
     columns = [_largest_of_columns(weights, f"{name}.weight") for name in pair.consumers]
     weight = _by_channel(pair, columns, count)
     used = (active > 0) & (weight > 0)

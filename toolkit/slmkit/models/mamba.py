@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from slmkit.models.blocks import scale
 from slmkit.models.config import Config
 from slmkit.models.spec import Spec, StateSpace
 from slmkit.models.weight_transforms import minus_exp
@@ -17,7 +18,8 @@ LARGEST_CONTEXT = 1 << 20
 
 def forward(o: Ops[V], spec: Spec) -> V:
     """Token ids to logits. -> (T, V)"""
-    x = o.tap(o.embed(EMBEDDING, spec.vocabulary, spec.width), EMBEDDING)
+    x = o.embed(EMBEDDING, spec.vocabulary, spec.width)
+    x = o.tap(scale(o, x, spec.stream_scale), EMBEDDING)
     normed = o.rms_norm(x, "backbone.layers.0.norm", spec.stream_eps)
     for layer in range(spec.layers):
         last = layer + 1 == spec.layers
