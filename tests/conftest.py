@@ -90,6 +90,7 @@ TOGETHER = (
     "slow/test_wheel.py",
     "unit/test_docs.py",
     "workflows/test_build.py",
+    "workflows/test_codes.py",
 )
 
 

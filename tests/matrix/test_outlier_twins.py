@@ -33,6 +33,7 @@ def test_an_outlier_twin_keeps_an_artifact_s_floors(tmp_path, row, peak, artifac
 @pytest.mark.parametrize("row", ["mistral-window", "gemma3"])
 def test_mlc_s_float16_keeps_its_floor(tmp_path, row, peak):
     """Phones compute in float16; the test of all artifacts runs the same program in float32."""
-    job = mlc_job(outlier_twin(tmp_path / "twin", row, peak), tmp_path)
+    job = mlc_job(outlier_twin(tmp_path / "twin", row, peak), tmp_path, prepared=True)
+    assert (job.spec.stream_scale < 1) == (peak == OVER_FLOAT16)
     machine, _ = machine_of(job, tmp_path, "float16", PARITY_FUNCTIONS)
     assert snr_db(reference_of(job), run_machine(machine, job)) > FLOAT16_FLOOR

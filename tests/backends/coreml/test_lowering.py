@@ -79,7 +79,7 @@ def test_every_form_gives_the_same_logits(tiny, tmp_path, architecture, options)
 
 @pytest.mark.parametrize("scheme", some(TAKEN, "int8-g32", "lut6-g16", why=SCHEMES))
 def test_the_gpu_layout_carries_every_scheme(tiny, tmp_path, scheme):
-    options = {"layout": "gpu", "self_contained": True}
+    options: dict[str, Any] = {"layout": "gpu", "self_contained": True}
     job = coreml_job(tiny("llama-biases"), tmp_path, scheme, **options)
     check_floors(job, tmp_path / "gpu")
 

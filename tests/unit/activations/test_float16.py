@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from observed import observed
+from observed import observed, of_rows
 from outlier_twins import OVER_FLOAT16, PEAK, outlier_twin
 from slmkit.activations.float16 import LARGEST, MARGIN, overflows, stream_factors, stream_scale
 from slmkit.activations.observe import Activations
@@ -16,9 +16,12 @@ from slmkit.checkpoint.scaled_weights import Factors
 from slmkit.models.spec import FLOAT16_LEAST
 
 
+def floats(values):
+    return np.array(values, np.float32)
+
 
 def with_stream(*largest):
-    return Activations(1, stream={str(at): np.float32([each]) for at, each in enumerate(largest)})
+    return Activations(1, stream={str(at): floats([each]) for at, each in enumerate(largest)})
 
 
 @given(st.floats(0, 2.0**100, width=32, allow_subnormal=False))
@@ -61,13 +64,13 @@ def test_what_is_added_to_the_stream_has_its_scale(tiny, row, names):
     assert {name.rpartition(".")[2] for name in factors} == set(names)
     assert len(factors) == model.spec.layers * len(names)
     for each in factors.values():
-        assert each.inputs is None and each.outputs.tolist() == [1 / 4] * 64
+        assert each.inputs is None and of_rows(each).tolist() == [1 / 4] * 64
     assert stream_factors(model, 1.0) == {}
 
 
 def test_places_that_overflow_are_named_with_their_size():
-    outputs = {"up": np.float32([1, 70_000]), "norm": np.float32([65_504, 5])}
-    peaks = {"down": np.float32([100_000, 1]), "head": np.float32([1, 1])}
+    outputs = {"up": floats([1, 70_000]), "norm": floats([65_504, 5])}
+    peaks = {"down": floats([100_000, 1]), "head": floats([1, 1])}
     found = Activations(1, outputs=outputs, peaks=peaks)
     assert list(overflows(found, {})) == [
         "the output of up reaches 70000",
@@ -76,9 +79,9 @@ def test_places_that_overflow_are_named_with_their_size():
 
 
 def test_factors_count_where_a_value_is_made_and_read():
-    outputs, peaks = {"up": np.float32([60_000, 70_000])}, {"down": np.float32([1, 100_000])}
+    outputs, peaks = {"up": floats([60_000, 70_000])}, {"down": floats([1, 100_000])}
     found = Activations(1, outputs=outputs, peaks=peaks)
-    smaller, larger = np.float32([2, 1 / 2]), np.float32([1, 2])
+    smaller, larger = floats([2, 1 / 2]), floats([1, 2])
     factors = {"up": Factors(smaller), "down": Factors(None, larger)}
     assert list(overflows(found, factors)) == ["the output of up reaches 120000"]
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from observed import observed, texts_of
+from artifacts import CONTEXT, texts_of
+from observed import TEXTS, observed
 from outlier_twins import PEAK, Listening, outlier_twin
 from slmkit.activations.observe import (
     KINDS,
@@ -25,7 +26,7 @@ from slmkit.activations.observe import (
 )
 from slmkit.checkpoint.folder import open_checkpoint
 
-TEXTS = [[1, *range(10, 10 + length)] for length in (3, 400, 50, 299, 120, 7)]
+LINES = [[1, *range(10, 10 + length)] for length in (3, 400, 50, 299, 120, 7)]
 names = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=8)
 floats = st.floats(0, 2.0**100, width=32, allow_subnormal=False)
 sizes = st.dictionaries(
@@ -34,8 +35,8 @@ sizes = st.dictionaries(
 
 
 def test_runs_are_the_beginnings_of_texts():
-    runs = calibration_runs(TEXTS, length=256, tokens=10_000)
-    assert [run.tolist() for run in runs] == [text[:256] for text in TEXTS]
+    runs = calibration_runs(LINES, length=256, tokens=10_000)
+    assert [run.tolist() for run in runs] == [text[:256] for text in LINES]
 
 
 @given(
@@ -48,7 +49,9 @@ def test_runs_are_evenly_chosen_and_few(lengths, length, tokens):
     runs = calibration_runs(texts, length, tokens)
     chosen = [int(run[0]) for run in runs]
     assert chosen == sorted(set(chosen))
-    assert all(len(run) == min(len(texts[at]), length) for at, run in zip(chosen, runs))
+    assert all(
+        len(run) == min(len(texts[at]), length) for at, run in zip(chosen, runs, strict=True)
+    )
     steps = np.diff(chosen)
     assert len(steps) == 0 or steps.max() - steps.min() <= 1
     mean = np.mean([min(size, length) for size in lengths])
@@ -60,7 +63,7 @@ def test_what_reads_and_makes_a_channel_is_kept_under_its_weight_s_name(tiny):
     found = observed(checkpoint)
     linears = checkpoint.model.multiplied
     norms = {weight.name for weight in checkpoint.model.weights.values() if weight.kind == "norm"}
-    assert found.tokens == 3 * 40
+    assert found.tokens == TEXTS * CONTEXT
     assert set(found.inputs) == set(found.peaks) == linears
     assert set(found.outputs) == (linears | norms) - {"lm_head"}
     assert set(found.stream) == norms - {"model.layers.0.input_layernorm"}
@@ -71,7 +74,7 @@ def test_what_reads_and_makes_a_channel_is_kept_under_its_weight_s_name(tiny):
 def test_sizes_are_the_largest_of_all_texts(tiny):
     checkpoint = open_checkpoint(tiny("llama"))
     found, name = observed(checkpoint), "model.layers.1.mlp.down_proj"
-    heard = [Listening(checkpoint.shards, ids) for ids in texts_of(checkpoint)]
+    heard = [Listening(checkpoint.shards, ids) for ids in texts_of(checkpoint, TEXTS)]
     for each in heard:
         checkpoint.model.run(each)
     whole = np.stack([np.abs(each.inputs[name]) for each in heard])
@@ -102,8 +105,9 @@ def test_a_text_of_one_token_has_inputs_of_nothing(tiny):
 
 
 def test_progress_is_told_of_every_sublayer(tiny):
-    checkpoint, told = open_checkpoint(tiny("gemma3")), []
-    observe(checkpoint.shards, checkpoint.model, texts_of(checkpoint), told.append)
+    told: list[int] = []
+    checkpoint = open_checkpoint(tiny("gemma3"))
+    observe(checkpoint.shards, checkpoint.model, texts_of(checkpoint, TEXTS), told.append)
     assert sum(told) == 2 * checkpoint.spec.layers
 
 

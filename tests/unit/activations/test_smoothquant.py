@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from observed import ALPHA, observed, texts_of
+from artifacts import texts_of
+from observed import ALPHA, TEXTS, observed, of_columns, of_rows
 from outlier_twins import OVER_FLOAT16, PEAK, TWINS, outlier_twin
 from slmkit.activations.observe import Activations
 from slmkit.activations.scale_pairs import scale_pairs
@@ -65,22 +66,22 @@ def sizes(model, **special):
 
 def test_a_linear_s_factors_by_hand(model):
     """sqrt(activation) / sqrt(weight), with weights of 4; no channel below the median."""
-    active = np.repeat(np.float32([16, 64, 1, 0]), [50, 20, 20, 6])
+    active = np.repeat(np.array([16, 64, 1, 0], np.float32), [50, 20, 20, 6])
     found = smoothing_factors(model, Constant(model), sizes(model, **{DOWN: active}), alpha=0.5)
     # By the formula 2, 4, 0.5 and, for a channel that is never used, 1; the median is 2.
-    np.testing.assert_allclose(found[DOWN].inputs, np.repeat([2, 4, 2, 2], [50, 20, 20, 6]))
-    np.testing.assert_allclose(found[UP].outputs, 1 / found[DOWN].inputs)
+    np.testing.assert_allclose(of_columns(found[DOWN]), np.repeat([2, 4, 2, 2], [50, 20, 20, 6]))
+    np.testing.assert_allclose(of_rows(found[UP]), 1 / of_columns(found[DOWN]))
 
 
 def test_a_norm_s_factors_by_hand(model):
     """Weights of 1 and 4, of which the latter's rows were divided by 2; no floor."""
     down = np.full(96, 16, np.float32)
-    read = np.repeat(np.float32([32, 2, 0.5, 0]), 16)
+    read = np.repeat(np.array([32, 2, 0.5, 0], np.float32), 16)
     read_by = {f"{LAYER}.mlp.gate_proj": read / 2, UP: read, DOWN: down}
     found = smoothing_factors(model, Constant(model), sizes(model, **read_by), alpha=0.5)
-    np.testing.assert_allclose(found[NORM].outputs, 1 / np.repeat([4, 1, 0.5, 1], 16))
-    np.testing.assert_allclose(found[UP].inputs, np.repeat([4, 1, 0.5, 1], 16))
-    np.testing.assert_allclose(found[UP].outputs, np.full(96, 1 / 2))
+    np.testing.assert_allclose(of_rows(found[NORM]), 1 / np.repeat([4, 1, 0.5, 1], 16))
+    np.testing.assert_allclose(of_columns(found[UP]), np.repeat([4, 1, 0.5, 1], 16))
+    np.testing.assert_allclose(of_rows(found[UP]), np.full(96, 1 / 2))
     assert found[NORM].inputs is None
 
 
@@ -89,15 +90,16 @@ def test_a_group_s_query_heads_share_a_channel_s_factor(model):
     active[16 + 3] = 256  # channel 3 of query head 1, which reads kv head 0
     output = f"{LAYER}.self_attn.o_proj"
     found = smoothing_factors(model, Constant(model), sizes(model, **{output: active}), alpha=0.5)
-    inputs, outputs = found[output].inputs, found[f"{LAYER}.self_attn.v_proj"].outputs
+    inputs = of_columns(found[output])
+    outputs = of_rows(found[f"{LAYER}.self_attn.v_proj"])
     assert np.flatnonzero(inputs == 8).tolist() == [3, 16 + 3]
     assert np.flatnonzero(outputs == 1 / 8).tolist() == [3]
 
 
 def test_a_factor_stays_within_its_bounds(model):
     active = np.full(64, 1e30, np.float32)
-    found = smoothing_factors(model, Constant(model), sizes(model, **{"lm_head": active}), 0.5)
-    assert found["lm_head"].inputs.tolist() == [LARGEST] * 64
+    found = smoothing_factors(model, Constant(model), sizes(model, lm_head=active), 0.5)
+    assert of_columns(found["lm_head"]).tolist() == [LARGEST] * 64
 
 
 def test_weights_that_are_left_out_have_no_factors(model):
@@ -114,9 +116,9 @@ def test_an_expert_that_no_text_chose_has_factors_of_its_norm_alone(tiny):
         for name in [name for name in sizes_of if name.startswith(idle)]:
             del sizes_of[name]
     factors = smoothing_factors(checkpoint.model, checkpoint.shards, found, ALPHA)
-    assert factors[f"{idle}.down_proj"].inputs.tolist() == [1] * 32
+    assert of_columns(factors[f"{idle}.down_proj"]).tolist() == [1] * 32
     gate, other = factors[f"{idle}.gate_proj"], factors[f"{LAYER}.mlp.gate"]
-    np.testing.assert_array_equal(gate.inputs, other.inputs)
+    np.testing.assert_array_equal(of_columns(gate), of_columns(other))
 
 
 def check_exact(folder):
@@ -127,7 +129,7 @@ def check_exact(folder):
     factors = prepared.factors(checkpoint, schemes)
     assert {name for pair in scale_pairs(checkpoint.model) for name in pair.names} <= set(factors)
     weights = ScaledWeights(checkpoint.shards, factors)
-    ids = texts_of(checkpoint, seed=9)
+    ids = texts_of(checkpoint, TEXTS, seed=9)
     expected = logits(checkpoint.shards, checkpoint.spec, ids)
     got = logits(weights, checkpoint.spec.scaled(FORCED), ids)
     for one, other in zip(expected, got, strict=True):
@@ -154,7 +156,7 @@ def test_the_factors_make_channels_of_a_twin_alike(tmp_path, row):
     for pair in scale_pairs(checkpoint.model):
         if pair.is_norm:
             name = pair.consumers[0]
-            after = before[name] / factors[name].inputs
+            after = before[name] / of_columns(factors[name])
             assert stands_out(after) < stands_out(before[name]) / 4
 
 

@@ -80,10 +80,11 @@ def _keep(sizes: Sizes, name: str, values: Floats) -> None:
 
 
 def observe(weights: Weights, model: Model, runs: Runs, report: Report) -> Activations:
-    """Sizes of all activations over ``runs``."""
+    """Sizes of all activations over ``runs``; infinity or NaN where float32 overflows."""
     observer = Observer(weights, model, runs)
     observer.report = report
-    model.run(observer)
+    with np.errstate(over="ignore", invalid="ignore"):
+        model.run(observer)
     return observer.found
 
 
