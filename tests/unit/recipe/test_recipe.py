@@ -198,7 +198,14 @@ def written(folder, name, **values):
     return path
 
 
-def test_a_recipe_extends_a_shipped_one_by_rules_options_and_bounds(tmp_path):
+def test_a_recipe_extends_a_shipped_one_by_bounds(tmp_path):
+    path = written(tmp_path, "mine", extends="int8", parity={"quantization": {"snr_db": 9}})
+    base, recipe = load_recipe("int8"), load_recipe(str(path))
+    assert recipe.parity["quantization"].snr_db == 9
+    assert recipe.parity["lowering"] == base.parity["lowering"]
+
+
+def test_a_recipe_extends_a_shipped_one_by_rules_and_options(tmp_path):
     own = rule(["*.down_proj"], encoding="per-channel", bits=8)
     options = {"ort": {"accuracy_level": 1}, "mlc": {"gpus": ["adreno"]}}
     path = written(
@@ -207,7 +214,6 @@ def test_a_recipe_extends_a_shipped_one_by_rules_options_and_bounds(tmp_path):
         extends="int4",
         weights=[own],
         artifacts=options,
-        parity={"quantization": {"snr_db": 9}},
         context_length=512,
     )
     base, recipe = load_recipe("int4"), load_recipe(str(path))
@@ -215,8 +221,6 @@ def test_a_recipe_extends_a_shipped_one_by_rules_options_and_bounds(tmp_path):
     assert recipe.options("ort") == {"accuracy_level": 1}
     assert recipe.options("mlc") == {"gpus": ["adreno"]}
     assert recipe.artifacts["coreml"] == base.artifacts["coreml"]
-    assert recipe.parity["quantization"].snr_db == 9
-    assert recipe.parity["lowering"] == base.parity["lowering"]
     assert (recipe.name, recipe.context_length) == ("mine", 512)
     assert recipe.prefill_chunk == base.prefill_chunk
 
@@ -252,7 +256,7 @@ def test_a_mistake_in_an_extending_recipe_is_named_by_its_key(tmp_path):
 
 
 def test_without_bounds_a_recipe_gets_the_defaults():
-    values = yaml.safe_load(GOOD)
+    values = yaml.safe_load((SHIPPED / "int8.yaml").read_text(encoding="utf-8"))
     del values["parity"]
     assert parse_recipe(yaml.safe_dump(values), "mine.yaml").parity == {}
 
