@@ -15,6 +15,7 @@ from click.testing import CliRunner
 import slmkit
 from slmkit.cli.main import main
 from slmkit.errors import EXIT_CODES
+from slmkit.recipe.bounds import Bound
 
 
 def test_a_notebook_runs_from_config_to_score(tiny, tmp_path):
@@ -74,9 +75,7 @@ def test_the_targets_are_those_of_the_command():
 
 def test_a_failed_bound_is_a_parity_error_and_leaves_no_bundle(tiny, tmp_path):
     recipe = slmkit.Recipe.load("int4")
-    strict = recipe.model_copy(
-        update={"parity": {"quantization": type(recipe.parity["quantization"])(snr_db=90)}}
-    )
+    strict = recipe.model_copy(update={"parity": {"quantization": Bound(snr_db=90)}})
     with pytest.raises(slmkit.ParityError, match="below 90 dB"):
         slmkit.build(
             tiny("llama"), target="android", recipe=strict, artifacts=["ort"], out=tmp_path / "out"
