@@ -11,7 +11,7 @@ from slmkit.recipe.scheme import Scheme
 from slmkit_onnx.hexagon import files, options, partition
 from slmkit_onnx.hexagon.contract import STATES
 
-VERSION = 6
+VERSION = 7
 CALIBRATED = True
 
 

@@ -32,7 +32,8 @@ class Options:
 
     soc: tuple[str, ...] = socs.DEFAULT
     range: str = "minmax"
-    margin: float = 2.0
+    margin: float = 2.0  # 1.5 for genai, whose KV cache of 8 bits has no room
+    residual: str = "wide"  # or int16, for chips without float16
     tokens: int = 8192  # of calibration text, at most
     runtime: str = "slmkit"
     part_limit: int | None = None  # bytes of weights in one graph; None: see ``part_limit_of``
@@ -48,6 +49,7 @@ SUPPORT = Support(
             lambda value: type(value) in (int, float) and 1 <= value <= 4, "a number from 1 to 4"
         ),
         "tokens": whole_number(1, 10**6, "how many tokens of text to read, 1 to 1000000"),
+        "residual": one_of("wide", "int16"),
         "runtime": one_of(*CONTRACTS),
         "part_limit": whole_number(1, GRAPH_LIMIT, f"bytes, at most {GRAPH_LIMIT}"),
         "timeout": whole_number(1, 10**6, "seconds, at least 1"),
@@ -71,6 +73,7 @@ def read(values: Mapping[str, Any]) -> Options:
     fields = dict(values)
     if "soc" in fields:
         fields["soc"] = tuple(fields["soc"])
+    fields.setdefault("margin", 1.5 if fields.get("runtime") == "genai" else 2.0)
     return Options(**fields)
 
 
@@ -78,7 +81,8 @@ def problems(model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, A
     """The reasons why a model and recipe are refused, one sentence each; none if they are not."""
     found = SUPPORT.problems(model, schemes, values)
     if SUPPORT.options["soc"].fits(values.get("soc", ())):
-        found += [why for name in values.get("soc", ()) if (why := socs.refusal(name))]
+        needed = _float16_parts(model, values)
+        found += [why for name in values.get("soc", ()) if (why := socs.refusal(name, needed))]
     if model.states and values.get("runtime") == "genai":
         found.append(
             "artifacts.hexagon.runtime: genai's decoder-pipeline keeps keys and values alone, and "
@@ -87,6 +91,18 @@ def problems(model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, A
     if not found:
         found += _too_large(model, schemes, read(values))
     return found
+
+
+def _float16_parts(model: Model, values: Mapping[str, Any]) -> str:
+    """What of the graphs is float16, in words; empty if nothing is."""
+    if any(state.kind == "scan" for state in model.states):
+        return "a scan's state is float16"
+    if values.get("residual", Options.residual) == "wide":
+        return (
+            "the residual stream is float16: build for it alone with artifacts.hexagon.residual: "
+            "int16, which loses much of models with massive activations"
+        )
+    return ""
 
 
 def _too_large(model: Model, schemes: Mapping[str, Scheme], chosen: Options) -> list[str]:

@@ -155,10 +155,12 @@ def stale_cache(planted: Planted) -> None:
 
 
 def wrong_zero_point(planted: Planted) -> None:
-    """Nothing below zero is left of the first sum."""
-    name = planted.constant("bug.zero", np.uint16(0))
-    for output in ("layer.0.add.1.q", "layer.0.add.1.dq"):
-        for node in planted.producer(output):
+    """Nothing below zero is left of the first product that is added to the residual stream."""
+    name, product = planted.constant("bug.zero", np.uint16(0)), f"{ATTENTION}.o_proj.product"
+    for output in (f"{product}.q", f"{product}.dq"):
+        found = list(planted.producer(output))
+        assert found
+        for node in found:
             node.input[2] = name
 
 

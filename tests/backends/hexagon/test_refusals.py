@@ -168,3 +168,16 @@ def test_parts_hold_every_unit_once_in_order_and_below_the_limit(sizes, limit):
 
 def test_the_fixture_s_recipe_is_what_the_good_scheme_says():
     assert Recipe.model_validate(load_recipe("int4").model_dump()).weights[0].scheme == GOOD
+
+
+def test_a_chip_without_float16_needs_a_residual_stream_of_integers(tiny, tmp_path):
+    job = hexagon_job(tiny("llama"), tmp_path)
+    (reason,) = problems(job, soc=["sm8635"])
+    assert "no float16" in reason and "artifacts.hexagon.residual: int16" in reason
+    assert problems(job, soc=["sm8635"], residual="int16") == []
+
+
+def test_a_scan_is_refused_on_a_chip_without_float16(tiny, tmp_path):
+    job = hexagon_job(tiny("mamba"), tmp_path)
+    (reason,) = problems(job, soc=["sm8735"], residual="int16")
+    assert "a scan's state is float16" in reason

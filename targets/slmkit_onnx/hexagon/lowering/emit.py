@@ -56,7 +56,9 @@ def emit_graphs(job: Job, form: Form, data: DataFile) -> GraphSet:
     exposed: list[str] | None = [] if form.expose_values else None
     graphs = StaticGraphs(data, form.parts, form.ranges, exposed)
     attention = AttentionWriter(graphs, job.spec, form.window, form.contract, form.mask_value)
-    ops = HexagonOps(graphs, WeightWriter(job.codes), attention, form.table_in_graph, job.debug)
+    wide = job.options.get("residual", "wide") == "wide"
+    writer = WeightWriter(job.codes)
+    ops = HexagonOps(graphs, writer, attention, form.table_in_graph, wide, job.debug)
     graphs.float_output(job.model.run(ops), "logits")
     host = Host(attention.ropes, attention.windows, form.mask_value, form.contract)
     return GraphSet(graphs, host, ops.embedding_name, form.window, exposed or [])

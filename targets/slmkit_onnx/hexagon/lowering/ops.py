@@ -34,6 +34,7 @@ class HexagonOps(Ops[Value]):
         weights: WeightWriter,
         attention: AttentionWriter,
         table_in_graph: bool,
+        wide: bool = True,
         debug: bool = False,
     ) -> None:
         self.graphs = graphs
@@ -41,6 +42,7 @@ class HexagonOps(Ops[Value]):
         self.attention = attention
         self.scans = ScanWriter(graphs)
         self.table_in_graph = table_in_graph  # the embedding table lies in the graph
+        self.wide = wide  # the residual stream and what feeds it stay unquantized
         self.debug = debug
         self.unit_name = "layer.0"  # prefix of the names of the current unit's values
         self.name_counts: Counter[str] = Counter()
@@ -78,16 +80,19 @@ class HexagonOps(Ops[Value]):
         scan's output, which would keep 63 dB, and the last one, whose gains are the largest: text
         in another script than calibration's was eight times larger there."""
         of_scan, layers = name.startswith(f"{self.last_scan}."), self.attention.spec.layers
-        return self._norm(x, name, eps, of_scan or unit_of(name, layers) == layers)
+        is_last = self.wide and unit_of(name, layers) == layers
+        return self._norm(x, name, eps, of_scan or is_last)
 
     def post_norm(self, x: Value, name: str, eps: float) -> Value:
         """RMSNorm, unquantized as the residual stream that it is added to."""
-        return self._norm(x, name, eps, unquantized=True)
+        return self._norm(x, name, eps, unquantized=self.wide)
 
     def add_norm(self, x: Value, y: Value, name: str, eps: float) -> tuple[Value, Value]:
         """The residual stream stays unquantized: its first token is a thousand times larger than
         the others, and one scale for all would keep 20 dB of them."""
-        total = self.graphs.op("Add", [x, y], self._new_name("add"), x.shape, unquantized=True)
+        unquantized = self.wide or x.unquantized or y.unquantized
+        at = self._new_name("add")
+        total = self.graphs.op("Add", [x, y], at, x.shape, unquantized=unquantized)
         return total, self.rms_norm(total, name, eps)
 
     def _norm(self, x: Value, name: str, eps: float, unquantized: bool) -> Value:
@@ -134,7 +139,8 @@ class HexagonOps(Ops[Value]):
 
     def gated_product(self, x: Value, y: Value) -> Value:
         """Unquantized, so that the linear that reads it scales each token by itself."""
-        return self.graphs.op("Mul", [x, y], self._new_name("mul"), x.shape, unquantized=True)
+        at, unquantized = self._new_name("mul"), self.wide or x.unquantized or y.unquantized
+        return self.graphs.op("Mul", [x, y], at, x.shape, unquantized=unquantized)
 
     def scale(self, x: Value, by: float) -> Value:
         at = self._new_name("scale")

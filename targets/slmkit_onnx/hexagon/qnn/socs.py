@@ -19,6 +19,7 @@ class Soc:
     architecture: int
     about: str
     default: bool
+    float16: bool = True  # QNN's compiler refuses float16 for the others (error 3110)
 
 
 def _load() -> dict[str, Soc]:
@@ -31,8 +32,11 @@ SOCS = _load()
 DEFAULT = tuple(soc.name for soc in SOCS.values() if soc.default)
 
 
-def refusal(name: object) -> str:
-    """The reason why the artifact cannot be compiled for a chip; empty if it can."""
+def refusal(name: object, needs_float16: str = "") -> str:
+    """The reason why the artifact cannot be compiled for a chip; empty if it can.
+
+    ``needs_float16``: what of it is float16, in words, with a remedy if there is one.
+    """
     good = ", ".join(soc.name for soc in SOCS.values() if soc.architecture >= OLDEST_ARCHITECTURE)
     if not isinstance(name, str) or name not in SOCS:
         return f"there is no chip {name!r} in the table; it has {good}"
@@ -42,4 +46,6 @@ def refusal(name: object) -> str:
             f"{name} ({soc.about}) has Hexagon V{soc.architecture}: its compiler accepts every op "
             f"and computes the attention of a decode step wrongly (4 to 17 dB); choose among {good}"
         )
+    if needs_float16 and not soc.float16:
+        return f"{name} ({soc.about}) has no float16, and {needs_float16}"
     return ""
