@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from all_artifacts import THROUGH, problems
+from all_artifacts import THROUGH, problems, through_hexagon
 from artifacts import reference_of, snr_db
 from mlc_artifacts import FLOAT16_FLOOR, machine_of, mlc_job, run_machine
 from outlier_twins import OVER_FLOAT16, PEAK, TWINS, outlier_twin
@@ -17,6 +17,10 @@ ROWS_AND_PEAKS = [
     ("llama", OVER_FLOAT16),
     ("gemma3", OVER_FLOAT16),
 ]
+# Twins that keep less than ordinary models on Hexagon, in dB. The token with the massive activation
+# passes through the 16-bit range of an expert's product, through a convolution's input, and stays
+# in the float16 state of a scan. Before the residual stream was wide they kept 17, 22 and 31.
+LESS_ON_HEXAGON = {"qwen2-moe": 49.0, "lfm2": 49.5, "mamba": 46.0}
 QUICK = [(SAYS_MOST, PEAK), ("gemma3", OVER_FLOAT16)]
 
 
@@ -25,7 +29,10 @@ QUICK = [(SAYS_MOST, PEAK), ("gemma3", OVER_FLOAT16)]
 def test_an_outlier_twin_keeps_an_artifact_s_floors(tmp_path, row, peak, artifact):
     folder = outlier_twin(tmp_path / "twin", row, peak)
     assert problems(folder, artifact) == []
-    THROUGH[artifact](folder, tmp_path, row)
+    if artifact == "hexagon" and row in LESS_ON_HEXAGON:
+        through_hexagon(folder, tmp_path, row, LESS_ON_HEXAGON[row])
+    else:
+        THROUGH[artifact](folder, tmp_path, row)
 
 
 @pytest.mark.full(ROWS)
