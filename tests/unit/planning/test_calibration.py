@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.errors import SlmkitError
 from slmkit.inference.evaluate import HELD_OUT, read_examples
-from slmkit.planning.calibration import BUILT_IN, FILE, calibration_texts
+from slmkit.planning.calibration import BUILT_IN, FILE, PIECE, _pieces, calibration_texts
 from tiny_models import tiny_config, write_checkpoint
 
 OURS_HELD_OUT = BUILT_IN.with_name("held_out.jsonl")  # read by no calibration
@@ -123,3 +123,18 @@ def test_any_bytes_give_ids_or_a_sentence(plain, tmp_path, content, name):
         assert error.hint
     else:
         assert all(texts)
+
+
+@given(st.lists(st.text(max_size=300), max_size=40).map("\n".join))
+def test_a_long_plain_text_is_several_texts_of_whole_lines(text):
+    pieces = list(_pieces(text))
+    assert text.startswith("".join(pieces))
+    assert not text[len("".join(pieces)) :].strip()
+    assert all(len(piece) >= PIECE for piece in pieces[:-1])
+
+
+def test_every_piece_of_a_plain_text_begins_as_a_text_in_use(home, tmp_path):
+    (tmp_path / "a.txt").write_text("turn off the lights\n" * 100)
+    texts = calibration_texts(home, tmp_path / "a.txt")
+    begins = tuple(home.tokenizer.encode("turn off the lights"))[:4]
+    assert [text[:4] for text in texts] == [begins] * 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from slmkit.errors import SlmkitError
 FILE = "calibration.jsonl"
 BUILT_IN = Path(__file__).with_name(FILE)  # our own words, for models that bring none
 FORMAT = 'a line is {"messages": [{"role": "user", "content": "..."}, ...]} or {"text": "..."}'
+PIECE = 800  # characters of a plain text that are one text, about 200 tokens
 Ids = tuple[int, ...]
 
 
@@ -29,11 +30,23 @@ def calibration_texts(checkpoint: Checkpoint, asked: Path | None) -> tuple[Ids, 
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line]
         texts = [_encode_line(line, number, path, checkpoint.tokenizer) for number, line in lines]
     else:
-        texts = [tuple(checkpoint.tokenizer.encode(text))] if text.strip() else []
+        texts = [tuple(checkpoint.tokenizer.encode(piece)) for piece in _pieces(text)]
     found = tuple(ids for ids in texts if ids)
     if not found:
         raise SlmkitError(f"{path} holds no text to calibrate with", "give plain text, or JSONL")
     return found
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """A plain text in pieces of whole lines, so that each begins as a text in use does."""
+    piece = ""
+    for line in text.splitlines(keepends=True):
+        piece += line
+        if len(piece) >= PIECE:
+            yield piece
+            piece = ""
+    if piece.strip():
+        yield piece
 
 
 def _read(path: Path) -> str:

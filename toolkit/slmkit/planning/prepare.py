@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -37,17 +37,25 @@ class Preparation:
     stream_scale: float  # factor on the residual stream, which the weights hold
     alpha: float | None  # SmoothQuant's migration strength; None: no such factors
     key: str  # content address, part of that of codes
+    known: dict[frozenset[str], dict[str, Factors]] = field(default_factory=dict)  # by palettes
 
     def factors(self, checkpoint: Checkpoint, schemes: Schemes) -> dict[str, Factors]:
         """The factors on weights that are going to have these ``schemes``, by weight name.
 
         Weights with palettes are not smoothed: rows that share a palette should be alike.
         """
+        palettes = frozenset(
+            name for name, scheme in schemes.items() if scheme.encoding == "palette"
+        )
+        if palettes not in self.known:
+            self.known[palettes] = self._factors(checkpoint, palettes)
+        return self.known[palettes]
+
+    def _factors(self, checkpoint: Checkpoint, palettes: frozenset[str]) -> dict[str, Factors]:
         model = checkpoint.model
         factors = stream_factors(model, self.stream_scale)
         if self.alpha is None:
             return factors
-        palettes = {name for name, scheme in schemes.items() if scheme.encoding == "palette"}
         more = smoothing_factors(
             model, checkpoint.shards, self.activations, self.alpha, left_out=palettes
         )
