@@ -18,6 +18,9 @@ from slmkit_onnx.hexagon.qnn.compile import KINDS
 # State elements of all tokens of a chunk: with 393,216 (16 tokens of Mamba of 130 M) graphs compile
 # for V73 to V81, with twice as many QNN finds no memory for them (error 1002).
 MAX_SCAN_ELEMENTS = 400_000
+# QNN (QAIRT 2.51) finds no memory (error 1002) for attention beside a float16 residual stream of
+# exactly 32 tokens; of 16, 24, 30, 48, 64 and 128 it does, at widths up to 2048 and 8192.
+REFUSED, FEWER = 32, 30
 MAX_MAMBA_CHUNK = 32  # tokens: doubling them adds one more step of the prefix scan
 MAX_EMULATED_PARAMETERS = 32_000_000  # beyond, a decode step on the emulator takes seconds
 
@@ -72,4 +75,5 @@ def _max_chunk(job: Job) -> int:
     """Most tokens of a chunk; fewer for models with a state per channel (P = 1), as in Mamba."""
     sizes = [math.prod(each.shape) for each in job.model.states if each.shape[2:] == (1,)]
     limits = [min(MAX_MAMBA_CHUNK, MAX_SCAN_ELEMENTS // size) for size in sizes]
-    return min([job.prefill_chunk, *limits])
+    most = min([job.prefill_chunk, job.context_length // 2, *limits])
+    return FEWER if most == REFUSED and job.model.attention_layers else most

@@ -86,7 +86,7 @@ def test_a_model_cut_between_layers_computes_the_same(made, tmp_path):
     """Between parts the residual is float32: what a scan gives never becomes integers."""
     _, job, folder, artifact = made
     limit = max(unit_sizes(job.model, job.codes.schemes))
-    limited = dataclasses.replace(job, options={"soc": ["sm8650"], "part_limit": limit})
+    limited = dataclasses.replace(job, options={**job.options, "part_limit": limit})
     split = emitted(limited, tmp_path / "parted")
     assert [part["name"] for part in split.facts["parts"]] == ["layers.0-0", "layers.1-1", "head"]
     assert {each["dtype"] for each in split.facts["between"]} == {"float32"}
