@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from all_artifacts import THROUGH, problems, through_hexagon
@@ -29,8 +31,9 @@ QUICK = [(SAYS_MOST, PEAK), ("gemma3", OVER_FLOAT16)]
 def test_an_outlier_twin_keeps_an_artifact_s_floors(tmp_path, row, peak, artifact):
     folder = outlier_twin(tmp_path / "twin", row, peak)
     assert problems(folder, artifact) == []
-    if artifact == "hexagon" and row in LESS_ON_HEXAGON:
-        through_hexagon(folder, tmp_path, row, LESS_ON_HEXAGON[row])
+    if artifact == "hexagon":
+        floor = LESS_ON_HEXAGON.get(row, math.inf)
+        through_hexagon(folder, tmp_path, row, floor, prepared=True)
     else:
         THROUGH[artifact](folder, tmp_path, row)
 

@@ -84,4 +84,4 @@ def _short_convolution(o: Ops[V], spec: Spec, x: V, layer: int) -> V:
     widths = (spec.width,) * 3
     before, after, x = o.split(o.linear(x, f"{at}.in_proj", sum(widths), kind.bias), widths)
     x = o.conv(o.mul(before, x), f"{at}.conv", kind.kernel, layer, kind.bias)
-    return o.tap(o.linear(o.mul(after, x), f"{at}.out_proj", spec.width, kind.bias), at)
+    return o.tap(o.linear(o.gated_product(after, x), f"{at}.out_proj", spec.width, kind.bias), at)
