@@ -11,10 +11,7 @@ from tiny_models import TINY
 
 @pytest.mark.parametrize("artifact", THROUGH)
 @pytest.mark.parametrize("row", some(TINY, SAYS_MOST, why=ROWS))
-def test_a_family_keeps_an_artifact_s_floors(tiny, tmp_path, row, artifact, request):
-    if (row, artifact) == ("lfm2-biases", "hexagon"):
-        reason = "HTP's emulator keeps 49.7 dB of the reference where 50 is the floor"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_a_family_keeps_an_artifact_s_floors(tiny, tmp_path, row, artifact):
     folder = tiny(row)
     assert problems(folder, artifact) == []
     THROUGH[artifact](folder, tmp_path, row)

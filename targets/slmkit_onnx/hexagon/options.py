@@ -25,6 +25,8 @@ from slmkit_onnx.hexagon.contract import CONTRACTS
 from slmkit_onnx.hexagon.partition import GRAPH_LIMIT, PART_LIMIT, matrix_bytes
 from slmkit_onnx.hexagon.qnn import socs
 
+GENAI_MARGIN = 1.5  # its KV cache of 8 bits has no room
+
 
 @dataclass(frozen=True)
 class Options:
@@ -32,7 +34,7 @@ class Options:
 
     soc: tuple[str, ...] = socs.DEFAULT
     range: str = "minmax"
-    margin: float = 2.0  # 1.5 for genai, whose KV cache of 8 bits has no room
+    margin: float = 2.0  # of ranges; for genai GENAI_MARGIN
     residual: str = "wide"  # or int16, for chips without float16
     tokens: int = 8192  # of calibration text, at most
     runtime: str = "slmkit"
@@ -73,8 +75,14 @@ def read(values: Mapping[str, Any]) -> Options:
     fields = dict(values)
     if "soc" in fields:
         fields["soc"] = tuple(fields["soc"])
-    fields.setdefault("margin", 1.5 if fields.get("runtime") == "genai" else 2.0)
+    if fields.get("runtime") == "genai":
+        fields.setdefault("margin", GENAI_MARGIN)
     return Options(**fields)
+
+
+def is_wide(values: Mapping[str, Any]) -> bool:
+    """Whether the residual stream is float16."""
+    return bool(values.get("residual", Options.residual) == "wide")
 
 
 def problems(model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, Any]) -> list[str]:
@@ -94,10 +102,10 @@ def problems(model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, A
 
 
 def _float16_parts(model: Model, values: Mapping[str, Any]) -> str:
-    """What of the graphs is float16, in words; empty if nothing is."""
+    """The parts of the graphs that are float16, in words; empty if nothing is."""
     if any(state.kind == "scan" for state in model.states):
         return "a scan's state is float16"
-    if values.get("residual", Options.residual) == "wide":
+    if is_wide(values):
         return (
             "the residual stream is float16: build for it alone with artifacts.hexagon.residual: "
             "int16, which loses much of models with massive activations"

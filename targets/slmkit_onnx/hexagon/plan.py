@@ -76,4 +76,5 @@ def _max_chunk(job: Job) -> int:
     sizes = [math.prod(each.shape) for each in job.model.states if each.shape[2:] == (1,)]
     limits = [min(MAX_MAMBA_CHUNK, MAX_SCAN_ELEMENTS // size) for size in sizes]
     most = min([job.prefill_chunk, job.context_length // 2, *limits])
-    return FEWER if most == REFUSED and job.model.attention_layers else most
+    refused = most == REFUSED and job.model.attention_layers and options.is_wide(job.options)
+    return FEWER if refused else most

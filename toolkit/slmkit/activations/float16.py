@@ -39,9 +39,11 @@ def overflows(activations: Activations, factors: Mapping[str, Factors]) -> Itera
     none = Factors()
     for name, size in activations.outputs.items():
         by = factors.get(name, none).outputs
-        if (largest := float((size if by is None else size * by).max(initial=0))) > LARGEST:
+        largest = float((size if by is None else size * by).max(initial=0))
+        if largest > LARGEST:
             yield f"the output of {name} reaches {largest:.0f}"
     for name, size in activations.peaks.items():
         by = factors.get(name, none).inputs
-        if (largest := float((size if by is None else size / by).max(initial=0))) > LARGEST:
+        largest = float((size if by is None else size / by).max(initial=0))
+        if largest > LARGEST:
             yield f"the input of {name} reaches {largest:.0f}"

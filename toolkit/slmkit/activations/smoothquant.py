@@ -52,8 +52,9 @@ def smoothing_factors(
 def _factors(pair: ScalePair, weights: Source, activations: Activations, alpha: float) -> Floats:
     """(channels,) float32; 1 for a channel that is never used.
 
-    Those of a linear's outputs are at least their median: a smaller one would enlarge a channel
-    that calibration text hardly used, and other text would leave the range of its integers.
+    Those of a linear's outputs are divided by their median and at least 1, so that no channel
+    grows: one that calibration text hardly used would leave the range of its integers in other
+    text, and a part of a fused linear would outgrow the other parts, which share a range with it.
     """
     count = pair.channels
     # Calibration text may have left an expert idle.
@@ -66,7 +67,7 @@ def _factors(pair: ScalePair, weights: Source, activations: Activations, alpha: 
         factors = active**alpha / weight ** (1 - alpha)
     factors = np.where(used, factors, 1).clip(1 / LARGEST, LARGEST)
     if not pair.is_norm:
-        factors = np.maximum(factors, np.median(factors))
+        factors = np.maximum(factors / np.median(factors), 1)
     result: Floats = factors.astype(np.float32)
     return result
 

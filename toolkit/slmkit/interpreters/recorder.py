@@ -79,10 +79,6 @@ class Model:
         """The model with its spec for a context length of ``context`` tokens."""
         return replace(self, spec=self.spec.at_context(context))
 
-    def scaled(self, stream_scale: float) -> Model:
-        """The model with its residual stream held times ``stream_scale``."""
-        return replace(self, spec=self.spec.scaled(stream_scale))
-
     def run(self, o: Ops[V]) -> V:
         """Run the forward pass on the interpreter ``o``. -> logits (T, V)"""
         return registry.run(o, self.spec)

@@ -31,7 +31,7 @@ FILE = "activations.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Preparation:
-    """What calibration text decided about the weights, before they are quantized."""
+    """The decisions of calibration text about the weights, before they are quantized."""
 
     activations: Activations
     stream_scale: float  # factor on the residual stream, which the weights hold
@@ -71,8 +71,9 @@ class Preparation:
 
     def problems(self, checkpoint: Checkpoint, schemes: Schemes) -> str:
         """Where float16 would overflow on calibration text, in words; empty if nowhere."""
-        first, *others = [*overflows(self.activations, self.factors(checkpoint, schemes)), ""]
-        return f"{first}, and {len(others) - 1} other places" if len(others) > 1 else first
+        first, *others = [*overflows(self.activations, self.factors(checkpoint, schemes))] or [""]
+        places = "place" if len(others) == 1 else "places"
+        return f"{first}, and {len(others)} other {places}" if others else first
 
 
 def prepare(

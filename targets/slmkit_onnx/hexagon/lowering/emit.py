@@ -20,6 +20,7 @@ from slmkit_onnx.hexagon.lowering.encodings import Encoding, Ranges
 from slmkit_onnx.hexagon.lowering.ops import HexagonOps
 from slmkit_onnx.hexagon.lowering.static_graph import StaticGraphs
 from slmkit_onnx.hexagon.lowering.weights import WeightWriter
+from slmkit_onnx.hexagon.options import is_wide
 from slmkit_onnx.ort.lowering.weights import WeightWriter as TableWriter
 
 DATA = "weights.data"
@@ -56,8 +57,7 @@ def emit_graphs(job: Job, form: Form, data: DataFile) -> GraphSet:
     exposed: list[str] | None = [] if form.expose_values else None
     graphs = StaticGraphs(data, form.parts, form.ranges, exposed)
     attention = AttentionWriter(graphs, job.spec, form.window, form.contract, form.mask_value)
-    wide = job.options.get("residual", "wide") == "wide"
-    writer = WeightWriter(job.codes)
+    wide, writer = is_wide(job.options), WeightWriter(job.codes)
     ops = HexagonOps(graphs, writer, attention, form.table_in_graph, wide, job.debug)
     graphs.float_output(job.model.run(ops), "logits")
     host = Host(attention.ropes, attention.windows, form.mask_value, form.contract)

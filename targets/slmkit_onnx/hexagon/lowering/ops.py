@@ -90,9 +90,7 @@ class HexagonOps(Ops[Value]):
     def add_norm(self, x: Value, y: Value, name: str, eps: float) -> tuple[Value, Value]:
         """The residual stream stays unquantized: its first token is a thousand times larger than
         the others, and one scale for all would keep 20 dB of them."""
-        unquantized = self.wide or x.unquantized or y.unquantized
-        at = self._new_name("add")
-        total = self.graphs.op("Add", [x, y], at, x.shape, unquantized=unquantized)
+        total = self._binary("Add", x, y, self.wide)
         return total, self.rms_norm(total, name, eps)
 
     def _norm(self, x: Value, name: str, eps: float, unquantized: bool) -> Value:
@@ -126,21 +124,14 @@ class HexagonOps(Ops[Value]):
         return self.attention.attend(q, k, v, layer, kind, self._new_name("attention"))
 
     def add(self, x: Value, y: Value) -> Value:
-        unquantized = x.unquantized or y.unquantized
-        return self.graphs.op(
-            "Add", [x, y], self._new_name("add"), x.shape, unquantized=unquantized
-        )
+        return self._binary("Add", x, y)
 
     def mul(self, x: Value, y: Value) -> Value:
-        unquantized = x.unquantized or y.unquantized
-        return self.graphs.op(
-            "Mul", [x, y], self._new_name("mul"), x.shape, unquantized=unquantized
-        )
+        return self._binary("Mul", x, y)
 
     def gated_product(self, x: Value, y: Value) -> Value:
         """Unquantized, so that the linear that reads it scales each token by itself."""
-        at, unquantized = self._new_name("mul"), self.wide or x.unquantized or y.unquantized
-        return self.graphs.op("Mul", [x, y], at, x.shape, unquantized=unquantized)
+        return self._binary("Mul", x, y, self.wide)
 
     def scale(self, x: Value, by: float) -> Value:
         at = self._new_name("scale")
@@ -199,6 +190,12 @@ class HexagonOps(Ops[Value]):
         if self.debug and self.graphs.ranges is None:
             self.graphs.float_output(x, TAP + name)
         return x
+
+    def _binary(self, op: str, x: Value, y: Value, unquantized: bool = False) -> Value:
+        """An element-wise op; its result is unquantized if asked for, or if an operand is."""
+        unquantized = unquantized or x.unquantized or y.unquantized
+        at = self._new_name(op.lower())
+        return self.graphs.op(op, [x, y], at, x.shape, unquantized=unquantized)
 
     def _linear_with_token_scales(self, x: Value, name: str, width: int, bias: bool) -> Value:
         """A linear of an unquantized value.
