@@ -19,7 +19,7 @@ ROWS_AND_PEAKS = [
     ("llama", OVER_FLOAT16),
     ("gemma3", OVER_FLOAT16),
 ]
-# A twin that keeps less than ordinary models on Hexagon, in dB: the token with the massive activation
+# A twin that keeps less than ordinary ones on Hexagon, in dB: the token with massive activations
 # stays in the float16 state of a scan. Before the residual stream was wide it kept 31.
 LESS_ON_HEXAGON = {"mamba": 46.0}
 QUICK = [(SAYS_MOST, PEAK), ("gemma3", OVER_FLOAT16)]

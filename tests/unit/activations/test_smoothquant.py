@@ -65,23 +65,22 @@ def sizes(model, **special):
 
 
 def test_a_linear_s_factors_by_hand(model):
-    """sqrt(activation) / sqrt(weight), with weights of 4; no channel below the median."""
+    """sqrt(activation) / sqrt(weight), with weights of 4, over the median; no channel grows."""
     active = np.repeat(np.array([16, 64, 1, 0], np.float32), [50, 20, 20, 6])
     found = smoothing_factors(model, Constant(model), sizes(model, **{DOWN: active}), alpha=0.5)
     # By the formula 2, 4, 0.5 and, for a channel that is never used, 1; the median is 2.
-    np.testing.assert_allclose(of_columns(found[DOWN]), np.repeat([2, 4, 2, 2], [50, 20, 20, 6]))
+    np.testing.assert_allclose(of_columns(found[DOWN]), np.repeat([1, 2, 1, 1], [50, 20, 20, 6]))
     np.testing.assert_allclose(of_rows(found[UP]), 1 / of_columns(found[DOWN]))
 
 
 def test_a_norm_s_factors_by_hand(model):
-    """Weights of 1 and 4, of which the latter's rows were divided by 2; no floor."""
-    down = np.full(96, 16, np.float32)
-    read = np.repeat(np.array([32, 2, 0.5, 0], np.float32), 16)
-    read_by = {f"{LAYER}.mlp.gate_proj": read / 2, UP: read, DOWN: down}
+    """Weights of 1 and 4, of which the larger counts; no floor, and no median."""
+    read = np.repeat(np.array([64, 4, 1, 0], np.float32), 16)
+    read_by = {f"{LAYER}.mlp.gate_proj": read / 2, UP: read}
     found = smoothing_factors(model, Constant(model), sizes(model, **read_by), alpha=0.5)
     np.testing.assert_allclose(of_rows(found[NORM]), 1 / np.repeat([4, 1, 0.5, 1], 16))
     np.testing.assert_allclose(of_columns(found[UP]), np.repeat([4, 1, 0.5, 1], 16))
-    np.testing.assert_allclose(of_rows(found[UP]), np.full(96, 1 / 2))
+    np.testing.assert_array_equal(of_rows(found[UP]), np.ones(96))
     assert found[NORM].inputs is None
 
 
@@ -92,8 +91,8 @@ def test_a_group_s_query_heads_share_a_channel_s_factor(model):
     found = smoothing_factors(model, Constant(model), sizes(model, **{output: active}), alpha=0.5)
     inputs = of_columns(found[output])
     outputs = of_rows(found[f"{LAYER}.self_attn.v_proj"])
-    assert np.flatnonzero(inputs == 8).tolist() == [3, 16 + 3]
-    assert np.flatnonzero(outputs == 1 / 8).tolist() == [3]
+    assert np.flatnonzero(inputs == 16).tolist() == [3, 16 + 3]
+    assert np.flatnonzero(outputs == 1 / 16).tolist() == [3]
 
 
 def test_a_factor_stays_within_its_bounds(model):

@@ -109,7 +109,7 @@ def test_weights_with_palettes_are_not_smoothed(twin, tmp_path):
     [
         ([1.0], ""),
         ([1e5], "the output of a reaches 100000"),
-        ([1e5, 2e5], "the output of a reaches 100000, and 1 other places"),
+        ([1e5, 2e5], "the output of a reaches 100000, and 1 other place"),
     ],
 )
 def test_overflows_in_words(tiny, outputs, said):
