@@ -65,7 +65,7 @@ def sizes(model, **special):
 
 
 def test_a_linear_s_factors_by_hand(model):
-    """sqrt(activation) / sqrt(weight), with weights of 4, over the median; no channel grows."""
+    """sqrt(activation) / sqrt(weight), with weights of 4; at least the median, over it."""
     active = np.repeat(np.array([16, 64, 1, 0], np.float32), [50, 20, 20, 6])
     found = smoothing_factors(model, Constant(model), sizes(model, **{DOWN: active}), alpha=0.5)
     # By the formula 2, 4, 0.5 and, for a channel that is never used, 1; the median is 2.

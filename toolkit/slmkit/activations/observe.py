@@ -17,7 +17,7 @@ from slmkit.interpreters.reference import Cache, Reference, Weights
 from slmkit.ops import Floats
 
 KINDS = ("inputs", "peaks", "outputs", "stream")
-VERSION = 3  # of the measurement and its file; part of the content address
+VERSION = 4  # of the measurement and its file; part of the content address
 RUN = 256  # tokens of a text that are read
 TOKENS = 2048  # of all texts
 Runs = Sequence[NDArray[np.int64]]  # token ids (T,) of several texts

@@ -52,9 +52,10 @@ def smoothing_factors(
 def _factors(pair: ScalePair, weights: Source, activations: Activations, alpha: float) -> Floats:
     """(channels,) float32; 1 for a channel that is never used.
 
-    Those of a linear's outputs are divided by their median and at least 1, so that no channel
-    grows: one that calibration text hardly used would leave the range of its integers in other
-    text, and a part of a fused linear would outgrow the other parts, which share a range with it.
+    Those of a linear's outputs are at least their median, over the power of two that is next to
+    it: from 0.7 on. So hardly a channel grows: one that calibration text hardly used would leave
+    the range of its integers in other text, and a part of a fused linear would outgrow the other
+    parts, which share a range with it.
     """
     count = pair.channels
     # Calibration text may have left an expert idle.
@@ -67,7 +68,8 @@ def _factors(pair: ScalePair, weights: Source, activations: Activations, alpha: 
         factors = active**alpha / weight ** (1 - alpha)
     factors = np.where(used, factors, 1).clip(1 / LARGEST, LARGEST)
     if not pair.is_norm:
-        factors = np.maximum(factors / np.median(factors), 1)
+        median = np.median(factors)
+        factors = np.maximum(factors, median) / np.exp2(np.rint(np.log2(median)))
     result: Floats = factors.astype(np.float32)
     return result
 

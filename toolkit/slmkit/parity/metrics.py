@@ -47,6 +47,7 @@ class Metrics:
 
     snr_db: Number  # 10 log10(sum of squared reference / sum of squared difference)
     median_db: Number  # the same of single positions: their median
+    quarter_db: Number  # the same of single positions: a quarter of them is at least so good
     max_abs: Number
     kl: Number  # nats, mean over positions
     kl_p999: Number  # nats, the RARE quantile over positions
@@ -62,6 +63,7 @@ class Metrics:
             self,
             snr_db=round(self.snr_db, 2),
             median_db=round(self.median_db, 2),
+            quarter_db=round(self.quarter_db, 2),
             max_abs=_significant(self.max_abs),
             kl=_significant(self.kl),
             kl_p999=_significant(self.kl_p999),
@@ -86,6 +88,12 @@ LIMITS = (
         "median_db",
         True,
         "the median position's SNR {value:.1f} dB is below {bound:g} dB",
+    ),
+    Limit(
+        "quarter_db",
+        "quarter_db",
+        True,
+        "the best quarter of positions is below {bound:g} dB of SNR: it begins at {value:.1f} dB",
     ),
     Limit("kl", "max_kl", False, "KL {value:.4g} is above {bound:g}"),
     Limit(
@@ -181,7 +189,8 @@ def measure(expected: Outputs, got: Outputs, decoded: list[slice]) -> Metrics:
     kl = np.where(finite, np.concatenate(kls), np.nan)
     return Metrics(
         snr_db=decibels(float(signal.sum()), float(noise.sum())),
-        median_db=_median(signal, noise),
+        median_db=_kept_by(1 / 2, signal, noise),
+        quarter_db=_kept_by(1 / 4, signal, noise),
         max_abs=float(np.where(finite, np.concatenate(most), np.nan).max()),
         kl=float(np.maximum(0, kl.mean())),
         kl_p999=float(np.maximum(0, np.quantile(kl, RARE, method="higher"))),
@@ -219,12 +228,11 @@ def _not_finite(golden: Golden, outputs: Outputs, whose: str) -> tuple[str, ...]
     )
 
 
-def _median(signal: Doubles, noise: Doubles) -> float:
-    """Of signal to noise per position; half of the positions are at least so good. NaN is the
-    worst."""
+def _kept_by(share: float, signal: Doubles, noise: Doubles) -> float:
+    """Signal to noise that a share of the positions keeps, in dB. NaN is the worst."""
     ratios = [decibels(float(s), float(n)) for s, n in zip(signal, noise, strict=True)]
     ordered = sorted(ratios, key=lambda ratio: -math.inf if math.isnan(ratio) else ratio)
-    return ordered[(len(ordered) - 1) // 2]
+    return ordered[int((len(ordered) - 1) * (1 - share))]
 
 
 def _significant(value: float) -> float:

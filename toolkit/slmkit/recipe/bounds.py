@@ -14,6 +14,7 @@ class Bound(BaseModel):
 
     snr_db: float | None = None
     median_db: float | None = None  # of single positions' SNR
+    quarter_db: float | None = None  # of single positions' SNR, that a quarter of them keep
     max_kl: float | None = Field(None, ge=0)  # nats, mean over positions
     max_kl_p999: float | None = Field(None, ge=0)  # nats, the 99.9 % quantile over positions
     top1: float | None = Field(None, ge=0, le=1)  # share of positions
