@@ -74,7 +74,8 @@ def test_the_manifest_lists_every_tensor_with_its_integers(built):
     assert (new.scale, new.zero_point, new.shape) == (key.scale, 0, (1, 2, 16, "tokens"))
     assert (outputs["logits"].dtype, outputs["logits"].shape) == ("float32", (1, "tokens", 320))
     assert inputs["cos"].scale is None
-    assert artifact.facts["graphs"]["prefill"] == {"tokens": 32, "past": 32}
+    # QNN compiles no graph of 32 tokens with a float16 stream: see FEWER in plan.py.
+    assert artifact.facts["graphs"]["prefill"] == {"tokens": 30, "past": 34}
     assert all(each.about for each in (*artifact.inputs, *artifact.outputs))
 
 
