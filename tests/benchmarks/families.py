@@ -26,9 +26,9 @@ from slmkit.backend.interface import Artifact, Job  # noqa: E402
 from slmkit.backend.registry import find_backend  # noqa: E402
 from slmkit.checkpoint.folder import open_checkpoint  # noqa: E402
 from slmkit.interpreters.reference import logits  # noqa: E402
+from slmkit.planning.codes import codes_of  # noqa: E402
 from slmkit.planning.emit import describe_job  # noqa: E402
 from slmkit.planning.memory import matrix_schemes  # noqa: E402
-from slmkit.planning.plan import codes_of  # noqa: E402
 from slmkit.recipe.recipe import load_recipe  # noqa: E402
 from slmkit.snr import snr_db  # noqa: E402
 from slmkit.system.cache import Cache  # noqa: E402

@@ -24,8 +24,8 @@ from slmkit.backend.static_runner import Window, slots
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.inference.evaluate import HELD_OUT, read_examples
 from slmkit.planning.calibration import calibration_texts
+from slmkit.planning.codes import codes_of
 from slmkit.planning.memory import matrix_schemes
-from slmkit.planning.plan import codes_of
 from slmkit.recipe.recipe import load_recipe
 from slmkit.snr import snr_db
 from slmkit.system.cache import Cache

@@ -28,8 +28,8 @@ from slmkit.parity.compare import Answers, Proof, answers, float_outputs, quanti
 from slmkit.parity.golden import Prompt
 from slmkit.parity.metrics import Comparison
 from slmkit.planning.calibration import BUILT_IN, calibration_texts
+from slmkit.planning.codes import codes_of
 from slmkit.planning.memory import matrix_schemes
-from slmkit.planning.plan import codes_of
 from slmkit.planning.prepare import prepare
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Silent
@@ -56,7 +56,7 @@ def compare(bundle: Path, model: Path, tokens: int, names: Sequence[str]) -> lis
     chosen = [each for each in manifest.artifacts if not names or each.name in names]
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
         cache, runs = Cache(Path(scratch) / "cache"), load_runs(bundle / CALIBRATION)
-        prepared = prepare(checkpoint, manifest.recipe.smoothquant, runs, cache, Silent())
+        prepared = prepare(checkpoint, manifest.recipe, runs, cache, Silent())
         artifacts = {each.name: _quick_modes(each) for each in chosen}
         proof = Proof(bundle, artifacts, manifest.recipe.parity, Path(scratch), Silent())
         for golden in dict.fromkeys(each.golden for each in chosen):

@@ -1,7 +1,7 @@
 """Write codes as Core ML constants: the bundle's own integers, scales and palettes.
 
 ``constexpr_blockwise_shift_scale`` holds int4 or int8 codes with float16 scales: [O, 1] per
-channel, [O, I / group] group-wise. ``constexpr_lut_to_dense`` holds 4- or 6-bit indices and a
+channel, [O, I / group] group-wise. ``constexpr_lut_to_dense`` holds 3-, 4- or 6-bit indices and a
 palette per group of rows, [groups, 1, 2^bits, 1]. Scales and palettes are exact in float16, so
 nothing is rounded.
 """
@@ -20,7 +20,7 @@ from slmkit.recipe.scheme import Scheme
 
 Array = NDArray[Any]
 INTEGER_TYPES = {4: types.int4, 8: types.int8}
-INDEX_TYPES = {4: types.uint4, 6: types.uint6}
+INDEX_TYPES = {3: types.uint3, 4: types.uint4, 6: types.uint6}
 
 
 class WeightWriter:

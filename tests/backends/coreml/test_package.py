@@ -55,7 +55,7 @@ def test_the_package_says_who_made_it_of_what(tiny, tmp_path):
     assert (other.author, other.license) == ("converted by slmkit 1.2.3", "mit")
 
 
-@pytest.mark.parametrize(("scheme", "bits"), [("lut4-g16", 4), ("lut6-g16", 6)])
+@pytest.mark.parametrize(("scheme", "bits"), [("lut3-g16", 3), ("lut4-g16", 4), ("lut6-g16", 6)])
 def test_palettes_and_indices_are_those_of_the_bundle_bit_for_bit(tiny, tmp_path, scheme, bits):
     job = coreml_job(tiny("llama"), tmp_path, scheme)
     emitted(job, tmp_path / "coreml")

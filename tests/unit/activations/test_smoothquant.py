@@ -19,6 +19,7 @@ from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
 from slmkit.planning.memory import matrix_schemes
 from slmkit.planning.prepare import Preparation
+from slmkit.recipe.calibration import Calibration
 from slmkit.recipe.recipe import load_recipe
 from tiny_models import TINY, tiny_config
 
@@ -124,7 +125,7 @@ def check_exact(folder):
     """All factors at once leave the logits as they were, and every pair has some."""
     checkpoint = open_checkpoint(folder)
     schemes = matrix_schemes(checkpoint.model, load_recipe("int4"))
-    prepared = Preparation(observed(checkpoint), FORCED, ALPHA, "key")
+    prepared = Preparation(observed(checkpoint), FORCED, ALPHA, "key", (), Calibration())
     factors = prepared.factors(checkpoint, schemes)
     assert {name for pair in scale_pairs(checkpoint.model) for name in pair.names} <= set(factors)
     weights = ScaledWeights(checkpoint.shards, factors)

@@ -60,11 +60,11 @@ def test_a_rule_for_one_artifact_that_covers_nothing_is_named_by_its_key(tiny):
 @pytest.mark.parametrize(
     ("scheme", "said"),
     [
-        ({"encoding": "palette", "bits": 8, "group_rows": 16}, "bits: encoding palette needs 4 or"),
+        ({"encoding": "palette", "bits": 8, "group_rows": 16}, "bits: encoding palette needs 3,"),
         ({"encoding": "palette", "bits": 4}, "group_rows: belongs to encoding palette"),
         ({"encoding": "per-channel", "bits": 4, "group_rows": 8}, "group_rows: belongs to"),
         ({"encoding": "per-channel", "bits": 6}, "bits: encoding per-channel needs 4 or 8"),
-        ({"encoding": "palette", "bits": 4, "group_rows": 16, "method": "absmax"}, "neither"),
+        ({"encoding": "palette", "bits": 4, "group_rows": 16, "method": "absmax"}, "mse or gptq"),
     ],
 )
 def test_a_mistake_in_an_artifact_s_own_weights_is_named(scheme, said):

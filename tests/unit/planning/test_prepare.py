@@ -13,10 +13,11 @@ from slmkit.activations.observe import Activations
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.errors import CheckpointError
 from slmkit.interpreters.reference import logits
+from slmkit.planning.codes import codes_of
 from slmkit.planning.emit import describe_job
 from slmkit.planning.memory import matrix_schemes
-from slmkit.planning.plan import codes_of
 from slmkit.planning.prepare import Preparation, prepare
+from slmkit.recipe.calibration import Calibration
 from slmkit.recipe.recipe import load_recipe
 from slmkit.snr import snr_db
 from slmkit.system.cache import Cache
@@ -30,7 +31,8 @@ INT8 = 15  # dB: one factor that is missing leaves 5 at most; 21 without smoothi
 def prepared_by(folder, cache, alpha=ALPHA, seed=1):
     checkpoint = open_checkpoint(folder)
     runs = texts_of(checkpoint, TEXTS, seed=seed)
-    return checkpoint, prepare(checkpoint, alpha, runs, Cache(cache), Silent())
+    recipe = load_recipe("int4").model_copy(update={"smoothquant": alpha})
+    return checkpoint, prepare(checkpoint, recipe, runs, Cache(cache), Silent())
 
 
 def int4(checkpoint, artifact=None):
@@ -115,7 +117,7 @@ def test_weights_with_palettes_are_not_smoothed(twin, tmp_path):
 def test_overflows_in_words(tiny, outputs, said):
     sizes = {name: np.array([size], np.float32) for name, size in zip("ab", outputs, strict=False)}
     checkpoint = open_checkpoint(tiny("llama"))
-    prepared = Preparation(Activations(1, outputs=sizes), 1.0, None, "key")
+    prepared = Preparation(Activations(1, outputs=sizes), 1.0, None, "key", (), Calibration())
     assert prepared.problems(checkpoint, int4(checkpoint)) == said
 
 

@@ -14,6 +14,7 @@ from slmkit.errors import CheckpointError
 from slmkit.interpreters.recorder import Weight
 from slmkit.quant import quantize as quantizing
 from slmkit.quant.codes import CodesFile, pack, padded_width, unpack, zero_point
+from slmkit.quant.files import stored_bytes
 from slmkit.quant.quantize import quantize, quantize_rows
 from slmkit.recipe.scheme import Scheme
 from slmkit.snr import EXACT_DB
@@ -34,7 +35,7 @@ SCHEMES = {
     "float16": Scheme(encoding="float16"),
     **{
         f"lut{bits}-g{rows}": Scheme(encoding="palette", bits=bits, group_rows=rows)
-        for bits in (4, 6)
+        for bits in (3, 4, 6)
         for rows in (8, 16, 32)
     },
 }
@@ -62,9 +63,9 @@ def random(rows, width, seed=0):
     return np.random.default_rng(seed).standard_normal((rows, width), dtype=np.float32)
 
 
-@given(st.data(), st.sampled_from([4, 6, 8]))
+@given(st.data(), st.sampled_from([3, 4, 6, 8]))
 def test_packing_is_undone_by_unpacking(data, bits):
-    shape = (data.draw(st.integers(1, 5)), 4 * data.draw(st.integers(1, 20)))
+    shape = (data.draw(st.integers(1, 5)), 8 * data.draw(st.integers(1, 20)))
     codes = data.draw(arrays(np.uint8, shape, elements=st.integers(0, (1 << bits) - 1)))
     packed = pack(codes, bits)
     assert packed.nbytes == codes.size * bits // 8
@@ -75,11 +76,12 @@ def test_the_low_nibble_comes_first():
     assert pack(np.array([[1, 2, 15, 0]], np.uint8), 4).tolist() == [[0x21, 0x0F]]
 
 
-@given(arrays(np.uint8, (2, 8), elements=st.integers(0, 63)))
-def test_six_bits_lie_one_after_the_other_from_the_lowest_on(codes):
-    stream = np.unpackbits(codes[..., None], axis=-1, count=6, bitorder="little")
+@given(arrays(np.uint8, (2, 8), elements=st.integers(0, 63)), st.sampled_from([3, 6]))
+def test_codes_lie_one_after_the_other_from_the_lowest_bit_on(codes, bits):
+    codes &= (1 << bits) - 1
+    stream = np.unpackbits(codes[..., None], axis=-1, count=bits, bitorder="little")
     expected = np.packbits(stream.reshape(2, -1), axis=-1, bitorder="little")
-    np.testing.assert_array_equal(pack(codes, 6), expected)
+    np.testing.assert_array_equal(pack(codes, bits), expected)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -173,5 +175,5 @@ def test_the_file_is_as_small_as_its_codes(tmp_path):
     size = sum(entry.stop - entry.start for entry in matrix.values())
     assert size == 64 * 256 // 2 + 64 * 2 + 64 * 256 // 32  # codes, channel scales, multipliers
     weight = Weight(NAME, "linear", (64, 256))
-    assert quantizing.stored_bytes(weight, SCHEMES["int4"]) == size
+    assert stored_bytes(weight, SCHEMES["int4"]) == size
     assert isinstance(codes.file, SafetensorsFile)

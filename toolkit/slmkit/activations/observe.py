@@ -89,7 +89,7 @@ def observe(weights: Weights, model: Model, runs: Runs, report: Report) -> Activ
 
 
 def calibration_runs(
-    texts: Sequence[Sequence[int]], length: int = RUN, tokens: int = TOKENS
+    texts: Sequence[Sequence[int]] | Runs, length: int = RUN, tokens: int = TOKENS
 ) -> list[NDArray[np.int64]]:
     """The beginnings of evenly chosen texts: at most ``length`` tokens of each, ``tokens`` in all.
 

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 from slmkit.errors import RefusedError, UsageError
 from slmkit.interpreters.recorder import Model, State
 from slmkit.models.spec import Spec
-from slmkit.quant.quantize import stored_bytes
+from slmkit.quant.files import stored_bytes
 from slmkit.recipe.recipe import Recipe, load_recipe, shipped_names
 from slmkit.recipe.scheme import Scheme
 

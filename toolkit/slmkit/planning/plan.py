@@ -18,7 +18,7 @@ from slmkit.backend.registry import (
 )
 from slmkit.backend.targets import Target
 from slmkit.checkpoint.folder import Checkpoint, open_checkpoint
-from slmkit.errors import RecipeError, RefusedError, SlmkitError, UsageError
+from slmkit.errors import RecipeError, RefusedError, UsageError
 from slmkit.interpreters.recorder import Model
 from slmkit.planning.calibration import calibration_texts
 from slmkit.planning.memory import (
@@ -29,15 +29,9 @@ from slmkit.planning.memory import (
     memory_refusal,
     plan_memory,
 )
-from slmkit.planning.prepare import Preparation
-from slmkit.quant.codes import CodesFile
-from slmkit.quant.quantize import VERSION as QUANT_VERSION
-from slmkit.quant.quantize import quantize
 from slmkit.recipe.bounds import Bound
 from slmkit.recipe.recipe import Recipe, load_recipe
 from slmkit.recipe.scheme import Scheme
-from slmkit.system.cache import Cache, key_of
-from slmkit.system.progress import Progress
 
 EVERY = "all"  # the name of an encoding in reports, if all artifacts share it
 LEAVE_OUT = "recipes/README.md explains every key; --artifacts leaves an artifact out"
@@ -187,39 +181,6 @@ def costs_of(artifact: str) -> Costs:
     """Bytes of numbers in the memory of an artifact's runtime."""
     backend = find_backend(artifact)
     return Costs(artifact, backend.weight_bytes, backend.state_bytes)
-
-
-def codes_of(
-    checkpoint: Checkpoint,
-    schemes: Mapping[str, Scheme],
-    cache: Cache,
-    progress: Progress,
-    prepared: Preparation | None = None,
-) -> CodesFile:
-    """The checkpoint's codes under a recipe: out of the cache, or quantized now.
-
-    ``prepared``: factors on the weights; None: they are quantized as they are.
-    """
-    weights = checkpoint.model.weights
-    facts = {name: scheme.model_dump() for name, scheme in schemes.items()}
-    read_as = checkpoint.spec.model_type
-    factors = prepared.key if prepared else None
-    key = key_of([checkpoint.shards.fingerprint, read_as, facts, factors, QUANT_VERSION])
-    numbers = sum(weight.size for weight in weights.values() if len(weight.shape) == 2)
-    progress.stage("quantize", numbers)
-    entry = cache.find("codes", key)
-    if entry is None:
-        with cache.making("codes", key) as making:
-            path = making / "codes.safetensors"
-            source = prepared.weights(checkpoint, schemes) if prepared else checkpoint.shards
-            scale = prepared.stream_scale if prepared else 1.0
-            quantize(source, weights, schemes, path, key, progress.advance, scale)
-        entry = cache.find("codes", key)
-    else:
-        progress.advance(numbers)
-    if entry is None:
-        raise SlmkitError(f"the cache {cache.folder} lost an entry", "is its disk full?")
-    return CodesFile(entry / "codes.safetensors")
 
 
 def _chosen(target: Target, asked: tuple[str, ...]) -> tuple[str, ...]:

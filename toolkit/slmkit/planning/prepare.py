@@ -13,6 +13,7 @@ from slmkit.activations.observe import (
     VERSION,
     Activations,
     Runs,
+    calibration_runs,
     load_activations,
     observe,
     save_activations,
@@ -21,6 +22,8 @@ from slmkit.activations.smoothquant import smoothing_factors
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.checkpoint.scaled_weights import Factors, ScaledWeights
 from slmkit.errors import CheckpointError
+from slmkit.recipe.calibration import Calibration
+from slmkit.recipe.recipe import Recipe
 from slmkit.recipe.scheme import Scheme
 from slmkit.system.cache import Cache, key_of
 from slmkit.system.progress import Progress
@@ -37,6 +40,8 @@ class Preparation:
     stream_scale: float  # factor on the residual stream, which the weights hold
     alpha: float | None  # SmoothQuant's migration strength; None: no such factors
     key: str  # content address, part of that of codes
+    runs: Runs  # the calibration text
+    method: Calibration  # of codes that are chosen on it
     known: dict[frozenset[str], dict[str, Factors]] = field(default_factory=dict)  # by palettes
 
     def factors(self, checkpoint: Checkpoint, schemes: Schemes) -> dict[str, Factors]:
@@ -65,6 +70,11 @@ class Preparation:
             for name in factors.keys() | more.keys()
         }
 
+    @property
+    def text_key(self) -> str:
+        """Content address of the text and of the numbers of the method that reads it."""
+        return key_of([[run.tolist() for run in self.runs], self.method.model_dump()])
+
     def weights(self, checkpoint: Checkpoint, schemes: Schemes) -> ScaledWeights:
         """The checkpoint's weights with the factors."""
         return ScaledWeights(checkpoint.shards, self.factors(checkpoint, schemes))
@@ -77,12 +87,13 @@ class Preparation:
 
 
 def prepare(
-    checkpoint: Checkpoint, alpha: float | None, runs: Runs, cache: Cache, progress: Progress
+    checkpoint: Checkpoint, recipe: Recipe, runs: Runs, cache: Cache, progress: Progress
 ) -> Preparation:
-    """Observe the float model on ``runs``; choose the scale of its residual stream.
+    """Observe the float model on some of ``runs``; choose the scale of its residual stream.
 
     Raises CheckpointError if the model computes no numbers.
     """
+    alpha, whole, runs = recipe.smoothquant, runs, calibration_runs(runs)
     read_as = [checkpoint.shards.fingerprint, checkpoint.spec.model_type]
     key = key_of([read_as, [run.tolist() for run in runs], checkpoint.spec.rope_context, VERSION])
     activations = _observed(checkpoint, runs, cache, key, progress)
@@ -93,7 +104,9 @@ def prepare(
                 "the weights are damaged, or config.json is of another model",
             )
     scale = stream_scale(activations)
-    return Preparation(activations, scale, alpha, key_of([key, alpha, scale]))
+    return Preparation(
+        activations, scale, alpha, key_of([key, alpha, scale]), whole, recipe.calibration
+    )
 
 
 def _observed(

@@ -107,12 +107,15 @@ def zero_point(scheme: Scheme) -> int:
 
 
 def pack(codes: Bytes, bits: int) -> Bytes:
-    """Pack codes of 4, 6 or 8 bits into bytes, from the lowest bit on.
+    """Pack codes of 3, 4, 6 or 8 bits into bytes, from the lowest bit on.
 
-    (N, Kp) -> (N, Kp * bits / 8): two codes of 4 bits per byte, four of 6 bits in three bytes.
+    (N, Kp) -> (N, Kp * bits / 8): two codes of 4 bits per byte, four of 6 bits or eight of 3 bits
+    in three bytes.
     """
     if bits == 8:
         return codes
+    if bits == 3:  # two codes of 3 bits are one of 6
+        return pack(codes[..., 0::2] | (codes[..., 1::2] << np.uint8(3)), 6)
     if bits == 6:
         a, b, c, d = (codes[..., at::4] for at in range(4))
         triple = (a | (b << np.uint8(6)), (b >> 2) | (c << np.uint8(4)), (c >> 4) | (d << 2))
@@ -125,6 +128,9 @@ def unpack(packed: Bytes, bits: int) -> Bytes:
     """The inverse of ``pack``. (N, Kp * bits / 8) -> (N, Kp)"""
     if bits == 8:
         return packed
+    if bits == 3:
+        pairs = unpack(packed, 6)
+        return np.stack([pairs & 7, pairs >> 3], axis=-1).reshape(*pairs.shape[:-1], -1)
     codes = np.empty((*packed.shape[:-1], packed.shape[-1] * 8 // bits), dtype=np.uint8)
     if bits == 6:
         a, b, c = (packed[..., at::3] for at in range(3))

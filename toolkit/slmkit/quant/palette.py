@@ -33,7 +33,7 @@ def cluster(groups: Floats, bits: int, weights: Floats | None = None) -> tuple[F
     """
     ordered = SortedGroups.of(groups, weights)
     centers = ordered.lloyd(_initial_centers(ordered.numbers, 1 << bits))
-    palettes = _round_to_float16(centers)
+    palettes = round_to_float16(centers)
     return palettes, _nearest_entries(groups, palettes)
 
 
@@ -109,7 +109,7 @@ def _initial_centers(numbers: Floats, levels: int) -> Doubles:
     return centers
 
 
-def _round_to_float16(centers: Doubles) -> Floats:
+def round_to_float16(centers: Doubles) -> Floats:
     """Float16 values, ascending; subnormal ones become 0 or the smallest normal number."""
     small = np.abs(centers) < SMALLEST
     nearest = np.where(np.abs(centers) < SMALLEST / 2, 0, np.copysign(SMALLEST, centers))

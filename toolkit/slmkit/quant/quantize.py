@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ from slmkit.errors import CheckpointError
 from slmkit.interpreters.recorder import Weight
 from slmkit.ops import Floats
 from slmkit.quant.codes import PaletteCodes, group_of, pack, padded_width
+from slmkit.quant.files import layout, metadata, packed, to_float16
 from slmkit.quant.palette import cluster
 from slmkit.quant.round_to_nearest import encode, search_scales
 from slmkit.recipe.scheme import Scheme
@@ -65,14 +64,13 @@ def quantize(
     vectors = {weight.tensor: weight for weight in weights.values() if len(weight.shape) == 1}
     tensors: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, weight in matrices.items():
-        tensors |= _layout(name, weight.shape[0], weight.shape[1], schemes[name])
+        tensors |= layout(name, weight.shape[0], weight.shape[1], schemes[name])
     tensors |= {tensor: ("F16", weight.shape) for tensor, weight in vectors.items()}
-    facts = _facts(matrices, schemes)
-    metadata = {"key": key, "weights": facts, "stream_scale": repr(stream_scale)}
-    result = {}
-    with SafetensorsWriter(path, tensors, metadata) as writer:
+    shapes = {name: weight.shape for name, weight in matrices.items()}
+    facts, result = metadata(shapes, schemes, key, stream_scale), {}
+    with SafetensorsWriter(path, tensors, facts) as writer:
         for tensor in vectors:
-            writer.put(tensor, _to_float16(tensor, source.vector(tensor)))
+            writer.put(tensor, to_float16(tensor, source.vector(tensor)))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for name, weight in matrices.items():
                 energy = _quantize_matrix(source, weight, schemes[name], writer, pool, progress)
@@ -113,7 +111,7 @@ def _quantize_matrix(
 def quantize_rows(name: str, floats: Floats, scheme: Scheme) -> tuple[Arrays, Energy]:
     """Quantize rows of a matrix, (N, K) float32: tensors of the codes file, and their error."""
     if scheme.encoding == "float16":
-        return _quantize_to_float16(name, floats)
+        return _quantizeto_float16(name, floats)
     if scheme.encoding == "palette":
         return _quantize_to_palettes(name, floats, scheme)
     rows, width = floats.shape
@@ -147,35 +145,17 @@ def _quantize_to_palettes(name: str, floats: Floats, scheme: Scheme) -> tuple[Ar
     codes = np.concatenate([codes.reshape(-1, width) for _, codes in clusters])
     palettes = np.concatenate([palettes for palettes, _ in clusters])
     dequantized = PaletteCodes(codes, palettes, np.arange(rows) // group).dequantize()
-    padded = np.pad(codes, ((0, 0), (0, padded_width(scheme, width) - width)))
     arrays: Arrays = {
-        f"{name}.codes": pack(padded, bits),
+        f"{name}.codes": packed(codes, scheme, np.zeros(rows, np.uint8)),
         f"{name}.palettes": palettes.astype(np.float16),
     }
     return arrays, Energy(_energy(floats), _energy(dequantized - floats))
 
 
-def _quantize_to_float16(name: str, floats: Floats) -> tuple[Arrays, Energy]:
-    halves = _to_float16(f"{name}.weight", floats)
+def _quantizeto_float16(name: str, floats: Floats) -> tuple[Arrays, Energy]:
+    halves = to_float16(f"{name}.weight", floats)
     energy = Energy(_energy(floats), _energy(halves.astype(np.float32) - floats))
     return {f"{name}.weight": halves}, energy
-
-
-def _to_float16(tensor: str, floats: Floats) -> NDArray[np.float16]:
-    """Round to float16. Raises CheckpointError beyond its range.
-
-    Norms and biases are float16 too: some backends have no wider type, and all backends should
-    hold the same values.
-    """
-    with np.errstate(over="ignore"):
-        halves = floats.astype(np.float16)
-    if not np.isfinite(halves).all():
-        raise CheckpointError(
-            f"tensor {tensor} holds {np.abs(floats).max():g}, beyond float16's 65504",
-            "a matrix can be quantized (int8, int4): its scales reach further; a norm or bias of "
-            "this size comes from a damaged checkpoint",
-        )
-    return halves
 
 
 def _energy(values: Floats) -> float:
@@ -190,46 +170,6 @@ def _check_snr(name: str, scheme: Scheme, energy: Energy) -> None:
             "its numbers are too small for float16 scales, or of very unequal size: "
             "give it encoding float16 or 8 bits in the recipe",
         )
-
-
-def _layout(
-    name: str, rows: int, width: int, scheme: Scheme
-) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Tensors of the codes file for a matrix: name -> (dtype, shape)."""
-    if scheme.encoding == "float16":
-        return {f"{name}.weight": ("F16", (rows, width))}
-    padded = padded_width(scheme, width)
-    groups = -(-width // group_of(scheme, width))
-    tensors: dict[str, tuple[str, tuple[int, ...]]] = {
-        f"{name}.codes": ("U8", (rows, padded * (scheme.bits or 8) // 8))
-    }
-    if scheme.encoding == "palette":
-        palettes = -(-rows // (scheme.group_rows or rows))
-        tensors[f"{name}.palettes"] = ("F16", (palettes, 1 << (scheme.bits or 8)))
-    elif scheme.scales == "two-level":
-        tensors[f"{name}.channel_scales"] = ("F16", (rows,))
-        tensors[f"{name}.multipliers"] = ("U8", (rows, groups))
-    else:
-        tensors[f"{name}.scales"] = ("F16", (rows, groups))
-    if not scheme.symmetric:
-        tensors[f"{name}.zero_points"] = ("U8", (rows, groups))
-    return tensors
-
-
-def stored_bytes(weight: Weight, scheme: Scheme) -> int:
-    """Bytes of a matrix under a scheme: codes, scales or palettes, zero points."""
-    rows, width = weight.shape
-    tensors = _layout(weight.name, rows, width, scheme).values()
-    return sum(math.prod(shape) * (2 if dtype == "F16" else 1) for dtype, shape in tensors)
-
-
-def _facts(matrices: Mapping[str, Weight], schemes: Mapping[str, Scheme]) -> str:
-    """Scheme and shape of each matrix, as JSON for the file's metadata."""
-    facts = {
-        name: {"scheme": schemes[name].model_dump(exclude_none=True), "shape": weight.shape}
-        for name, weight in matrices.items()
-    }
-    return json.dumps(facts, separators=(",", ":"), sort_keys=True)
 
 
 def _batches(blocks: Iterator[slice], size: int) -> Iterator[list[slice]]:

@@ -50,7 +50,7 @@ def search_scales(columns: Floats, rows: int, scheme: Scheme) -> Scales:
         low, high = np.minimum(low, 0), np.maximum(high, 0)  # padding needs a code for 0
         unclipped = (high - low) / np.float32((1 << bits) - 1)
         zeros = np.zeros_like(unclipped)
-    factors = FACTORS[bits] if scheme.method == "mse" else np.ones(1)
+    factors = np.ones(1) if scheme.method == "absmax" else FACTORS[bits]
     errors = SquaredErrors(columns, bits)
     scales, zeros = _best_factor(errors, unclipped, low, zeros, factors, scheme)
     if scheme.scales == "two-level":

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from slmkit.errors import RecipeError
 from slmkit.models.names import layer_of
 from slmkit.recipe.bounds import Bound
+from slmkit.recipe.calibration import Calibration
 from slmkit.recipe.scheme import STRICT, Scheme
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -67,6 +68,7 @@ class Recipe(BaseModel):
     context_length: int = Field(2048, ge=16)
     prefill_chunk: int = Field(128, ge=1)
     smoothquant: float | None = Field(None, ge=0, le=1)  # alpha, the migration strength; None: off
+    calibration: Calibration = Calibration()
     artifacts: dict[str, ArtifactOptions] = Field(default_factory=dict)
     parity: dict[str, Bound] = Field(default_factory=dict)  # by error kind
 

@@ -10,7 +10,7 @@ BITS: dict[str, tuple[int | None, ...]] = {
     "float16": (None,),
     "per-channel": (4, 8),
     "group-wise": (4, 8),
-    "palette": (4, 6),
+    "palette": (3, 4, 6),
 }
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -21,18 +21,19 @@ class Scheme(BaseModel):
     model_config = STRICT
 
     encoding: Literal["float16", "per-channel", "group-wise", "palette"]
-    bits: Literal[4, 6, 8] | None = None
+    bits: Literal[3, 4, 6, 8] | None = None
     group_size: Literal[32, 64, 128] | None = None  # inputs that share a scale
     group_rows: Literal[8, 16, 32] | None = None  # output rows that share a palette
     symmetric: bool = True
     scales: Literal["free", "two-level"] = "free"
-    method: Literal["absmax", "mse"] = "mse"
+    method: Literal["absmax", "mse", "gptq"] = "mse"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Scheme:
         bits = BITS[self.encoding]
         if self.bits not in bits:
-            known = " or ".join(map(str, bits))
+            *first, last = map(str, bits)
+            known = f"{', '.join(first)} or {last}" if first else last
             raise ValueError(
                 f"bits: encoding {self.encoding} "
                 + (f"needs {known}" if bits != (None,) else "has none")
@@ -42,8 +43,10 @@ class Scheme(BaseModel):
                 raise ValueError(f"{key}: belongs to encoding {encoding}, and it needs one")
         if self.scales == "two-level" and not (self.symmetric and self.encoding == "group-wise"):
             raise ValueError("scales: two-level needs encoding group-wise and symmetric: true")
-        if self.encoding == "palette" and not (self.symmetric and self.method == "mse"):
-            raise ValueError("encoding palette has neither symmetric nor method")
+        if self.encoding == "palette" and not (self.symmetric and self.method != "absmax"):
+            raise ValueError("encoding palette has no symmetric, and its method is mse or gptq")
+        if self.encoding == "float16" and self.method == "gptq":
+            raise ValueError("method: gptq chooses codes, which encoding float16 has not")
         return self
 
     def __str__(self) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from slmkit.activations.observe import Runs, calibration_runs
 from slmkit.backend.registry import declarations
 from slmkit.errors import RefusedError
-from slmkit.planning.plan import Encoding, Plan, codes_of
+from slmkit.planning.codes import calibrated, codes_of
+from slmkit.planning.plan import Encoding, Plan
 from slmkit.planning.prepare import Preparation, prepare
 from slmkit.quant.codes import CodesFile
 from slmkit.system.cache import Cache
@@ -30,8 +31,10 @@ def quantized(
     plan: Plan, encodings: Sequence[Encoding], cache: Cache, progress: Progress
 ) -> Quantized:
     """The codes of some encodings of a plan. Raises SlmkitError."""
-    choice, runs = plan.choice, calibration_runs(plan.calibration)
-    prepared = prepare(plan.checkpoint, choice.recipe.smoothquant, runs, cache, progress)
+    recipe, runs = plan.choice.recipe, calibration_runs(plan.calibration)
+    if any(calibrated(plan.checkpoint, each.schemes) for each in encodings):
+        runs = calibration_runs(plan.calibration, tokens=recipe.calibration.tokens)
+    prepared = prepare(plan.checkpoint, recipe, runs, cache, progress)
     for each in encodings:
         _refuse_overflow(plan, each, prepared)
     codes = {

@@ -16,8 +16,9 @@ from slmkit.errors import BundleError, ParityError
 from slmkit.parity.compare import Answers, Proof, answers, float_outputs, quantization_cost
 from slmkit.parity.golden import load_golden
 from slmkit.parity.metrics import ROUNDED, Comparison, failures_of
+from slmkit.planning.codes import codes_of
 from slmkit.planning.memory import matrix_schemes
-from slmkit.planning.plan import codes_of, encoding_name
+from slmkit.planning.plan import encoding_name
 from slmkit.planning.prepare import prepare
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Progress
@@ -101,7 +102,7 @@ def _anew(
     floats = float_outputs(checkpoint, sequences, progress)
     prepared, text = None, folder / CALIBRATION
     if text.is_file():  # bundles of older versions have none, and no factors either
-        prepared = prepare(checkpoint, recipe.smoothquant, load_runs(text), cache, progress)
+        prepared = prepare(checkpoint, recipe, load_runs(text), cache, progress)
     fresh, costs = {}, []
     for file, old in kept.items():
         names = _holders(manifest, file)

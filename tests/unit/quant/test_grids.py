@@ -1,0 +1,80 @@
+"""Grids: the nearest code is the nearest, and better scales and palettes lose less."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slmkit.quant.codes import CodesFile
+from slmkit.quant.files import metadata, packed, write
+from slmkit.quant.grids import grid_of
+from slmkit.quant.nearest_plane import damped, loss
+from slmkit.recipe.scheme import Scheme
+
+SCHEMES = {
+    "two-level": Scheme(encoding="group-wise", bits=4, group_size=32, scales="two-level"),
+    "free": Scheme(encoding="group-wise", bits=4, group_size=32),
+    "asymmetric": Scheme(encoding="group-wise", bits=4, group_size=32, symmetric=False),
+    "per-channel": Scheme(encoding="per-channel", bits=8),
+    "palette of 16": Scheme(encoding="palette", bits=4, group_rows=8),
+    "palette of 8": Scheme(encoding="palette", bits=3, group_rows=16),
+}
+
+
+def case(name, rows, width, seed):
+    random = np.random.default_rng(seed)
+    floats = random.standard_normal((rows, width)).astype(np.float32)
+    return floats, grid_of(SCHEMES[name], floats, np.ones(width, np.float32)), random
+
+
+def nearest(floats, grid):
+    """Codes and errors, (K, N)."""
+    pairs = [grid.nearest(at, floats[:, at]) for at in range(floats.shape[1])]
+    return np.stack([codes for codes, _ in pairs]), np.stack(
+        [found for _, found in pairs]
+    ) - floats.T
+
+
+@given(st.sampled_from(sorted(SCHEMES)), st.integers(1, 40), st.integers(1, 70), st.integers(0, 99))
+def test_no_code_is_nearer_than_the_nearest(name, rows, width, seed):
+    floats, grid, random = case(name, rows, width, seed)
+    at = int(random.integers(width))
+    codes, numbers = grid.nearest(at, floats[:, at])
+    np.testing.assert_array_equal(grid.numbers(at, codes), numbers)
+    for code in range(1 << SCHEMES[name].bits):
+        others = grid.numbers(at, np.full(rows, code, np.uint8))
+        assert (np.abs(floats[:, at] - numbers) <= np.abs(floats[:, at] - others) * 1.00001).all()
+
+
+@given(st.sampled_from(sorted(SCHEMES)), st.integers(1, 40), st.integers(1, 70), st.integers(0, 99))
+def test_a_codes_file_reads_what_the_grid_says(tmp_path_factory, name, rows, width, seed):
+    floats, grid, _ = case(name, rows, width, seed)
+    codes, errors = nearest(floats, grid)
+    scheme, path = SCHEMES[name], tmp_path_factory.mktemp("grid") / "codes.safetensors"
+    arrays = {f"w.{ending}": array for ending, array in grid.arrays().items()}
+    arrays["w.codes"] = packed(np.ascontiguousarray(codes.T), scheme, grid.fillers())
+    write(path, arrays, metadata({"w": (rows, width)}, {"w": scheme}, "key", 1.0))
+    read = CodesFile(path).rows("w.weight", slice(None))
+    np.testing.assert_allclose(read, floats + errors.T, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["two-level", "palette of 16", "palette of 8"])
+def test_a_refit_loses_less_and_keeps_its_books(name):
+    floats, grid, random = case(name, 40, 96, 3)
+    inputs = random.standard_normal((300, 96)).astype(np.float32)
+    inputs *= np.exp(random.standard_normal(96)).astype(np.float32)
+    hessian = damped(inputs.T @ inputs / 300, 0.01)
+    codes, errors = nearest(floats, grid)
+    before = loss(errors, hessian)
+    grid.refit(errors, hessian, codes)
+    assert loss(errors, hessian) < 0.99 * before
+    dequantized = np.stack([grid.numbers(at, codes[at]) for at in range(96)])
+    np.testing.assert_allclose(errors, dequantized - floats.T, atol=1e-5)
+    if name == "two-level":
+        multipliers = grid.arrays()["multipliers"]
+        assert multipliers.min() >= 1 and (multipliers.max(axis=1) == 16).all()
+    else:
+        palettes = grid.arrays()["palettes"]
+        assert (np.diff(palettes.astype(np.float32), axis=1) >= 0).all()

@@ -1,0 +1,81 @@
+"""GPTQ: equal to the textbook's form, never worse after coordinate descent."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slmkit.quant import nearest_plane as module
+from slmkit.quant.grids import grid_of
+from slmkit.quant.nearest_plane import damped, descend, loss, nearest_plane
+from slmkit.recipe.scheme import Scheme
+
+INT4 = Scheme(encoding="group-wise", bits=4, group_size=32, scales="two-level")
+PALETTE = Scheme(encoding="palette", bits=4, group_rows=8)
+
+
+def case(rows, width, seed, scheme=INT4):
+    random = np.random.default_rng(seed)
+    inputs = random.standard_normal((4 * width, width)) @ random.standard_normal((width, width))
+    hessian = damped((inputs.T @ inputs / len(inputs)).astype(np.float32), 0.03)
+    weight = random.standard_normal((rows, width)).astype(np.float32)
+    return weight, hessian, grid_of(scheme, weight, hessian.diagonal())
+
+
+def textbook(weight, hessian, grid):
+    """Frantar et al. 2022, algorithm 1: the inverse of H, and an update of W after each input."""
+    order = np.argsort(-hessian.diagonal(), kind="stable")
+    inverse = np.linalg.inv(hessian[np.ix_(order, order)].astype(np.float64))
+    upper = np.linalg.cholesky(inverse).T
+    left = weight[:, order].astype(np.float64)
+    codes = np.empty(weight.T.shape, np.uint8)
+    for at, name in enumerate(order):
+        codes[name], numbers = grid.nearest(int(name), left[:, at].astype(np.float32))
+        error = (left[:, at] - numbers) / upper[at, at]
+        left[:, at:] -= np.outer(error, upper[at, at:])
+    return codes
+
+
+@pytest.mark.parametrize("scheme", [INT4, PALETTE], ids=["groups", "palette"])
+@pytest.mark.parametrize(("rows", "width"), [(3, 5), (40, 64), (20, 150)])
+def test_the_nearest_plane_is_gptq(scheme, rows, width):
+    weight, hessian, grid = case(rows, width, 1, scheme)
+    codes, errors = nearest_plane(weight, hessian, grid)
+    expected = textbook(weight, hessian, grid)
+    assert np.mean(codes == expected) > 0.999  # a tie may fall otherwise
+    numbers = np.stack([grid.numbers(at, codes[at]) for at in range(width)])
+    np.testing.assert_allclose(errors, numbers - weight.T, atol=1e-5)
+
+
+def test_inputs_without_correlation_are_rounded_to_nearest():
+    weight, _, grid = case(10, 64, 2)
+    hessian = np.diag(np.linspace(1, 3, 64)).astype(np.float32)
+    codes, _ = nearest_plane(weight, hessian, grid)
+    expected = [grid.nearest(at, weight[:, at])[0] for at in range(64)]
+    np.testing.assert_array_equal(codes, expected)
+
+
+@given(
+    st.sampled_from([INT4, PALETTE]), st.integers(1, 40), st.integers(1, 140), st.integers(0, 99)
+)
+def test_it_loses_less_than_rounding_and_descent_never_more(scheme, rows, width, seed):
+    weight, hessian, grid = case(rows, width, seed, scheme)
+    codes, errors = nearest_plane(weight, hessian, grid)
+    before = loss(errors, hessian)
+    descend(errors, codes, hessian, grid)
+    assert loss(errors, hessian) <= before * 1.0001 + 1e-9
+    numbers = np.stack([grid.numbers(at, codes[at]) for at in range(width)])
+    np.testing.assert_allclose(errors, numbers - weight.T, atol=1e-4)
+    if width >= 32:
+        rounded = [grid.nearest(at, weight[:, at])[1] - weight[:, at] for at in range(width)]
+        assert before < loss(np.stack(rounded), hessian)
+
+
+def test_parts_of_rows_give_the_codes_of_the_whole(monkeypatch):
+    weight, hessian, grid = case(96, 70, 5)
+    whole, _ = nearest_plane(weight, hessian, grid)
+    monkeypatch.setattr(module, "ROWS", 32)
+    parts, _ = nearest_plane(weight, hessian, grid)
+    assert np.mean(whole == parts) > 0.999  # products of other sizes may round otherwise

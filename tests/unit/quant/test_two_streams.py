@@ -1,0 +1,63 @@
+"""The two streams: both equal the reference, in batches, with values kept in files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from artifacts import texts_of
+from slmkit.checkpoint.folder import open_checkpoint
+from slmkit.interpreters.reference import logits
+from slmkit.models import registry
+from slmkit.quant import two_streams
+from slmkit.quant.two_streams import FLOAT, QUANTIZED, TwoStreams
+from tiny_models import TINY
+
+
+class Watched(TwoStreams):
+    """Evaluates the input of each linear, as calibration does; changes no weight."""
+
+    seen: tuple[str, ...] = ()
+
+    def fit(self, x, projections):
+        x.keep()
+        self.seen += tuple(each.name for each in projections)
+        for batch in range(len(self.batches)):
+            for stream in (FLOAT, QUANTIZED):
+                x.at(batch, stream)
+            self.memo.clear()
+
+
+@pytest.mark.parametrize("row", TINY)
+def test_both_streams_are_the_reference(tiny, tmp_path, monkeypatch, row):
+    monkeypatch.setattr(two_streams, "BATCH", 100)
+    checkpoint, other = open_checkpoint(tiny(row)), open_checkpoint(tiny(row))
+    texts = texts_of(checkpoint, 3)
+    streams = Watched((checkpoint.shards, other.shards), texts, tmp_path)
+    result = registry.run(streams, checkpoint.spec)
+    assert len(streams.batches) == 3
+    assert checkpoint.model.multiplied <= set(streams.seen)
+    for at, expected in enumerate(logits(checkpoint.shards, checkpoint.spec, texts)):
+        for stream in (FLOAT, QUANTIZED):
+            np.testing.assert_allclose(result.at(at, stream), expected, rtol=1e-4, atol=1e-4)
+        streams.memo.clear()
+
+
+def test_files_go_with_their_values(tiny, tmp_path):
+    checkpoint = open_checkpoint(tiny("llama"))
+    folder = tmp_path / "values"
+    folder.mkdir()
+    streams = Watched((checkpoint.shards,) * 2, texts_of(checkpoint, 2), folder)
+    result = registry.run(streams, checkpoint.spec)
+    used = len(list(folder.iterdir()))
+    assert 0 < used < streams.files  # of layers that are behind, no file is left
+    del result, streams.stream
+    streams.memo.clear()
+    assert not list(folder.iterdir())
+
+
+def test_texts_are_put_together_up_to_the_size_of_a_batch(monkeypatch):
+    monkeypatch.setattr(two_streams, "BATCH", 10)
+    texts = [np.arange(n) for n in (4, 6, 1, 12, 3)]
+    batches = two_streams.batches_of(texts)
+    assert [[len(ids) for ids in batch] for batch in batches] == [[4, 6], [1], [12], [3]]

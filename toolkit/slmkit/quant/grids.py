@@ -1,0 +1,211 @@
+"""Grids: the numbers that one matrix can hold under its scheme, with scales or palettes fixed."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slmkit.ops import Floats
+from slmkit.quant.codes import Bytes
+from slmkit.quant.palette import cluster, round_to_float16
+from slmkit.quant.round_to_nearest import MULTIPLIERS, search_scales
+from slmkit.recipe.scheme import Scheme
+
+LEAST_CURVATURE = 1e-6  # of a palette's entry, as a share of all: an entry may be unused
+Arrays = dict[str, NDArray[Any]]  # what a codes file holds beside the codes, by ending of the name
+
+
+class Grid(Protocol):
+    """Codes of N rows and K inputs, chosen an input at a time."""
+
+    def nearest(self, at: int, numbers: Floats) -> tuple[Bytes, Floats]:
+        """The codes next to ``numbers`` (N,) of input ``at``, and what they stand for."""
+        ...
+
+    def numbers(self, at: int, codes: Bytes) -> Floats:
+        """What codes (N,) of input ``at`` stand for."""
+        ...
+
+    def part(self, rows: slice) -> Grid:
+        """The grid of some rows."""
+        ...
+
+    def refit(self, error: Floats, hessian: Floats, codes: Bytes) -> None:
+        """Change scales or palettes so that the same codes lose less.
+
+        ``error``: dequantized minus wanted (K, N); ``hessian``: (K, K); ``codes``: (K, N). The
+        first and the last are changed in place.
+        """
+        ...
+
+    def arrays(self) -> Arrays:
+        """Scales, zero points or palettes, as a codes file holds them."""
+        ...
+
+    def fillers(self) -> Bytes:
+        """The codes (N,) that pad rows to whole groups."""
+        ...
+
+
+class AffineGrid:
+    """Scales and zero points per row and group of inputs: (code - zero point) * scale."""
+
+    def __init__(self, scheme: Scheme, floats: Floats) -> None:
+        """Search the scales of a weight (N, K), as rounding to nearest does."""
+        rows, width = floats.shape
+        self.scheme, self.group = scheme, scheme.group_size or width
+        padded = -(-width // self.group) * self.group
+        whole = np.pad(floats, ((0, 0), (0, padded - width))) if padded > width else floats
+        found = search_scales(np.ascontiguousarray(whole.reshape(-1, self.group).T), rows, scheme)
+        self.largest = np.float32((1 << (scheme.bits or 8)) - 1)
+        self.scales = np.ascontiguousarray(found.scales.reshape(rows, -1).T)  # (groups, N)
+        self.zeros = np.ascontiguousarray(found.zero_points.reshape(rows, -1).T)  # (groups, N)
+        self.channel = found.channel_scales  # (N,)
+        self.multipliers = found.multipliers  # (N, groups)
+
+    def nearest(self, at: int, numbers: Floats) -> tuple[Bytes, Floats]:
+        """The codes next to ``numbers`` (N,) of input ``at``, and what they stand for."""
+        scale, zero = self.scales[at // self.group], self.zeros[at // self.group]
+        codes = np.rint(numbers / scale + zero)
+        np.clip(codes, 0, self.largest, out=codes)
+        return codes.astype(np.uint8), (codes - zero) * scale
+
+    def numbers(self, at: int, codes: Bytes) -> Floats:
+        """What codes (N,) of input ``at`` stand for."""
+        zero = self.zeros[at // self.group]
+        result: Floats = (codes.astype(np.float32) - zero) * self.scales[at // self.group]
+        return result
+
+    def part(self, rows: slice) -> AffineGrid:
+        """The grid of some rows; a change of its scales is one of the whole grid's."""
+        part = object.__new__(AffineGrid)
+        part.scheme, part.group, part.largest = self.scheme, self.group, self.largest
+        part.scales, part.zeros = self.scales[:, rows], self.zeros[:, rows]
+        part.channel = None if self.channel is None else self.channel[rows]
+        part.multipliers = None if self.multipliers is None else self.multipliers[rows]
+        return part
+
+    def refit(self, error: Floats, hessian: Floats, codes: Bytes) -> None:
+        """Move the multipliers of two-level scales by one where that lowers the loss.
+
+        The largest multiplier of a row stays: QNN's form expects it to be 16.
+        """
+        if self.multipliers is None or self.channel is None:
+            return
+        largest = self.multipliers.argmax(axis=1)
+        for group in range(len(self.scales)):
+            span = slice(group * self.group, min((group + 1) * self.group, len(error)))
+            signed = codes[span].astype(np.float32) - self.zeros[group]
+            slope = np.einsum("kn,kn->n", hessian[span] @ error, signed)
+            curve = np.einsum("kn,kn->n", hessian[span, span] @ signed, signed)
+            old = self.multipliers[:, group].astype(np.float32)
+            best, step = np.zeros_like(old), np.zeros_like(old)
+            for way in (-1.0, 1.0):
+                change = np.float32(way) * self.channel
+                loss = 2 * change * slope + np.square(change) * curve
+                better = (loss < best) & (old + way >= 1) & (old + way <= MULTIPLIERS)
+                better &= largest != group
+                best, step = np.where(better, loss, best), np.where(better, way, step)
+            step = step.astype(np.float32)
+            self.multipliers[:, group] = (old + step).astype(np.uint8)
+            self.scales[group] = self.channel * self.multipliers[:, group]
+            error[span] += signed * (step * self.channel)
+
+    def arrays(self) -> Arrays:
+        """Scales and zero points, as a codes file holds them."""
+        found: Arrays = {}
+        if self.multipliers is not None and self.channel is not None:
+            found["channel_scales"] = self.channel.astype(np.float16)
+            found["multipliers"] = self.multipliers
+        else:
+            found["scales"] = np.ascontiguousarray(self.scales.T).astype(np.float16)
+        if not self.scheme.symmetric:
+            found["zero_points"] = np.ascontiguousarray(self.zeros.T).astype(np.uint8)
+        return found
+
+    def fillers(self) -> Bytes:
+        """The codes (N,) that pad rows to whole groups: they stand for 0."""
+        fillers: Bytes = self.zeros[-1].astype(np.uint8)
+        return fillers
+
+
+class PaletteGrid:
+    """A table of 2^bits numbers for each group of rows."""
+
+    def __init__(self, scheme: Scheme, floats: Floats, weights: Floats) -> None:
+        """Cluster a weight (N, K); ``weights`` (K,): how much an input's error counts."""
+        rows, width = floats.shape
+        self.group, bits = scheme.group_rows or rows, scheme.bits or 8
+        whole, found = rows // self.group * self.group, []
+        for part in (floats[:whole], floats[whole:]):  # the last group may be smaller
+            if len(part):
+                each = min(self.group, len(part))
+                found.append(
+                    cluster(part.reshape(-1, each * width), bits, np.tile(weights, each))[0]
+                )
+        self._set(np.concatenate(found), np.arange(rows) // self.group)
+
+    def _set(self, palettes: Floats, own: NDArray[np.int64]) -> None:
+        self.palettes = palettes  # (groups, 2^bits), ascending
+        self.own = own  # (N,) index of each row's palette
+        middles = (palettes[:, 1:] + palettes[:, :-1]) / 2
+        self.middles = np.ascontiguousarray(middles[own].T)  # (2^bits - 1, N)
+
+    def nearest(self, at: int, numbers: Floats) -> tuple[Bytes, Floats]:
+        """The codes next to ``numbers`` (N,) of any input, and what they stand for."""
+        codes = (numbers > self.middles).sum(axis=0, dtype=np.uint8)
+        return codes, self.numbers(at, codes)
+
+    def numbers(self, at: int, codes: Bytes) -> Floats:
+        """What codes (N,) stand for."""
+        found: Floats = self.palettes[self.own, codes]
+        return found
+
+    def part(self, rows: slice) -> PaletteGrid:
+        """The grid of some rows, which hold whole groups."""
+        part = object.__new__(PaletteGrid)
+        part.group = self.group
+        part._set(self.palettes, self.own[rows])
+        return part
+
+    def refit(self, error: Floats, hessian: Floats, codes: Bytes) -> None:
+        """Move each palette to the least squares solution under the Hessian, for these codes.
+
+        A group's loss is quadratic in its palette p: with M (2^bits, K) the one-hot codes of a row,
+        the sum over rows of (M'p - w) H (M'p - w)'.
+        """
+        slope = hessian @ error
+        palettes, levels = self.palettes.copy(), np.arange(self.palettes.shape[1])
+        for group in range(len(palettes)):
+            rows = slice(group * self.group, (group + 1) * self.group)
+            own = np.ascontiguousarray(codes[:, rows].T)  # (rows, K)
+            hot = (own[:, None, :] == levels[:, None]).astype(np.float32)
+            matrix = np.einsum("rek,rfk->ef", hot @ hessian, hot).astype(np.float64)
+            right = np.bincount(own.reshape(-1), slope[:, rows].T.reshape(-1), len(levels))
+            matrix[np.diag_indices(len(levels))] += np.trace(matrix) * LEAST_CURVATURE
+            palettes[group] -= np.linalg.solve(matrix, right)
+        order = np.argsort(palettes, axis=1, kind="stable")
+        place = np.argsort(order, axis=1, kind="stable").astype(np.uint8)
+        old = self.palettes
+        error -= old[self.own[:, None], codes.T].T
+        np.copyto(codes, place[self.own[:, None], codes.T].T)
+        ordered = np.take_along_axis(palettes, order, 1).astype(np.float64)
+        self._set(round_to_float16(ordered), self.own)
+        error += self.palettes[self.own[:, None], codes.T].T
+
+    def arrays(self) -> Arrays:
+        """Palettes, as a codes file holds them."""
+        return {"palettes": self.palettes.astype(np.float16)}
+
+    def fillers(self) -> Bytes:
+        """The codes (N,) that pad rows to whole bytes: nobody reads them."""
+        return np.zeros(len(self.own), np.uint8)
+
+
+def grid_of(scheme: Scheme, floats: Floats, weights: Floats) -> Grid:
+    """The grid of a weight (N, K) under a scheme; ``weights`` (K,): how much inputs count."""
+    if scheme.encoding == "palette":
+        return PaletteGrid(scheme, floats, weights)
+    return AffineGrid(scheme, floats)

@@ -1,0 +1,170 @@
+"""Linears that read the same input: what calibration text says about it, and their codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slmkit.checkpoint.scaled_weights import Source
+from slmkit.errors import CheckpointError
+from slmkit.ops import Floats, Projection
+from slmkit.quant.codes import Bytes, CodesFile
+from slmkit.quant.files import packed, to_float16
+from slmkit.quant.grids import Grid, grid_of
+from slmkit.quant.moments import Moments, correction
+from slmkit.quant.nearest_plane import damped, descend, loss, nearest_plane
+from slmkit.recipe.calibration import Calibration
+from slmkit.recipe.scheme import Scheme
+from slmkit.snr import decibels
+
+FEWEST = 1.0  # tokens per input: with fewer a Hessian says little, and codes are rounded to nearest
+FEWEST_FOR_FLOAT = 4.0  # tokens per input: with fewer, a float target is fitted to their noise
+LEAST_SNR_DB = 3.0  # of a linear's output: below it the weight is mostly lost
+STREAM, NORM = "stream", "norm"  # what a linear's output is added to, or read by
+FITS = "fits"  # in a codes file's metadata
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the codes of one matrix were found."""
+
+    name: str
+    tokens_per_input: float
+    target: str  # float, own, or nearest: too few tokens
+    loss: float  # of the output's energy on calibration text, the share that codes lose
+    rounded_loss: float  # the same of codes that are rounded to nearest
+
+
+class LinearGroup:
+    """Linears with the same input.
+
+    ``destination``: of a single linear, ``STREAM`` if its output is added to the residual stream,
+    ``NORM`` if an RMS norm reads it. Then a token counts by the size of what a norm reads next,
+    which divides by it: the first token of a text, with activations a thousand times larger than
+    those of all others, would else be all that codes are made for.
+    """
+
+    def __init__(
+        self, source: Source, linears: Sequence[Projection], destination: str | None
+    ) -> None:
+        self.source, self.linears = source, linears
+        self.weights = {
+            each.name: source.rows(f"{each.name}.weight", slice(None)) for each in linears
+        }
+        first = self.weights[linears[0].name]
+        # The drift of an output costs less than that of the input where there are fewer of them.
+        self.by_output = len(linears) == 1 and len(first) <= first.shape[1]
+        self.destination = destination if self.by_output else None
+        self.sums = Moments.zeros(first.shape[1], len(first) if self.by_output else first.shape[1])
+
+    def add(
+        self,
+        floats: Floats,
+        quantized: Floats,
+        residuals: tuple[Floats, Floats] | None = None,
+    ) -> None:
+        """Add tokens: the input (T, K) in either stream, and what the output (T, N) is added to."""
+        lack, counts = floats - quantized, np.ones(len(floats), np.float32)
+        if self.by_output:
+            weight = self.weights[self.linears[0].name]
+            lack = lack @ weight.T
+            if self.destination:
+                output = floats @ weight.T
+                if residuals is not None:
+                    lack += residuals[0] - residuals[1]
+                    output += residuals[0]
+                counts = 1 / np.maximum(np.square(output).mean(axis=1), np.float32(1e-20))
+        self.sums.add(quantized, lack, counts)
+
+    def quantize(
+        self, schemes: Mapping[str, Scheme], method: Calibration
+    ) -> tuple[Arrays, list[Fit]]:
+        """Tensors of a codes file, and how each matrix was found.
+
+        Raises CheckpointError for a matrix that is lost in its codes.
+        """
+        sums, fits = self.sums.means(), []
+        arrays: Arrays = {}
+        tokens = sums.tokens / len(sums.hessian)
+        target = _target(method, tokens)
+        change = correction(sums, method.ridge) if target == "float" else None
+        hessian = damped(sums.hessian, method.damping)
+        for each in self.linears:
+            weight = self.weights.pop(each.name)
+            wanted = weight
+            if change is not None:
+                wanted = weight + (change if self.by_output else weight @ change)
+            grid = grid_of(schemes[each.name], wanted, hessian.diagonal())
+            codes, errors = _nearest(wanted, grid)
+            energy = max(loss(wanted.T, hessian), 1e-30)
+            rounded = loss(errors, hessian) / energy
+            if target != "nearest":
+                codes, errors = nearest_plane(wanted, hessian, grid)
+                for _ in range(method.sweeps):
+                    descend(errors, codes, hessian, grid)
+                    grid.refit(errors, hessian, codes)
+            fit = Fit(each.name, tokens, target, loss(errors, hessian) / energy, rounded)
+            _check(fit, schemes[each.name])
+            fits.append(fit)
+            arrays |= _arrays(each.name, schemes[each.name], grid, codes)
+            if each.bias:
+                arrays[f"{each.name}.bias"] = self._bias(each, sums, weight, wanted, errors)
+        return arrays, fits
+
+    def _bias(
+        self, linear: Projection, sums: Moments, weight: Floats, wanted: Floats, errors: Floats
+    ) -> NDArray[np.float16]:
+        """The bias (N,) with which the mean output is the float stream's."""
+        tensor = f"{linear.name}.bias"
+        bias = self.source.vector(tensor).copy()
+        if sums.tokens:
+            lack = sums.lack if self.by_output else weight @ sums.lack
+            bias += lack - (wanted - weight + errors.T) @ sums.mean
+        return to_float16(tensor, bias)
+
+
+def _target(method: Calibration, tokens_per_input: float) -> str:
+    if tokens_per_input < FEWEST:
+        return "nearest"
+    return method.target if tokens_per_input >= FEWEST_FOR_FLOAT else "own"
+
+
+def _nearest(wanted: Floats, grid: Grid) -> tuple[Bytes, Floats]:
+    """Codes and errors (K, N) of rounding to nearest."""
+    codes, errors = np.empty(wanted.T.shape, np.uint8), np.empty(wanted.T.shape, np.float32)
+    for at in range(len(codes)):
+        codes[at], numbers = grid.nearest(at, wanted[:, at])
+        errors[at] = numbers - wanted[:, at]
+    return codes, errors
+
+
+def _arrays(name: str, scheme: Scheme, grid: Grid, codes: Bytes) -> Arrays:
+    rows = np.ascontiguousarray(codes.T)
+    arrays: Arrays = {f"{name}.codes": packed(rows, scheme, grid.fillers())}
+    return arrays | {f"{name}.{ending}": array for ending, array in grid.arrays().items()}
+
+
+def _check(fit: Fit, scheme: Scheme) -> None:
+    snr = decibels(1.0, fit.loss)
+    if snr < LEAST_SNR_DB:
+        raise CheckpointError(
+            f"tensor {fit.name}.weight is lost in {scheme}: {snr:.1f} dB of signal to noise",
+            "its numbers are too small for float16 scales, or of very unequal size: "
+            "give it encoding float16 or 8 bits in the recipe",
+        )
+
+
+def fits_to_json(fits: Sequence[Fit]) -> str:
+    """For a codes file's metadata."""
+    return json.dumps([asdict(fit) for fit in fits])
+
+
+def fits_of(codes: CodesFile) -> list[Fit]:
+    """How the matrices of a codes file were found; empty if without text."""
+    return [Fit(**facts) for facts in json.loads(codes.file.metadata.get(FITS, "[]"))]
