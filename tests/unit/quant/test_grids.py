@@ -43,7 +43,7 @@ def test_no_code_is_nearer_than_the_nearest(name, rows, width, seed):
     at = int(random.integers(width))
     codes, numbers = grid.nearest(at, floats[:, at])
     np.testing.assert_array_equal(grid.numbers(at, codes), numbers)
-    for code in range(1 << SCHEMES[name].bits):
+    for code in range(1 << (SCHEMES[name].bits or 0)):
         others = grid.numbers(at, np.full(rows, code, np.uint8))
         assert (np.abs(floats[:, at] - numbers) <= np.abs(floats[:, at] - others) * 1.00001).all()
 
