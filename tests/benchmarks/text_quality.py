@@ -20,22 +20,19 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from slmkit.activations.observe import calibration_runs, load_runs
+from slmkit.activations.observe import calibration_runs
 from slmkit.bundle.manifest import BundledArtifact, read_manifest
-from slmkit.checkpoint.folder import Checkpoint, open_checkpoint
+from slmkit.checkpoint.folder import Checkpoint
 from slmkit.cli.parity_tables import parity_note, parity_table
+from slmkit.evaluation.text import HELD_OUT
 from slmkit.parity.compare import Answers, Proof, answers, float_outputs, quantization_cost
 from slmkit.parity.golden import Prompt
 from slmkit.parity.metrics import Comparison
-from slmkit.planning.calibration import BUILT_IN, calibration_texts
-from slmkit.planning.codes import codes_of
-from slmkit.planning.memory import matrix_schemes
-from slmkit.planning.prepare import prepare
+from slmkit.planning.calibration import calibration_texts
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Silent
-from slmkit.workflows.codes import CALIBRATION
+from slmkit.workflows.codes import bundle_codes, checkpoint_of
 
-HELD_OUT = BUILT_IN.with_name("held_out.jsonl")
 LONGEST = 128  # tokens of one text
 
 
@@ -49,20 +46,18 @@ def held_out_prompts(checkpoint: Checkpoint, tokens: int) -> list[Prompt]:
 def compare(bundle: Path, model: Path, tokens: int, names: Sequence[str]) -> list[Comparison]:
     """The comparisons of some artifacts, all by default, and of the codes that they hold."""
     manifest = read_manifest(bundle)
-    checkpoint = open_checkpoint(model).at_context(manifest.context_length)
+    checkpoint = checkpoint_of(manifest, model)
     prompts = held_out_prompts(checkpoint, tokens)
     sequences, found = [prompt.ids for prompt in prompts], []
     floats = float_outputs(checkpoint, sequences, Silent())
     chosen = [each for each in manifest.artifacts if not names or each.name in names]
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
-        cache, runs = Cache(Path(scratch) / "cache"), load_runs(bundle / CALIBRATION)
-        prepared = prepare(checkpoint, manifest.recipe, runs, cache, Silent())
+        cache = Cache(Path(scratch) / "cache")
         artifacts = {each.name: _quick_modes(each) for each in chosen}
         proof = Proof(bundle, artifacts, manifest.recipe.parity, Path(scratch), Silent())
         for golden in dict.fromkeys(each.golden for each in chosen):
             own = [artifacts[each.name] for each in chosen if each.golden == golden]
-            schemes = matrix_schemes(checkpoint.model, manifest.recipe, own[0].name)
-            codes = codes_of(checkpoint, schemes, cache, Silent(), prepared)
+            codes = bundle_codes(bundle, manifest, checkpoint, own[0].name, cache, Silent())
             exact = answers(codes, checkpoint.spec, prompts, sequences, own, Silent()).exact
             label = ", ".join(each.name for each in own)
             found.append(quantization_cost(label, floats, exact, manifest.recipe.parity))

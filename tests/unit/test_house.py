@@ -18,7 +18,7 @@ LADDER = [  # a room may import from its own step and from those below it
     {"workflows"},
     {"inference"},
     {"bundle"},
-    {"planning", "parity"},
+    {"planning", "parity", "evaluation"},
     {"backend"},
     {"activations"},
     {"quant", "checkpoint"},

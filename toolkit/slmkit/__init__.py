@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from slmkit.api import (
+        AnswerScore,
         BackendError,
         Bundle,
         BundleError,
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
         Session,
         SlmkitError,
         Tap,
+        TextScore,
         UsageError,
         build,
         compare_layers,
         estimate,
+        evaluate_answers,
+        evaluate_text,
         inspect,
         load,
         targets,
@@ -36,6 +40,7 @@ if sys.version_info < (3, 11):  # noqa: UP036  older ones must be able to read t
 
 __version__ = "0.1.0"
 __all__ = [
+    "AnswerScore",
     "BackendError",
     "Bundle",
     "BundleError",
@@ -52,11 +57,14 @@ __all__ = [
     "Session",
     "SlmkitError",
     "Tap",
+    "TextScore",
     "UsageError",
     "__version__",
     "build",
     "compare_layers",
     "estimate",
+    "evaluate_answers",
+    "evaluate_text",
     "inspect",
     "load",
     "targets",

@@ -34,18 +34,20 @@ from slmkit.inference.session import Session
 from slmkit.parity.metrics import Comparison
 from slmkit.planning.plan import Request
 from slmkit.recipe.recipe import Recipe
-from slmkit.system.cache import default_folder
+from slmkit.system.cache import CacheChoice, chosen_folder
 from slmkit.system.progress import Progress, Silent
 from slmkit.workflows import build as building
 from slmkit.workflows import estimate as estimating
 from slmkit.workflows import inspect as inspecting
 from slmkit.workflows import layerwise
 from slmkit.workflows.estimate import Estimate
+from slmkit.workflows.evaluate import AnswerScore, TextScore, evaluate_answers, evaluate_text
 from slmkit.workflows.inspect import Inspection
 from slmkit.workflows.layerwise import Tap
 from slmkit.workflows.recheck import Rechecked, recheck
 
 __all__ = [
+    "AnswerScore",
     "BackendError",
     "Bundle",
     "BundleError",
@@ -64,17 +66,19 @@ __all__ = [
     "Session",
     "SlmkitError",
     "Tap",
+    "TextScore",
     "UsageError",
     "build",
     "compare_layers",
     "estimate",
+    "evaluate_answers",
+    "evaluate_text",
     "inspect",
     "load",
     "targets",
 ]
 
 PathLike = str | Path
-CacheChoice = PathLike | bool  # a folder; True: the default one; False: none
 Options = Mapping[str, Mapping[str, Any]]  # by artifact
 
 
@@ -121,7 +125,7 @@ class Bundle:
         broken. Raises BundleError for damaged files or another checkpoint.
         """
         checkpoint = None if model is None else Path(model)
-        return recheck(self.path, checkpoint, _cache(cache), progress or Silent())
+        return recheck(self.path, checkpoint, chosen_folder(cache), progress or Silent())
 
     def load(self, artifact: str | None = None, mode: str | None = None) -> Session:
         """An artifact in its runtime: the first one, as it ships, if none is named."""
@@ -165,7 +169,7 @@ def build(
         out=Path(out),
         calibration=None if calibration is None else Path(calibration),
         force=force,
-        cache=_cache(cache),
+        cache=chosen_folder(cache),
     )
     return Bundle(building.build(request, progress or Silent()).folder)
 
@@ -220,7 +224,7 @@ def compare_layers(
         recipe,
         context=context,
         artifacts=artifacts,
-        cache=_cache(cache),
+        cache=chosen_folder(cache),
     )
     return layerwise.compare_layers(request, progress or Silent())
 
@@ -264,10 +268,3 @@ def _request(
         options=options or {},
         **more,
     )
-
-
-def _cache(choice: CacheChoice) -> Path | None:
-    """The folder of a choice; None for no cache."""
-    if choice is True:
-        return default_folder()
-    return None if choice is False else Path(choice)

@@ -109,6 +109,30 @@ def test_one_logit_that_is_not_finite_fails_parity_and_leaves_its_json_strict(
     assert "NaN" in shown and shown.count("FAIL") == 2
 
 
+def test_eval_measures_an_artifact_on_a_text(built):
+    words = ("eval", built["bundle"], "--task", "text", "--data", HELD_OUT)
+    small = ("--tokens", 200, "--window", 64)
+    found = json.loads(slmkit(*words, *small, "--json").stdout)["divergence"]
+    assert 100 < found["positions"] <= 250 and found["columns"] == 1024
+    assert 0 < found["kl"] < 0.01 and found["top1"] > 0.95
+    assert found["perplexity"] == pytest.approx(found["float_perplexity"], rel=0.05)
+    shown = slmkit(*words, *small).stdout
+    assert "perplexity" in shown and "same best token" in shown and "p = " in shown
+
+
+def test_eval_compares_answers_with_the_float_model_s(built):
+    words = ("eval", built["bundle"], "--limit", 2, "--model", SAMPLE_MODEL)
+    found = json.loads(slmkit(*words, "--json").stdout)
+    assert found["items"] == found["float_score"]["items"] and found["flips"]["lost"] == 0
+    assert "the float model has 2/2 right" in slmkit(*words).stdout
+
+
+def test_eval_of_a_bundle_wants_its_own_checkpoint(built, tiny):
+    words = ("eval", built["bundle"], "--task", "text")
+    assert "is not the checkpoint" in slmkit(*words, "--model", tiny(), expect=1).stderr
+    assert "has its recipe" in slmkit(*words, "--recipe", "int4", expect=2).stderr
+
+
 @pytest.mark.parametrize(
     ("family", "words"),
     [
@@ -175,6 +199,11 @@ WRONG = [
     (1, ("run", "nowhere", "--prompt", "hi")),
     (1, ("eval", "nowhere")),
     (1, ("eval", SAMPLE_MODEL, "--data", "nowhere")),
+    (1, ("eval", SAMPLE_MODEL, "--task", "text", "--data", "nowhere")),
+    (1, ("eval", SAMPLE_MODEL, "--task", "text", "--recipe", "nowhere")),
+    (2, ("eval", SAMPLE_MODEL, "--task", "text", "--limit", "3")),
+    (2, ("eval", SAMPLE_MODEL, "--window", "3")),
+    (2, ("eval", SAMPLE_MODEL, "--task", "text", "--artifact", "ort")),
     (1, ("inspect", "nowhere")),
     (1, ("plan", "--target", "android", "--model", "nowhere")),
     (2, ("plan", "--target", "ios", "--artifacts", "ort")),

@@ -108,8 +108,16 @@ def test_a_mistake_is_one_sentence(plain, tmp_path, name, content, said):
     assert said in caught.value.message and caught.value.hint
 
 
+def test_an_answer_is_a_conversation(home, tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"prompt": "turn it off", "answer": "ok"}', encoding="utf-8")
+    ids = calibration_texts(home, path)[0]
+    said = home.tokenizer.decode(ids, special=True)
+    assert said == "<bos><|user|>turn it off<|end|><|assistant|>ok<|end|>"
+
+
 def test_a_missing_file_is_one_sentence(plain, tmp_path):
-    with pytest.raises(SlmkitError, match="cannot read the calibration text"):
+    with pytest.raises(SlmkitError, match="cannot read the text"):
         calibration_texts(plain, tmp_path / "nowhere.txt")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from slmkit import __version__
+from slmkit.cli.evaluating import evaluate
 from slmkit.cli.inspecting import doctor, inspect, plan, recipes, targets, verify
 from slmkit.cli.options import (
     FOLDER,
@@ -191,46 +192,7 @@ def run(
     click.echo()
 
 
-@main.command("eval")
-@click.argument("path", type=FOLDER)
-@click.option(
-    "--data", type=FOLDER, help="JSONL of prompt and answer [default: home's held-out file]."
-)
-@click.option("--limit", type=click.IntRange(1), help="Only the first N examples.")
-@click.option("--artifact", help="Which artifact [default: the first].")
-@click.option("--mode", help="How to run it [default: as it ships].")
-@click.option(
-    "--wrong", type=click.IntRange(0), default=0, show_default=True, help="Show N wrong answers."
-)
-@json_option
-@command
-def evaluate(
-    path: Path,
-    data: Path | None,
-    limit: int | None,
-    artifact: str | None,
-    mode: str | None,
-    wrong: int,
-    as_json: bool,
-) -> None:
-    """Exact match on held-out prompts: of a bundle, or of a checkpoint's reference."""
-    from dataclasses import asdict
-
-    from slmkit import api
-    from slmkit.cli.console import shown_progress
-    from slmkit.cli.parity_tables import score_table
-
-    session = api.load(path, artifact, mode)
-    with shown_progress() as progress:
-        score = session.evaluate(data, limit=limit, progress=progress)
-    if as_json:
-        return print_json(asdict(score))
-    print_tables(score_table(score, session.about))
-    for prompt, expected, got in score.wrong[:wrong]:
-        click.echo(f"{prompt}\n  expected {expected}\n  got      {got}")
-
-
-for each in (inspect, plan, verify, recipes, targets, doctor):
+for each in (evaluate, inspect, plan, verify, recipes, targets, doctor):
     main.add_command(each)
 
 

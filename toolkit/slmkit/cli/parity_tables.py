@@ -1,4 +1,4 @@
-"""Tables of parity reports, layers and scores, as rich renderables. Nothing is printed here."""
+"""Tables of parity reports and layers, as rich renderables. Nothing is printed here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from rich.table import Table
 
 from slmkit.backend.declaration import LOWERING
 from slmkit.bundle.manifest import Manifest
-from slmkit.inference.evaluate import Score
 from slmkit.parity.metrics import FLOAT_WEIGHTS, REFERENCE, Comparison, Metrics
 from slmkit.snr import EXACT_DB
 from slmkit.workflows.layerwise import Tap
@@ -52,7 +51,7 @@ def _numbers(metrics: Metrics) -> list[str]:
     return [
         decibels_text(metrics.snr_db),
         decibels_text(metrics.median_db),
-        _short(metrics.kl),
+        number_text(metrics.kl),
         "100%" if metrics.top1 == 1 else f"{min(metrics.top1, 0.999):.1%}",
         f"{metrics.greedy}/{metrics.decoded}",
     ]
@@ -65,7 +64,7 @@ def decibels_text(value: float) -> str:
     return "exact" if value >= EXACT_DB else f"{value:.1f}"
 
 
-def _short(value: float) -> str:
+def number_text(value: float) -> str:
     """Two significant digits: 1.2e-5, not 1.2e-05."""
     if math.isnan(value):
         return "NaN"
@@ -125,15 +124,4 @@ def layers_table(taps: Iterable[Tap]) -> Table:
         seen_bad |= not tap.good
         remark = "[red]first below the bound[/]" if first else ""
         table.add_row(tap.name, decibels_text(tap.snr_db), remark)
-    return table
-
-
-def score_table(score: Score, about: str) -> Table:
-    """Exact match in all and by kind."""
-    table = Table("examples", "right", "of", "exact match", title=about, title_justify="left")
-    for kind, (right, total) in sorted(score.kinds.items()):
-        table.add_row(kind, str(right), str(total), f"{right / total:.2%}")
-    if len(score.kinds) > 1:
-        share = score.right / score.total
-        table.add_row("all", str(score.right), str(score.total), f"{share:.2%}")
     return table

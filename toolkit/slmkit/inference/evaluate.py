@@ -34,6 +34,7 @@ class Score:
     total: int
     kinds: dict[str, tuple[int, int]]  # right and total by kind
     wrong: list[tuple[str, str, str]]  # prompt, expected, got
+    items: list[bool]  # whether each example is right, in the order of the file
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -60,15 +61,16 @@ def evaluate(
     """
     progress.stage("answer", len(examples))
     kinds: dict[str, tuple[int, int]] = {}
-    wrong = []
+    wrong, items = [], []
     for example in examples:
         got = answer(runner, tokenizer, example.prompt, LIMIT, chunk)
         right, total = kinds.get(example.kind, (0, 0))
-        kinds[example.kind] = (right + (got == example.answer), total + 1)
-        if got != example.answer:
+        items.append(got == example.answer)
+        kinds[example.kind] = (right + items[-1], total + 1)
+        if not items[-1]:
             wrong.append((example.prompt, example.answer, got))
         progress.advance(1)
-    return Score(len(examples) - len(wrong), len(examples), kinds, wrong)
+    return Score(sum(items), len(items), kinds, wrong, items)
 
 
 def _example(line: str, number: int, path: Path) -> Example:

@@ -8,7 +8,7 @@ import numpy as np
 
 from slmkit.backend.registry import find_backend
 from slmkit.bundle.manifest import MANIFEST, read_manifest
-from slmkit.checkpoint.folder import open_checkpoint
+from slmkit.checkpoint.folder import CONFIG, Checkpoint, open_checkpoint
 from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.errors import UsageError
 from slmkit.inference.session import Session
@@ -46,9 +46,18 @@ def load(folder: Path, artifact: str | None = None, mode: str | None = None) -> 
     ``artifact``: the first of the bundle by default; ``mode``: the artifact's default mode.
     Raises SlmkitError for an unknown artifact or mode.
     """
-    if (folder / MANIFEST).exists() or not (folder / "config.json").exists():
+    if is_bundle(folder):
         return load_bundle(folder, artifact, mode)
-    checkpoint = open_checkpoint(folder)
+    return float_session(open_checkpoint(folder))
+
+
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder is to be read as a bundle: it is no checkpoint."""
+    return (folder / MANIFEST).exists() or not (folder / CONFIG).exists()
+
+
+def float_session(checkpoint: Checkpoint) -> Session:
+    """A checkpoint's float weights on the NumPy reference."""
     runner = ReferenceRunner(checkpoint.shards, checkpoint.spec)
     return Session(runner, checkpoint.tokenizer, CHUNK, f"{checkpoint.name}, {runner.runtime}")
 

@@ -211,7 +211,7 @@ def outputs_of(logits: Sequence[Floats], columns: Ids | None = None) -> Outputs:
         values = logits[0] if len(logits) == 1 else np.concatenate(logits)
     else:
         values = np.concatenate([part[:, columns] for part in logits])
-    norm = np.concatenate([_norm(part) for part in logits])
+    norm = np.concatenate([log_norms(part) for part in logits])
     best = np.concatenate([part.argmax(axis=1) for part in logits])
     return Outputs(columns, values, norm, best)
 
@@ -250,9 +250,12 @@ def load_golden(path: Path) -> Golden:
     )
 
 
-def _norm(logits: Floats) -> Doubles:
-    """log(sum(exp)) per row, a row at a time: no second copy of the logits. In float64: rounding
-    to float32 alone would be a KL of 1e-6."""
+def log_norms(logits: Floats) -> Doubles:
+    """log(sum(exp)) per row, (T, V) -> (T,); NaN where a logit is NaN or infinite.
+
+    A row at a time: no second copy of the logits. In float64: rounding to float32 alone would be a
+    KL of 1e-6.
+    """
     return np.asarray([_log_sum_exp(row) for row in logits], dtype=np.float64)
 
 

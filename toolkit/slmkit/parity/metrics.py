@@ -183,7 +183,7 @@ def measure(expected: Outputs, got: Outputs, decoded: list[slice]) -> Metrics:
             difference = ours - theirs
         powers.append(np.stack([np.square(theirs).sum(axis=1), np.square(difference).sum(axis=1)]))
         most.append(np.abs(difference).max(axis=1))
-        kls.append(_kl(theirs - expected.norm[rows, None], ours - got.norm[rows, None]))
+        kls.append(row_kl(theirs - expected.norm[rows, None], ours - got.norm[rows, None]))
     finite = expected.finite & got.finite
     signal, noise = np.where(finite, np.concatenate(powers, axis=1), np.nan)
     kl = np.where(finite, np.concatenate(kls), np.nan)
@@ -240,11 +240,11 @@ def _significant(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def _kl(log_p: Doubles, log_q: Doubles) -> Doubles:
-    """Per position the sum of p log(p / q); columns that are not kept count as one,
+def row_kl(log_p: Doubles, log_q: Doubles) -> Doubles:
+    """Per position the sum of p log(p / q), (T, C) -> (T,); columns that are not kept count as one,
     which makes it a lower bound then."""
-    p, q = np.exp(log_p), np.exp(log_q)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
+        p, q = np.exp(log_p), np.exp(log_q)
         total: Doubles = (p * (log_p - log_q)).sum(axis=1)
     rest_p, rest_q = 1 - p.sum(axis=1), 1 - q.sum(axis=1)
     rest = (rest_p > 1e-6) & (rest_q > 1e-6)  # below: rounding of a sum that is 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ from slmkit.errors import SlmkitError
 
 FILE = "calibration.jsonl"
 BUILT_IN = Path(__file__).with_name(FILE)  # our own words, for models that bring none
-FORMAT = 'a line is {"messages": [{"role": "user", "content": "..."}, ...]} or {"text": "..."}'
+FORMAT = (
+    'a line is {"messages": [{"role": "user", "content": "..."}, ...]}, {"text": "..."} '
+    'or {"prompt": "...", "answer": "..."}'
+)
 PIECE = 800  # characters of a plain text that are one text, about 200 tokens
 Ids = tuple[int, ...]
 
@@ -25,15 +28,26 @@ def calibration_texts(checkpoint: Checkpoint, asked: Path | None) -> tuple[Ids, 
     """
     own = checkpoint.folder / FILE
     path = asked or (own if own.is_file() else BUILT_IN)
-    text = _read(path)
+    return read_texts(path, checkpoint.tokenizer, _pieces, "--calibration")
+
+
+def read_texts(
+    path: Path, tokenizer: Tokenizer, cut: Callable[[str], Iterable[str]], option: str
+) -> tuple[Ids, ...]:
+    """Token ids of the conversations of a .jsonl file, or of a plain text's parts.
+
+    ``cut``: divides a plain text. ``option``: that gave the file, for the error. Raises
+    SlmkitError for a file that cannot be read or holds no text.
+    """
+    text = _read(path, option)
     if path.suffix == ".jsonl":
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line]
-        texts = [_encode_line(line, number, path, checkpoint.tokenizer) for number, line in lines]
+        texts = [_encode_line(line, number, path, tokenizer) for number, line in lines]
     else:
-        texts = [tuple(checkpoint.tokenizer.encode(piece)) for piece in _pieces(text)]
+        texts = [tuple(tokenizer.encode(piece)) for piece in cut(text)]
     found = tuple(ids for ids in texts if ids)
     if not found:
-        raise SlmkitError(f"{path} holds no text to calibrate with", "give plain text, or JSONL")
+        raise SlmkitError(f"{path} holds no text", "give plain text, or JSONL")
     return found
 
 
@@ -49,13 +63,13 @@ def _pieces(text: str) -> Iterator[str]:
         yield piece
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, option: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SlmkitError(
-            f"cannot read the calibration text {path}: {error}",
-            "--calibration wants a file of plain text, or JSONL of messages, in UTF-8",
+            f"cannot read the text {path}: {error}",
+            f"{option} wants a file of plain text, or JSONL of messages, in UTF-8",
         ) from None
 
 
@@ -65,6 +79,9 @@ def _encode_line(line: str, number: int, path: Path, tokenizer: Tokenizer) -> Id
         values = json.loads(line)
         if "text" in values:
             return tuple(tokenizer.encode(_string(values["text"])))
+        if "prompt" in values:
+            roles = {"user": values["prompt"], "assistant": values["answer"]}
+            values = {"messages": [{"role": role, "content": roles[role]} for role in roles]}
         messages = [
             {key: _string(message[key]) for key in ("role", "content")}
             for message in values["messages"]

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+CacheChoice = str | Path | bool  # a folder; True: the default one; False: none
 LIMIT = 20 * 10**9  # bytes; the least recently used entries are removed first
 
 
@@ -21,6 +22,13 @@ def default_folder() -> Path:
     if "SLMKIT_CACHE" in os.environ:
         return Path(os.environ["SLMKIT_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slmkit"
+
+
+def chosen_folder(choice: CacheChoice) -> Path | None:
+    """The folder of a choice; None for no cache."""
+    if choice is True:
+        return default_folder()
+    return None if choice is False else Path(choice)
 
 
 def key_of(facts: Any) -> str:

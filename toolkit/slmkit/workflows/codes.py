@@ -1,17 +1,24 @@
-"""The first half of every build: observe activations, prepare the weights, quantize them."""
+"""The first half of every build: observe activations, prepare the weights, quantize them; and the
+same codes made again, later, for a bundle or a recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from slmkit.activations.observe import Runs, calibration_runs
-from slmkit.backend.registry import declarations
-from slmkit.errors import RefusedError
+from slmkit.activations.observe import Runs, calibration_runs, load_runs
+from slmkit.backend.registry import declaration_of, declarations
+from slmkit.bundle.manifest import Manifest
+from slmkit.checkpoint.folder import Checkpoint, open_checkpoint
+from slmkit.errors import BundleError, RefusedError
+from slmkit.planning.calibration import calibration_texts
 from slmkit.planning.codes import calibrated, codes_of
+from slmkit.planning.memory import matrix_schemes
 from slmkit.planning.plan import Encoding, Plan
-from slmkit.planning.prepare import Preparation, prepare
+from slmkit.planning.prepare import Preparation, Schemes, prepare
 from slmkit.quant.codes import CodesFile
+from slmkit.recipe.recipe import Recipe
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Progress
 
@@ -31,9 +38,8 @@ def quantized(
     plan: Plan, encodings: Sequence[Encoding], cache: Cache, progress: Progress
 ) -> Quantized:
     """The codes of some encodings of a plan. Raises SlmkitError."""
-    recipe, runs = plan.choice.recipe, calibration_runs(plan.calibration)
-    if any(calibrated(plan.checkpoint, each.schemes) for each in encodings):
-        runs = calibration_runs(plan.calibration, tokens=recipe.calibration.tokens)
+    recipe, schemes = plan.choice.recipe, [each.schemes for each in encodings]
+    runs = _runs(plan.calibration, plan.checkpoint, recipe, schemes)
     prepared = prepare(plan.checkpoint, recipe, runs, cache, progress)
     for each in encodings:
         _refuse_overflow(plan, each, prepared)
@@ -42,6 +48,61 @@ def quantized(
         for each in encodings
     }
     return Quantized(runs, prepared, codes)
+
+
+def checkpoint_of(manifest: Manifest, model: Path) -> Checkpoint:
+    """The checkpoint that a bundle was built from, at the bundle's context length.
+
+    Raises BundleError if ``model`` is another one.
+    """
+    checkpoint = open_checkpoint(model)
+    if checkpoint.shards.fingerprint != manifest.model.checkpoint_sha256:
+        raise BundleError(
+            f"{model} is not the checkpoint that the bundle was built from",
+            f"its weights' SHA-256 should be {manifest.model.checkpoint_sha256}",
+        )
+    return checkpoint.at_context(manifest.context_length)
+
+
+def bundle_codes(
+    folder: Path,
+    manifest: Manifest,
+    checkpoint: Checkpoint,
+    artifact: str,
+    cache: Cache,
+    progress: Progress,
+) -> CodesFile:
+    """The codes that an artifact of a bundle holds, made again from its checkpoint."""
+    prepared, text = None, folder / CALIBRATION
+    if text.is_file():  # bundles of older versions have none, and no factors either
+        prepared = prepare(checkpoint, manifest.recipe, load_runs(text), cache, progress)
+    schemes = matrix_schemes(checkpoint.model, manifest.recipe, artifact)
+    return codes_of(checkpoint, schemes, cache, progress, prepared)
+
+
+def recipe_codes(
+    checkpoint: Checkpoint, recipe: Recipe, artifact: str | None, cache: Cache, progress: Progress
+) -> CodesFile:
+    """A checkpoint's codes under a recipe, as an artifact of a build would hold them; None: by the
+    rules for all artifacts alone."""
+    if artifact is not None:
+        declaration_of(artifact)  # raises for one that does not exist
+    schemes = matrix_schemes(checkpoint.model, recipe, artifact)
+    runs = _runs(calibration_texts(checkpoint, None), checkpoint, recipe, [schemes])
+    prepared = prepare(checkpoint, recipe, runs, cache, progress)
+    return codes_of(checkpoint, schemes, cache, progress, prepared)
+
+
+def _runs(
+    texts: Sequence[Sequence[int]],
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    encodings: Sequence[Schemes],
+) -> Runs:
+    """Calibration text: enough to observe activations, or to choose codes."""
+    if any(calibrated(checkpoint, schemes) for schemes in encodings):
+        return calibration_runs(texts, tokens=recipe.calibration.tokens)
+    return calibration_runs(texts)
 
 
 def _refuse_overflow(plan: Plan, encoding: Encoding, prepared: Preparation) -> None:

@@ -7,22 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from slmkit.activations.observe import load_runs
 from slmkit.backend.declaration import QUANTIZATION
 from slmkit.bundle.folder import verify
 from slmkit.bundle.manifest import Manifest, read_manifest
-from slmkit.checkpoint.folder import open_checkpoint
-from slmkit.errors import BundleError, ParityError
+from slmkit.errors import ParityError
 from slmkit.parity.compare import Answers, Proof, answers, float_outputs, quantization_cost
 from slmkit.parity.golden import load_golden
 from slmkit.parity.metrics import ROUNDED, Comparison, failures_of
-from slmkit.planning.codes import codes_of
-from slmkit.planning.memory import matrix_schemes
 from slmkit.planning.plan import encoding_name
-from slmkit.planning.prepare import prepare
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Progress
-from slmkit.workflows.codes import CALIBRATION
+from slmkit.workflows.codes import bundle_codes, checkpoint_of
 
 
 @dataclass(frozen=True)
@@ -90,24 +85,14 @@ def _anew(
     progress: Progress,
 ) -> tuple[dict[str, Answers], tuple[Comparison, ...]]:
     """The golden answers and the quantization errors out of the checkpoint itself."""
-    checkpoint = open_checkpoint(model)
-    if checkpoint.shards.fingerprint != manifest.model.checkpoint_sha256:
-        raise BundleError(
-            f"{model} is not the checkpoint that the bundle was built from",
-            f"its weights' SHA-256 should be {manifest.model.checkpoint_sha256}",
-        )
-    checkpoint = checkpoint.at_context(manifest.context_length)
+    checkpoint = checkpoint_of(manifest, model)
     recipe = manifest.recipe
     sequences = next(iter(kept.values())).exact.sequences
     floats = float_outputs(checkpoint, sequences, progress)
-    prepared, text = None, folder / CALIBRATION
-    if text.is_file():  # bundles of older versions have none, and no factors either
-        prepared = prepare(checkpoint, recipe, load_runs(text), cache, progress)
     fresh, costs = {}, []
     for file, old in kept.items():
         names = _holders(manifest, file)
-        schemes = matrix_schemes(checkpoint.model, recipe, names[0])
-        codes = codes_of(checkpoint, schemes, cache, progress, prepared)
+        codes = bundle_codes(folder, manifest, checkpoint, names[0], cache, progress)
         fresh[file] = answers(
             codes,
             checkpoint.spec,

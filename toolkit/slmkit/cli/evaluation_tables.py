@@ -1,0 +1,63 @@
+"""Tables of evaluations, as rich renderables. Nothing is printed here."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from slmkit.cli.parity_tables import number_text
+from slmkit.evaluation.divergence import Divergence
+from slmkit.evaluation.flips import Flips
+from slmkit.inference.evaluate import Score
+from slmkit.workflows.evaluate import AnswerScore, TextScore
+
+
+def text_shown(found: TextScore) -> tuple[Table | str, ...]:
+    """The measures on a text, a line each, and how much of it was read."""
+    table = Table("", "", show_header=False)
+    measured = found.divergence
+    table.add_row("perplexity", f"{measured.perplexity:.4g}")
+    note = f"{measured.positions} positions of {found.tokens} tokens in {found.windows} windows"
+    if found.against is None:
+        return (
+            found.about,
+            table,
+            f"{note}; the float model itself: there is nothing to compare it with",
+        )
+    table.add_row("of the float model", f"{measured.float_perplexity:.4g}")
+    table.add_row("KL, mean", number_text(measured.kl))
+    table.add_row("KL, 99.9 %", number_text(measured.kl_p999))
+    table.add_row("same best token", f"{measured.top1:.1%}")
+    table.add_row("flips", flips_text(measured.flips))
+    return found.about, table, f"{note}, against {found.against}; {_columns(measured)}"
+
+
+def answers_shown(found: AnswerScore) -> tuple[Table | str, ...]:
+    """The score; with the float model's, how many answers changed."""
+    table = score_table(found.score, found.about)
+    if found.float_score is None or found.flips is None:
+        return (table,)
+    right = f"{found.float_score.right}/{found.float_score.total}"
+    return table, f"the float model has {right} right; {flips_text(found.flips)}"
+
+
+def score_table(score: Score, about: str) -> Table:
+    """Exact match in all and by kind."""
+    table = Table("examples", "right", "of", "exact match", title=about, title_justify="left")
+    for kind, (right, total) in sorted(score.kinds.items()):
+        table.add_row(kind, str(right), str(total), f"{right / total:.2%}")
+    if len(score.kinds) > 1:
+        share = score.right / score.total
+        table.add_row("all", str(score.right), str(score.total), f"{share:.2%}")
+    return table
+
+
+def flips_text(flips: Flips) -> str:
+    """Changed items in words, with the p-value of McNemar's test."""
+    return (
+        f"{flips.lost} right become wrong, {flips.won} wrong become right, of {flips.items} "
+        f"({flips.share:.1%}; p = {number_text(flips.p_value)})"
+    )
+
+
+def _columns(measured: Divergence) -> str:
+    return f"KL in nats over {measured.columns} logits of each position"

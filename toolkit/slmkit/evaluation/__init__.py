@@ -1,0 +1,1 @@
+"""Measure a model against the float model on text: divergence, perplexity, changed answers."""
