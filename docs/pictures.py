@@ -63,7 +63,7 @@ def parity_picture(bundle: Path) -> str:
     """The parity table of a bundle, as the text of an SVG."""
     manifest = read_manifest(bundle)
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
-    console.print(parity_table(manifest.parity), highlight=False)
+    console.print(parity_table(manifest.parity, quality=manifest.quality), highlight=False)
     title = f"slmkit build --target {manifest.target}: the model {manifest.model.name}"
     return console.export_svg(title=title, theme=THEME, code_format=FORM, unique_id="parity")
 

@@ -18,7 +18,7 @@ from slmkit.backend.declaration import EVERY_ERROR, ErrorKind
 from slmkit.backend.interface import Mode
 from slmkit.cli.parity_tables import parity_note, parity_table
 from slmkit.parity.golden import Golden, load_golden, outputs_of, save_golden
-from slmkit.parity.metrics import Comparison, broken, comparison_to_json, judge, measure
+from slmkit.parity.metrics import Comparison, broken, judge, measure, to_json
 from slmkit.recipe.bounds import Bound
 
 KINDS = {"float16": ErrorKind("half", {}), "lowering": EVERY_ERROR["lowering"]}
@@ -134,7 +134,7 @@ def test_infinity_in_a_column_that_a_bundle_does_not_keep_is_seen():
 
 def test_numbers_that_are_not_finite_are_null_in_strict_json():
     line = judged(*with_bad(np.nan))
-    text = json.dumps(comparison_to_json(line), allow_nan=False)
+    text = json.dumps(to_json(line), allow_nan=False)
     values = json.loads(text)["metrics"]
     assert [name for name, value in values.items() if value is None] == [
         "snr_db",
@@ -144,7 +144,7 @@ def test_numbers_that_are_not_finite_are_null_in_strict_json():
     ]
     again = TypeAdapter(Comparison).validate_json(text)
     assert np.isnan(again.metrics.kl) and again.failures == line.failures
-    assert json.dumps(comparison_to_json(again)) == text
+    assert json.dumps(to_json(again)) == text
 
 
 def test_the_table_says_nan_and_fail():
@@ -232,7 +232,7 @@ def test_decoded_positions_start_at_each_prompt_s_last_token():
 def test_a_comparison_survives_json():
     found = measured(np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32) * 2, ())
     line = Comparison("ort", "exact", "reference", "lowering", "a runtime", found, ("why",))
-    text = json.dumps(comparison_to_json(line))
+    text = json.dumps(to_json(line))
     assert TypeAdapter(Comparison).validate_json(text) == line
 
 

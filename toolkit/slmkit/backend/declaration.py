@@ -98,8 +98,8 @@ EVERY_ERROR = {
         random_ids=True,
     ),
     QUANTIZATION: ErrorKind(
-        "the codes against the float weights: the cost of the recipe",
-        {"snr_db": 3},
+        "the codes against the float weights: the cost of the recipe, which held-out text judges",
+        {},
         experts_by_median=False,
     ),
 }

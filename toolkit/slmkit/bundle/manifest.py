@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from slmkit.backend.artifact import Artifact
 from slmkit.errors import BundleError
+from slmkit.evaluation.gate import Quality
 from slmkit.parity.metrics import Comparison
 from slmkit.planning.memory import MemoryPlan
 from slmkit.recipe.recipe import Recipe
@@ -86,6 +87,7 @@ class Manifest(BaseModel):
     stop_ids: tuple[int, ...]
     artifacts: tuple[BundledArtifact, ...]
     parity: tuple[Comparison, ...]  # at build time
+    quality: Quality | None = None  # at build time, on held-out text; older bundles have none
     not_executed: tuple[str, ...]  # runtimes that this build could not run, and why
     files: tuple[File, ...]
 

@@ -30,6 +30,7 @@ from slmkit.cli.options import (
 from slmkit.errors import SlmkitError
 
 if TYPE_CHECKING:
+    from slmkit.evaluation.gate import Quality
     from slmkit.parity.metrics import Comparison
 
     Comparisons = tuple[Comparison, ...]
@@ -68,12 +69,13 @@ def build(cache: Path | None, no_cache: bool, as_json: bool, **asked: Any) -> No
         with shown_progress() as progress:
             bundle = api.build(**arguments, cache=chosen_cache(cache, no_cache), progress=progress)
     except FailedParity as error:
-        _show_parity(error.comparisons, (), as_json, error)
+        _show_parity(error.comparisons, (), error.quality, as_json, error)
         raise
+    quality = bundle.manifest.quality
     if as_json:
         about = {"bundle": str(bundle.path), "bytes": bundle.size}
-        return print_json({**about, **_parity_json(bundle.parity, ())})
-    _show_parity(bundle.parity, (), as_json)
+        return print_json({**about, **_parity_json(bundle.parity, (), quality)})
+    _show_parity(bundle.parity, (), quality, as_json)
     notes = parity_note(bundle.parity), report_note(bundle.manifest)
     size = gigabytes(bundle.size)
     print_tables(*filter(None, notes), f"bundle {bundle.path} ({size})")
@@ -100,11 +102,11 @@ def parity(
     try:
         found.check()
     except api.ParityError as error:
-        _show_parity(found.comparisons, found.recorded, as_json, error)
+        _show_parity(found.comparisons, found.recorded, found.quality, as_json, error)
         raise
     if as_json:
-        return print_json(_parity_json(found.comparisons, found.recorded))
-    _show_parity(found.comparisons, found.recorded, as_json)
+        return print_json(_parity_json(found.comparisons, found.recorded, found.quality))
+    _show_parity(found.comparisons, found.recorded, found.quality, as_json)
     print_tables(parity_note(found.comparisons, found.recorded))
 
 
@@ -199,23 +201,34 @@ for each in (evaluate, inspect, plan, verify, recipes, targets, doctor):
 def _show_parity(
     found: Comparisons,
     recorded: Comparisons,
+    quality: Quality | None,
     as_json: bool,
     error: SlmkitError | None = None,
 ) -> None:
-    """The table; or, as JSON, the report in the error's details."""
+    """The tables; or, as JSON, the report in the error's details."""
     from slmkit.cli.parity_tables import parity_table
+    from slmkit.cli.quality_table import quality_note, quality_table
 
     if not as_json:
-        print_tables(parity_table(found, recorded))
+        if found or recorded:
+            print_tables(parity_table(found, recorded, quality))
+        if quality is not None and quality.lines:
+            print_tables("", quality_table(quality))
+        if quality is not None:
+            print_tables(quality_note(quality))
     elif error is not None:
-        error.details = _parity_json(found, recorded)
+        error.details = _parity_json(found, recorded, quality)
 
 
-def _parity_json(found: Comparisons, recorded: Comparisons) -> dict[str, Any]:
-    from slmkit.parity.metrics import comparison_to_json
+def _parity_json(
+    found: Comparisons, recorded: Comparisons, quality: Quality | None
+) -> dict[str, Any]:
+    from slmkit.parity.metrics import to_json
 
+    passed = all(each.passed for each in found) and (quality is None or quality.passed)
     return {
-        "passed": all(each.passed for each in found),
-        "comparisons": [comparison_to_json(each) for each in found],
-        "recorded": [comparison_to_json(each) for each in recorded],
+        "passed": passed,
+        "comparisons": [to_json(each) for each in found],
+        "recorded": [to_json(each) for each in recorded],
+        "quality": None if quality is None else to_json(quality),
     }

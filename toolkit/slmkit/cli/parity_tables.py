@@ -8,15 +8,23 @@ from collections.abc import Iterable
 from rich import box
 from rich.table import Table
 
-from slmkit.backend.declaration import LOWERING
+from slmkit.backend.declaration import LOWERING, QUANTIZATION
 from slmkit.bundle.manifest import Manifest
+from slmkit.evaluation.gate import MEDIUM, SMALL, Quality, QualityLine
 from slmkit.parity.metrics import FLOAT_WEIGHTS, REFERENCE, Comparison, Metrics
 from slmkit.snr import EXACT_DB
 from slmkit.workflows.layerwise import Tap
 
 
-def parity_table(found: Iterable[Comparison], recorded: Iterable[Comparison] = ()) -> Table:
-    """One row per comparison, within 80 columns; where each ran is said by ``parity_note``."""
+def parity_table(
+    found: Iterable[Comparison],
+    recorded: Iterable[Comparison] = (),
+    quality: Quality | None = None,
+) -> Table:
+    """One row per comparison, within 80 columns; where each ran is said by ``parity_note``.
+
+    Codes on golden prompts have the recipe's price in place of a verdict, as ``quality`` found it.
+    """
     table = Table(
         title="parity",
         title_justify="left",
@@ -25,19 +33,26 @@ def parity_table(found: Iterable[Comparison], recorded: Iterable[Comparison] = (
         pad_edge=False,
         padding=0,  # the box sets columns one space apart
     )
+    prices = {each.artifact: price_text(each) for each in (quality.lines if quality else ())}
     table.add_column("artifact")
     table.add_column("error")
     for column in ("SNR", "median", "KL", "top-1", "greedy", ""):
         table.add_column(column, justify="right")
     for line in (*found, *recorded):
-        verdict = "[green]pass[/]" if not line.failures else "[red]FAIL[/]"
-        table.add_row(
-            f"{line.artifact} {line.mode}",
-            _error(line),
-            *_numbers(line.metrics),
-            verdict,
-        )
+        numbers = _numbers(line.metrics)
+        verdict = "[green]pass[/]"
+        if line.error == QUANTIZATION:
+            numbers[-1] = ""  # greedy answers of other weights part soon, and it says little
+            verdict = prices.get(line.artifact, verdict)
+        verdict = "[red]FAIL[/]" if line.failures else verdict
+        table.add_row(f"{line.artifact} {line.mode}", _error(line), *numbers, verdict)
     return table
+
+
+def price_text(line: QualityLine) -> str:
+    """The recipe's price, in the color of its verdict."""
+    color = {SMALL: "green", MEDIUM: "yellow"}.get(line.price, "red")
+    return f"[{color}]{line.price}[/]"
 
 
 def _error(line: Comparison) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from slmkit.evaluation.flips import Flips, flips
 from slmkit.evaluation.text import Ids
 from slmkit.ops import Floats
 from slmkit.parity.golden import Doubles, log_norms
-from slmkit.parity.metrics import RARE, ROWS, Number, row_kl
+from slmkit.parity.metrics import RARE, ROWS, Number, row_kl, significant
 
 Bools = NDArray[np.bool_]
 KEPT = 4096  # columns that are kept of a position: 32 kB of it
@@ -92,6 +92,18 @@ class Divergence:
     flips: Flips  # whether the best token is the one that follows: the float model, then the other
     columns: int  # logits compared per position; fewer than the vocabulary: KL is a lower bound
 
+    def rounded(self) -> Divergence:
+        """For reports: rounded far below what a bound could ask."""
+        return replace(
+            self,
+            kl=significant(self.kl),
+            kl_p999=significant(self.kl_p999),
+            top1=round(self.top1, 6),
+            perplexity=significant(self.perplexity, 4),
+            float_perplexity=significant(self.float_perplexity, 4),
+            flips=replace(self.flips, p_value=significant(self.flips.p_value)),
+        )
+
 
 def expected_of(logits: Floats, following: Ids, keep: int | None = None) -> Expected:
     """Reduce the float model's logits (T, V) to ``keep`` columns; None keeps them all.
@@ -140,15 +152,15 @@ def divergence(scores: Scores, columns: int) -> Divergence:
         kl=float(np.maximum(0, scores.kl.mean())),
         kl_p999=float(np.maximum(0, np.quantile(scores.kl, RARE, method="higher"))),
         top1=float(scores.agree.mean()),
-        perplexity=_perplexity(scores.log_got),
-        float_perplexity=_perplexity(scores.log_expected),
+        perplexity=perplexity(scores.log_got),
+        float_perplexity=perplexity(scores.log_expected),
         flips=flips(scores.right_expected, scores.right_got),
         columns=columns,
     )
 
 
-def _perplexity(logs: Doubles) -> float:
-    """exp of the mean negative log-probability; infinite beyond float64's range."""
+def perplexity(logs: Doubles) -> float:
+    """exp of the mean negative log-probability (T,); infinite beyond float64's range."""
     mean = -float(logs.mean())
     return math.exp(mean) if not mean > 709 else math.inf
 

@@ -66,17 +66,23 @@ class EvaluationText:
 
 
 def evaluation_text(
-    tokenizer: Tokenizer, path: Path | None = None, window: int = WINDOW, tokens: int = TOKENS
+    tokenizer: Tokenizer,
+    path: Path | None = None,
+    window: int = WINDOW,
+    tokens: int = TOKENS,
+    whole: bool | None = None,
 ) -> EvaluationText:
     """A file's text, or the built-in held-out one, in windows of at most ``window`` tokens.
 
     A .jsonl file holds conversations, rendered through the chat template, and texts; any other
-    file is one plain text. About ``tokens`` tokens are read, of evenly chosen windows. Of the
-    built-in text each part's first window is read, which begins as in use. Raises SlmkitError.
+    file is one plain text. About ``tokens`` tokens are read, of evenly chosen windows. ``whole``:
+    cut all of each text; else only its first window, which begins as in use: the default for the
+    built-in text. Raises SlmkitError.
     """
+    whole = path is not None if whole is None else whole
     texts = read_texts(path or HELD_OUT, tokenizer, lambda text: [text], "--data")
     bos = tokenizer.token_id("bos_token")
-    parts = [part for ids in texts for part in _cut(ids, window, bos, whole=path is not None)]
+    parts = [part for ids in texts for part in _cut(ids, window, bos, whole)]
     found = windows_of(_chosen(parts, tokens))
     if not found.positions:
         raise SlmkitError(

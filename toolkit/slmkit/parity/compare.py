@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from slmkit.backend.declaration import EVERY_ERROR, QUANTIZATION
 from slmkit.backend.partition import unit_of
 from slmkit.backend.registry import error_kinds
 from slmkit.checkpoint.folder import Checkpoint
+from slmkit.evaluation.divergence import Divergence
+from slmkit.evaluation.gate import gate_mode
 from slmkit.interpreters import reference
 from slmkit.models.spec import Spec
 from slmkit.ops import Floats
@@ -52,6 +55,15 @@ class Answers:
     rounded: Golden | None = None  # with 8-bit activations
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out text, with the float model's answers: every artifact reads it in one mode."""
+
+    path: Path  # of ``slmkit.evaluation.answers_file``
+    tokens: int
+    chunk: int  # most tokens that are fed at once
+
+
 @dataclass
 class Proof:
     """Runs the artifacts of one bundle; keeps the first run, which chose the tokens."""
@@ -61,7 +73,10 @@ class Proof:
     bounds: Mapping[str, Bound]
     scratch: Path  # logits of the runs go here
     progress: Progress
+    held_out: HeldOut | None = None
     first: Run | None = None
+    # artifact, mode, runtime, and how far it is from the float model on the held-out text
+    measured: list[tuple[str, str, str, Divergence]] = field(default_factory=list)
 
     def generate(self, prompts: Sequence[Prompt]) -> list[Ids]:
         """Let the first artifact, in its first mode, continue the prompts greedily."""
@@ -118,7 +133,7 @@ class Proof:
         decode: Sequence[int],
     ) -> Run:
         out = Path(tempfile.mkdtemp(prefix="logits-", dir=self.scratch))
-        payload = {
+        payload: dict[str, Any] = {
             "artifact": artifact_to_json(artifact),
             "folder": str(self.folder / artifact.name),
             "mode": mode.name,
@@ -127,15 +142,20 @@ class Proof:
             "prompt_lengths": list(lengths),
             "decode": list(decode),
         }
-        self.progress.stage(
-            f"run {artifact.name}, {mode.name}", sum(map(len, sequences)) + sum(decode)
-        )
+        tokens, held_out = sum(map(len, sequences)) + sum(decode), self.held_out
+        if held_out is not None and mode == gate_mode(artifact):
+            payload |= {"held_out": str(held_out.path), "chunk": held_out.chunk}
+            tokens += held_out.tokens
+        self.progress.stage(f"run {artifact.name}, {mode.name}", tokens)
         result = subprocess_worker.call(
             "slmkit.parity.execute:run_job",
             payload,
             lambda done, _: self.progress.advance(done),
             f"runs the artifact {artifact.name}",
         )
+        if "divergence" in result:
+            found = Divergence(**result["divergence"])
+            self.measured.append((artifact.name, mode.name, result["runtime"], found))
         logits = [np.load(out / f"{at}.npy", mmap_mode="r") for at in range(len(sequences))]
         return Run([np.asarray(ids) for ids in result["sequences"]], logits, result["runtime"])
 

@@ -10,13 +10,17 @@ import numpy as np
 from slmkit.backend.artifact import artifact_from_json
 from slmkit.backend.interface import Runner
 from slmkit.backend.registry import find_backend
+from slmkit.evaluation.answers_file import measure_runner
 from slmkit.ops import Floats
 from slmkit.parity.golden import Ids, chunks
 from slmkit.system.subprocess_worker import Report
 
 
 def run_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Feed each sequence (chunks, then token by token), decode on; logits go to N.npy files."""
+    """Feed each sequence (chunks, then token by token), decode on; logits go to N.npy files.
+
+    Then read held-out text, if the job has one, and compare it with the float model's answers.
+    """
     artifact = artifact_from_json(payload["artifact"])
     runner = find_backend(artifact.name).open_runner(
         Path(payload["folder"]), artifact, payload["mode"]
@@ -29,7 +33,11 @@ def run_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
         )
         np.save(Path(payload["out"]) / f"{at}.npy", logits)
         sequences.append(whole.tolist())
-    return {"sequences": sequences, "runtime": runner.runtime}
+    found: dict[str, Any] = {"sequences": sequences, "runtime": runner.runtime}
+    if "held_out" in payload:
+        path, chunk = Path(payload["held_out"]), payload["chunk"]
+        found["divergence"] = measure_runner(runner, path, chunk, lambda done: report(done, 0))
+    return found
 
 
 def follow(

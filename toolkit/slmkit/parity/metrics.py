@@ -64,9 +64,9 @@ class Metrics:
             snr_db=round(self.snr_db, 2),
             median_db=round(self.median_db, 2),
             quarter_db=round(self.quarter_db, 2),
-            max_abs=_significant(self.max_abs),
-            kl=_significant(self.kl),
-            kl_p999=_significant(self.kl_p999),
+            max_abs=significant(self.max_abs),
+            kl=significant(self.kl),
+            kl_p999=significant(self.kl_p999),
             top1=round(self.top1, 6),
         )
 
@@ -124,12 +124,9 @@ class Comparison:
         return not self.failures
 
 
-_ADAPTER = TypeAdapter(Comparison)
-
-
-def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
-    """For ``--json``, as the manifest has it."""
-    values: dict[str, Any] = _ADAPTER.dump_python(comparison, mode="json")
+def to_json(report: object) -> dict[str, Any]:
+    """A dataclass of reports for ``--json``, as the manifest has it: NaN becomes null."""
+    values: dict[str, Any] = TypeAdapter(type(report)).dump_python(report, mode="json")
     return values
 
 
@@ -202,13 +199,17 @@ def measure(expected: Outputs, got: Outputs, decoded: list[slice]) -> Metrics:
     )
 
 
-def broken(metrics: Metrics, bound: Bound) -> tuple[str, ...]:
-    """The limits that are not kept, one sentence each. NaN breaks every limit."""
+def broken(metrics: object, bound: Bound) -> tuple[str, ...]:
+    """The limits that are not kept, one sentence each. NaN breaks every limit.
+
+    ``metrics``: ``Metrics``, or others that have those which the bound limits, by the same names.
+    """
     failures = []
     for limit in LIMITS:
-        value, asked = getattr(metrics, limit.metric), getattr(bound, limit.bound)
+        asked = getattr(bound, limit.bound)
         if asked is None:
             continue
+        value = getattr(metrics, limit.metric)
         kept = value >= asked if limit.at_least else value <= asked
         if math.isnan(value):
             failures.append(f"{limit.metric} is not a number")
@@ -235,9 +236,9 @@ def _kept_by(share: float, signal: Doubles, noise: Doubles) -> float:
     return ordered[int((len(ordered) - 1) * (1 - share))]
 
 
-def _significant(value: float) -> float:
-    """Three significant digits."""
-    return float(f"{value:.3g}")
+def significant(value: float, digits: int = 3) -> float:
+    """A number rounded to some significant digits."""
+    return float(f"{value:.{digits}g}")
 
 
 def row_kl(log_p: Doubles, log_q: Doubles) -> Doubles:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from slmkit.backend.registry import (
 from slmkit.backend.targets import Target
 from slmkit.checkpoint.folder import Checkpoint, open_checkpoint
 from slmkit.errors import RecipeError, RefusedError, UsageError
+from slmkit.evaluation.held_out import held_out_text
+from slmkit.evaluation.text import EvaluationText
 from slmkit.interpreters.recorder import Model
 from slmkit.planning.calibration import calibration_texts
 from slmkit.planning.memory import (
@@ -104,7 +106,12 @@ class Plan:
     checkpoint: Checkpoint
     memory: Mapping[str, MemoryPlan]  # by artifact
     calibration: tuple[tuple[int, ...], ...]  # texts as token ids
+    held_out: EvaluationText  # that codes and artifacts are measured on
     place: Path
+
+    def with_recipe(self, recipe: Recipe) -> Plan:
+        """The plan with the recipe's bounds changed."""
+        return replace(self, choice=replace(self.choice, recipe=recipe))
 
 
 def make_plan(request: Request) -> Plan:
@@ -121,8 +128,9 @@ def make_plan(request: Request) -> Plan:
             raise refusal
     texts = calibration_texts(checkpoint, request.calibration)
     name = f"{checkpoint.name}-{choice.target.name}-{choice.recipe.name}"
+    held_out = held_out_text(checkpoint, texts, choice.model.parameters, choice.context_length)
     at_context = checkpoint.at_context(choice.context_length)
-    return Plan(choice, at_context, memory, texts, request.out / name)
+    return Plan(choice, at_context, memory, texts, held_out, request.out / name)
 
 
 def choose(model: Model, request: Request) -> Choice:

@@ -23,6 +23,7 @@ from slmkit.bundle.manifest import (
 )
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.errors import ParityError
+from slmkit.evaluation.gate import Quality
 from slmkit.parity.compare import Proof, answers, float_outputs, quantization_cost
 from slmkit.parity.golden import golden_prompts, save_golden
 from slmkit.parity.metrics import Comparison, failures_of
@@ -32,6 +33,7 @@ from slmkit.quant.codes import CodesFile
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Progress
 from slmkit.workflows.codes import CALIBRATION, quantized
+from slmkit.workflows.quality import TEXT, Gate, open_gate
 
 NO_DEVICE = "no phone was involved: every artifact ran on this computer's runtimes only"
 TOKENIZER = "tokenizer"
@@ -48,15 +50,17 @@ class Built:
 
 
 class FailedParity(ParityError):
-    """A build whose artifacts broke a bound; carries the report."""
+    """A build whose codes or artifacts broke a bound; carries the report."""
 
-    def __init__(self, comparisons: Comparisons) -> None:
+    def __init__(self, comparisons: Comparisons, quality: Quality | None = None) -> None:
+        broken = [*failures_of(comparisons), *(quality.failures if quality else ())]
         super().__init__(
-            f"parity failed, no bundle was written: {'; '.join(failures_of(comparisons))}",
+            f"parity failed, no bundle was written: {'; '.join(broken)}",
             "an error in lowering is a bug of slmkit: please report it; a quantization error is "
             "the recipe's cost: choose a finer recipe or its bound",
         )
         self.comparisons = comparisons
+        self.quality = quality
 
 
 def build(request: Request, progress: Progress) -> Built:
@@ -66,15 +70,31 @@ def build(request: Request, progress: Progress) -> Built:
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
         cache = Cache(request.cache or Path(scratch) / "cache")
         made = quantized(plan, plan.choice.encodings, cache, progress)
+        gate = _pass_codes(plan, made.codes, Path(scratch), progress)
+        plan = plan.with_recipe(gate.recipe)
         with written(plan.place, request.force) as folder:
             artifacts = _emit_all(plan, made.codes, folder, cache, progress)
             _copy_tokenizer(plan.checkpoint, folder / TOKENIZER)
             save_runs(made.runs, folder / CALIBRATION)
-            comparisons = _prove(plan, made.codes, artifacts, folder, Path(scratch), progress)
+            save_runs(plan.held_out.sequences, folder / TEXT)
+            proof = Proof(folder, artifacts, gate.recipe.parity, Path(scratch), progress, gate.file)
+            comparisons = _prove(plan, made.codes, proof, gate, progress)
+            proven = comparisons, gate.quality(proof)
             scale = made.prepared.stream_scale
-            write_manifest(_manifest(plan, artifacts, comparisons, scale, folder), folder)
+            write_manifest(_manifest(plan, artifacts, *proven, scale, folder), folder)
         cache.prune()
     return Built(plan.place, read_manifest(plan.place))
+
+
+def _pass_codes(plan: Plan, codes: Codes, scratch: Path, progress: Progress) -> Gate:
+    """Measure all codes on held-out text, before anything is made of them. Raises FailedParity."""
+    gate = open_gate(plan.checkpoint, plan.choice.recipe, plan.held_out, scratch, progress)
+    for each in plan.choice.encodings:
+        gate.measure_codes(each.name, codes[each], plan.checkpoint, progress)
+    found = gate.quality()
+    if not found.passed:
+        raise FailedParity((), found)
+    return gate
 
 
 def _emit_all(
@@ -103,35 +123,26 @@ def _copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
         shutil.copyfile(path, folder / path.name)
 
 
-def _prove(
-    plan: Plan,
-    codes: Codes,
-    artifacts: Mapping[str, Artifact],
-    folder: Path,
-    scratch: Path,
-    progress: Progress,
-) -> Comparisons:
+def _prove(plan: Plan, codes: Codes, proof: Proof, gate: Gate, progress: Progress) -> Comparisons:
     """Compare every artifact in every mode; keep the golden answers. Raises FailedParity."""
-    checkpoint, choice = plan.checkpoint, plan.choice
-    bounds = choice.recipe.parity
+    checkpoint, choice, folder = plan.checkpoint, plan.choice, proof.folder
     prompts = golden_prompts(
         checkpoint.tokenizer, checkpoint.spec, choice.context_length, choice.model.parameters
     )
-    proof = Proof(folder, artifacts, bounds, scratch, progress)
     sequences = proof.generate(prompts)
     floats = float_outputs(checkpoint, sequences, progress)
     comparisons, costs = [], []
     for each in choice.encodings:
-        holders = [artifacts[name] for name in each.artifacts]
+        holders = [proof.artifacts[name] for name in each.artifacts]
         expected = answers(codes[each], checkpoint.spec, prompts, sequences, holders, progress)
         golden = expected.exact
         comparisons += proof.compare(expected, each.artifacts)
-        costs.append(quantization_cost(each.name, floats, golden, bounds))
+        costs.append(quantization_cost(each.name, floats, golden, proof.bounds))
         (folder / each.golden).parent.mkdir(exist_ok=True)
         save_golden(golden.reduced(), folder / each.golden)
-    found = (*comparisons, *costs)
-    if not all(each.passed for each in found):
-        raise FailedParity(found)
+    found, quality = (*comparisons, *costs), gate.quality(proof)
+    if not quality.passed or not all(each.passed for each in found):
+        raise FailedParity(found, quality)
     return found
 
 
@@ -139,6 +150,7 @@ def _manifest(
     plan: Plan,
     artifacts: Mapping[str, Artifact],
     comparisons: Comparisons,
+    quality: Quality,
     stream_scale: float,
     folder: Path,
 ) -> Manifest:
@@ -155,7 +167,8 @@ def _manifest(
         stop_ids=plan.checkpoint.tokenizer.stop_ids,
         artifacts=tuple(_bundled(plan, artifact) for artifact in artifacts.values()),
         parity=comparisons,
-        not_executed=(NO_DEVICE, *unrun),
+        quality=quality,
+        not_executed=(NO_DEVICE, *unrun, *quality.not_executed),
         files=list_files(folder),
     )
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from slmkit.bundle.manifest import read_manifest
 from slmkit.checkpoint.folder import SAMPLE_MODEL, Checkpoint, open_checkpoint
@@ -35,6 +34,7 @@ from slmkit.inference.load import (
     load_bundle,
 )
 from slmkit.inference.session import Session
+from slmkit.parity.metrics import to_json
 from slmkit.planning.memory import default_context
 from slmkit.recipe.recipe import Recipe, load_recipe
 from slmkit.system.cache import Cache, CacheChoice, chosen_folder
@@ -140,7 +140,7 @@ def evaluate_answers(
 
 def evaluation_to_json(found: TextScore | AnswerScore) -> dict[str, Any]:
     """For ``--json``; the counts of answers stand beside the rest. NaN becomes null."""
-    values: dict[str, Any] = TypeAdapter(type(found)).dump_python(found, mode="json")
+    values = to_json(found)
     return {**values.pop("score", {}), **values}
 
 

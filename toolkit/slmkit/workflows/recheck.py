@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from slmkit.activations.observe import load_runs
 from slmkit.backend.declaration import QUANTIZATION
 from slmkit.bundle.folder import verify
 from slmkit.bundle.manifest import Manifest, read_manifest
+from slmkit.checkpoint.folder import Checkpoint
 from slmkit.errors import ParityError
+from slmkit.evaluation.gate import Quality
+from slmkit.evaluation.text import windows_of
 from slmkit.parity.compare import Answers, Proof, answers, float_outputs, quantization_cost
 from slmkit.parity.golden import load_golden
 from slmkit.parity.metrics import ROUNDED, Comparison, failures_of
@@ -18,6 +22,7 @@ from slmkit.planning.plan import encoding_name
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Progress
 from slmkit.workflows.codes import bundle_codes, checkpoint_of
+from slmkit.workflows.quality import TEXT, Gate, open_gate
 
 
 @dataclass(frozen=True)
@@ -26,16 +31,19 @@ class Rechecked:
 
     comparisons: tuple[Comparison, ...]
     recorded: tuple[Comparison, ...]
+    quality: Quality | None = None  # on held-out text, measured again; None: without the checkpoint
 
     @property
     def passed(self) -> bool:
         """Whether every bound is kept."""
-        return all(each.passed for each in self.comparisons)
+        kept = self.quality is None or self.quality.passed
+        return kept and all(each.passed for each in self.comparisons)
 
     def check(self) -> None:
         """Raise ParityError if a bound is broken."""
         if not self.passed:
-            reasons = "; ".join(failures_of(self.comparisons))
+            quality = self.quality.failures if self.quality else []
+            reasons = "; ".join([*failures_of(self.comparisons), *quality])
             raise ParityError(f"parity failed: {reasons}", "build the bundle again")
 
 
@@ -53,15 +61,32 @@ def recheck(folder: Path, model: Path | None, cache: Path | None, progress: Prog
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
         proof = Proof(folder, artifacts, manifest.recipe.parity, Path(scratch), progress)
         costs: tuple[Comparison, ...] = ()
+        gate = None
         if model is not None:
-            where = Cache(cache or Path(scratch) / "cache")
-            kept, costs = _anew(folder, manifest, kept, model, where, progress)
+            where, checkpoint = (
+                Cache(cache or Path(scratch) / "cache"),
+                checkpoint_of(manifest, model),
+            )
+            gate = _open_gate(folder, manifest, checkpoint, Path(scratch), progress)
+            proof.held_out = gate.file if gate else None
+            kept, costs = _anew(folder, manifest, kept, checkpoint, gate, where, progress)
         found = [
             comparison
             for file, expected in kept.items()
             for comparison in proof.compare(expected, _holders(manifest, file))
         ]
-    return Rechecked((*found, *costs), () if model is not None else _recorded(manifest))
+        quality = gate.quality(proof) if gate else None
+    return Rechecked((*found, *costs), () if model is not None else _recorded(manifest), quality)
+
+
+def _open_gate(
+    folder: Path, manifest: Manifest, checkpoint: Checkpoint, scratch: Path, progress: Progress
+) -> Gate | None:
+    """The gate on the text that the build read; bundles of older versions have none."""
+    if not (folder / TEXT).is_file():
+        return None
+    text = windows_of(list(load_runs(folder / TEXT)))
+    return open_gate(checkpoint, manifest.recipe, text, scratch, progress)
 
 
 def _recorded(manifest: Manifest) -> tuple[Comparison, ...]:
@@ -80,12 +105,12 @@ def _anew(
     folder: Path,
     manifest: Manifest,
     kept: Mapping[str, Answers],
-    model: Path,
+    checkpoint: Checkpoint,
+    gate: Gate | None,
     cache: Cache,
     progress: Progress,
 ) -> tuple[dict[str, Answers], tuple[Comparison, ...]]:
     """The golden answers and the quantization errors out of the checkpoint itself."""
-    checkpoint = checkpoint_of(manifest, model)
     recipe = manifest.recipe
     sequences = next(iter(kept.values())).exact.sequences
     floats = float_outputs(checkpoint, sequences, progress)
@@ -102,5 +127,7 @@ def _anew(
             progress,
         )
         name = encoding_name(names, [each.name for each in manifest.artifacts])
+        if gate is not None:
+            gate.measure_codes(name, codes, checkpoint, progress)
         costs.append(quantization_cost(name, floats, fresh[file].exact, recipe.parity))
     return fresh, tuple(costs)

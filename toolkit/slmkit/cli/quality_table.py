@@ -1,0 +1,63 @@
+"""The table of held-out text, as rich renderables. Nothing is printed here."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.table import Table
+
+from slmkit.cli.parity_tables import number_text, price_text
+from slmkit.evaluation.gate import Quality
+from slmkit.parity.compare import CODES
+
+
+def quality_table(quality: Quality) -> Table:
+    """Codes and artifacts beside the float model, a row each, within 80 columns."""
+    table = Table(
+        title="held-out text, against the float model",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=0,
+    )
+    table.add_column("artifact")
+    for column in ("KL", "99.9 %", "top-1", "perplexity", "price", ""):
+        table.add_column(column, justify="right")
+    for line in quality.lines:
+        found = line.divergence
+        verdict = "[red]FAIL[/]" if line.failures else "[green]pass[/]"
+        table.add_row(
+            f"{line.artifact} {line.mode}",
+            number_text(found.kl),
+            number_text(found.kl_p999),
+            f"{found.top1:.1%}",
+            f"{found.perplexity:.4g}",
+            price_text(line),
+            "[yellow]warn[/]" if line.warnings else verdict,
+        )
+    return table
+
+
+def quality_note(quality: Quality) -> str:
+    """How much was read, the recipe's price in words, and what was not measured."""
+    read = f"{quality.positions} positions of {quality.tokens} tokens of held-out text"
+    known = f"perplexity {quality.float_perplexity:.4g} of a vocabulary of {quality.vocabulary}"
+    if not quality.trained:
+        return (
+            f"{read}: the float model has {known}, no better than chance. Its weights are random, "
+            "or it knows no such text (a heldout.jsonl in its folder is read instead): "
+            "nothing was compared, and codes keep the bound of random weights"
+        )
+    first = f"{read}; the float model has {known}"
+    prices = [
+        f"the recipe's price: {line.price} ({line.artifact} {line.mode})"
+        for line in quality.lines
+        if line.mode == CODES
+    ]
+    warnings = [
+        f"warning: {line.artifact} {line.mode}: {why}"
+        for line in quality.lines
+        for why in line.warnings
+    ]
+    missing = [f"not measured: {why}" for why in quality.not_executed]
+    return "\n".join([first, *prices, *warnings, *missing])

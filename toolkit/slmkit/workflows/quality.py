@@ -1,0 +1,103 @@
+"""Hold codes and artifacts against the float model on held-out text: the gate of a build."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from slmkit.backend.declaration import QUANTIZATION
+from slmkit.checkpoint.folder import Checkpoint
+from slmkit.evaluation.answers_file import save_answers
+from slmkit.evaluation.divergence import KEPT, Expected, perplexity
+from slmkit.evaluation.gate import RANDOM, Quality, QualityLine, gate_bound, is_trained, judged
+from slmkit.evaluation.sources import against_answers, float_answers, reference_logits
+from slmkit.evaluation.text import EvaluationText
+from slmkit.parity.compare import CODES, RUNTIME, HeldOut, Proof
+from slmkit.parity.metrics import significant
+from slmkit.quant.codes import CodesFile
+from slmkit.recipe.bounds import Bound
+from slmkit.recipe.recipe import Recipe
+from slmkit.system.progress import Progress
+
+TEXT = "parity/held_out.json"  # the token ids that were read, in a bundle
+ANSWERS = "held_out.npz"  # the float model's answers, while a build lasts
+
+
+@dataclass
+class Gate:
+    """The float model's answers on held-out text, and what was measured against them."""
+
+    text: EvaluationText
+    expected: Expected
+    recipe: Recipe  # with the bound of quantization that holds
+    trained: bool
+    file: HeldOut | None  # for the processes that run artifacts; None: weights are random
+    vocabulary: int
+    lines: list[QualityLine] = field(default_factory=list)
+
+    @property
+    def bound(self) -> Bound:
+        """The bound of every line."""
+        return gate_bound(self.recipe.parity[QUANTIZATION])
+
+    def measure_codes(
+        self, name: str, codes: CodesFile, checkpoint: Checkpoint, progress: Progress
+    ) -> None:
+        """Read the text with the reference on an encoding's codes."""
+        if not self.trained:
+            return
+        progress.stage(f"{name} codes on held-out text", self.text.tokens)
+        spec = checkpoint.spec.scaled(codes.stream_scale)
+        pieces = reference_logits(codes, spec, self.text.sequences, progress.advance)
+        found = against_answers(self.expected, pieces, self.text)
+        self.lines.append(judged(name, CODES, RUNTIME, found, self.bound))
+
+    def quality(self, proof: Proof | None = None) -> Quality:
+        """The report of what was measured, artifacts of a proof included."""
+        measured, missing = ([], ()) if proof is None else (proof.measured, _missing(proof))
+        lines = [judged(*each, self.bound) for each in measured]
+        return Quality(
+            windows=len(self.text.windows),
+            tokens=self.text.tokens,
+            positions=self.text.positions,
+            vocabulary=self.vocabulary,
+            float_perplexity=significant(perplexity(self.expected.log_next), 4),
+            trained=self.trained,
+            bound=self.bound,
+            lines=(*self.lines, *lines),
+            not_executed=missing if self.trained else (),
+        )
+
+
+def open_gate(
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    text: EvaluationText,
+    scratch: Path,
+    progress: Progress,
+) -> Gate:
+    """Read the text with the float model, and see whether it is trained: if not, a recipe without
+    a bound of quantization gets the one for random weights."""
+    progress.stage("float model on held-out text", text.tokens)
+    spec = checkpoint.spec
+    pieces = reference_logits(checkpoint.shards, spec, text.sequences, progress.advance)
+    expected = float_answers(pieces, text, KEPT)
+    trained, file = is_trained(perplexity(expected.log_next), spec.vocabulary), None
+    if trained:
+        file = HeldOut(scratch / ANSWERS, text.tokens, recipe.prefill_chunk)
+        save_answers(expected, text, file.path)
+    elif recipe.parity[QUANTIZATION] == Bound():
+        bounds: Mapping[str, Bound] = {**recipe.parity, QUANTIZATION: RANDOM}
+        recipe = recipe.model_copy(update={"parity": bounds})
+    return Gate(text, expected, recipe, trained, file, spec.vocabulary)
+
+
+def _missing(proof: Proof) -> tuple[str, ...]:
+    """Artifacts that did not read the text, in words."""
+    read = {name for name, *_ in proof.measured}
+    return tuple(
+        f"{name}: its divergence from the float model, as no mode of it is quick enough here"
+        for name in proof.artifacts
+        if name not in read
+    )
