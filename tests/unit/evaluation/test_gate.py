@@ -13,7 +13,7 @@ from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.errors import SlmkitError
 from slmkit.evaluation.divergence import Divergence
 from slmkit.evaluation.flips import flips
-from slmkit.evaluation.gate import REFUSED, gate_bound, gate_mode, is_trained, judged
+from slmkit.evaluation.gate import REFUSED, gate_bound, gate_mode, judged
 from slmkit.evaluation.held_out import RUN, held_out_text
 from slmkit.evaluation.text import HELD_OUT
 from slmkit.planning.calibration import calibration_texts
@@ -65,21 +65,6 @@ def test_a_recipe_may_ask_for_other_limits_but_loosens_none_by_the_way():
     assert not loose.failures and loose.price == "large" and loose.warnings
     strict = line(0.04, 0.95, gate_bound(Bound(max_kl=0.01)))
     assert strict.failures == ("KL 0.04 is above 0.01",) and strict.price == "small"
-
-
-@pytest.mark.parametrize(
-    ("perplexity", "vocabulary", "trained"),
-    [
-        (43.9, 49152, True),
-        (37.9, 262144, True),
-        (85, 1024, True),
-        (292, 320, False),  # the most certain of the tests' tiny models, a hybrid
-        (1368, 320, False),  # the least certain one, of experts
-        (math.nan, 320, True),
-    ],
-)
-def test_random_weights_are_known_by_their_perplexity(perplexity, vocabulary, trained):
-    assert is_trained(perplexity, vocabulary) is trained
 
 
 def test_the_mode_is_the_one_that_apps_run_or_the_nearest_quick_one():

@@ -44,9 +44,9 @@ def quality_note(quality: Quality) -> str:
     known = f"perplexity {quality.float_perplexity:.4g} of a vocabulary of {quality.vocabulary}"
     if not quality.trained:
         return (
-            f"{read}: the float model has {known}, no better than chance. Its weights are random, "
-            "or it knows no such text (a heldout.jsonl in its folder is read instead): "
-            "nothing was compared, and codes keep the bound of random weights"
+            f"{read}: the float model has {known}, no better than chance. Its weights are taken "
+            "for random: nothing was compared there, and codes keep the bound of random weights. "
+            "(A trained model of other text may bring its own, a heldout.jsonl in its folder.)"
         )
     first = f"{read}; the float model has {known}"
     prices = [

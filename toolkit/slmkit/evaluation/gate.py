@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from pydantic.dataclasses import dataclass
 
 from slmkit.backend.artifact import STRICT, Artifact, Mode
@@ -13,11 +11,6 @@ from slmkit.recipe.bounds import Bound
 
 REFUSED = Bound(max_kl=0.25, top1=0.8)  # beyond: no bundle, unless the recipe has other bounds
 WARNED = Bound(max_kl=0.1, top1=0.9)  # beyond: a warning
-# Random weights give the next token the chance of any other: perplexity is the vocabulary's size,
-# or more where their logits are large. Measured, log(perplexity) / log(vocabulary): 0.984 to 1.25
-# of all tiny models of the tests; 0.35 (SmolLM2-135M), 0.29 (Gemma 3 270M), 0.62 (the sample
-# model), 0.66 (stories260K, on text in languages that it never saw).
-CHANCE = 0.95
 RANDOM = Bound(snr_db=3)  # on golden prompts: all that can be asked of random weights' codes
 SMALL, MEDIUM, LARGE = "small", "medium", "large"
 
@@ -50,7 +43,8 @@ class Quality:
     positions: int  # that are scored
     vocabulary: int
     float_perplexity: Number
-    trained: bool  # else weights are random, as the perplexity shows, and nothing was compared
+    margin: Number  # of the token that follows, see ``slmkit.evaluation.chance``
+    trained: bool  # else weights are random, as these two show, and nothing was compared
     bound: Bound  # that every line must keep
     lines: tuple[QualityLine, ...] = ()
     not_executed: tuple[str, ...] = ()  # artifacts that no line is of, and why
@@ -66,11 +60,6 @@ class Quality:
         return [
             f"{each.artifact} {each.mode}: {why}" for each in self.lines for why in each.failures
         ]
-
-
-def is_trained(float_perplexity: float, vocabulary: int) -> bool:
-    """Whether the float model predicts the text better than chance. NaN is no chance."""
-    return not math.log(float_perplexity) >= CHANCE * math.log(vocabulary)
 
 
 def gate_bound(asked: Bound) -> Bound:

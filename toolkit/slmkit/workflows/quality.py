@@ -9,8 +9,9 @@ from pathlib import Path
 from slmkit.backend.declaration import QUANTIZATION
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.evaluation.answers_file import save_answers
+from slmkit.evaluation.chance import Margin, is_trained
 from slmkit.evaluation.divergence import KEPT, Expected, perplexity
-from slmkit.evaluation.gate import RANDOM, Quality, QualityLine, gate_bound, is_trained, judged
+from slmkit.evaluation.gate import RANDOM, Quality, QualityLine, gate_bound, judged
 from slmkit.evaluation.sources import against_answers, float_answers, reference_logits
 from slmkit.evaluation.text import EvaluationText
 from slmkit.parity.compare import CODES, RUNTIME, HeldOut, Proof
@@ -34,6 +35,7 @@ class Gate:
     trained: bool
     file: HeldOut | None  # for the processes that run artifacts; None: weights are random
     vocabulary: int
+    margin: float  # of the token that follows
     lines: list[QualityLine] = field(default_factory=list)
 
     @property
@@ -63,6 +65,7 @@ class Gate:
             positions=self.text.positions,
             vocabulary=self.vocabulary,
             float_perplexity=significant(perplexity(self.expected.log_next), 4),
+            margin=significant(self.margin),
             trained=self.trained,
             bound=self.bound,
             lines=(*self.lines, *lines),
@@ -82,15 +85,16 @@ def open_gate(
     progress.stage("float model on held-out text", text.tokens)
     spec = checkpoint.spec
     pieces = reference_logits(checkpoint.shards, spec, text.sequences, progress.advance)
-    expected = float_answers(pieces, text, KEPT)
-    trained, file = is_trained(perplexity(expected.log_next), spec.vocabulary), None
+    margin = Margin(text)
+    expected, file = float_answers(margin.watch(pieces), text, KEPT), None
+    trained = is_trained(perplexity(expected.log_next), spec.vocabulary, margin.mean)
     if trained:
         file = HeldOut(scratch / ANSWERS, text.tokens, recipe.prefill_chunk)
         save_answers(expected, text, file.path)
     elif recipe.parity[QUANTIZATION] == Bound():
         bounds: Mapping[str, Bound] = {**recipe.parity, QUANTIZATION: RANDOM}
         recipe = recipe.model_copy(update={"parity": bounds})
-    return Gate(text, expected, recipe, trained, file, spec.vocabulary)
+    return Gate(text, expected, recipe, trained, file, spec.vocabulary, margin.mean)
 
 
 def _missing(proof: Proof) -> tuple[str, ...]:
