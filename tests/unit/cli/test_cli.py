@@ -109,6 +109,28 @@ def test_one_logit_that_is_not_finite_fails_parity_and_leaves_its_json_strict(
     assert "NaN" in shown and shown.count("FAIL") == 2
 
 
+def test_a_build_says_the_recipe_s_price(built):
+    quality = built["quality"]
+    assert quality["trained"] and [line["artifact"] for line in quality["lines"]] == ["all", "ort"]
+    assert "small: KL " in slmkit("inspect", built["bundle"]).stdout
+    assert slmkit("parity", built["bundle"]).stdout.count("small") == 1  # the recorded line's
+
+
+def test_codes_that_are_refused_are_reported_without_a_table_of_artifacts(tmp_path):
+    recipe = {
+        "extends": "int4",
+        "name": "strict",
+        "summary": "Less than int4 can do.",
+        "parity": {"quantization": {"max_kl": 0.0001}},
+    }
+    (tmp_path / "strict.yaml").write_text(json.dumps(recipe))
+    words = ("build", "--target", "android", "--artifacts", "ort", "--out", tmp_path / "out")
+    failed = slmkit(*words, "--recipe", tmp_path / "strict.yaml", expect=3)
+    assert "held-out text" in failed.stdout and "FAIL" in failed.stdout
+    assert "lowering" not in failed.stdout
+    assert "all codes: KL" in failed.stderr and "choose a finer recipe" in failed.stderr
+
+
 def test_eval_measures_an_artifact_on_a_text(built):
     words = ("eval", built["bundle"], "--task", "text", "--data", HELD_OUT)
     small = ("--tokens", 200, "--window", 64)

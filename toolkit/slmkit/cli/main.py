@@ -95,18 +95,18 @@ def parity(
     from slmkit.cli.console import shown_progress
     from slmkit.cli.parity_tables import parity_note
 
+    opened = api.Bundle(bundle)
     with shown_progress() as progress:
-        found = api.Bundle(bundle).recheck(
-            model, cache=chosen_cache(cache, no_cache), progress=progress
-        )
+        found = opened.recheck(model, cache=chosen_cache(cache, no_cache), progress=progress)
+    report, kept = (found.comparisons, found.recorded, found.quality), opened.manifest.quality
     try:
         found.check()
     except api.ParityError as error:
-        _show_parity(found.comparisons, found.recorded, found.quality, as_json, error)
+        _show_parity(*report, as_json, error, kept=kept)
         raise
     if as_json:
-        return print_json(_parity_json(found.comparisons, found.recorded, found.quality))
-    _show_parity(found.comparisons, found.recorded, found.quality, as_json)
+        return print_json(_parity_json(*report))
+    _show_parity(*report, as_json, kept=kept)
     print_tables(parity_note(found.comparisons, found.recorded))
 
 
@@ -204,14 +204,16 @@ def _show_parity(
     quality: Quality | None,
     as_json: bool,
     error: SlmkitError | None = None,
+    kept: Quality | None = None,
 ) -> None:
-    """The tables; or, as JSON, the report in the error's details."""
+    """The tables; or, as JSON, the report in the error's details. ``kept``: the build's report,
+    where nothing was measured again."""
     from slmkit.cli.parity_tables import parity_table
     from slmkit.cli.quality_table import quality_note, quality_table
 
     if not as_json:
         if found or recorded:
-            print_tables(parity_table(found, recorded, quality))
+            print_tables(parity_table(found, recorded, quality or kept))
         if quality is not None and quality.lines:
             print_tables("", quality_table(quality))
         if quality is not None:

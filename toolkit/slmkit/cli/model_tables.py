@@ -11,6 +11,7 @@ from slmkit.backend.artifact import ReportTable
 from slmkit.backend.targets import Target
 from slmkit.bundle.manifest import Manifest
 from slmkit.cli.doctor import Row
+from slmkit.cli.quality_table import price_words
 from slmkit.cli.wording import context, feed_forward, mixing
 from slmkit.planning.memory import gigabytes
 from slmkit.recipe.recipe import Recipe
@@ -27,6 +28,7 @@ def bundle_table(manifest: Manifest) -> Group:
             "architecture": model.model_type,
             "parameters": f"{model.parameters:,}",
             "recipe": manifest.recipe.name,
+            "recipe's price": price_words(manifest.quality),
             "context length": str(manifest.context_length),
             "built by": f"slmkit {manifest.slmkit}",
             "not executed": "; ".join(manifest.not_executed) or "nothing",

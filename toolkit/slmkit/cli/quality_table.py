@@ -38,6 +38,16 @@ def quality_table(quality: Quality) -> Table:
     return table
 
 
+def price_words(quality: Quality | None) -> str:
+    """The price of the codes, for one line: with KL and top-1, of the dearest encoding."""
+    codes = [line for line in (quality.lines if quality else ()) if line.mode == CODES]
+    if not codes:
+        return "not measured: weights are random" if quality else "not measured"
+    worst = max(codes, key=lambda line: line.divergence.kl)
+    found = worst.divergence
+    return f"{worst.price}: KL {number_text(found.kl)}, top-1 {found.top1:.1%} on held-out text"
+
+
 def quality_note(quality: Quality) -> str:
     """How much was read, the recipe's price in words, and what was not measured."""
     read = f"{quality.positions} positions of {quality.tokens} tokens of held-out text"
