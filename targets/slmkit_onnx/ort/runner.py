@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -37,6 +37,14 @@ class OrtRunner:
         """Start a new sequence."""
         self.length = 0
         self.past = {each.past: _zeros(each.empty_shape()) for each in self.state_tensors}
+
+    def mark(self) -> tuple[int, dict[str, Any]]:
+        """The sequence as it is now. Its tensors are never written again: each run makes new."""
+        return self.length, self.past
+
+    def rewind(self, mark: object) -> None:
+        """Make the sequence what it was at ``mark``."""
+        self.length, self.past = cast("tuple[int, dict[str, Any]]", mark)
 
     def feed(self, ids: NDArray[np.int64]) -> Floats:
         """Append tokens; return their logits. (T,) -> (T, V)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ __all__ = [
     "Progress",
     "Report",
     "ReportTable",
+    "Rewindable",
     "Runner",
     "SequenceState",
     "Spec",
@@ -113,6 +114,19 @@ class Runner(Protocol):
 
     def feed(self, ids: NDArray[np.int64]) -> Floats:
         """Append tokens to the sequence; their logits, (T, V)."""
+        ...
+
+
+@runtime_checkable
+class Rewindable(Protocol):
+    """A runner that can go back to an earlier point of its sequence, as often as one likes."""
+
+    def mark(self) -> object:
+        """The sequence as it is now, to return to; valid after ``reset`` too."""
+        ...
+
+    def rewind(self, mark: object) -> None:
+        """Make the sequence what it was at ``mark``."""
         ...
 
 

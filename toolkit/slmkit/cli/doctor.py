@@ -17,6 +17,7 @@ from slmkit.backend.registry import (
 from slmkit.system.cache import default_folder
 
 OTHERS = (  # beyond the backends'
+    Extra("eval", "tasks of lm-evaluation-harness", ("lm-eval", "datasets")),
     Extra("test", "the test suite", ("pytest", "pytest-xdist", "hypothesis", "uv")),
     Extra("dev", "commits and the changelog", ("pre-commit", "towncrier", "check-jsonschema")),
     Extra("docs", "the documentation as a site", ("mkdocs-material", "mkdocstrings")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -34,6 +35,14 @@ class ReferenceRunner:
     def reset(self) -> None:
         """Start a new sequence: clear the KV cache and the recurrent state."""
         self.cache = reference.Cache()
+
+    def mark(self) -> reference.Cache:
+        """The sequence as it is now."""
+        return self.cache.copy()
+
+    def rewind(self, mark: object) -> None:
+        """Make the sequence what it was at ``mark``."""
+        self.cache = cast(reference.Cache, mark).copy()
 
     def feed(self, ids: Ids) -> Floats:
         """Append ``ids`` (T,) to the sequence. Returns their logits, (T, V)."""

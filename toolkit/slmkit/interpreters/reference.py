@@ -44,6 +44,17 @@ class Cache:
     scan_states: dict[int, Floats] = field(default_factory=dict)  # (H, N, P)
     length: int = 0  # tokens so far
 
+    def copy(self) -> Cache:
+        """The same state, which later tokens of the original leave alone: arrays are replaced,
+        never written."""
+        return Cache(
+            dict(self.keys),
+            dict(self.values),
+            dict(self.conv_states),
+            dict(self.scan_states),
+            self.length,
+        )
+
     def extend(self, layer: int, k: Floats, v: Floats) -> tuple[Floats, Floats]:
         """Append k and v (T, G, d) to a layer; returns all its keys and values, (S, G, d)."""
         if layer in self.keys:

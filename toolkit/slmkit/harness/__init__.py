@@ -1,0 +1,1 @@
+"""Run tasks of EleutherAI's lm-evaluation-harness on an artifact, offline."""
