@@ -28,6 +28,7 @@ from slmkit.errors import (
     SlmkitError,
     UsageError,
 )
+from slmkit.harness.run import TaskReport, TaskScore
 from slmkit.inference import load as loading
 from slmkit.inference.evaluate import Score
 from slmkit.inference.session import Session
@@ -45,6 +46,7 @@ from slmkit.workflows.evaluate import AnswerScore, TextScore, evaluate_answers, 
 from slmkit.workflows.inspect import Inspection
 from slmkit.workflows.layerwise import Tap
 from slmkit.workflows.recheck import Rechecked, recheck
+from slmkit.workflows.tasks import evaluate_tasks
 
 __all__ = [
     "AnswerScore",
@@ -66,12 +68,15 @@ __all__ = [
     "Session",
     "SlmkitError",
     "Tap",
+    "TaskReport",
+    "TaskScore",
     "TextScore",
     "UsageError",
     "build",
     "compare_layers",
     "estimate",
     "evaluate_answers",
+    "evaluate_tasks",
     "evaluate_text",
     "inspect",
     "load",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from harness_tasks import write_tasks
 from slmkit.backend import registry
 from slmkit.checkpoint.folder import SAMPLE_MODEL
 from slmkit.cli.main import main
@@ -303,3 +304,22 @@ def test_every_option_has_a_line_of_help():
 def test_every_artifact_of_a_target_has_a_backend():
     for target in registry.targets().values():
         assert registry.artifacts_of(target)
+
+
+def test_options_of_another_task_are_refused():
+    for task, option in (("text", "--few-shot"), ("lights", "--window"), ("text", "--limit")):
+        result = slmkit("eval", SAMPLE_MODEL, "--task", task, option, 3, expect=2)
+        assert f"Error: {option} is for --task" in result.stderr
+
+
+def test_tasks_of_the_harness_are_a_table_or_json(tmp_path):
+    pytest.importorskip("lm_eval", reason='lm-eval is not installed: pip install ".[eval]"')
+    folder = write_tasks(tmp_path)
+    words = ("eval", SAMPLE_MODEL, "--task", "pick,read", "--tasks-folder", folder, "--limit", 2)
+    table = slmkit(*words).stdout
+    assert "acc_norm" in table and "word_perplexity" in table
+    assert "lm-evaluation-harness" in table
+    found = json.loads(slmkit(*words, "--json").stdout)
+    assert {each["task"] for each in found["scores"]} == {"pick", "read"}
+    assert {each["samples"] for each in found["scores"]} == {2}
+    assert len(found["right"]["pick"]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,21 @@ from slmkit.cli.options import (
     json_option,
     print_json,
     print_tables,
+    split_names,
 )
 from slmkit.errors import UsageError
 
-ONLY = {  # options of one task
-    "answers": ("limit", "wrong"),
-    "text": ("window", "tokens"),
+ANSWERS, TEXT, TASKS = "answers", "text", "NAME"
+ONLY = {  # options that not every task takes
+    "chat": (TASKS,),
+    "few_shot": (TASKS,),
+    "limit": (ANSWERS, TASKS),
+    "model": (ANSWERS, TEXT),
+    "tasks_folder": (TASKS,),
+    "allow_task_code": (TASKS,),
+    "tokens": (TEXT,),
+    "window": (TEXT,),
+    "wrong": (ANSWERS,),
 }
 
 
@@ -28,16 +38,17 @@ ONLY = {  # options of one task
 @click.argument("path", type=FOLDER)
 @click.option(
     "--task",
-    type=click.Choice(("answers", "text")),
-    default="answers",
+    default=ANSWERS,
     show_default=True,
-    help="Exact match of answers; or perplexity, and divergence from the float model, on a text.",
+    metavar="answers|text|NAME,...",
+    help="Exact match of answers; perplexity, and divergence from the float model, on a text; or "
+    "tasks of lm-evaluation-harness by name.",
 )
 @click.option(
     "--data",
     type=FOLDER,
     help="answers: JSONL of prompt and answer [default: home's held-out file]; text: plain text, "
-    "or JSONL of messages [default: slmkit's held-out text].",
+    "or JSONL of messages [default: slmkit's held-out text]; NAME: folder of the tasks' data sets.",
 )
 @click.option("--artifact", help="Which artifact [default: the first].")
 @click.option("--mode", help="How to run it [default: as it ships].")
@@ -47,7 +58,7 @@ ONLY = {  # options of one task
     type=FOLDER,
     help="The float checkpoint to compare with [text: the path itself, where it is one].",
 )
-@click.option("--limit", type=click.IntRange(1), help="answers: only the first N examples.")
+@click.option("--limit", type=click.IntRange(1), help="answers, NAME: only the first N examples.")
 @click.option("--wrong", type=click.IntRange(0), help="answers: show N wrong answers.")
 @click.option(
     "--tokens", type=click.IntRange(2), help="text: how many, about, are read [default: 2048]."
@@ -57,33 +68,55 @@ ONLY = {  # options of one task
     type=click.IntRange(2),
     help="text: tokens that are read from an empty cache, at most [default: 512].",
 )
+@click.option(
+    "--tasks-folder", type=FOLDER, help="NAME: YAML files of tasks of your own, which NAME is of."
+)
+@click.option("--few-shot", type=click.IntRange(0), help="NAME: examples in each prompt.")
+@click.option("--chat", is_flag=True, default=None, help="NAME: prompts in the chat template.")
+@click.option(
+    "--allow-task-code",
+    is_flag=True,
+    default=None,
+    help="NAME: run Python code that files of --tasks-folder name.",
+)
 @cache_options
 @json_option
 @command
 def evaluate(
     path: Path, task: str, cache: Path | None, no_cache: bool, as_json: bool, **asked: Any
 ) -> None:
-    """Evaluate a bundle's artifact, or a checkpoint's reference: answers, or text."""
+    """Evaluate a bundle's artifact, or a checkpoint's reference: answers, text, or tasks."""
     from slmkit import api
     from slmkit.cli.console import shown_progress
-    from slmkit.cli.evaluation_tables import answers_shown, text_shown
+    from slmkit.cli.evaluation_tables import shown
     from slmkit.workflows.evaluate import evaluation_to_json
 
     arguments = {name: value for name, value in asked.items() if value is not None}
-    for other, names in ONLY.items():
-        alien = [f"--{name}" for name in names if name in arguments and task != other]
-        if alien:
-            raise UsageError(f"{', '.join(alien)} is for --task {other}", f"add --task {other}")
+    _check_options(task, arguments)
     wrong = arguments.pop("wrong", 0)
     arguments["cache"] = chosen_cache(cache, no_cache)
     with shown_progress() as progress:
-        if task == "text":
-            found: Any = api.evaluate_text(path, **arguments, progress=progress)
+        arguments["progress"] = progress
+        if task == TEXT:
+            found: Any = api.evaluate_text(path, **arguments)
+        elif task == ANSWERS:
+            found = api.evaluate_answers(path, **arguments)
         else:
-            found = api.evaluate_answers(path, **arguments, progress=progress)
+            found = api.evaluate_tasks(path, split_names(task), **arguments)
     if as_json:
         return print_json(evaluation_to_json(found))
-    print_tables(*(text_shown(found) if task == "text" else answers_shown(found)))
-    if task == "answers":
+    print_tables(*shown(found))
+    if task == ANSWERS:
         for prompt, expected, got in found.score.wrong[:wrong]:
             click.echo(f"{prompt}\n  expected {expected}\n  got      {got}")
+
+
+def _check_options(task: str, given: Collection[str]) -> None:
+    """Raise UsageError for an option that the task does not take."""
+    kind = task if task in (ANSWERS, TEXT) else TASKS
+    for name in given:
+        takers = ONLY.get(name, (kind,))
+        if kind not in takers:
+            flag = "--" + name.replace("_", "-")
+            tasks = " or ".join(f"--task {each}" for each in takers)
+            raise UsageError(f"{flag} is for {tasks}", "leave it out, or choose another --task")

@@ -7,8 +7,18 @@ from rich.table import Table
 from slmkit.cli.parity_tables import number_text
 from slmkit.evaluation.divergence import Divergence
 from slmkit.evaluation.flips import Flips
+from slmkit.harness.run import TaskReport
 from slmkit.inference.evaluate import Score
 from slmkit.workflows.evaluate import AnswerScore, TextScore
+
+BETTER = {True: "higher", False: "lower"}
+
+
+def shown(found: TextScore | AnswerScore | TaskReport) -> tuple[Table | str, ...]:
+    """The tables of an evaluation, and what must be known beside them."""
+    if isinstance(found, TextScore):
+        return text_shown(found)
+    return answers_shown(found) if isinstance(found, AnswerScore) else tasks_shown(found)
 
 
 def text_shown(found: TextScore) -> tuple[Table | str, ...]:
@@ -38,6 +48,31 @@ def answers_shown(found: AnswerScore) -> tuple[Table | str, ...]:
         return (table,)
     right = f"{found.float_score.right}/{found.float_score.total}"
     return table, f"the float model has {right} right; {flips_text(found.flips)}"
+
+
+def tasks_shown(found: TaskReport) -> tuple[Table | str, ...]:
+    """A line for each metric of each task, and requests that were cut."""
+    table = Table(title=found.about, title_justify="left")
+    for name in ("task", "metric", "filter"):
+        table.add_column(name)
+    for name in ("value", "stderr", "examples", "few-shot", "better"):
+        table.add_column(name, justify="right")
+    for each in found.scores:
+        better = "" if each.higher_is_better is None else BETTER[each.higher_is_better]
+        table.add_row(
+            each.task,
+            each.metric,
+            each.filter,
+            f"{each.value:.4g}",
+            "" if each.stderr is None else f"{each.stderr:.2g}",
+            str(each.samples),
+            "" if each.few_shot is None else str(each.few_shot),
+            better,
+        )
+    note = f"lm-evaluation-harness {found.harness}, offline"
+    if found.truncated:
+        note += f"; {found.truncated} requests lost their beginning: they passed the context"
+    return table, note
 
 
 def score_table(score: Score, about: str) -> Table:

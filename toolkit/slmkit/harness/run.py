@@ -15,6 +15,7 @@ from slmkit.errors import MissingPackageError, SlmkitError, UsageError
 from slmkit.harness.offline import offline
 from slmkit.harness.task_files import check_tasks
 from slmkit.inference.session import Session
+from slmkit.parity.metrics import Number
 from slmkit.system.progress import Progress
 
 PACKAGE = "lm-eval"
@@ -48,8 +49,8 @@ class TaskScore:
     task: str
     metric: str
     filter: str  # of the answers, before they are scored; "none" if there is none
-    value: float
-    stderr: float | None  # of the value; None where the harness has none
+    value: Number
+    stderr: Number | None  # of the value; None where the harness has none
     samples: int
     few_shot: int | None  # None for a group whose tasks differ
     higher_is_better: bool | None

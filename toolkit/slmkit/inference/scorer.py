@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from slmkit.backend.interface import Rewindable, Runner
 from slmkit.ops import Floats
+from slmkit.parity.golden import log_norms
 
 Tokens = tuple[int, ...]
 MARKS = 4  # branches to return to at once: each keeps a KV cache in memory
@@ -158,9 +159,7 @@ def _rows(scorer: Scorer, last: Floats, tokens: Tokens) -> Iterator[Floats]:
 
 def log_probabilities(logits: Floats, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
     """Logarithms of the probabilities of one token per row. (T, V), (T,) -> (T,)"""
-    top = logits.max(axis=1, keepdims=True)
-    norm = np.log(np.exp(logits - top).sum(axis=1, dtype=np.float64)) + top[:, 0]
-    chosen: NDArray[np.float64] = logits[np.arange(len(tokens)), tokens] - norm
+    chosen: NDArray[np.float64] = logits[np.arange(len(tokens)), tokens] - log_norms(logits)
     return chosen
 
 

@@ -25,6 +25,7 @@ from slmkit.evaluation.sources import (
     silent,
 )
 from slmkit.evaluation.text import TOKENS, WINDOW, Ids, evaluation_text
+from slmkit.harness.run import TaskReport
 from slmkit.inference.evaluate import Score
 from slmkit.inference.load import (
     CHUNK,
@@ -92,7 +93,7 @@ def evaluate_text(
     progress, folder = progress or Silent(), Path(path)
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
         place = Cache(chosen_folder(cache) or Path(scratch) / "cache")
-        judged = _judged(folder, artifact, mode, recipe, place, progress)
+        judged = judged_session(folder, artifact, mode, recipe, place, progress)
         floats = _floats(folder, recipe, None if model is None else Path(model))
         room = min(window, judged.runner.context_length)
         text = evaluation_text(judged.tokenizer, Path(data) if data else None, room, tokens)
@@ -128,7 +129,7 @@ def evaluate_answers(
     progress, folder = progress or Silent(), Path(path)
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
         place = Cache(chosen_folder(cache) or Path(scratch) / "cache")
-        judged = _judged(folder, artifact, mode, recipe, place, progress)
+        judged = judged_session(folder, artifact, mode, recipe, place, progress)
         score = judged.evaluate(data, limit=limit, progress=progress)
         floats = None if model is None else _floats(folder, recipe, Path(model))
         if floats is None:
@@ -138,7 +139,7 @@ def evaluate_answers(
     return AnswerScore(judged.about, score, expected, changed)
 
 
-def evaluation_to_json(found: TextScore | AnswerScore) -> dict[str, Any]:
+def evaluation_to_json(found: TextScore | AnswerScore | TaskReport) -> dict[str, Any]:
     """For ``--json``; the counts of answers stand beside the rest. NaN becomes null."""
     values = to_json(found)
     return {**values.pop("score", {}), **values}
@@ -152,7 +153,7 @@ def logits_of(session: Session, sequences: Sequence[Ids], report: Report = silen
     return runner_logits(runner, sequences, session.chunk, report)
 
 
-def _judged(
+def judged_session(
     folder: Path,
     artifact: str | None,
     mode: str | None,
@@ -160,7 +161,10 @@ def _judged(
     cache: Cache,
     progress: Progress,
 ) -> Session:
-    """The model that is evaluated: an artifact, a checkpoint, or its codes under a recipe."""
+    """The model that is evaluated: an artifact, a checkpoint, or its codes under a recipe.
+
+    Raises BundleError, CheckpointError, RecipeError, UsageError.
+    """
     if is_bundle(folder):
         if recipe is not None:
             raise UsageError(
