@@ -78,6 +78,7 @@ TOGETHER = (
     "hexagon/test_bundle.py",
     "hexagon/test_planted_bugs.py",
     "hexagon/test_scan.py",
+    "harness/test_harness.py",
     "litert/test_bundle.py",
     "litert/test_lowering.py",
     "litert/test_planted_bugs.py",
@@ -91,6 +92,7 @@ TOGETHER = (
     "unit/test_docs.py",
     "workflows/test_build.py",
     "workflows/test_codes.py",
+    "workflows/test_compare.py",
 )
 
 

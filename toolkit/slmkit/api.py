@@ -28,7 +28,7 @@ from slmkit.errors import (
     SlmkitError,
     UsageError,
 )
-from slmkit.harness.run import TaskReport, TaskScore
+from slmkit.harness.run import TaskReport, TaskRequest, TaskScore
 from slmkit.inference import load as loading
 from slmkit.inference.evaluate import Score
 from slmkit.inference.session import Session
@@ -41,6 +41,7 @@ from slmkit.workflows import build as building
 from slmkit.workflows import estimate as estimating
 from slmkit.workflows import inspect as inspecting
 from slmkit.workflows import layerwise
+from slmkit.workflows.compare import Compared, Measured, compare
 from slmkit.workflows.estimate import Estimate
 from slmkit.workflows.evaluate import AnswerScore, TextScore, evaluate_answers, evaluate_text
 from slmkit.workflows.inspect import Inspection
@@ -54,9 +55,11 @@ __all__ = [
     "Bundle",
     "BundleError",
     "CheckpointError",
+    "Compared",
     "Comparison",
     "Estimate",
     "Inspection",
+    "Measured",
     "MissingPackageError",
     "ParityError",
     "Progress",
@@ -69,10 +72,12 @@ __all__ = [
     "SlmkitError",
     "Tap",
     "TaskReport",
+    "TaskRequest",
     "TaskScore",
     "TextScore",
     "UsageError",
     "build",
+    "compare",
     "compare_layers",
     "estimate",
     "evaluate_answers",

@@ -323,3 +323,15 @@ def test_tasks_of_the_harness_are_a_table_or_json(tmp_path):
     assert {each["task"] for each in found["scores"]} == {"pick", "read"}
     assert {each["samples"] for each in found["scores"]} == {2}
     assert len(found["right"]["pick"]) == 2
+
+
+def test_compare_is_a_table_or_json_and_refuses_options_without_tasks(built):
+    words = ("compare", built["bundle"], SAMPLE_MODEL, "--tokens", 60, "--no-cache")
+    table = slmkit(*words).stdout
+    for row in ("on disk", "memory of an app", "decode, tokens/s", "KL, mean", "next tokens:"):
+        assert row in table
+    found = json.loads(slmkit(*words, "--json").stdout)
+    assert found["second"]["divergence"]["kl"] == 0
+    assert found["first"]["decode"] > 0 and found["second"]["decode"] is None
+    result = slmkit(*words, "--few-shot", 2, expect=2)
+    assert "are for tasks" in result.stderr

@@ -15,7 +15,7 @@ from harness_tasks import ROWS, rows, write_datasets, write_tasks
 from slmkit.backend import registry
 from slmkit.checkpoint.folder import SAMPLE_MODEL
 from slmkit.errors import MissingPackageError, SlmkitError, UsageError
-from slmkit.harness.run import Asked, run_tasks
+from slmkit.harness.run import TaskRequest, run_tasks
 from slmkit.inference.load import load
 from slmkit.system.progress import Silent
 
@@ -45,7 +45,7 @@ def tasks(tmp_path_factory):
 
 
 def run(session, folder, *names, **more):
-    return run_tasks(session, Asked(names, folder, **more), Silent())
+    return run_tasks(session, TaskRequest(names, folder, **more), Silent())
 
 
 def score(report, task, metric):

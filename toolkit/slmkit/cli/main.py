@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from slmkit import __version__
+from slmkit.cli.comparing import compare
 from slmkit.cli.evaluating import evaluate
 from slmkit.cli.inspecting import doctor, inspect, plan, recipes, targets, verify
 from slmkit.cli.options import (
@@ -194,7 +195,7 @@ def run(
     click.echo()
 
 
-for each in (evaluate, inspect, plan, verify, recipes, targets, doctor):
+for each in (compare, evaluate, inspect, plan, verify, recipes, targets, doctor):
     main.add_command(each)
 
 

@@ -78,12 +78,17 @@ def float_answers(pieces: Pieces, text: EvaluationText, keep: int) -> Expected:
 
 def against_answers(expected: Expected, pieces: Pieces, text: EvaluationText) -> Divergence:
     """Compare a model with kept answers of the float model."""
+    return divergence(scores_against(expected, pieces, text), expected.values.shape[1])
+
+
+def scores_against(expected: Expected, pieces: Pieces, text: EvaluationText) -> Scores:
+    """Compare a model with kept answers of the float model, position by position."""
     parts, done = [], 0
     for following, logits in _scored(text, ((logits,) for logits in pieces)):
         rows = expected.rows(done, done + len(logits))
         parts.append(compare(rows, logits, following))
         done += len(logits)
-    return divergence(Scores.joined(parts), expected.values.shape[1])
+    return Scores.joined(parts)
 
 
 def side_by_side(expected: Pieces, got: Pieces, text: EvaluationText) -> Divergence:

@@ -25,7 +25,7 @@ RIGHT = ("acc", "exact_match")  # metrics of a sample that are 1 if it is right,
 
 
 @dataclass(frozen=True)
-class Asked:
+class TaskRequest:
     """Tasks, and how to run them.
 
     ``folder`` holds task files of one's own; without it, the tasks are the harness's. ``data``:
@@ -67,7 +67,7 @@ class TaskReport:
     right: Mapping[str, tuple[bool, ...]]  # by task, of each sample: for flips
 
 
-def run_tasks(session: Session, asked: Asked, progress: Progress) -> TaskReport:
+def run_tasks(session: Session, asked: TaskRequest, progress: Progress) -> TaskReport:
     """Run the tasks, with local data only.
 
     Raises MissingPackageError without lm-eval, UsageError for unknown tasks and for code that is
@@ -104,7 +104,7 @@ def _version() -> str:
     return version
 
 
-def _load(asked: Asked, progress: Progress) -> Any:
+def _load(asked: TaskRequest, progress: Progress) -> Any:
     """The harness's tasks and groups, with their data."""
     from lm_eval.tasks import TaskManager
 
@@ -124,7 +124,7 @@ def _load(asked: Asked, progress: Progress) -> Any:
     return loaded
 
 
-def _known(tasks: Sequence[str], asked: Asked) -> str:
+def _known(tasks: Sequence[str], asked: TaskRequest) -> str:
     """A hint: all tasks of a folder, or of the harness's many those that look alike."""
     if asked.folder is not None:
         return f"tasks of {asked.folder}: {', '.join(tasks)}"
@@ -136,7 +136,7 @@ def _known(tasks: Sequence[str], asked: Asked) -> str:
     )
 
 
-def _evaluate(model: Any, loaded: Any, asked: Asked) -> Mapping[str, Any]:
+def _evaluate(model: Any, loaded: Any, asked: TaskRequest) -> Mapping[str, Any]:
     from lm_eval.evaluator import evaluate
 
     found: Mapping[str, Any] = evaluate(

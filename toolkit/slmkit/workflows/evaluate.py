@@ -25,7 +25,6 @@ from slmkit.evaluation.sources import (
     silent,
 )
 from slmkit.evaluation.text import TOKENS, WINDOW, Ids, evaluation_text
-from slmkit.harness.run import TaskReport
 from slmkit.inference.evaluate import Score
 from slmkit.inference.load import (
     CHUNK,
@@ -102,7 +101,7 @@ def evaluate_text(
         if floats is None:
             theirs, got = itertools.tee(got)
         else:
-            _check_alike(judged, floats)
+            check_alike(judged, floats)
             theirs = logits_of(floats, text.sequences)
         found = side_by_side(theirs, got, text)
     against = None if floats is None else floats.about
@@ -139,8 +138,9 @@ def evaluate_answers(
     return AnswerScore(judged.about, score, expected, changed)
 
 
-def evaluation_to_json(found: TextScore | AnswerScore | TaskReport) -> dict[str, Any]:
-    """For ``--json``; the counts of answers stand beside the rest. NaN becomes null."""
+def evaluation_to_json(found: Any) -> dict[str, Any]:
+    """Any of the results for ``--json``; the counts of answers stand beside the rest. NaN becomes
+    null."""
     values = to_json(found)
     return {**values.pop("score", {}), **values}
 
@@ -180,7 +180,7 @@ def judged_session(
             )
         return float_session(checkpoint)
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    checkpoint = _at_context(checkpoint, chosen)
+    checkpoint = at_build_context(checkpoint, chosen)
     codes = recipe_codes(checkpoint, chosen, artifact, cache, progress)
     runner = ReferenceRunner(codes, checkpoint.spec.scaled(codes.stream_scale))
     about = f"{checkpoint.name}, {chosen.name} codes, {runner.runtime}"
@@ -206,15 +206,15 @@ def _floats(folder: Path, recipe: str | Recipe | None, model: Path | None) -> Se
     if recipe is None:
         return float_session(checkpoint)
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    return float_session(_at_context(checkpoint, chosen))
+    return float_session(at_build_context(checkpoint, chosen))
 
 
-def _at_context(checkpoint: Checkpoint, recipe: Recipe) -> Checkpoint:
+def at_build_context(checkpoint: Checkpoint, recipe: Recipe) -> Checkpoint:
     """A checkpoint at the context length that a build would give it."""
     return checkpoint.at_context(default_context(checkpoint.spec, recipe, None))
 
 
-def _check_alike(judged: Session, floats: Session) -> None:
+def check_alike(judged: Session, floats: Session) -> None:
     """Raise UsageError unless both models read and predict the same tokens."""
     names, sizes = [], []
     for each in (judged, floats):

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from slmkit.harness.run import Asked, TaskReport, run_tasks
+from slmkit.harness.run import TaskReport, TaskRequest, run_tasks
 from slmkit.recipe.recipe import Recipe
 from slmkit.system.cache import Cache, CacheChoice, chosen_folder
 from slmkit.system.progress import Progress, Silent
@@ -45,7 +45,7 @@ def evaluate_tasks(
     exist, SlmkitError for one that cannot run; BundleError, CheckpointError, RecipeError.
     """
     progress = progress or Silent()
-    asked = Asked(
+    asked = TaskRequest(
         (tasks,) if isinstance(tasks, str) else tuple(tasks),
         folder=None if tasks_folder is None else Path(tasks_folder),
         data=None if data is None else Path(data),

@@ -1,0 +1,54 @@
+"""Decode speed: tokens per second of the tokens that were decoded, of several runners in turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+
+from slmkit.inference.speed import DECODED, PROMPT, ROUNDS, decode_speeds
+
+PROMPT_IDS = np.arange(200)
+
+
+class Slow:
+    """A runner that needs some time for a feed, and notes them all."""
+
+    runtime = "a test"
+    taps: Mapping[str, np.ndarray] = {}
+
+    def __init__(self, name, seconds, log, context_length=400):
+        self.name, self.seconds, self.log = name, seconds, log
+        self.context_length = context_length
+
+    def reset(self):
+        self.log.append((self.name, 0))
+
+    def feed(self, ids):
+        self.log.append((self.name, len(ids)))
+        time.sleep(self.seconds)
+        return np.eye(300, dtype=np.float32)[np.asarray(ids)]
+
+
+def test_runners_take_turns_and_the_prompt_does_not_count():
+    log: list[tuple[str, int]] = []
+    done: list[int] = []
+    runners = [Slow("one", 0.001, log), Slow("two", 0.01, log)]
+    one, two = decode_speeds(runners, PROMPT_IDS, 16, done.append)
+    assert 0 < two <= 100  # its sleep alone allows no more
+    assert two < one <= 1000
+    assert len(done) == 2 * (ROUNDS + 1)
+    assert [name for name, count in log if not count] == ["one", "two"] * (ROUNDS + 1)
+    lengths = [count for name, count in log if name == "one"]
+    assert lengths[: 1 + PROMPT // 16] == [0] + [16] * (PROMPT // 16)
+    assert lengths.count(1) == DECODED * (ROUNDS + 1)
+
+
+@pytest.mark.parametrize("context", [8, 40])
+def test_a_short_context_is_not_passed(context):
+    log: list[tuple[str, int]] = []
+    (rate,) = decode_speeds([Slow("one", 0, log, context)], PROMPT_IDS, 16, lambda done: None)
+    assert rate > 0
+    assert sum(count for _, count in log) <= context * (ROUNDS + 1)
