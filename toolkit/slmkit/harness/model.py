@@ -18,6 +18,8 @@ from slmkit.backend.interface import Runner
 from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.errors import CheckpointError, SlmkitError
 from slmkit.inference.generate import Sampler
+from slmkit.inference.load import ReferenceRunner
+from slmkit.inference.reference_scorer import reference_likelihoods
 from slmkit.inference.scorer import Continuation, Likelihood, Scorer, branches_of, likelihoods
 from slmkit.system.progress import Progress
 
@@ -162,6 +164,9 @@ class RunnerModel(TemplateLM):  # type: ignore[misc]
 
     def _likelihoods(self, label: str, asked: Sequence[Continuation]) -> list[Likelihood]:
         self.progress.stage(label, len(asked))
+        runner = self.scorer.runner
+        if isinstance(runner, ReferenceRunner):  # many sequences through each weight at once
+            return reference_likelihoods(runner, asked, self.progress.advance)
         return likelihoods(self.scorer, asked, self.progress.advance)
 
     def _cut(self, context: Sequence[int], tokens: Sequence[int]) -> Continuation:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +65,7 @@ class Scorer:
 
         ``branches``: lengths of beginnings that later sequences have too, in rising order.
         """
-        self._return(_common(self._ids, ids))
+        self._return(common(self._ids, ids))
         for stop in [*branches, len(ids)]:
             if stop > len(self._ids):
                 for _ in self.follow(ids[len(self._ids) : stop]):
@@ -121,7 +121,8 @@ def likelihoods(
     for context, branches in zip(groups, branches_of(list(groups)), strict=True):
         for number in sorted(groups[context], key=lambda each: len(requests[each].tokens)):
             last = scorer.begin(context, branches)
-            found[number] = _likelihood(scorer, last, requests[number].tokens)
+            tokens = requests[number].tokens
+            found[number] = likelihood_of(chain([last[None]], scorer.follow(tokens[:-1])), tokens)
             report(1)
     return [each for each in found if each is not None]
 
@@ -133,28 +134,22 @@ def branches_of(sequences: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
     """
     branches: list[tuple[int, ...]] = []
     path: list[int] = []
-    shares = [_common(*pair) for pair in pairwise(sequences)]
+    shares = [common(*pair) for pair in pairwise(sequences)]
     for share in reversed([*shares, 0][: len(sequences)]):
         path = [*(each for each in path if each < share), share]
         branches.append(tuple(path))
     return branches[::-1]
 
 
-def _likelihood(scorer: Scorer, last: Floats, tokens: Tokens) -> Likelihood:
-    """Of ``tokens`` after a sequence whose last logits are ``last``, a chunk at a time."""
+def likelihood_of(rows: Iterable[Floats], tokens: Tokens) -> Likelihood:
+    """Of a continuation's tokens, from the logits that predict them, (T, V) in pieces."""
     total, greedy, at = 0.0, True, 0
-    for logits in _rows(scorer, last, tokens):
+    for logits in rows:
         expected = np.asarray(tokens[at : at + len(logits)])
         total += float(log_probabilities(logits, expected).sum())
         greedy &= bool((logits.argmax(axis=1) == expected).all())
         at += len(logits)
     return Likelihood(total, greedy)
-
-
-def _rows(scorer: Scorer, last: Floats, tokens: Tokens) -> Iterator[Floats]:
-    """Logits that predict each of ``tokens``, (T, V) in pieces."""
-    yield last[None]
-    yield from scorer.follow(tokens[:-1])
 
 
 def log_probabilities(logits: Floats, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -163,7 +158,7 @@ def log_probabilities(logits: Floats, tokens: NDArray[np.int64]) -> NDArray[np.f
     return chosen
 
 
-def _common(first: Sequence[int], second: Sequence[int]) -> int:
+def common(first: Sequence[int], second: Sequence[int]) -> int:
     """Tokens that two sequences have in common at their beginning."""
     for number, (a, b) in enumerate(zip(first, second, strict=False)):
         if a != b:
