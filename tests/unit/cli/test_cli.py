@@ -322,7 +322,7 @@ def test_tasks_of_the_harness_are_a_table_or_json(tmp_path):
     found = json.loads(slmkit(*words, "--json").stdout)
     assert {each["task"] for each in found["scores"]} == {"pick", "read"}
     assert {each["samples"] for each in found["scores"]} == {2}
-    assert len(found["right"]["pick"]) == 2
+    assert len(found["right"]["pick: acc"]) == 2
 
 
 def test_compare_is_a_table_or_json_and_refuses_options_without_tasks(built):

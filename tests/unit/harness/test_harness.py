@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from math import exp, log
@@ -70,7 +71,7 @@ def test_choices_are_those_of_the_model_s_own_log_softmax(session, tasks):
     report = run(session, tasks, "pick")
     logs = [[answer_log(session, row["prompt"], each) for each in row["choices"]] for row in rows()]
     best = [int(np.argmax(each)) == row["label"] for each, row in zip(logs, rows(), strict=True)]
-    assert report.right["pick"] == tuple(best)
+    assert report.right["pick: acc"] == tuple(best)
     found = score(report, "pick", "acc")
     assert found.value == pytest.approx(np.mean(best))
     assert found.stderr == pytest.approx(np.std(best, ddof=1) / ROWS**0.5)
@@ -113,13 +114,13 @@ def test_texts_are_read_token_by_token_from_the_prefix_on(session, tasks):
     words = sum(len(text.split()) for text in texts)
     perplexity = exp(-sum(logs) / words)
     assert score(report, "read", "word_perplexity").value == pytest.approx(perplexity, rel=1e-3)
-    assert report.right["read"] == ()
+    assert report.right == {}
 
 
 def test_answers_in_the_chat_template_are_those_of_the_session(session, tasks):
     report = run(session, tasks, "say", chat=True)
     expected = [session.generate(row["prompt"], max_tokens=64) == row["answer"] for row in rows()]
-    assert report.right["say"] == tuple(expected)
+    assert report.right["say: exact_match"] == tuple(expected)
     assert sum(expected) >= ROWS - 1  # the sample model knows its commands
     assert score(report, "say", "exact_match").value == pytest.approx(np.mean(expected))
 
@@ -128,7 +129,7 @@ def test_stop_texts_end_an_answer_and_are_no_part_of_it(session, tmp_path):
     kwargs = {"generation_kwargs": {"until": ['",'], "max_gen_toks": 64}}
     first = {"doc_to_target": "{{answer.split('\",')[0]}}", **kwargs}
     report = run(session, write_tasks(tmp_path, say=first), "say", chat=True)
-    assert sum(report.right["say"]) >= ROWS - 1
+    assert sum(report.right["say: exact_match"]) >= ROWS - 1
 
 
 def test_requests_beyond_the_context_lose_their_beginning(session, tmp_path, monkeypatch):
@@ -142,7 +143,7 @@ def test_requests_beyond_the_context_lose_their_beginning(session, tmp_path, mon
             count = len(whole) - len(session.tokenizer.encode(row["prompt"] * 4))
             logs.append(float(log_softmax(session, whole[-SHORTER - 1 :])[-count:].sum()))
     best = np.asarray(logs).reshape(ROWS, 3).argmax(1)
-    assert report.right["pick"] == tuple(
+    assert report.right["pick: acc"] == tuple(
         bool(number == row["label"]) for number, row in zip(best, rows(), strict=True)
     )
     assert report.truncated > 0
@@ -174,6 +175,7 @@ def test_the_harness_s_own_tasks_read_data_sets_from_a_folder(tmp_path):
         "strict-match",
         "flexible-extract",
     }
+    assert len(report.right["gsm8k: exact_match, strict-match"]) == 2
 
 
 def test_data_that_was_saved_by_the_library_is_read(tasks, tmp_path):
@@ -294,6 +296,30 @@ def test_a_task_that_cannot_run_is_one_sentence(change, message, tmp_path):
         run(load(SAMPLE_MODEL), folder, "pick")
     assert "\n" not in caught.value.message
     assert caught.value.hint
+
+
+def test_afterwards_the_libraries_are_as_they_were(tasks, capfd):
+    import datasets
+    import evaluate
+    import huggingface_hub.constants
+    import lm_eval.utils
+
+    def state():
+        return (
+            datasets.load_dataset,
+            datasets.are_progress_bars_disabled(),
+            evaluate.load,
+            lm_eval.utils.env,
+            huggingface_hub.constants.HF_HUB_OFFLINE,
+            dict(os.environ),
+        )
+
+    before = state()
+    run(load(SAMPLE_MODEL), tasks, "pick", limit=1)
+    with pytest.raises(SlmkitError):
+        run(load(SAMPLE_MODEL), tasks, "pik")
+    assert state() == before
+    assert capfd.readouterr() == ("", "")  # no bars, no words of the harness
 
 
 def test_an_unknown_task_is_answered_with_those_that_exist(tasks):

@@ -92,9 +92,9 @@ def test_tasks_of_the_harness_are_compared_question_by_question(bundles, tmp_pat
     found = compare(bundles["int4"].path, bundles["int8"].path, tasks=asked, **SMALL)
     reports = [found.first.tasks, found.second.tasks]
     assert reports[0] is not None and reports[1] is not None
-    right = [np.asarray(each.right["pick"]) for each in reports if each is not None]
-    assert set(found.task_flips) == {"pick"}
-    changed = found.task_flips["pick"]
+    right = [np.asarray(each.right["pick: acc"]) for each in reports if each is not None]
+    assert set(found.task_flips) == {"pick: acc", "pick: acc_norm"}
+    changed = found.task_flips["pick: acc"]
     assert changed.items == ROWS and changed.right == right[0].sum()
     assert changed.lost + changed.won == (right[0] != right[1]).sum()
 

@@ -58,9 +58,7 @@ def _task_rows(found: Compared) -> Iterator[tuple[str, ...]]:
     """A row for each metric of lm-evaluation-harness."""
     reports = [each.tasks for each in (found.first, found.second) if each.tasks is not None]
     for pair in zip(*(each.scores for each in reports), strict=True):
-        about = pair[0]
-        chosen = "" if about.filter == "none" else f", {about.filter}"
-        yield f"{about.task}: {about.metric}{chosen}", *map(_score_text, pair)
+        yield pair[0].label, *map(_score_text, pair)
 
 
 def _score_text(score: TaskScore) -> str:
@@ -73,8 +71,8 @@ def _flips(found: Compared) -> Iterator[str]:
     yield f"next tokens: {flips_text(found.flips)}"
     if found.answer_flips is not None:
         yield f"answers: {flips_text(found.answer_flips)}"
-    for task, changed in found.task_flips.items():
-        yield f"{task}: {flips_text(changed)}"
+    for label, changed in found.task_flips.items():
+        yield f"{label}: {flips_text(changed)}"
 
 
 def _or_nothing(value: float | None, text: Callable[[Any], str]) -> str:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from slmkit.errors import SlmkitError
 
-SWITCHES = {  # read by the libraries when they are imported
+SWITCHES = {
     "HF_DATASETS_OFFLINE": "1",
     "HF_EVALUATE_OFFLINE": "1",
     "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TQDM_DISABLE": "1",  # progress is reported by slmkit
     "DISABLE_MULTIPROC": "1",  # the harness would fork for bootstrapped standard errors
 }
 FORMATS = ("arrow", "csv", "json", "parquet", "text")  # of data files; "pandas" would unpickle
@@ -33,15 +31,17 @@ def offline(places: Sequence[Path], scratch: Path) -> Iterator[None]:
     Arrow files that data sets are turned into.
     """
     refused: list[SlmkitError] = []
+    # Imported first: what they read of the environment is then the user's, afterwards too.
+    import datasets
+    import datasets.data_files
+    import evaluate
+    import huggingface_hub.constants
+    import lm_eval.api.task
+    import lm_eval.utils
+
     with contextlib.ExitStack() as stack:
         for name, value in SWITCHES.items():
             stack.enter_context(_replaced_item(os.environ, name, value))
-        import datasets
-        import datasets.data_files
-        import evaluate
-        import huggingface_hub.constants
-        import lm_eval.utils
-
         stack.enter_context(_replaced(huggingface_hub.constants, "HF_HUB_OFFLINE", True))
         stack.enter_context(_replaced(datasets.config, "HF_HUB_OFFLINE", True))
         local = local_loader(datasets.load_dataset, datasets.load_from_disk, places, scratch)
@@ -50,6 +50,8 @@ def offline(places: Sequence[Path], scratch: Path) -> Iterator[None]:
         stack.enter_context(_replaced(datasets.data_files, "resolve_pattern", resolve))
         stack.enter_context(_replaced(evaluate, "load", _no_metric(refused)))
         stack.enter_context(_replaced(lm_eval.utils, "env", _sandboxed(lm_eval.utils.env)))
+        stack.enter_context(_replaced(lm_eval.api.task, "tqdm", _no_bar))
+        stack.enter_context(_without_bars(datasets))
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # the harness prints
         try:
             yield
@@ -156,6 +158,24 @@ def _sandboxed(environment: Any) -> Any:
     )
     sandbox.filters.update(environment.filters)
     return sandbox
+
+
+def _no_bar(steps: Iterable[Any], **options: Any) -> Iterable[Any]:
+    """In place of tqdm: progress is reported by slmkit."""
+    return steps
+
+
+@contextlib.contextmanager
+def _without_bars(datasets: Any) -> Iterator[None]:
+    """The library datasets shows no progress bars for a while."""
+    if datasets.are_progress_bars_disabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
 
 
 @contextlib.contextmanager

@@ -21,7 +21,8 @@ from slmkit.system.progress import Progress
 PACKAGE = "lm-eval"
 SEED = 1234  # of the choice of examples, as the harness's command line has it
 RESAMPLES = 1000  # of bootstrapped standard errors; those of means are computed in closed form
-RIGHT = ("acc", "exact_match")  # metrics of a sample that are 1 if it is right, else 0
+RIGHT = ("acc", "acc_norm", "exact_match")  # metrics of a sample that are 1 if it is right, else 0
+NO_FILTER = "none"  # the harness's name of it
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class TaskScore:
     few_shot: int | None  # None for a group whose tasks differ
     higher_is_better: bool | None
 
+    @property
+    def label(self) -> str:
+        """Task, metric and filter, as in ``TaskReport.right``."""
+        return label(self.task, self.metric, self.filter)
+
 
 @dataclass(frozen=True)
 class TaskReport:
@@ -64,7 +70,12 @@ class TaskReport:
     harness: str  # its version
     scores: tuple[TaskScore, ...]
     truncated: int  # requests that were longer than the context and lost their beginning
-    right: Mapping[str, tuple[bool, ...]]  # by task, of each sample: for flips
+    right: Mapping[str, tuple[bool, ...]]  # by label, whether each sample is: for flips
+
+
+def label(task: str, metric: str, chosen: str) -> str:
+    """A metric of a task in one word group: "gsm8k: exact_match, strict-match"."""
+    return f"{task}: {metric}" + ("" if chosen == NO_FILTER else f", {chosen}")
 
 
 def run_tasks(session: Session, asked: TaskRequest, progress: Progress) -> TaskReport:
@@ -91,8 +102,7 @@ def run_tasks(session: Session, asked: TaskRequest, progress: Progress) -> TaskR
             session.runner, session.tokenizer, session.chunk, session.about, progress
         )
         found = _evaluate(model, _load(asked, progress), asked)
-    right = {name: _right(each) for name, each in found.get("samples", {}).items()}
-    return TaskReport(session.about, version, _scores(found), model.truncated, right)
+    return TaskReport(session.about, version, _scores(found), model.truncated, _right(found))
 
 
 def _version() -> str:
@@ -177,14 +187,16 @@ def _scores(found: Mapping[str, Any]) -> tuple[TaskScore, ...]:
     return tuple(scores)
 
 
-def _right(samples: Sequence[Mapping[str, Any]]) -> tuple[bool, ...]:
-    """Whether each sample is right, by the first of RIGHT and filter; empty if it has none."""
-    metric = next((name for name in RIGHT if samples and name in samples[0]), None)
-    if metric is None:
-        return ()
-    first = [each for each in samples if each["filter"] == samples[0]["filter"]]
-    ordered = sorted(first, key=lambda each: int(each["doc_id"]))
-    return tuple(bool(each[metric] == 1) for each in ordered)
+def _right(found: Mapping[str, Any]) -> dict[str, tuple[bool, ...]]:
+    """By label, whether each sample is right, in the order of the data."""
+    right: dict[str, list[bool]] = {}
+    for task, samples in found.get("samples", {}).items():
+        for each in sorted(samples, key=lambda each: int(each["doc_id"])):
+            for metric in RIGHT:
+                if metric in each:
+                    name = label(task, metric, each["filter"])
+                    right.setdefault(name, []).append(bool(each[metric] == 1))
+    return {name: tuple(items) for name, items in right.items()}
 
 
 @contextlib.contextmanager

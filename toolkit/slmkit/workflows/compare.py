@@ -56,7 +56,7 @@ class Compared:
     second: Measured
     flips: Flips  # of the text's tokens: whether the best token is the one that follows
     answer_flips: Flips | None
-    task_flips: Mapping[str, Flips]  # by task, where examples are right or wrong
+    task_flips: Mapping[str, Flips]  # by task and metric, of metrics that are right or wrong
 
 
 @dataclass(frozen=True)
@@ -244,10 +244,10 @@ def _answer_flips(scores: Sequence[Score | None]) -> Flips | None:
 
 
 def _task_flips(reports: Sequence[TaskReport | None]) -> dict[str, Flips]:
-    """Of every task whose examples are right or wrong."""
+    """Of every metric of a task by which an example is right or wrong."""
     first, second = ({} if each is None else dict(each.right) for each in reports)
     return {
-        task: flips(np.asarray(right), np.asarray(second[task]))
-        for task, right in first.items()
-        if right and len(right) == len(second.get(task, ()))
+        label: flips(np.asarray(first[label]), np.asarray(second[label]))
+        for label in first
+        if label in second
     }
