@@ -43,7 +43,7 @@ def test_the_sample_model_is_trained_and_on_alien_text_its_perplexity_alone_woul
     ("perplexity", "vocabulary", "margin", "trained"),
     [
         (43.9, 49152, 3.2, True),
-        (940, 512, 0.61, True),  # stories260K on text in other languages
+        (940, 512, 0.68, True),  # stories260K on text in other languages
         (1368, 320, 0.03, False),
         (292, 320, -0.15, False),
         (43.9, 49152, 0.0, True),  # as little as it may know
