@@ -12,13 +12,14 @@ import pytest
 from slmkit.bundle.manifest import read_manifest
 from slmkit.checkpoint.folder import SAMPLE_MODEL
 from slmkit.evaluation import gate
+from slmkit.parity.compare import Proof
 from slmkit.planning.plan import Request
 from slmkit.recipe.bounds import Bound
 from slmkit.recipe.recipe import load_recipe
 from slmkit.system.progress import Silent
 from slmkit.workflows.build import FailedParity, build
 from slmkit.workflows.evaluate import evaluate_text
-from slmkit.workflows.quality import TEXT
+from slmkit.workflows.quality import TEXT, _missing
 from slmkit.workflows.recheck import recheck
 from tiny_models import ort_request
 
@@ -120,3 +121,17 @@ def test_of_a_trained_model_golden_prompts_judge_no_codes_unless_the_recipe_asks
     manifest = build(request, Silent()).manifest
     assert manifest.recipe.parity["quantization"] == Bound()
     assert manifest.quality is not None and manifest.quality.lines[0].divergence.kl > 0.001
+
+
+def test_a_mode_that_is_too_slow_is_named_with_the_one_that_read_the_text(bundle, tmp_path):
+    artifact = read_manifest(bundle).artifact("ort")
+    modes = tuple(replace(mode, prompts=1) for mode in artifact.modes)
+    proof = Proof(bundle, {"ort": artifact}, {}, tmp_path, Silent())
+    assert _missing(proof) == ("ort shipped, which is too slow here for held-out text",)
+    found = quality_of(bundle).lines[1].divergence
+    proof.measured.append(("ort", "exact", "a runtime", found))
+    assert _missing(proof)[0].endswith("for held-out text: exact read it instead")
+    proof.measured[0] = ("ort", "shipped", "a runtime", found)
+    assert _missing(proof) == ()
+    slow = replace(artifact, modes=modes)
+    assert gate.gate_mode(slow) is None and gate.gate_mode(artifact) == artifact.modes[1]

@@ -47,7 +47,7 @@ class Quality:
     trained: bool  # else weights are random, as these two show, and nothing was compared
     bound: Bound  # that every line must keep
     lines: tuple[QualityLine, ...] = ()
-    not_executed: tuple[str, ...] = ()  # artifacts that no line is of, and why
+    not_executed: tuple[str, ...] = ()  # modes that apps run and no line is of, and why
 
     @property
     def passed(self) -> bool:
