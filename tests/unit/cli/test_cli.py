@@ -282,7 +282,7 @@ def test_a_full_disk_or_memory_is_one_sentence(tmp_path, monkeypatch, error, sai
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr("slmkit.planning.plan.quantize", fail)
+    monkeypatch.setattr("slmkit.planning.codes.quantize", fail)
     failed = slmkit("build", "--target=android", "--out", tmp_path, expect=1)
     assert said in failed.stderr
     assert list(tmp_path.iterdir()) == []

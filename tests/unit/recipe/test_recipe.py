@@ -73,7 +73,7 @@ def test_the_default_is_two_level_int4_with_an_8_bit_embedding():
         (changed(weights=[rule(["*"], encoding="per-channel")]), "weights[0].scheme: bits"),
         (changed(weights=[rule(["*"], encoding="group-wise", bits=4)]), "scheme: group_size"),
         (
-            changed(weights=[rule(["*"], encoding="group-wise", bits=3, group_size=32)]),
+            changed(weights=[rule(["*"], encoding="group-wise", bits=5, group_size=32)]),
             "weights[0].scheme.bits: ",
         ),
         (

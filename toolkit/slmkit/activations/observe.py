@@ -20,7 +20,8 @@ KINDS = ("inputs", "peaks", "outputs", "stream")
 VERSION = 4  # of the measurement and its file; part of the content address
 RUN = 256  # tokens of a text that are read
 TOKENS = 2048  # of all texts
-Runs = Sequence[NDArray[np.int64]]  # token ids (T,) of several texts
+Ids = NDArray[np.int64]  # (T,)
+Runs = Sequence[Ids]  # token ids (T,) of several texts
 Report = Callable[[int], None]  # called with the sublayers done since the last call
 Sizes = dict[str, Floats]  # by weight name
 
@@ -89,16 +90,19 @@ def observe(weights: Weights, model: Model, runs: Runs, report: Report) -> Activ
 
 
 def calibration_runs(
-    texts: Sequence[Sequence[int]] | Runs, length: int = RUN, tokens: int = TOKENS
+    texts: Sequence[Sequence[int] | Ids], length: int = RUN, tokens: int = TOKENS
 ) -> list[NDArray[np.int64]]:
     """The beginnings of evenly chosen texts: at most ``length`` tokens of each, ``tokens`` in all.
 
     Every run begins as its text does, with the token that begins a text in use.
     """
-    sizes = [min(len(text), length) for text in texts]
-    count = max(1, int(len(texts) * min(1.0, tokens / max(1, sum(sizes)))))
-    chosen = np.unique(np.linspace(0, len(texts) - 1, count).astype(int))
-    return [np.asarray(texts[at][:length], dtype=np.int64) for at in chosen]
+    sizes = np.minimum([len(text) for text in texts], length)
+    count = max(1, int(len(texts) * min(1.0, tokens / max(1, sizes.sum()))))
+    chosen = np.arange(len(texts))
+    while sizes[chosen].sum() > tokens and count:  # texts differ in length
+        chosen = np.unique(np.linspace(0, len(texts) - 1, count).astype(int))
+        count -= 1
+    return [np.asarray(texts[at][:length], dtype=np.int64) for at in chosen.tolist()]
 
 
 def save_runs(runs: Runs, path: Path) -> None:
