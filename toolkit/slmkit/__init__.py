@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         RecipeError,
         RefusedError,
         Score,
+        Sensitivity,
         Session,
         SlmkitError,
         Tap,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         evaluate_text,
         inspect,
         load,
+        sensitivity,
         targets,
     )
 
@@ -63,6 +65,7 @@ __all__ = [
     "RecipeError",
     "RefusedError",
     "Score",
+    "Sensitivity",
     "Session",
     "SlmkitError",
     "Tap",
@@ -81,6 +84,7 @@ __all__ = [
     "evaluate_text",
     "inspect",
     "load",
+    "sensitivity",
     "targets",
 ]
 

@@ -47,6 +47,7 @@ from slmkit.workflows.evaluate import AnswerScore, TextScore, evaluate_answers, 
 from slmkit.workflows.inspect import Inspection
 from slmkit.workflows.layerwise import Tap
 from slmkit.workflows.recheck import Rechecked, recheck
+from slmkit.workflows.sensitivity import Sensitivity, sensitivity
 from slmkit.workflows.tasks import evaluate_tasks
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "RecipeError",
     "RefusedError",
     "Score",
+    "Sensitivity",
     "Session",
     "SlmkitError",
     "Tap",
@@ -85,6 +87,7 @@ __all__ = [
     "evaluate_text",
     "inspect",
     "load",
+    "sensitivity",
     "targets",
 ]
 

@@ -1,8 +1,9 @@
-"""The command that measures quality: eval."""
+"""The commands that measure quality: eval, sensitivity."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +121,59 @@ def _check_options(task: str, given: Collection[str]) -> None:
             flag = "--" + name.replace("_", "-")
             tasks = " or ".join(f"--task {each}" for each in takers)
             raise UsageError(f"{flag} is for {tasks}", "leave it out, or choose another --task")
+
+
+@click.command()
+@click.option("--model", type=FOLDER, help="Checkpoint folder [default: the sample model home].")
+@click.option("--recipe", default="int4", show_default=True, help="Recipe name or YAML file.")
+@click.option(
+    "--calibration",
+    type=FOLDER,
+    help="Text, or JSONL of messages, to measure on [default: the model's, or ours].",
+)
+@click.option(
+    "--tokens",
+    type=click.IntRange(2),
+    default=512,
+    show_default=True,
+    help="How many of the text, about, are read for each linear.",
+)
+@click.option(
+    "--plot",
+    type=FOLDER,
+    help="Write a picture too, .svg or .png; needs the extra plot.",
+)
+@cache_options
+@json_option
+@command
+def sensitivity(
+    model: Path | None,
+    recipe: str,
+    plot: Path | None,
+    cache: Path | None,
+    no_cache: bool,
+    as_json: bool,
+    **asked: Any,
+) -> None:
+    """Measure what few bits cost in each linear by itself: what `bits_budget` spends bits on."""
+    from slmkit import api
+    from slmkit.checkpoint.folder import SAMPLE_MODEL
+    from slmkit.cli.console import shown_progress
+    from slmkit.cli.evaluation_tables import sensitivity_shown
+    from slmkit.workflows.sensitivity_plot import check_plot, save_plot
+
+    if plot is not None:
+        check_plot(plot)
+    with shown_progress() as progress:
+        found = api.sensitivity(
+            model or SAMPLE_MODEL,
+            recipe=recipe,
+            cache=chosen_cache(cache, no_cache),
+            progress=progress,
+            **asked,
+        )
+    if plot is not None:
+        save_plot(found, plot)
+    if as_json:
+        return print_json([asdict(each) for each in found])
+    print_tables(*sensitivity_shown(found))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.table import Table
 
 from slmkit.cli.parity_tables import number_text
@@ -10,7 +12,9 @@ from slmkit.evaluation.flips import Flips
 from slmkit.harness.run import TaskReport
 from slmkit.inference.evaluate import Score
 from slmkit.workflows.evaluate import AnswerScore, TextScore
+from slmkit.workflows.sensitivity import Sensitivity
 
+DEAREST = 12  # linears in a table
 BETTER = {True: "higher", False: "lower"}
 
 
@@ -96,3 +100,24 @@ def flips_text(flips: Flips) -> str:
 
 def _columns(measured: Divergence) -> str:
     return f"KL in nats over {measured.columns} logits of each position"
+
+
+def sensitivity_shown(found: Sequence[Sensitivity]) -> tuple[Table | str, ...]:
+    """The cost of each kind of linear, and of the dearest ones by themselves."""
+    kinds: dict[str, list[Sensitivity]] = {}
+    for each in found:
+        kinds.setdefault(each.kind, []).append(each)
+    by_kind = Table("linears", "", "million weights", "KL, summed", "KL per million")
+    for kind, members in sorted(kinds.items(), key=lambda pair: -_dearness(pair[1])):
+        size, cost = sum(each.parameters for each in members), sum(each.kl for each in members)
+        by_kind.add_row(
+            kind, str(len(members)), f"{size / 1e6:.4g}", f"{cost:.3g}", f"{_dearness(members):.3g}"
+        )
+    dearest = Table("the dearest by themselves", "bits", "KL", "KL per million")
+    for each in sorted(found, key=lambda each: -each.kl)[:DEAREST]:
+        dearest.add_row(each.name, str(each.bits), f"{each.kl:.3g}", f"{each.per_million:.3g}")
+    return by_kind, dearest
+
+
+def _dearness(members: Sequence[Sensitivity]) -> float:
+    return sum(each.kl for each in members) / sum(each.parameters for each in members) * 1e6

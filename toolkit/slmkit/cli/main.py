@@ -13,7 +13,7 @@ import click
 
 from slmkit import __version__
 from slmkit.cli.comparing import compare
-from slmkit.cli.evaluating import evaluate
+from slmkit.cli.evaluating import evaluate, sensitivity
 from slmkit.cli.inspecting import doctor, inspect, plan, recipes, targets, verify
 from slmkit.cli.options import (
     FOLDER,
@@ -195,7 +195,17 @@ def run(
     click.echo()
 
 
-for each in (compare, evaluate, inspect, plan, verify, recipes, targets, doctor):
+for each in (
+    compare,
+    evaluate,
+    inspect,
+    plan,
+    sensitivity,
+    verify,
+    recipes,
+    targets,
+    doctor,
+):
     main.add_command(each)
 
 

@@ -22,6 +22,7 @@ from slmkit.errors import RecipeError, RefusedError, UsageError
 from slmkit.evaluation.held_out import held_out_text
 from slmkit.evaluation.text import EvaluationText
 from slmkit.interpreters.recorder import Model
+from slmkit.planning.allocation import allocated
 from slmkit.planning.calibration import calibration_texts
 from slmkit.planning.memory import (
     Costs,
@@ -140,6 +141,7 @@ def choose(model: Model, request: Request) -> Choice:
     require_packages(artifacts)
     recipe = request.recipe
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    recipe = allocated(recipe, model)
     recipe = _with_options(recipe, request.options, artifacts)
     _check_names(recipe)
     recipe = recipe.model_copy(update={"parity": bounds_of(recipe, artifacts, model)})

@@ -68,6 +68,8 @@ class Recipe(BaseModel):
     context_length: int = Field(2048, ge=16)
     prefill_chunk: int = Field(128, ge=1)
     smoothquant: float | None = Field(None, ge=0, le=1)  # alpha, the migration strength; None: off
+    # Code bits per weight of linears, on average: 8 bits where they pay most; None: no budget.
+    bits_budget: float | None = Field(None, gt=3, le=8)
     calibration: Calibration = Calibration()
     artifacts: dict[str, ArtifactOptions] = Field(default_factory=dict)
     parity: dict[str, Bound] = Field(default_factory=dict)  # by error kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slmkit import __version__
@@ -30,10 +30,12 @@ from slmkit.parity.metrics import Comparison, failures_of
 from slmkit.planning.emit import describe_job, emit
 from slmkit.planning.plan import Encoding, Plan, Request, make_plan
 from slmkit.quant.codes import CodesFile
+from slmkit.recipe.recipe import Recipe, load_recipe
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Progress
 from slmkit.workflows.codes import CALIBRATION, quantized
 from slmkit.workflows.quality import TEXT, Gate, open_gate
+from slmkit.workflows.sensitivity import with_budget
 
 NO_DEVICE = "no phone was involved: every artifact ran on this computer's runtimes only"
 TOKENIZER = "tokenizer"
@@ -69,6 +71,7 @@ def build(request: Request, progress: Progress) -> Built:
     check_place(plan.place, request.force)
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
         cache = Cache(request.cache or Path(scratch) / "cache")
+        plan = _with_budget(plan, request, cache, progress)
         made = quantized(plan, plan.choice.encodings, cache, progress)
         gate = _pass_codes(plan, made.codes, Path(scratch), progress)
         plan = plan.with_recipe(gate.recipe)
@@ -84,6 +87,16 @@ def build(request: Request, progress: Progress) -> Built:
             write_manifest(_manifest(plan, artifacts, *proven, scale, folder), folder)
         cache.prune()
     return Built(plan.place, read_manifest(plan.place))
+
+
+def _with_budget(plan: Plan, request: Request, cache: Cache, progress: Progress) -> Plan:
+    """The plan of a recipe whose budget of bits is spent by measurement; ``plan`` estimates it."""
+    asked = request.recipe
+    recipe = asked if isinstance(asked, Recipe) else load_recipe(asked)
+    if recipe.bits_budget is None:
+        return plan
+    recipe = with_budget(plan.checkpoint, recipe, plan.calibration, cache, progress)
+    return make_plan(replace(request, recipe=recipe))
 
 
 def _pass_codes(plan: Plan, codes: Codes, scratch: Path, progress: Progress) -> Gate:

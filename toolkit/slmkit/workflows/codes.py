@@ -21,6 +21,7 @@ from slmkit.quant.codes import CodesFile
 from slmkit.recipe.recipe import Recipe
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Progress
+from slmkit.workflows.sensitivity import with_budget
 
 CALIBRATION = "parity/calibration.json"  # the token ids that chose the factors on weights
 
@@ -87,8 +88,10 @@ def recipe_codes(
     rules for all artifacts alone."""
     if artifact is not None:
         declaration_of(artifact)  # raises for one that does not exist
+    texts = calibration_texts(checkpoint, None)
+    recipe = with_budget(checkpoint, recipe, texts, cache, progress)
     schemes = matrix_schemes(checkpoint.model, recipe, artifact)
-    runs = _runs(calibration_texts(checkpoint, None), checkpoint, recipe, [schemes])
+    runs = _runs(texts, checkpoint, recipe, [schemes])
     prepared = prepare(checkpoint, recipe, runs, cache, progress)
     return codes_of(checkpoint, schemes, cache, progress, prepared)
 

@@ -22,6 +22,7 @@ from slmkit.inference.evaluate import Score
 from slmkit.inference.load import ReferenceRunner, float_session, is_bundle
 from slmkit.inference.session import Session
 from slmkit.inference.speed import ROUNDS, decode_speeds
+from slmkit.planning.allocation import allocated
 from slmkit.planning.memory import matrix_schemes, plan_memory
 from slmkit.planning.plan import costs_of
 from slmkit.recipe.recipe import Recipe, load_recipe
@@ -177,6 +178,7 @@ def _bundle(folder: Path, name: str | None, session: Session) -> _Side:
 
 def _planned(checkpoint: Checkpoint, recipe: Recipe, artifact: str | None) -> tuple[int, int]:
     """Bytes of files with weights, and of an app's memory, before anything is built."""
+    recipe = allocated(recipe, checkpoint.model)
     context = checkpoint.spec.rope_context
     if artifact is None:
         memory = plan_memory(checkpoint.model, recipe, context)
