@@ -13,6 +13,7 @@ from slmkit.backend.artifact import Artifact
 from slmkit.errors import BundleError
 from slmkit.evaluation.gate import Quality
 from slmkit.parity.metrics import Comparison
+from slmkit.planning.calibration_report import CalibrationReport
 from slmkit.planning.memory import MemoryPlan
 from slmkit.recipe.recipe import Recipe
 
@@ -88,6 +89,7 @@ class Manifest(BaseModel):
     artifacts: tuple[BundledArtifact, ...]
     parity: tuple[Comparison, ...]  # at build time
     quality: Quality | None = None  # at build time, on held-out text; older bundles have none
+    calibration: tuple[CalibrationReport, ...] = ()  # of encodings with codes chosen on text
     not_executed: tuple[str, ...]  # runtimes that this build could not run, and why
     files: tuple[File, ...]
 

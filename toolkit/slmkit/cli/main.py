@@ -62,6 +62,7 @@ def build(cache: Path | None, no_cache: bool, as_json: bool, **asked: Any) -> No
     from slmkit import api
     from slmkit.cli.console import shown_progress
     from slmkit.cli.parity_tables import parity_note, report_note
+    from slmkit.cli.quality_table import calibration_notes
     from slmkit.planning.memory import gigabytes
     from slmkit.workflows.build import FailedParity
 
@@ -77,6 +78,8 @@ def build(cache: Path | None, no_cache: bool, as_json: bool, **asked: Any) -> No
         about = {"bundle": str(bundle.path), "bytes": bundle.size}
         return print_json({**about, **_parity_json(bundle.parity, (), quality)})
     _show_parity(bundle.parity, (), quality, as_json)
+    if not as_json:
+        print_tables(*calibration_notes(bundle.manifest))
     notes = parity_note(bundle.parity), report_note(bundle.manifest)
     size = gigabytes(bundle.size)
     print_tables(*filter(None, notes), f"bundle {bundle.path} ({size})")

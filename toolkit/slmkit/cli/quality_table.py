@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
+from slmkit.bundle.manifest import Manifest
 from slmkit.cli.parity_tables import number_text, price_text
 from slmkit.evaluation.gate import Quality
 from slmkit.parity.compare import CODES
@@ -71,3 +72,11 @@ def quality_note(quality: Quality) -> str:
     ]
     missing = [f"not measured: {why}" for why in quality.not_executed]
     return "\n".join([first, *prices, *warnings, *missing])
+
+
+def calibration_notes(manifest: Manifest) -> tuple[str, ...]:
+    """How the codes of each encoding were chosen on text, and where the text was too short."""
+    return tuple(
+        "\n".join([str(each), *(f"warning: {why}" for why in each.warnings)])
+        for each in manifest.calibration
+    )

@@ -27,13 +27,14 @@ from slmkit.evaluation.gate import Quality
 from slmkit.parity.compare import Proof, answers, float_outputs, quantization_cost
 from slmkit.parity.golden import golden_prompts, save_golden
 from slmkit.parity.metrics import Comparison, failures_of
+from slmkit.planning.calibration_report import calibration_report
 from slmkit.planning.emit import describe_job, emit
 from slmkit.planning.plan import Encoding, Plan, Request, make_plan
 from slmkit.quant.codes import CodesFile
 from slmkit.recipe.recipe import Recipe, load_recipe
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Progress
-from slmkit.workflows.codes import CALIBRATION, quantized
+from slmkit.workflows.codes import CALIBRATION, Quantized, quantized
 from slmkit.workflows.quality import TEXT, Gate, open_gate
 from slmkit.workflows.sensitivity import with_budget
 
@@ -72,8 +73,11 @@ def build(request: Request, progress: Progress) -> Built:
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
         cache = Cache(request.cache or Path(scratch) / "cache")
         plan = _with_budget(plan, request, cache, progress)
-        made = quantized(plan, plan.choice.encodings, cache, progress)
-        gate = _pass_codes(plan, made.codes, Path(scratch), progress)
+        gate = open_gate(
+            plan.checkpoint, plan.choice.recipe, plan.held_out, Path(scratch), progress
+        )
+        made = quantized(plan, plan.choice.encodings, cache, progress, gate.trained)
+        _pass_codes(plan, made.codes, gate, progress)
         plan = plan.with_recipe(gate.recipe)
         with written(plan.place, request.force) as folder:
             artifacts = _emit_all(plan, made.codes, folder, cache, progress)
@@ -83,8 +87,7 @@ def build(request: Request, progress: Progress) -> Built:
             proof = Proof(folder, artifacts, gate.recipe.parity, Path(scratch), progress, gate.file)
             comparisons = _prove(plan, made.codes, proof, gate, progress)
             proven = comparisons, gate.quality(proof)
-            scale = made.prepared.stream_scale
-            write_manifest(_manifest(plan, artifacts, *proven, scale, folder), folder)
+            write_manifest(_manifest(plan, artifacts, *proven, made, folder), folder)
         cache.prune()
     return Built(plan.place, read_manifest(plan.place))
 
@@ -99,15 +102,13 @@ def _with_budget(plan: Plan, request: Request, cache: Cache, progress: Progress)
     return make_plan(replace(request, recipe=recipe))
 
 
-def _pass_codes(plan: Plan, codes: Codes, scratch: Path, progress: Progress) -> Gate:
+def _pass_codes(plan: Plan, codes: Codes, gate: Gate, progress: Progress) -> None:
     """Measure all codes on held-out text, before anything is made of them. Raises FailedParity."""
-    gate = open_gate(plan.checkpoint, plan.choice.recipe, plan.held_out, scratch, progress)
     for each in plan.choice.encodings:
         gate.measure_codes(each.name, codes[each], plan.checkpoint, progress)
     found = gate.quality()
     if not found.passed:
         raise FailedParity((), found)
-    return gate
 
 
 def _emit_all(
@@ -164,10 +165,11 @@ def _manifest(
     artifacts: Mapping[str, Artifact],
     comparisons: Comparisons,
     quality: Quality,
-    stream_scale: float,
+    made: Quantized,
     folder: Path,
 ) -> Manifest:
-    choice = plan.choice
+    choice, tokens = plan.choice, sum(map(len, made.runs))
+    reports = [calibration_report(each.name, made.codes[each], tokens) for each in choice.encodings]
     unrun = [why for each in artifacts.values() for why in each.report.not_executed]
     return Manifest(
         slmkit=__version__,
@@ -175,12 +177,13 @@ def _manifest(
         model=_model_facts(plan),
         recipe=choice.recipe,
         context_length=choice.context_length,
-        stream_scale=stream_scale,
+        stream_scale=made.prepared.stream_scale,
         tokenizer=TOKENIZER,
         stop_ids=plan.checkpoint.tokenizer.stop_ids,
         artifacts=tuple(_bundled(plan, artifact) for artifact in artifacts.values()),
         parity=comparisons,
         quality=quality,
+        calibration=tuple(each for each in reports if each is not None),
         not_executed=(NO_DEVICE, *unrun, *quality.not_executed),
         files=list_files(folder),
     )

@@ -21,6 +21,7 @@ from slmkit.quant.codes import CodesFile
 from slmkit.recipe.recipe import Recipe
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Progress
+from slmkit.workflows.quality import refuse_noise
 from slmkit.workflows.sensitivity import with_budget
 
 CALIBRATION = "parity/calibration.json"  # the token ids that chose the factors on weights
@@ -36,11 +37,21 @@ class Quantized:
 
 
 def quantized(
-    plan: Plan, encodings: Sequence[Encoding], cache: Cache, progress: Progress
+    plan: Plan,
+    encodings: Sequence[Encoding],
+    cache: Cache,
+    progress: Progress,
+    trained: bool = False,
 ) -> Quantized:
-    """The codes of some encodings of a plan. Raises SlmkitError."""
+    """The codes of some encodings of a plan. Raises SlmkitError.
+
+    ``trained``: whether the model knows more of text than chance; then its calibration text must
+    be text.
+    """
     recipe, schemes = plan.choice.recipe, [each.schemes for each in encodings]
     runs = _runs(plan.calibration, plan.checkpoint, recipe, schemes)
+    if trained and any(calibrated(plan.checkpoint, each) for each in schemes):
+        refuse_noise(plan.checkpoint, runs)
     prepared = prepare(plan.checkpoint, recipe, runs, cache, progress)
     for each in encodings:
         _refuse_overflow(plan, each, prepared)

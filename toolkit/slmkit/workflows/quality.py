@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from slmkit.activations.observe import Runs, calibration_runs
 from slmkit.backend.declaration import QUANTIZATION
 from slmkit.checkpoint.folder import Checkpoint
+from slmkit.errors import SlmkitError
 from slmkit.evaluation.answers_file import save_answers
 from slmkit.evaluation.chance import Margin, is_trained
 from slmkit.evaluation.divergence import KEPT, Expected, perplexity
 from slmkit.evaluation.gate import RANDOM, Quality, QualityLine, gate_bound, judged
 from slmkit.evaluation.sources import against_answers, float_answers, reference_logits
-from slmkit.evaluation.text import EvaluationText
+from slmkit.evaluation.text import EvaluationText, windows_of
 from slmkit.parity.compare import CODES, RUNTIME, HeldOut, Proof
 from slmkit.parity.metrics import significant
 from slmkit.quant.codes import CodesFile
@@ -22,6 +24,7 @@ from slmkit.recipe.recipe import Recipe
 from slmkit.system.progress import Progress
 
 TEXT = "parity/held_out.json"  # the token ids that were read, in a bundle
+NOISE_WINDOW, NOISE_TOKENS = 64, 512  # of calibration text that is read, to see whether it is text
 ANSWERS = "held_out.npz"  # the float model's answers, while a build lasts
 
 
@@ -95,6 +98,25 @@ def open_gate(
         bounds: Mapping[str, Bound] = {**recipe.parity, QUANTIZATION: RANDOM}
         recipe = recipe.model_copy(update={"parity": bounds})
     return Gate(text, expected, recipe, trained, file, spec.vocabulary, margin.mean)
+
+
+def refuse_noise(checkpoint: Checkpoint, runs: Runs) -> None:
+    """Raise SlmkitError for calibration text that a trained model predicts no better than chance.
+
+    Codes that are chosen on random ids are hardly better than rounded ones.
+    """
+    text = windows_of(calibration_runs(runs, NOISE_WINDOW, NOISE_TOKENS))
+    if not text.positions:
+        return
+    margin = Margin(text)
+    pieces = reference_logits(checkpoint.shards, checkpoint.spec, text.sequences)
+    found = perplexity(float_answers(margin.watch(pieces), text, 1).log_next)
+    if not is_trained(found, checkpoint.spec.vocabulary, margin.mean):
+        raise SlmkitError(
+            f"the calibration text is noise to this model: perplexity {found:.4g} of a vocabulary "
+            f"of {checkpoint.spec.vocabulary}",
+            "give text that the model was made for with --calibration, or leave it out",
+        )
 
 
 def _missing(proof: Proof) -> tuple[str, ...]:
