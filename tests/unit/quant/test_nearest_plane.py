@@ -79,3 +79,16 @@ def test_parts_of_rows_give_the_codes_of_the_whole(monkeypatch):
     monkeypatch.setattr(module, "ROWS", 32)
     parts, _ = nearest_plane(weight, hessian, grid)
     assert np.mean(whole == parts) > 0.999  # products of other sizes may round otherwise
+
+
+@pytest.mark.parametrize("scheme", [INT4, PALETTE], ids=["groups", "palette"])
+def test_sums_that_another_machine_rounds_otherwise_lose_as_much(scheme):
+    """Codes may differ from machine to machine, what they lose hardly does."""
+    weight, hessian, grid = case(96, 128, 7, scheme)
+    random = np.random.default_rng(8)
+    noise = 1 + 1e-6 * random.standard_normal(hessian.shape).astype(np.float32)
+    other = hessian * (noise + noise.T) / 2
+    first, errors = nearest_plane(weight, hessian, grid)
+    second, changed = nearest_plane(weight, other, grid)
+    assert loss(changed, hessian) == pytest.approx(loss(errors, hessian), rel=0.01)
+    assert np.mean(first == second) > 0.9
