@@ -25,7 +25,7 @@ from slmkit_onnx.hexagon.qnn.compile import compile_part
 from slmkit_onnx.hexagon.qnn.provider import compiler_reason
 from slmkit_onnx.hexagon.qnn.socs import SOCS
 
-GOOD = Scheme(encoding="group-wise", bits=4, group_size=32, scales="two-level")
+GOOD = Scheme(encoding="group-wise", bits=4, group_size=32, scales="two-level", method="gptq")
 BAD = {
     "free": Scheme(encoding="group-wise", bits=4, group_size=32),
     "asymmetric": Scheme(encoding="group-wise", bits=4, group_size=32, symmetric=False),

@@ -48,6 +48,7 @@ def test_home_brings_its_own_and_none_of_it_is_held_out(home):
 
 
 def test_a_model_without_its_own_gets_ours_in_its_own_tokens(plain):
+    (plain.folder / FILE).unlink()
     texts = calibration_texts(plain, None)
     assert len(texts) == len(BUILT_IN.read_text(encoding="utf-8").splitlines())
     assert sum(map(len, texts)) > 42_000

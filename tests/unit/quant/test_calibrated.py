@@ -19,6 +19,7 @@ from slmkit.recipe.recipe import load_recipe
 from slmkit.recipe.scheme import Scheme
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Silent
+from tiers import ROWS, SAYS_MOST, some
 from tiny_models import TINY
 
 
@@ -128,7 +129,7 @@ def test_text_and_numbers_have_codes_of_their_own(home, tmp_path):
 EIGHT = Scheme(encoding="per-channel", bits=8, method="gptq")
 
 
-@pytest.mark.parametrize("row", TINY)
+@pytest.mark.parametrize("row", some(TINY, SAYS_MOST, "qwen2", "phi3", why=ROWS))
 def test_every_kind_of_linear_is_calibrated(tiny, tmp_path, row):
     """In 8 bits, where one wrong input, target or bias would stand out."""
     checkpoint, cache = open_checkpoint(tiny(row)), Cache(tmp_path)

@@ -11,6 +11,7 @@ from slmkit.interpreters.reference import logits
 from slmkit.models import registry
 from slmkit.quant import two_streams
 from slmkit.quant.two_streams import FLOAT, QUANTIZED, TwoStreams
+from tiers import ROWS, SAYS_MOST, some
 from tiny_models import TINY
 
 
@@ -28,7 +29,7 @@ class Watched(TwoStreams):
             self.memo.clear()
 
 
-@pytest.mark.parametrize("row", TINY)
+@pytest.mark.parametrize("row", some(TINY, SAYS_MOST, "gemma2", "lfm2-biases", why=ROWS))
 def test_both_streams_are_the_reference(tiny, tmp_path, monkeypatch, row):
     monkeypatch.setattr(two_streams, "BATCH", 100)
     checkpoint, other = open_checkpoint(tiny(row)), open_checkpoint(tiny(row))

@@ -62,7 +62,7 @@ def test_a_bundle_keeps_the_texts_that_chose_its_codes(bundle):
     runs = json.loads((bundle / CALIBRATION).read_text())
     assert {run[0] for run in runs} == {1}  # each begins as a text does, with bos
     wanted = read_manifest(bundle).recipe.calibration.tokens
-    assert wanted - 1024 < sum(map(len, runs)) <= wanted
+    assert 2048 < sum(map(len, runs)) <= wanted  # more than observing activations takes
 
 
 def test_parity_with_the_checkpoint_makes_the_same_codes(bundle, twin, tmp_path):
