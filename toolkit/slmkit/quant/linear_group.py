@@ -95,6 +95,8 @@ class LinearGroup:
         target = _target(method, tokens)
         change = correction(sums, method.ridge) if target == "float" else None
         hessian = damped(sums.hessian, method.damping)
+        if target == "nearest":  # all inputs count alike
+            hessian = np.eye(len(hessian), dtype=np.float32)
         for each in self.linears:
             weight = self.weights.pop(each.name)
             wanted = weight

@@ -1,0 +1,119 @@
+"""A group of linears: the right target, bias and weight of tokens, by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from slmkit.ops import Projection
+from slmkit.quant.linear_group import NORM, STREAM, LinearGroup
+from slmkit.quant.moments import correction
+from slmkit.recipe.calibration import Calibration
+from slmkit.recipe.scheme import Scheme
+
+INT8 = Scheme(encoding="per-channel", bits=8, method="gptq")
+METHOD = Calibration(damping=1e-4, ridge=1e-4)
+
+
+class Source:
+    """Float weights by name."""
+
+    def __init__(self, **weights):
+        self.weights = weights
+
+    def rows(self, tensor, rows):
+        return self.weights[tensor.removesuffix(".weight")][rows]
+
+    def vector(self, tensor):
+        return self.weights[tensor.replace(".", "_")]
+
+
+def group_of(linear, destination, **weights):
+    source: Any = Source(**weights)
+    return LinearGroup(source, [linear], destination)
+
+
+def random(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def dequantized(arrays, name, scale=1):
+    codes = arrays[f"{name}.codes"].astype(np.float32) - 128
+    return codes * arrays[f"{name}.scales"].astype(np.float32) * scale
+
+
+def test_a_drift_of_the_inputs_is_undone_by_the_weights():
+    """The quantized stream has the float stream's input through a matrix: its inverse is wanted."""
+    width, weight = 12, random(20, 12)
+    mixed = np.eye(width, dtype=np.float32) + 0.1 * random(width, width, seed=1)
+    floats = random(2000, width, seed=2)
+    group = group_of(Projection("a", 20), None, a=weight)
+    group.add(floats, floats @ mixed.T)
+    arrays, (fit,) = group.quantize({"a": INT8}, METHOD)
+    wanted = weight @ np.linalg.inv(mixed)
+    assert fit.target == "float"
+    np.testing.assert_allclose(dequantized(arrays, "a"), wanted, atol=0.05)
+
+
+@pytest.mark.parametrize("destination", [STREAM, NORM])
+def test_an_output_repairs_what_it_is_added_to(destination):
+    """With a residual that lacks L x, the weight becomes W + L; a norm reads no residual."""
+    width, rows = 24, 8
+    weight, lack = random(rows, width), 0.2 * random(rows, width, seed=1)
+    x, stream = random(3000, width, seed=2), random(3000, rows, seed=3)
+    group = group_of(Projection("a", rows), destination, a=weight)
+    residuals = (stream, stream - x @ lack.T) if destination == STREAM else None
+    group.add(x, x, residuals)
+    arrays, _ = group.quantize({"a": INT8}, METHOD)
+    wanted = weight + lack if destination == STREAM else weight
+    np.testing.assert_allclose(dequantized(arrays, "a"), wanted, atol=0.05)
+
+
+def test_a_token_with_a_huge_output_counts_no_more_than_others():
+    width = 16
+    weight, x = random(4, width), random(400, width, seed=1)
+    x[0] *= 10_000
+    group = group_of(Projection("a", 4), STREAM, a=weight)
+    group.add(x, x, (np.zeros((400, 4), np.float32),) * 2)
+    outputs = x @ weight.T
+    weights = 1 / np.square(outputs).mean(axis=1)
+    expected = (x * weights[:, None]).T @ x / weights.sum()
+    np.testing.assert_allclose(group.sums.means().hessian, expected, rtol=1e-3, atol=1e-4)
+    assert expected.max() < 100  # of plain sums: 10^8 / 400
+
+
+def test_a_bias_makes_the_mean_output_that_of_the_float_stream():
+    width, rows = 12, 20
+    weight, bias = random(rows, width), random(rows, seed=4)
+    x = random(1000, width, seed=2) + 3
+    linear = Projection("a", rows, bias=True)
+    group = group_of(linear, None, a=weight, a_bias=bias)
+    few = Scheme(encoding="per-channel", bits=4, method="gptq")
+    group.add(x, x + 0.5)
+    arrays, _ = group.quantize({"a": few}, Calibration(target="own"))
+    low, high = arrays["a.codes"] & 15, arrays["a.codes"] >> 4
+    codes = np.stack([low, high], axis=-1).reshape(rows, -1)[:, :width].astype(np.float32) - 8
+    got = (x + 0.5) @ (codes * arrays["a.scales"].astype(np.float32)).T + arrays["a.bias"]
+    np.testing.assert_allclose(got.mean(axis=0), (x @ weight.T + bias).mean(axis=0), atol=0.02)
+
+
+def test_an_expert_that_no_token_chose_keeps_the_nearest_codes():
+    weight = random(6, 12)
+    group = group_of(Projection("a", 6), None, a=weight)
+    group.add(random(0, 12), random(0, 12))
+    arrays, (fit,) = group.quantize({"a": INT8}, METHOD)
+    assert (fit.target, fit.tokens_per_input) == ("nearest", 0)
+    step = arrays["a.scales"].astype(np.float32)
+    assert (np.abs(dequantized(arrays, "a") - weight) <= step * 0.51).all()
+    assert 0 < fit.loss == fit.rounded_loss < 1e-3
+
+
+def test_a_correction_is_least_squares():
+    x, y = random(500, 6), random(500, 3, seed=1)
+    group = group_of(Projection("a", 3), None, a=random(3, 6))
+    group.sums.add(x, y, np.ones(500, np.float32))
+    found = correction(group.sums.means(), 1e-6)
+    expected = np.linalg.lstsq(x, y, rcond=None)[0].T
+    np.testing.assert_allclose(found, expected, atol=1e-3)
