@@ -112,7 +112,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(home, tmp_path,
     done = len(fits_of(whole)) - len(fitted)
     assert done >= 5
     assert again.path.read_bytes() == whole.path.read_bytes()
-    assert not list((tmp_path / "cache").glob(".activations-*"))
+    assert not list((tmp_path / "cache").glob(".making-*"))
 
 
 def test_text_and_numbers_have_codes_of_their_own(home, tmp_path):

@@ -94,7 +94,7 @@ def _make(
     if not on_text or prepared is None:
         quantize(source, plain, schemes, path, key, progress.advance, scale)
         return
-    with tempfile.TemporaryDirectory(prefix=".activations-", dir=cache.folder) as folder:
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=cache.folder) as folder:
         rest = Path(folder) / FILE
         quantize(source, plain, schemes, rest, key, progress.advance, scale)
         progress.stage("calibrate", sum(weights[f"{name}.weight"].size for name in on_text))

@@ -52,10 +52,10 @@ def calibrate(
 ) -> list[CodesFile]:
     """The codes of a model: the plain ones of ``task``, then a file for each group of linears.
 
-    ``texts``: token ids (T,); ``folder``: for files of activations, of about tokens * 16 bytes *
-    the widest linear's inputs; ``advance``: gets the elements done since the last call. Groups that
-    an interrupted run has finished come out of the cache. Raises CheckpointError for a matrix that
-    codes cannot hold.
+    ``texts``: token ids (T,); ``folder``: for files of activations, 8 bytes for each token and
+    input of the widest linear, and of the residual stream; ``advance``: gets the elements done
+    since the last call. Groups that an interrupted run has finished come out of the cache. Raises
+    CheckpointError for a matrix that codes cannot hold.
     """
     calibrator = Calibrator(task, texts, folder, advance)
     registry.run(calibrator, task.spec)
