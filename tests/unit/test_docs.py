@@ -327,7 +327,7 @@ def drawn(picture):
     lines: dict[str, list[str]] = {}
     for number, text in re.findall(r"url\(#parity-line-(\d+)\)\">([^<]*)</text>", picture):
         lines.setdefault(number, []).append(text.replace("&#160;", " ").strip())
-    return {tuple(cells[:2]) for cells in lines.values()}
+    return {tuple(cells[:2]) for cells in lines.values() if cells[0].strip("─")}
 
 
 @builds
