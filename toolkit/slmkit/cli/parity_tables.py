@@ -16,6 +16,18 @@ from slmkit.snr import EXACT_DB
 from slmkit.workflows.layerwise import Tap
 
 
+def report_table(title: str) -> Table:
+    """An empty table of a report, narrow: the box sets columns one space apart."""
+    return Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=0,
+    )
+
+
 def parity_table(
     found: Iterable[Comparison],
     recorded: Iterable[Comparison] = (),
@@ -25,14 +37,7 @@ def parity_table(
 
     Codes on golden prompts have the recipe's price in place of a verdict, as ``quality`` found it.
     """
-    table = Table(
-        title="parity",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=0,  # the box sets columns one space apart
-    )
+    table = report_table("parity")
     prices = {each.artifact: price_text(each) for each in (quality.lines if quality else ())}
     table.add_column("artifact")
     table.add_column("error")

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from rich import box
 from rich.table import Table
 
 from slmkit.bundle.manifest import Manifest
-from slmkit.cli.parity_tables import number_text, price_text
+from slmkit.cli.parity_tables import number_text, price_text, report_table
 from slmkit.evaluation.gate import Quality
 from slmkit.parity.compare import CODES
 
 
 def quality_table(quality: Quality) -> Table:
     """Codes and artifacts beside the float model, a row each, within 80 columns."""
-    table = Table(
-        title="held-out text, against the float model",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=0,
-    )
+    table = report_table("held-out text, against the float model")
     table.add_column("artifact")
     for column in ("KL", "99.9 %", "top-1", "perplexity", "price", ""):
         table.add_column(column, justify="right")

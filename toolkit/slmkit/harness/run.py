@@ -64,7 +64,7 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class TaskReport:
-    """What the harness found."""
+    """The scores that the harness found."""
 
     about: str  # which artifact, on which runtime
     harness: str  # its version
@@ -215,7 +215,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _told(tasks: Sequence[str]) -> Iterator[None]:
-    """What the harness raises about a task or its data, as one sentence."""
+    """An error of the harness about a task or its data, as one sentence."""
     try:
         yield
     except (SlmkitError, MemoryError):

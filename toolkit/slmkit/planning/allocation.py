@@ -10,10 +10,8 @@ from slmkit.planning.memory import matrix_schemes
 from slmkit.recipe.recipe import ArtifactOptions, Recipe, Rule
 from slmkit.recipe.scheme import Scheme
 
-FIRST = (
-    ".v_proj",
-    ".o_proj",
-)  # names whose 8 bits pay most wherever it was measured, in this order
+# Names whose 8 bits paid most wherever it was measured, in this order.
+FIRST = (".v_proj", ".o_proj")
 FINE = 8  # bits
 FINE_PALETTE = 6  # bits: Core ML's largest palette here
 Costs = Mapping[str, float]  # KL in nats that the few bits of one matrix cost, by name

@@ -1,4 +1,4 @@
-"""What calibration did to the codes of an encoding, and where its text was too short."""
+"""The report of calibration: what codes lose on its text, and where the text was too short."""
 
 from __future__ import annotations
 

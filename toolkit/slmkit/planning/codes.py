@@ -8,19 +8,15 @@ from typing import Any
 
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.checkpoint.scaled_weights import Source
-from slmkit.errors import SlmkitError
 from slmkit.planning.prepare import Preparation, Schemes
 from slmkit.quant.calibrated import Task, calibrate
 from slmkit.quant.codes import CodesFile
-from slmkit.quant.files import join
+from slmkit.quant.files import FILE, join
 from slmkit.quant.linear_group import FITS, fits_of, fits_to_json
 from slmkit.quant.quantize import VERSION, quantize
 from slmkit.recipe.scheme import Scheme
 from slmkit.system.cache import Cache, key_of
 from slmkit.system.progress import Progress
-
-FILE = "codes.safetensors"
-CALIBRATED = 6  # times as long as rounding takes: for the progress display
 
 
 def codes_of(
@@ -42,10 +38,7 @@ def codes_of(
     else:
         progress.stage("quantize", 1)
         progress.advance(1)
-    entry = cache.find("codes", key)
-    if entry is None:
-        raise SlmkitError(f"the cache {cache.folder} lost an entry", "is its disk full?")
-    return CodesFile(entry / FILE)
+    return CodesFile(cache.entry("codes", key) / FILE)
 
 
 def calibrated(checkpoint: Checkpoint, schemes: Schemes) -> dict[str, Scheme]:

@@ -15,7 +15,6 @@ from slmkit.backend.job import JobDescription, job_from_json, tokenizer_files
 from slmkit.backend.registry import find_backend, versions_of
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.checkpoint.model_card import license_of
-from slmkit.errors import SlmkitError
 from slmkit.quant.codes import CodesFile
 from slmkit.recipe.recipe import Recipe
 from slmkit.system import subprocess_worker
@@ -69,10 +68,7 @@ def emit(
     if cache.find("artifact", key) is None:
         with cache.making("artifact", key) as making:
             emit_anew(making, replace(job, cache=cache.folder), progress)
-    entry = cache.find("artifact", key)
-    if entry is None:
-        raise SlmkitError(f"the cache {cache.folder} lost an entry", "is its disk full?")
-    shutil.copytree(entry, folder, dirs_exist_ok=True)
+    shutil.copytree(cache.entry("artifact", key), folder, dirs_exist_ok=True)
     artifact = read_artifact(folder)
     (folder / FACTS).unlink()
     return artifact

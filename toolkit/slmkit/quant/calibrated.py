@@ -17,21 +17,18 @@ from typing import Any
 import numpy as np
 
 from slmkit.checkpoint.scaled_weights import Source
-from slmkit.errors import SlmkitError
 from slmkit.interpreters.dataflow import dataflow
 from slmkit.interpreters.reference import Ids
 from slmkit.models import registry
 from slmkit.models.spec import Spec
 from slmkit.ops import Floats, Projection
 from slmkit.quant.codes import CodesFile
-from slmkit.quant.files import metadata, write
+from slmkit.quant.files import FILE, metadata, write
 from slmkit.quant.linear_group import FITS, NORM, STREAM, LinearGroup, fits_to_json
 from slmkit.quant.two_streams import FLOAT, QUANTIZED, TwoStreams, Value
 from slmkit.recipe.calibration import Calibration
 from slmkit.recipe.scheme import Scheme
 from slmkit.system.cache import Cache, key_of
-
-FILE = "codes.safetensors"
 
 
 @dataclass(frozen=True)
@@ -113,10 +110,7 @@ class Calibrator(TwoStreams):
         cache = self.task.cache
         if cache.find("linears", key) is None:
             self._fit_anew(x, wanted, key)
-        entry = cache.find("linears", key)
-        if entry is None:
-            raise SlmkitError(f"the cache {cache.folder} lost an entry", "is its disk full?")
-        codes = CodesFile(entry / FILE)
+        codes = CodesFile(cache.entry("linears", key) / FILE)
         self.quantized.add(codes)
         self.advance(sum(rows * width for rows, width in codes.shapes.values()))
 
@@ -144,8 +138,7 @@ class Calibrator(TwoStreams):
 
 
 def _destinations(spec: Spec) -> dict[str, str]:
-    """What each linear's output is added to or read by, if that is the residual stream or a norm
-    over all of it; by weight name."""
+    """The residual stream or norm that takes each linear's output, if one does; by weight name."""
     flow, found = dataflow(spec), {}
     for node in flow.nodes:
         output = node

@@ -19,6 +19,8 @@ from slmkit.quant.codes import Bytes, CodesFile, group_of, pack, padded_width
 from slmkit.recipe.scheme import Scheme
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]  # tensor -> (dtype, shape)
+FILE = "codes.safetensors"  # in the cache
+LEAST_SNR_DB = 3.0  # below this a weight, or its output, is mostly noise
 COPIED = 1 << 22  # bytes copied at a time
 
 
@@ -89,6 +91,16 @@ def to_float16(tensor: str, floats: Floats) -> NDArray[np.float16]:
             "this size comes from a damaged checkpoint",
         )
     return halves
+
+
+def refuse_lost(name: str, scheme: Scheme, snr_db: float) -> None:
+    """Raise CheckpointError for a matrix of which a scheme leaves hardly more than noise."""
+    if snr_db < LEAST_SNR_DB:
+        raise CheckpointError(
+            f"tensor {name}.weight is lost in {scheme}: {snr_db:.1f} dB of signal to noise",
+            "its numbers are too small for float16 scales, or of very unequal size: "
+            "give it encoding float16 or 8 bits in the recipe",
+        )
 
 
 def write(path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, str]) -> None:

@@ -25,7 +25,7 @@ class Grid(Protocol):
         ...
 
     def numbers(self, at: int, codes: Bytes) -> Floats:
-        """What codes (N,) of input ``at`` stand for."""
+        """The numbers that codes (N,) of input ``at`` stand for."""
         ...
 
     def part(self, rows: slice) -> Grid:
@@ -73,7 +73,7 @@ class AffineGrid:
         return codes.astype(np.uint8), (codes - zero) * scale
 
     def numbers(self, at: int, codes: Bytes) -> Floats:
-        """What codes (N,) of input ``at`` stand for."""
+        """The numbers that codes (N,) of input ``at`` stand for."""
         zero = self.zeros[at // self.group]
         result: Floats = (codes.astype(np.float32) - zero) * self.scales[at // self.group]
         return result
@@ -159,7 +159,7 @@ class PaletteGrid:
         return codes, self.numbers(at, codes)
 
     def numbers(self, at: int, codes: Bytes) -> Floats:
-        """What codes (N,) stand for."""
+        """The numbers that codes (N,) stand for."""
         found: Floats = self.palettes[self.own, codes]
         return found
 

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmkit.checkpoint.scaled_weights import Source
-from slmkit.errors import CheckpointError
 from slmkit.ops import Floats, Projection
 from slmkit.quant.codes import Bytes, CodesFile
-from slmkit.quant.files import packed, to_float16
+from slmkit.quant.files import packed, refuse_lost, to_float16
 from slmkit.quant.grids import Grid, grid_of
 from slmkit.quant.moments import Moments, correction
 from slmkit.quant.nearest_plane import damped, descend, loss, nearest_plane
@@ -24,7 +23,6 @@ from slmkit.snr import decibels
 
 FEWEST = 1.0  # tokens per input: with fewer a Hessian says little, and codes are rounded to nearest
 FEWEST_FOR_FLOAT = 4.0  # tokens per input: with fewer, a float target is fitted to their noise
-LEAST_SNR_DB = 3.0  # of a linear's output: below it the weight is mostly lost
 STREAM, NORM = "stream", "norm"  # what a linear's output is added to, or read by
 FITS = "fits"  # in a codes file's metadata
 Arrays = dict[str, NDArray[Any]]
@@ -112,7 +110,7 @@ class LinearGroup:
                     descend(errors, codes, hessian, grid)
                     grid.refit(errors, hessian, codes)
             fit = Fit(each.name, tokens, target, loss(errors, hessian) / energy, rounded)
-            _check(fit, schemes[each.name])
+            refuse_lost(each.name, schemes[each.name], decibels(1.0, fit.loss))
             fits.append(fit)
             arrays |= _arrays(each.name, schemes[each.name], grid, codes)
             if each.bias:
@@ -150,16 +148,6 @@ def _arrays(name: str, scheme: Scheme, grid: Grid, codes: Bytes) -> Arrays:
     rows = np.ascontiguousarray(codes.T)
     arrays: Arrays = {f"{name}.codes": packed(rows, scheme, grid.fillers())}
     return arrays | {f"{name}.{ending}": array for ending, array in grid.arrays().items()}
-
-
-def _check(fit: Fit, scheme: Scheme) -> None:
-    snr = decibels(1.0, fit.loss)
-    if snr < LEAST_SNR_DB:
-        raise CheckpointError(
-            f"tensor {fit.name}.weight is lost in {scheme}: {snr:.1f} dB of signal to noise",
-            "its numbers are too small for float16 scales, or of very unequal size: "
-            "give it encoding float16 or 8 bits in the recipe",
-        )
 
 
 def fits_to_json(fits: Sequence[Fit]) -> str:

@@ -55,7 +55,7 @@ class Moments:
 
 
 def correction(moments: Moments, ridge: float) -> Floats:
-    """What to add to weights so that they give what the float stream gives. (K or N, K)
+    """The change of weights that makes them give the float stream's output. (K or N, K)
 
     The least squares solution drift (H + ridge)^-1: of the weights if ``drift`` is that of an
     output, else to be multiplied by them.

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from slmkit.checkpoint.safetensors import SafetensorsWriter, row_blocks
 from slmkit.checkpoint.scaled_weights import Source
-from slmkit.errors import CheckpointError
 from slmkit.interpreters.recorder import Weight
 from slmkit.ops import Floats
 from slmkit.quant.codes import PaletteCodes, group_of, pack, padded_width
-from slmkit.quant.files import layout, metadata, packed, to_float16
+from slmkit.quant.files import layout, metadata, packed, refuse_lost, to_float16
 from slmkit.quant.palette import cluster
 from slmkit.quant.round_to_nearest import encode, search_scales
 from slmkit.recipe.scheme import Scheme
@@ -26,7 +25,6 @@ from slmkit.snr import decibels
 
 VERSION = 3  # of the codes and their file format; part of the content address
 BLOCK = 1 << 18  # elements quantized at a time: 1 MB as float32, within a core's cache
-LEAST_SNR_DB = 3.0  # below this a weight is mostly noise
 Arrays = dict[str, NDArray[Any]]
 Progress = Callable[[int], None]  # called with the elements done since the last call
 
@@ -58,7 +56,7 @@ def quantize(
     ``schemes``: by matrix name; ``key``: content address; both are stored in the file, and so is
     ``stream_scale``, the factor on the residual stream that the source's weights hold. Peak
     memory is a few blocks, whatever the model's size. Raises CheckpointError for a weight that
-    holds NaN or infinity, or whose SNR is below ``LEAST_SNR_DB``.
+    holds NaN or infinity, or whose SNR is below ``files.LEAST_SNR_DB``.
     """
     matrices = {weight.name: weight for weight in weights.values() if len(weight.shape) == 2}
     vectors = {weight.tensor: weight for weight in weights.values() if len(weight.shape) == 1}
@@ -75,7 +73,8 @@ def quantize(
             for name, weight in matrices.items():
                 energy = _quantize_matrix(source, weight, schemes[name], writer, pool, progress)
                 result[name] = energy.snr_db
-                _check_snr(name, schemes[name], energy)
+                if energy.signal > 0:
+                    refuse_lost(name, schemes[name], energy.snr_db)
     return result
 
 
@@ -161,15 +160,6 @@ def _quantizeto_float16(name: str, floats: Floats) -> tuple[Arrays, Energy]:
 def _energy(values: Floats) -> float:
     """Sum of squares, in float64."""
     return float(np.square(values, dtype=np.float64).sum())
-
-
-def _check_snr(name: str, scheme: Scheme, energy: Energy) -> None:
-    if energy.snr_db < LEAST_SNR_DB and energy.signal > 0:
-        raise CheckpointError(
-            f"tensor {name}.weight is lost in {scheme}: {energy.snr_db:.1f} dB of signal to noise",
-            "its numbers are too small for float16 scales, or of very unequal size: "
-            "give it encoding float16 or 8 bits in the recipe",
-        )
 
 
 def _batches(blocks: Iterator[slice], size: int) -> Iterator[list[slice]]:

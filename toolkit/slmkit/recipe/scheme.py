@@ -49,6 +49,11 @@ class Scheme(BaseModel):
             raise ValueError("method: gptq chooses codes, which encoding float16 has not")
         return self
 
+    @property
+    def without_text(self) -> Scheme:
+        """The scheme with codes that need no calibration text: rounded to nearest."""
+        return self.model_copy(update={"method": "mse"}) if self.method == "gptq" else self
+
     def __str__(self) -> str:
         if self.encoding == "float16":
             return "float16"

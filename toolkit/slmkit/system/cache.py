@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from slmkit.errors import SlmkitError
+
 CacheChoice = str | Path | bool  # a folder; True: the default one; False: none
 LIMIT = 20 * 10**9  # bytes; the least recently used entries are removed first
 
@@ -56,6 +58,13 @@ class Cache:
             return None
         with contextlib.suppress(OSError):  # a read-only cache can be read
             os.utime(path)
+        return path
+
+    def entry(self, kind: str, key: str) -> Path:
+        """The folder of an entry that has just been made. Raises SlmkitError if it is gone."""
+        path = self.find(kind, key)
+        if path is None:
+            raise SlmkitError(f"the cache {self.folder} lost an entry", "is its disk full?")
         return path
 
     @contextlib.contextmanager

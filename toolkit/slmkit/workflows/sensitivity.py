@@ -86,10 +86,7 @@ def sensitivities(
     Each is one pass of the model over about ``tokens`` tokens; what is measured stays in the cache.
     """
     bits, model = coarse(checkpoint.model, recipe), checkpoint.model
-    schemes = {
-        name: scheme.model_copy(update={"method": "mse"}) if scheme.method == "gptq" else scheme
-        for name, scheme in matrix_schemes(model, recipe).items()
-    }
+    schemes = {name: each.without_text for name, each in matrix_schemes(model, recipe).items()}
     prepared = prepare(checkpoint, recipe, calibration_runs(texts), cache, progress)
     codes = codes_of(checkpoint, schemes, cache, progress, prepared)
     floats, spec = prepared.weights(checkpoint, schemes), checkpoint.spec.scaled(codes.stream_scale)
