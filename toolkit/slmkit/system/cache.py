@@ -92,6 +92,14 @@ class Cache:
             shutil.rmtree(oldest, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def opened_cache(choice: CacheChoice) -> Iterator[Cache]:
+    """The cache of a choice; without one, a folder that is gone afterwards."""
+    folder = chosen_folder(choice)
+    with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
+        yield Cache(folder or Path(scratch) / "cache")
+
+
 def folder_size(folder: Path) -> int:
     """Bytes of all files in a folder and its subfolders."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

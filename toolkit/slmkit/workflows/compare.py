@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from slmkit.planning.allocation import allocated
 from slmkit.planning.memory import matrix_schemes, plan_memory
 from slmkit.planning.plan import costs_of
 from slmkit.recipe.recipe import Recipe, load_recipe
-from slmkit.system.cache import Cache, CacheChoice, chosen_folder
+from slmkit.system.cache import Cache, CacheChoice, opened_cache
 from slmkit.system.progress import Progress, Silent
 from slmkit.workflows.evaluate import at_build_context, check_alike, judged_session, logits_of
 
@@ -105,8 +104,7 @@ def compare(
     Raises BundleError, CheckpointError, RecipeError, UsageError.
     """
     progress = progress or Silent()
-    with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
-        place = Cache(chosen_folder(cache) or Path(scratch) / "cache")
+    with opened_cache(cache) as place:
         base = None if model is None else Path(model)
         sides = [_opened(each, base, artifact, mode, place, progress) for each in (first, second)]
         sessions = [side.session for side in sides]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +36,7 @@ from slmkit.inference.session import Session
 from slmkit.parity.metrics import to_json
 from slmkit.planning.memory import default_context
 from slmkit.recipe.recipe import Recipe, load_recipe
-from slmkit.system.cache import Cache, CacheChoice, chosen_folder
+from slmkit.system.cache import Cache, CacheChoice, opened_cache
 from slmkit.system.progress import Progress, Silent
 from slmkit.workflows.codes import checkpoint_of, recipe_codes
 
@@ -90,8 +89,7 @@ def evaluate_text(
     Raises BundleError, CheckpointError, RecipeError, UsageError.
     """
     progress, folder = progress or Silent(), Path(path)
-    with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
-        place = Cache(chosen_folder(cache) or Path(scratch) / "cache")
+    with opened_cache(cache) as place:
         judged = judged_session(folder, artifact, mode, recipe, place, progress)
         floats = _floats(folder, recipe, None if model is None else Path(model))
         room = min(window, judged.runner.context_length)
@@ -126,8 +124,7 @@ def evaluate_answers(
     the two alone are counted. ``limit``: only the first examples.
     """
     progress, folder = progress or Silent(), Path(path)
-    with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
-        place = Cache(chosen_folder(cache) or Path(scratch) / "cache")
+    with opened_cache(cache) as place:
         judged = judged_session(folder, artifact, mode, recipe, place, progress)
         score = judged.evaluate(data, limit=limit, progress=progress)
         floats = None if model is None else _floats(folder, recipe, Path(model))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +22,7 @@ from slmkit.planning.codes import codes_of
 from slmkit.planning.memory import matrix_schemes
 from slmkit.planning.prepare import prepare
 from slmkit.recipe.recipe import Recipe, load_recipe
-from slmkit.system.cache import Cache, CacheChoice, chosen_folder, key_of
+from slmkit.system.cache import Cache, CacheChoice, key_of, opened_cache
 from slmkit.system.progress import Progress, Silent
 
 TOKENS = 512  # of calibration text
@@ -145,8 +144,7 @@ def sensitivity(
     given = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     checkpoint = open_checkpoint(Path(model))
     texts = calibration_texts(checkpoint, None if calibration is None else Path(calibration))
-    with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
-        place = Cache(chosen_folder(cache) or Path(scratch) / "cache")
+    with opened_cache(cache) as place:
         return sensitivities(checkpoint, given, texts, place, progress or Silent(), tokens)
 
 

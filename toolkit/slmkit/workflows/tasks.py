@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from slmkit.harness.run import TaskReport, TaskRequest, run_tasks
 from slmkit.recipe.recipe import Recipe
-from slmkit.system.cache import Cache, CacheChoice, chosen_folder
+from slmkit.system.cache import CacheChoice, opened_cache
 from slmkit.system.progress import Progress, Silent
 from slmkit.workflows.evaluate import judged_session
 
@@ -54,7 +53,6 @@ def evaluate_tasks(
         chat=chat,
         allow_code=allow_task_code,
     )
-    with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
-        place = Cache(chosen_folder(cache) or Path(scratch) / "cache")
+    with opened_cache(cache) as place:
         session = judged_session(Path(path), artifact, mode, recipe, place, progress)
         return run_tasks(session, asked, progress)
