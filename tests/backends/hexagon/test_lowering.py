@@ -88,7 +88,25 @@ def test_codes_are_those_of_the_bundle_bit_for_bit(tiny, tmp_path):
         np.testing.assert_array_equal(found[f"{name}.codes"].astype(np.int8).T, codes.signed)
         if job.codes.schemes[name].bits == 4:
             factors = found[f"{name}.multipliers"], found[f"{name}.channel_scales"]
-            np.testing.assert_array_equal((factors[0] * factors[1]).T, codes.scales)
+            rows = found.get(f"{name}.rows", np.float32(1))
+            np.testing.assert_array_equal((factors[0] * factors[1] * rows).T, codes.scales)
+
+
+@pytest.mark.parametrize("scheme", ["int4-g32", "int8-per-channel"])
+def test_rows_larger_than_others_are_divided_by_powers_of_two(tiny, tmp_path, scheme):
+    """So that the token with a massive channel keeps its other channels."""
+    folder = tiny("llama")
+    large = "model.layers.1.mlp.down_proj"
+    scale_weights(folder, f"{large}.weight", 6, rows=[5])
+    job = hexagon_job(folder, tmp_path, scheme)
+    check_ladder(job, tmp_path / "hexagon")
+    model = onnx.load(str(tmp_path / "hexagon" / "prefill.onnx"))
+    found = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    factors = found[f"{large}.rows"]
+    weight = np.concatenate([block for _, block in job.codes.blocks(f"{large}.weight")])
+    norms = np.linalg.norm(weight, axis=1)
+    assert factors[5] in (4, 8) and np.median(factors) == 1
+    assert (norms / factors).max() < 1.5 * np.median(norms)
 
 
 def test_nothing_falls_back_to_the_cpu(tiny, tmp_path):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from slmkit.backend.partition import unit_of
-from slmkit.ops import Attention, Ops, Rope, Routing, Scan
+from slmkit.ops import Attention, Floats, Ops, Rope, Routing, Scan
 from slmkit_onnx.hexagon.lowering.attention import AttentionWriter
 from slmkit_onnx.hexagon.lowering.encodings import MINUS_ONE_TO_ONE, ZERO_TO_ONE, asymmetric
 from slmkit_onnx.hexagon.lowering.moe import expert_weights
@@ -69,10 +69,7 @@ class HexagonOps(Ops[Value]):
         self._enter_unit(name)
         if x.unquantized:
             return self._linear_with_token_scales(x, name, width, bias)
-        x = self._pad(x, self.weights.padded_inputs(name))
-        weight = self.weights.matrix(self.graphs.graph, name)
-        shape = (*x.shape[:-1], width)
-        product = self.graphs.op("MatMul", [x, weight], f"{name}.product", shape)
+        product = self._product(x, name, width)
         return self._add_bias(product, name) if bias else product
 
     def rms_norm(self, x: Value, name: str, eps: float) -> Value:
@@ -201,14 +198,26 @@ class HexagonOps(Ops[Value]):
         """A linear of an unquantized value.
 
         Each token is divided by a power of two and its result multiplied by it, so that small
-        tokens keep as many bits as large ones.
+        tokens keep as many bits as large ones. In a layer, large rows likewise: the massive token's
+        error in all other channels would be a share of its massive channel.
         """
         op = self.graphs.op
         scale, inverse = power_of_two_scale(self.graphs, x, name)
         scaled = op("Mul", [x, inverse], f"{name}.share", x.shape, encoding=MINUS_ONE_TO_ONE)
-        product = self.linear(scaled, name, width)
+        in_layer = unit_of(name, self.attention.spec.layers) < self.attention.spec.layers
+        factors = self.weights.row_factors(name) if in_layer else np.ones(1, np.float32)
+        has_large_rows = bool(factors.max() > 1)
+        product = self._product(scaled, name, width, factors if has_large_rows else None)
         result = op("Mul", [product, scale], f"{name}.whole", product.shape, unquantized=True)
+        if has_large_rows:
+            rows = self.graphs.constant(f"{name}.rows", factors, unquantized=True)
+            result = op("Mul", [result, rows], f"{name}.restored", product.shape, unquantized=True)
         return self._add_bias(result, name) if bias else result
+
+    def _product(self, x: Value, name: str, width: int, divisors: Floats | None = None) -> Value:
+        x = self._pad(x, self.weights.padded_inputs(name))
+        weight = self.weights.matrix(self.graphs.graph, name, divisors)
+        return self.graphs.op("MatMul", [x, weight], f"{name}.product", (*x.shape[:-1], width))
 
     def _add_bias(self, product: Value, name: str) -> Value:
         vector = self.weights.vector(f"{name}.bias")

@@ -42,8 +42,25 @@ class WeightWriter:
         scheme, width = self.codes.schemes[name], self.codes.shapes[name][1]
         return -(-width // block_size(scheme)) * block_size(scheme) if scheme.bits == 4 else width
 
-    def matrix(self, graph: Graph, name: str) -> str:
-        """Add a weight to a graph; return the dequantized [K, N], second operand of MatMul."""
+    def row_factors(self, name: str) -> Floats:
+        """Powers of two, (N,), by which a matrix' large rows exceed the typical one; at least 1.
+
+        By the Euclidean norm of a row over the median row's: rows that make the residual stream's
+        massive channels have three to five times the norm of the others.
+        """
+        blocks = self.codes.blocks(f"{name}.weight")
+        norms = np.concatenate([np.linalg.norm(block, axis=1) for _, block in blocks])
+        median = np.median(norms)
+        if not median > 0:
+            return np.ones(len(norms), np.float32)
+        factors: Floats = np.exp2(np.rint(np.log2(np.maximum(norms / median, 1))))
+        return factors.astype(np.float32)
+
+    def matrix(self, graph: Graph, name: str, divisors: Floats | None = None) -> str:
+        """Add a weight to a graph; return the dequantized [K, N], second operand of MatMul.
+
+        ``divisors``: powers of two, (N,), by which the rows are divided; all uses agree on them.
+        """
         if f"{name}.codes" in graph.tensors:
             return f"{name}.weight"
         scheme, rows = self.codes.schemes[name], self.codes.shapes[name][0]
@@ -57,12 +74,13 @@ class WeightWriter:
         )
         output = f"{name}.weight"
         if scheme.bits == 8:
-            scales = graph.float_tensor(f"{name}.channel_scales", self.codes.scales(name)[:, 0])
+            channel = _divided(self.codes.scales(name)[:, 0], divisors)
+            scales = graph.float_tensor(f"{name}.channel_scales", channel)
             inputs = [codes, scales, self._zero_points(graph, dtype, (rows,))]
             return graph.node("DequantizeLinear", inputs, output, axis=1)
         block = block_size(scheme)
         zeros = self._zero_points(graph, dtype, (self.padded_inputs(name) // block, rows))
-        inputs = [codes, self._block_scales(graph, name), zeros]
+        inputs = [codes, self._block_scales(graph, name, divisors), zeros]
         return graph.node("DequantizeLinear", inputs, output, axis=0, block_size=block)
 
     def table(self, graph: Graph, name: str, encoding: Encoding) -> str:
@@ -90,7 +108,7 @@ class WeightWriter:
         """A norm's weight or a bias."""
         return self.codes.vector(tensor)
 
-    def _block_scales(self, graph: Graph, name: str) -> str:
+    def _block_scales(self, graph: Graph, name: str, divisors: Floats | None) -> str:
         """The scales of a 4-bit weight's blocks, [K/g, N], as multipliers times channel scale."""
         channel, multipliers = self._scale_factors(name)
         graph.external(
@@ -100,7 +118,7 @@ class WeightWriter:
             f"{name}.multipliers",
             lambda: iter([multipliers]),
         )
-        graph.float_tensor(f"{name}.channel_scales", channel)
+        graph.float_tensor(f"{name}.channel_scales", _divided(channel, divisors))
         return graph.node(
             "DequantizeLinear",
             [
@@ -138,3 +156,7 @@ class WeightWriter:
             return transposed
         nibbles = transposed.reshape(-1).view(np.uint8) & np.uint8(0xF)
         return pack(np.append(nibbles, np.zeros(len(nibbles) % 2, np.uint8)), 4)
+
+
+def _divided(scales: Floats, divisors: Floats | None) -> Floats:
+    return scales if divisors is None else scales / divisors
