@@ -8,8 +8,7 @@ from typing import Any
 
 from slmkit.backend.interface import Model, WeightFile
 from slmkit.recipe.scheme import Scheme
-from slmkit_litert.lowering.graph_template import weight_shapes
-from slmkit_litert.options import padded_widths
+from slmkit_litert.lowering.weight_layout import matrix_of, weight_layout, weight_shapes
 
 MODEL, BUNDLE, TASK = "model.tflite", "model.litertlm", "model.task"
 # Bytes of
@@ -22,10 +21,10 @@ def weight_files(
     model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any], context_length: int
 ) -> list[WeightFile]:
     """The .tflite, and the files for LiteRT-LM, which contain it."""
-    shapes = weight_shapes(model, padded_widths(model, schemes))
+    shapes = weight_shapes(model, weight_layout(model, schemes))
     size = FLOAT * context_length * sum(rope.width for rope in model.spec.ropes)
     for tensor, shape in shapes.items():
-        size += _tensor_bytes(shape, schemes.get(tensor.removesuffix(".weight")))
+        size += _tensor_bytes(shape, schemes.get(matrix_of(tensor)))
     return [
         WeightFile(MODEL, size, "the whole model"),
         *(

@@ -36,18 +36,6 @@ def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, 
     return SUPPORT.problems(model, schemes, options)
 
 
-def padded_widths(model: Model, schemes: Mapping[str, Scheme]) -> dict[str, int]:
-    """Padded number of inputs of each linear whose groups do not divide its inputs, by name."""
-    widths = {}
-    for name in sorted(model.multiplied - model.looked_up):
-        if schemes[name].group_size:
-            width = model.shapes[name][1]
-            padded = padded_width(schemes[name], width)
-            if padded != width:
-                widths[name] = padded
-    return widths
-
-
 def weight_bytes(rows: int, width: int, scheme: Scheme) -> int:
     """Bytes of one matrix in memory: XNNPACK packs a copy of its own beside the mapped file."""
     if scheme.bits is None:

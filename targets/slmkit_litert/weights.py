@@ -11,12 +11,17 @@ import numpy as np
 from ai_edge_litert.schema_py_generated import TensorType
 from numpy.typing import NDArray
 
+from slmkit.errors import BackendError
 from slmkit.quant.codes import CodesFile, pack, padded_width
 from slmkit_litert.lowering.weight_binding import Array, StoredWeight
+from slmkit_litert.lowering.weight_layout import COLUMNS, MASK, SELECTION, Shape
 
 
 def encode_weight(codes: CodesFile, tensor: str, shape: tuple[int, ...]) -> StoredWeight:
     """A weight by tensor name; ``shape``: in the graph template, rows padded to whole groups."""
+    for ending, encode in _OF_OUTLIERS.items():
+        if tensor.endswith(ending):
+            return encode(codes, tensor.removesuffix(ending), shape)
     name = tensor.removesuffix(".weight")
     if name not in codes.schemes:
         return StoredWeight(TensorType.FLOAT32, shape, codes.vector(tensor))
@@ -36,6 +41,40 @@ def encode_weight(codes: CodesFile, tensor: str, shape: tuple[int, ...]) -> Stor
     return StoredWeight(
         TensorType.INT4, shape, packed, scales.astype(np.float16), scheme.group_size
     )
+
+
+def _columns(codes: CodesFile, name: str, shape: Shape) -> StoredWeight:
+    scheme, scales = codes.schemes[name], codes.scales(name)
+    signed = np.ascontiguousarray(codes.codes(name).signed[:, _outliers(codes, name, shape[1])])
+    codes.forget(name)
+    if scheme.bits == 8:
+        return StoredWeight(TensorType.INT8, shape, signed.view(np.uint8), scales[:, 0])
+    return StoredWeight(TensorType.INT4, shape, pack_signed(signed), scales[:, 0])
+
+
+def _selection(codes: CodesFile, name: str, shape: Shape) -> StoredWeight:
+    selection = np.zeros(shape, np.float32)
+    selection[np.arange(shape[0]), _outliers(codes, name, shape[0])] = 1
+    return StoredWeight(TensorType.FLOAT32, shape, selection)
+
+
+def _mask(codes: CodesFile, name: str, shape: Shape) -> StoredWeight:
+    mask = np.ones(shape, np.float32)
+    mask[list(codes.outliers[name])] = 0
+    return StoredWeight(TensorType.FLOAT32, shape, mask)
+
+
+def _outliers(codes: CodesFile, name: str, count: int) -> list[int]:
+    channels = list(codes.outliers[name])
+    if len(channels) != count:
+        raise BackendError(
+            f"the codes name {len(channels)} outlier channels of {name}, the graph has {count}",
+            "please report this",
+        )
+    return channels
+
+
+_OF_OUTLIERS = {COLUMNS: _columns, SELECTION: _selection, MASK: _mask}
 
 
 def pack_signed(signed: Array) -> Array:

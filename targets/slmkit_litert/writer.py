@@ -17,9 +17,9 @@ from slmkit.system.subprocess_worker import call
 from slmkit_litert.contract import cache_tensors
 from slmkit_litert.files import MODEL, bundle_names
 from slmkit_litert.litertlm import write_bundles
-from slmkit_litert.lowering.graph_template import FILE, NAMES, find_or_trace, weight_shapes
+from slmkit_litert.lowering.graph_template import FILE, NAMES, find_or_trace
 from slmkit_litert.lowering.weight_binding import LABEL, WeightBinder, read_model, weights_of
-from slmkit_litert.options import padded_widths
+from slmkit_litert.lowering.weight_layout import WeightLayout, weight_layout, weight_shapes
 from slmkit_litert.verify.delegation import report_lines, undelegated_arithmetic
 from slmkit_litert.weights import encode_weight
 
@@ -33,14 +33,14 @@ ROUNDING_LIMIT = 32_000_000  # parameters
 def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     """Trace or load the graph template, bind the weights, check their bytes, pack the bundles."""
     prefill = prefill_tokens(job.prefill_chunk, job.context_length)
-    widths = padded_widths(job.model, job.codes.schemes)
+    layout = weight_layout(job.model, job.codes.schemes)
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
-        template = find_or_trace(job, prefill, widths, Path(scratch))
+        template = find_or_trace(job, prefill, layout, Path(scratch))
         progress(1, 4)
         names = json.loads((template / NAMES).read_text(encoding="utf-8"))
-        _bind_weights(job, (template / FILE).read_bytes(), names["weights"], widths, folder / MODEL)
+        _bind_weights(job, (template / FILE).read_bytes(), names["weights"], layout, folder / MODEL)
     progress(2, 4)
-    check_bytes(job, widths, folder / MODEL)
+    check_bytes(job, layout, folder / MODEL)
     delegation = call(
         "slmkit_litert.verify.delegation:delegation_job",
         {"model": str(folder / MODEL)},
@@ -86,13 +86,13 @@ def modes_of(job: Job) -> tuple[Mode, ...]:
     )
 
 
-def check_bytes(job: Job, widths: Mapping[str, int], path: Path) -> None:
+def check_bytes(job: Job, layout: WeightLayout, path: Path) -> None:
     """Compare codes and scales of the written file with the bundle's, byte for byte.
 
     Raises BackendError for the first tensor that differs.
     """
     stored = weights_of(*read_model(path))
-    for tensor, shape in weight_shapes(job.model, widths).items():
+    for tensor, shape in weight_shapes(job.model, layout).items():
         expected, got = encode_weight(job.codes, tensor, shape), stored[tensor]
         same = np.array_equal(
             np.ascontiguousarray(expected.data).view(np.uint8).reshape(-1), got.data
@@ -107,10 +107,10 @@ def check_bytes(job: Job, widths: Mapping[str, int], path: Path) -> None:
 
 
 def _bind_weights(
-    job: Job, template: bytes, names: Mapping[str, str], widths: Mapping[str, int], path: Path
+    job: Job, template: bytes, names: Mapping[str, str], layout: WeightLayout, path: Path
 ) -> None:
     """Write the .tflite; ``names``: the tensor of each weight input of the template."""
-    binder, shapes = WeightBinder(template), weight_shapes(job.model, widths)
+    binder, shapes = WeightBinder(template), weight_shapes(job.model, layout)
     for name, tensor in names.items():
         binder.bind(name, encode_weight(job.codes, tensor, shapes[tensor]), LABEL + tensor)
     binder.write(path)

@@ -22,23 +22,24 @@ from slmkit.system.cache import Cache, key_of
 from slmkit.system.subprocess_worker import Report, call
 from slmkit_litert.contract import DECODE, cache_names, prefill_name, state_name, weight_input
 from slmkit_litert.declarations import TENSORFLOW
+from slmkit_litert.lowering.weight_layout import WeightLayout, weight_shapes
 
-VERSION = 6
+VERSION = 7
 CACHE_KIND = "graph-template"
 FILE, NAMES = "graph_template.tflite", "graph_template.json"  # files of the entry in the cache
 
 
-def find_or_trace(job: Job, prefill: int, widths: Mapping[str, int], folder: Path) -> Path:
+def find_or_trace(job: Job, prefill: int, layout: WeightLayout, folder: Path) -> Path:
     """The folder of the job's graph template, with FILE and NAMES.
 
     It is taken from the job's cache, or traced and added to it; without a cache, to ``folder``.
-    ``prefill``: tokens of a chunk; ``widths``: of padded linears, see ``padded_widths``.
+    ``prefill``: tokens of a chunk.
     """
     facts = {
         "spec": asdict(job.spec),
         "context": job.context_length,
         "prefill": prefill,
-        "widths": dict(widths),
+        "layout": asdict(layout),
         "debug": job.debug,
         "version": VERSION,
         "tensorflow": version(TENSORFLOW),
@@ -52,7 +53,7 @@ def find_or_trace(job: Job, prefill: int, widths: Mapping[str, int], folder: Pat
                 "spec": spec_to_json(job.spec),
                 "context": job.context_length,
                 "prefill": prefill,
-                "widths": dict(widths),
+                "layout": asdict(layout),
                 "debug": job.debug,
             }
             call(
@@ -64,27 +65,13 @@ def find_or_trace(job: Job, prefill: int, widths: Mapping[str, int], folder: Pat
     return cache.folder / f"{CACHE_KIND}-{key}"
 
 
-def weight_shapes(model: Model, widths: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """The template's shape of every weight by tensor name, in a fixed order.
-
-    ``widths``: of padded linears, by the name of the matrix.
-    """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name, shape in model.shapes.items():
-        if len(shape) == 2:
-            shapes[f"{name}.weight"] = (shape[0], widths.get(name, shape[1]))
-        else:
-            shapes[name] = shape
-    return shapes
-
-
 def trace_job(payload: dict[str, Any], report: Report) -> None:
     """Trace and convert both signatures; the entry point of the worker process."""
     os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     import tensorflow as tf
 
     model, out = model_from_json(payload["spec"]), Path(payload["out"])
-    shapes = weight_shapes(model, payload["widths"])
+    shapes = weight_shapes(model, WeightLayout(**payload["layout"]))
     context, prefill, debug = payload["context"], payload["prefill"], payload["debug"]
     taps: dict[str, str] | None = {} if debug else None
     signatures = {

@@ -18,6 +18,7 @@ from slmkit.backend.interface import Spec
 from slmkit.ops import Attention, Ops, Rope, Routing, Scan
 from slmkit_litert.contract import HIDDEN, cache_names, state_name
 from slmkit_litert.lowering.scan import causal_convolution, scan_by_head, scan_by_number, softplus
+from slmkit_litert.lowering.weight_layout import COLUMNS, MASK, SELECTION
 
 STEEPNESS = 1e30  # of the step function: times the smallest difference of scores it exceeds 1
 
@@ -59,6 +60,11 @@ class LitertOps(Ops[Value]):
 
     def linear(self, x: Value, name: str, width: int, bias: bool = False) -> Value:
         weight, rows = self.weights[f"{name}.weight"], x.tensor
+        apart = self.weights.get(f"{name}{COLUMNS}")
+        if apart is not None:
+            selected = tf.matmul(rows, self.weights[f"{name}{SELECTION}"], transpose_b=True)
+            rest = tf.matmul(rows * self.weights[f"{name}{MASK}"], weight, transpose_b=True)
+            return Value(rest + tf.matmul(selected, apart, transpose_b=True), (width,))
         padding = weight.shape[1] - x.shape[0]  # codes that fill the last group
         if padding:
             rows = tf.pad(rows, [[0, 0], [0, padding]])

@@ -97,7 +97,7 @@ def test_rows_larger_than_others_are_divided_by_powers_of_two(tiny, tmp_path, sc
     """So that the token with a massive channel keeps its other channels."""
     folder = tiny("llama")
     large = "model.layers.1.mlp.down_proj"
-    scale_weights(folder, f"{large}.weight", 6, rows=[5])
+    scale_weights(folder, f"{large}.weight", 6, at=5)
     job = hexagon_job(folder, tmp_path, scheme)
     check_ladder(job, tmp_path / "hexagon")
     model = onnx.load(str(tmp_path / "hexagon" / "prefill.onnx"))

@@ -5,16 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from artifacts import emitted, ids_for, run
+from artifacts import FLOAT32_FLOOR, emitted, ids_for, reference_of, run, token_snr_db
 from litert_artifacts import TAKEN, check_floors, litert_job
 from slmkit.backend.registry import find_backend
 from slmkit.errors import BackendError
 from slmkit.recipe.scheme import Scheme
 from slmkit_litert.lowering import weight_binding
 from slmkit_litert.lowering.weight_binding import read_model, weights_of
+from slmkit_litert.lowering.weight_layout import COLUMNS, MASK, SELECTION, weight_layout
 from slmkit_litert.weights import dequantize, pack_signed
 from slmkit_litert.writer import check_bytes
 from tiers import SCHEMES, some
+from tiny_models import scale_weights
 
 
 @pytest.mark.parametrize("scheme", some(TAKEN, "int4-per-channel", why=SCHEMES))
@@ -52,14 +54,15 @@ def test_a_changed_byte_is_found(tiny, tmp_path):
     job = litert_job(tiny("llama"), tmp_path)
     emitted(job, tmp_path / "litert")
     path = tmp_path / "litert" / "model.tflite"
-    check_bytes(job, {}, path)
+    layout = weight_layout(job.model, job.codes.schemes)
+    check_bytes(job, layout, path)
     model, whole = read_model(path)
     stored = weights_of(model, whole)["model.layers.0.mlp.up_proj.weight"].data
     raw = path.read_bytes()
     at = raw.index(bytes(stored))
     path.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
     with pytest.raises(BackendError, match=r"other bytes for model\.layers\.0\.mlp\.up_proj"):
-        check_bytes(job, {}, path)
+        check_bytes(job, layout, path)
 
 
 def test_buffers_beyond_a_small_limit_lie_outside(tiny, tmp_path, monkeypatch):
@@ -122,3 +125,36 @@ def test_what_litert_cannot_take_is_named(tiny, tmp_path):
 def test_nibbles_are_packed_low_first_without_padding_rows():
     packed = pack_signed(np.array([[1, -1, 7], [-8, 0, 2]], np.int8))
     assert packed.tolist() == [0xF1, 0x87, 0x20]
+
+
+def test_a_tied_head_s_outlier_channels_do_not_cost_the_others(tiny, tmp_path):
+    """A few are a hundred times larger, and the columns that read them as much smaller: as shipped
+    the head keeps what it loses with other channels in their place."""
+    folder = tiny("llama-tied")
+    large = [3, 10, 40]
+    scale_weights(folder, "model.norm.weight", 100, at=large)
+    scale_weights(folder, "model.embed_tokens.weight", 0.01, at=(slice(None), large))
+    median = {}
+    for prepared in (True, False):  # unprepared codes name the first channels
+        job = litert_job(folder, tmp_path / f"{prepared}", "int8-per-channel", prepared=prepared)
+        out = tmp_path / f"{prepared}" / "litert"
+        artifact, expected = emitted(job, out), reference_of(job)
+        assert (set(large) <= set(job.codes.outliers["model.embed_tokens"])) == prepared
+        assert token_snr_db(expected, run(out, artifact, "float32", job)).min() > FLOAT32_FLOOR
+        median[prepared] = np.median(token_snr_db(expected, run(out, artifact, "shipped", job)))
+    assert median[True] > median[False] + 5
+
+
+@pytest.mark.parametrize("ending", [SELECTION, MASK, COLUMNS])
+def test_a_changed_weight_of_outlier_channels_is_found(tiny, tmp_path, ending):
+    job = litert_job(tiny("llama-tied"), tmp_path, "int8-per-channel", prepared=True)
+    artifact = emitted(job, tmp_path / "litert")
+    path = tmp_path / "litert" / "model.tflite"
+    stored = weights_of(*read_model(path))[f"model.embed_tokens{ending}"].data.copy()
+    raw, wrong = path.read_bytes(), np.roll(stored, len(stored) // 2)
+    assert raw.count(stored.tobytes()) >= 1
+    path.write_bytes(raw.replace(stored.tobytes(), wrong.tobytes()))
+    with pytest.raises(BackendError, match="other bytes for model"):
+        check_bytes(job, weight_layout(job.model, job.codes.schemes), path)
+    found = run(tmp_path / "litert", artifact, "float32", job)
+    assert token_snr_db(reference_of(job), found).min() < FLOAT32_FLOOR

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from slmkit.activations.outliers import outlier_counts
 from slmkit.backend.artifact import (
     Artifact,
     Mode,
@@ -42,6 +43,7 @@ __all__ = [
     "Tensor",
     "TokenFacts",
     "WeightFile",
+    "outlier_counts",
 ]
 
 Chat = Callable[[Sequence[Mapping[str, str]], bool], str]  # (messages, with the answer's opening)

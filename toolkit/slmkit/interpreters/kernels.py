@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from slmkit.ops import Attention, Floats, visible
 
 
-def round_to_int8(x: Floats) -> Floats:
+def round_to_int8(x: Floats, outliers: Sequence[int] = ()) -> Floats:
     """Quantize each row to int8 and dequantize it. Same shape.
 
+    Columns ``outliers`` are rounded by themselves: the others then have the row's range alone.
     The range of a row is from its minimum to its maximum, extended to hold 0. Of the zero points
     by either end of the range, the one with less rounding error at the two ends is used; source:
     XNNPACK's xnn_compute_qd8 parameters (``src/xnnpack/quantization.h``).
     """
+    if outliers:
+        columns, rest = list(outliers), x.copy()
+        rest[:, columns] = 0
+        rounded = round_to_int8(rest)
+        rounded[:, columns] = round_to_int8(x[:, columns])
+        return rounded
     low = np.minimum(x.min(axis=1, keepdims=True), np.float32(0))
     high = np.maximum(x.max(axis=1, keepdims=True), np.float32(0))
     scale = ((high - low) / np.float32(255)).astype(np.float32)
@@ -22,8 +31,8 @@ def round_to_int8(x: Floats) -> Floats:
     zero = np.where(from_low + from_high > 0, from_low, from_high)
     zero = np.clip(np.rint(zero), -128, 127)
     codes = np.clip(np.rint(x / scale + zero), -128, 127)
-    rounded: Floats = ((codes - zero) * scale).astype(np.float32)
-    return rounded
+    dequantized: Floats = ((codes - zero) * scale).astype(np.float32)
+    return dequantized
 
 
 def attention(q: Floats, keys: Floats, values: Floats, kind: Attention) -> Floats:

@@ -214,13 +214,16 @@ class Reference(Ops[Floats]):
 class Rounded(Reference):
     """The reference with dynamic int8 activations: the input of each quantized linear is rounded.
 
-    As XNNPACK's ``qd8`` kernels do: asymmetric, one scale and zero point per token.
+    As XNNPACK's ``qd8`` kernels do: asymmetric, one scale and zero point per token. Outlier
+    channels are rounded apart from the others (``slmkit.activations.outliers``).
     """
 
     def linear(self, x: Floats, name: str, width: int, bias: bool = False) -> Floats:
         schemes = getattr(self.weights, "schemes", {})
         quantized = name in schemes and schemes[name].bits is not None
-        return super().linear(round_to_int8(x) if quantized else x, name, width, bias)
+        if quantized:
+            x = round_to_int8(x, getattr(self.weights, "outliers", {}).get(name, ()))
+        return super().linear(x, name, width, bias)
 
 
 def logits(

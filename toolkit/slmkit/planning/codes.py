@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from slmkit.activations.outliers import outlier_channels
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.checkpoint.scaled_weights import Source
 from slmkit.planning.prepare import Preparation, Schemes
@@ -77,6 +78,8 @@ def _make(
     if prepared is not None:
         source, scale = prepared.weights(checkpoint, schemes), prepared.stream_scale
         on_text = calibrated(checkpoint, schemes)
+    activations = prepared.activations if prepared else None
+    outliers = outlier_channels(checkpoint.model, schemes, activations)
     weights = checkpoint.model.weights
     plain = {
         name: each
@@ -85,11 +88,11 @@ def _make(
     }
     progress.stage("quantize", sum(each.size for each in plain.values() if len(each.shape) == 2))
     if not on_text or prepared is None:
-        quantize(source, plain, schemes, path, key, progress.advance, scale)
+        quantize(source, plain, schemes, path, key, progress.advance, scale, outliers)
         return
     with tempfile.TemporaryDirectory(prefix=".making-", dir=cache.folder) as folder:
         rest = Path(folder) / FILE
-        quantize(source, plain, schemes, rest, key, progress.advance, scale)
+        quantize(source, plain, schemes, rest, key, progress.advance, scale, outliers)
         progress.stage("calibrate", sum(weights[f"{name}.weight"].size for name in on_text))
         task = Task(
             source,

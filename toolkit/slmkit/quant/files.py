@@ -56,15 +56,18 @@ def metadata(
     schemes: Mapping[str, Scheme],
     key: str,
     stream_scale: float,
+    outliers: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, str]:
     """Facts of a codes file: scheme and shape (N, K) of each matrix, and for all of them the
-    content address and the factor on the residual stream."""
+    content address, the factor on the residual stream and the outlier channels of inputs."""
     facts = {
         name: {"scheme": schemes[name].model_dump(exclude_none=True), "shape": shape}
         for name, shape in matrices.items()
     }
     weights = json.dumps(facts, separators=(",", ":"), sort_keys=True)
-    return {"key": key, "weights": weights, "stream_scale": repr(stream_scale)}
+    channels = json.dumps(outliers or {}, separators=(",", ":"), sort_keys=True)
+    scale = repr(stream_scale)
+    return {"key": key, "weights": weights, "stream_scale": scale, "outliers": channels}
 
 
 def packed(codes: Bytes, scheme: Scheme, filler: Bytes) -> Bytes:

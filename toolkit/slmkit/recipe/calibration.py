@@ -14,7 +14,7 @@ class Calibration(BaseModel):
 
     model_config = STRICT
 
-    tokens: int = Field(32768, ge=256)  # of calibration text, at most
+    tokens: int = Field(65536, ge=256)  # of calibration text, at most
     target: Literal["float", "own"] = "float"  # the output that codes should give
     damping: float = Field(0.03, gt=0, le=1)  # of the Hessian, as a share of its mean diagonal
     ridge: float = Field(0.1, gt=0, le=1)  # the same, where the float target is solved for

@@ -1,0 +1,64 @@
+"""The weights of a graph template: the checkpoint's, padded, and those of outlier channels.
+
+A tied head has a linear of its own for outlier channels (``slmkit.activations.outliers``): XNNPACK
+rounds each token of a linear's input to 8 bits with one scale. The outlier channels leave that
+input by a mask, and enter a narrow linear by a selection: a float32 linear of zeros and ones, as
+XNNPACK has no kernel that gathers channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from slmkit.backend.interface import Model, outlier_counts
+from slmkit.quant.codes import padded_width
+from slmkit.recipe.scheme import Scheme
+
+# Endings of the names of weights that the checkpoint does not have; of a head (V, D), K channels
+COLUMNS = ".outliers.weight"  # (V, K) the head's codes of these channels
+SELECTION = ".outliers.selection"  # (K, D) 1 where an outlier lies
+MASK = ".outliers.mask"  # (D,) 0 where one lies
+
+Shape = tuple[int, ...]
+
+
+def matrix_of(tensor: str) -> str:
+    """The name of the matrix whose codes a weight of the template holds."""
+    return tensor.removesuffix(COLUMNS).removesuffix(".weight")
+
+
+@dataclass(frozen=True)
+class WeightLayout:
+    """What the template's weights depend on besides the model, by the name of a matrix."""
+
+    padded: Mapping[str, int]  # inputs of a linear whose groups do not divide them, padded
+    outliers: Mapping[str, int]  # outlier channels of a head
+
+
+def weight_layout(model: Model, schemes: Mapping[str, Scheme]) -> WeightLayout:
+    """The layout for codes of these ``schemes``."""
+    padded = {}
+    for name in sorted(model.multiplied - model.looked_up):
+        if schemes[name].group_size:
+            width = model.shapes[name][1]
+            whole = padded_width(schemes[name], width)
+            if whole != width:
+                padded[name] = whole
+    return WeightLayout(padded, outlier_counts(model, schemes))
+
+
+def weight_shapes(model: Model, layout: WeightLayout) -> dict[str, Shape]:
+    """The template's shape of every weight by tensor name, in a fixed order."""
+    shapes: dict[str, Shape] = {}
+    for name, shape in model.shapes.items():
+        if len(shape) == 2:
+            shapes[f"{name}.weight"] = (shape[0], layout.padded.get(name, shape[1]))
+        else:
+            shapes[name] = shape
+    for name, count in layout.outliers.items():
+        rows, width = model.shapes[name]
+        shapes[f"{name}{COLUMNS}"] = (rows, count)
+        shapes[f"{name}{SELECTION}"] = (count, width)
+        shapes[f"{name}{MASK}"] = (width,)
+    return shapes
