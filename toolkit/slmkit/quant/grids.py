@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,27 +50,36 @@ class Grid(Protocol):
         ...
 
 
+@dataclass(eq=False)
 class AffineGrid:
     """Scales and zero points per row and group of inputs: (code - zero point) * scale."""
 
-    def __init__(self, scheme: Scheme, floats: Floats) -> None:
+    scheme: Scheme
+    group: int  # inputs
+    scales: Floats  # (groups, N)
+    zeros: Floats  # (groups, N)
+    channel: Floats | None  # (N,) of two-level scales
+    multipliers: Bytes | None  # (N, groups) of two-level scales
+
+    @classmethod
+    def searched(cls, scheme: Scheme, floats: Floats) -> AffineGrid:
         """Search the scales of a weight (N, K), as rounding to nearest does."""
         rows, width = floats.shape
-        self.scheme, self.group = scheme, scheme.group_size or width
-        padded = -(-width // self.group) * self.group
+        group = scheme.group_size or width
+        padded = -(-width // group) * group
         whole = np.pad(floats, ((0, 0), (0, padded - width))) if padded > width else floats
-        found = search_scales(np.ascontiguousarray(whole.reshape(-1, self.group).T), rows, scheme)
-        self.largest = np.float32((1 << (scheme.bits or 8)) - 1)
-        self.scales = np.ascontiguousarray(found.scales.reshape(rows, -1).T)  # (groups, N)
-        self.zeros = np.ascontiguousarray(found.zero_points.reshape(rows, -1).T)  # (groups, N)
-        self.channel = found.channel_scales  # (N,)
-        self.multipliers = found.multipliers  # (N, groups)
+        found = search_scales(np.ascontiguousarray(whole.reshape(-1, group).T), rows, scheme)
+        scales, zeros = (
+            np.ascontiguousarray(each.reshape(rows, -1).T)
+            for each in (found.scales, found.zero_points)
+        )
+        return cls(scheme, group, scales, zeros, found.channel_scales, found.multipliers)
 
     def nearest(self, at: int, numbers: Floats) -> tuple[Bytes, Floats]:
         """The codes next to ``numbers`` (N,) of input ``at``, and what they stand for."""
         scale, zero = self.scales[at // self.group], self.zeros[at // self.group]
         codes = np.rint(numbers / scale + zero)
-        np.clip(codes, 0, self.largest, out=codes)
+        np.clip(codes, 0, (1 << (self.scheme.bits or 8)) - 1, out=codes)
         return codes.astype(np.uint8), (codes - zero) * scale
 
     def numbers(self, at: int, codes: Bytes) -> Floats:
@@ -80,12 +90,10 @@ class AffineGrid:
 
     def part(self, rows: slice) -> AffineGrid:
         """The grid of some rows; a change of its scales is one of the whole grid's."""
-        part = object.__new__(AffineGrid)
-        part.scheme, part.group, part.largest = self.scheme, self.group, self.largest
-        part.scales, part.zeros = self.scales[:, rows], self.zeros[:, rows]
-        part.channel = None if self.channel is None else self.channel[rows]
-        part.multipliers = None if self.multipliers is None else self.multipliers[rows]
-        return part
+        channel = None if self.channel is None else self.channel[rows]
+        multipliers = None if self.multipliers is None else self.multipliers[rows]
+        scales, zeros = self.scales[:, rows], self.zeros[:, rows]
+        return AffineGrid(self.scheme, self.group, scales, zeros, channel, multipliers)
 
     def refit(self, error: Floats, hessian: Floats, codes: Bytes) -> None:
         """Move the multipliers of two-level scales by one where that lowers the loss.
@@ -131,27 +139,34 @@ class AffineGrid:
         return fillers
 
 
+@dataclass(eq=False)
 class PaletteGrid:
     """A table of 2^bits numbers for each group of rows."""
 
-    def __init__(self, scheme: Scheme, floats: Floats, weights: Floats) -> None:
+    group: int  # rows
+    palettes: Floats  # (groups, 2^bits), ascending
+    own: NDArray[np.int64]  # (N,) index of each row's palette
+
+    def __post_init__(self) -> None:
+        self._find_middles()
+
+    def _find_middles(self) -> None:
+        middles = (self.palettes[:, 1:] + self.palettes[:, :-1]) / 2
+        self.middles = np.ascontiguousarray(middles[self.own].T)  # (2^bits - 1, N)
+
+    @classmethod
+    def clustered(cls, scheme: Scheme, floats: Floats, weights: Floats) -> PaletteGrid:
         """Cluster a weight (N, K); ``weights`` (K,): how much an input's error counts."""
         rows, width = floats.shape
-        self.group, bits = scheme.group_rows or rows, scheme.bits or 8
-        whole, found = rows // self.group * self.group, []
+        group, bits = scheme.group_rows or rows, scheme.bits or 8
+        whole, found = rows // group * group, []
         for part in (floats[:whole], floats[whole:]):  # the last group may be smaller
             if len(part):
-                each = min(self.group, len(part))
+                each = min(group, len(part))
                 found.append(
                     cluster(part.reshape(-1, each * width), bits, np.tile(weights, each))[0]
                 )
-        self._set(np.concatenate(found), np.arange(rows) // self.group)
-
-    def _set(self, palettes: Floats, own: NDArray[np.int64]) -> None:
-        self.palettes = palettes  # (groups, 2^bits), ascending
-        self.own = own  # (N,) index of each row's palette
-        middles = (palettes[:, 1:] + palettes[:, :-1]) / 2
-        self.middles = np.ascontiguousarray(middles[own].T)  # (2^bits - 1, N)
+        return cls(group, np.concatenate(found), np.arange(rows) // group)
 
     def nearest(self, at: int, numbers: Floats) -> tuple[Bytes, Floats]:
         """The codes next to ``numbers`` (N,) of any input, and what they stand for."""
@@ -165,10 +180,7 @@ class PaletteGrid:
 
     def part(self, rows: slice) -> PaletteGrid:
         """The grid of some rows, which hold whole groups."""
-        part = object.__new__(PaletteGrid)
-        part.group = self.group
-        part._set(self.palettes, self.own[rows])
-        return part
+        return PaletteGrid(self.group, self.palettes, self.own[rows])
 
     def refit(self, error: Floats, hessian: Floats, codes: Bytes) -> None:
         """Move each palette to the least squares solution under the Hessian, for these codes.
@@ -192,7 +204,8 @@ class PaletteGrid:
         error -= old[self.own[:, None], codes.T].T
         np.copyto(codes, place[self.own[:, None], codes.T].T)
         ordered = np.take_along_axis(palettes, order, 1).astype(np.float64)
-        self._set(round_to_float16(ordered), self.own)
+        self.palettes = round_to_float16(ordered)
+        self._find_middles()
         error += self.palettes[self.own[:, None], codes.T].T
 
     def arrays(self) -> Arrays:
@@ -207,5 +220,5 @@ class PaletteGrid:
 def grid_of(scheme: Scheme, floats: Floats, weights: Floats) -> Grid:
     """The grid of a weight (N, K) under a scheme; ``weights`` (K,): how much inputs count."""
     if scheme.encoding == "palette":
-        return PaletteGrid(scheme, floats, weights)
-    return AffineGrid(scheme, floats)
+        return PaletteGrid.clustered(scheme, floats, weights)
+    return AffineGrid.searched(scheme, floats)
