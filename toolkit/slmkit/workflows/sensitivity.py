@@ -86,7 +86,8 @@ def sensitivities(
     """
     bits, model = coarse(checkpoint.model, recipe), checkpoint.model
     schemes = {name: each.without_text for name, each in matrix_schemes(model, recipe).items()}
-    prepared = prepare(checkpoint, recipe, calibration_runs(texts), cache, progress)
+    read = calibration_runs(texts, tokens=recipe.calibration.tokens)  # as the build reads it
+    prepared = prepare(checkpoint, recipe, read, cache, progress)
     codes = codes_of(checkpoint, schemes, cache, progress, prepared)
     floats, spec = prepared.weights(checkpoint, schemes), checkpoint.spec.scaled(codes.stream_scale)
     text = windows_of(calibration_runs(texts, WINDOW, tokens))
