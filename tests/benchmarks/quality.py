@@ -1,12 +1,14 @@
 """Codes beside their peers: KL, top-1 and perplexity of recipes, of each step of calibration, and
 of llama.cpp's formats at their own sizes, all judged by the reference on one text in one run.
 
-python tests/benchmarks/quality.py MODEL [--text FILE] [--tokens 2048] [--rows NAME,...]
+python tests/benchmarks/quality.py MODEL [--text FILE] [--tokens 2048] [--rows "NAME;..."] \
+    [--calibration-tokens N]
 
 MODEL is a checkpoint. The text is the built-in held-out corpus, or a file. Bits are those of a
 linear's weight with its scales, on average; every row has its embedding and lm_head in 8 bits.
 Q4_0 and Q4_1 are the quantizers of the package gguf, IQ4_NL is llama.cpp's own, if the package
 llama-cpp-python is there. Time and memory are of this process: give one --rows for exact peaks.
+With --calibration-tokens all calibrated rows read so many tokens of text, in place of the recipe's.
 """
 
 from __future__ import annotations
@@ -131,10 +133,13 @@ def _by_llama_cpp(floats: Floats, kind: gguf.GGMLQuantizationType) -> Any:
     return stored
 
 
-def made(case: Case, checkpoint: Checkpoint, cache: Cache) -> tuple[Weights, float, float]:
+def made(
+    case: Case, checkpoint: Checkpoint, cache: Cache, tokens: int | None
+) -> tuple[Weights, float, float]:
     """The codes of a case, the stream's scale that they hold, and bits per weight of linears."""
     recipe = load_recipe(case.recipe).model_copy(update=dict(case.changes or {}))
-    numbers = recipe.calibration.model_copy(update=dict(case.numbers or {}))
+    limit = {"tokens": tokens} if tokens else {}
+    numbers = recipe.calibration.model_copy(update={**limit, **(case.numbers or {})})
     recipe = recipe.model_copy(update={"calibration": numbers})
     texts = calibration_texts(checkpoint, None)
     recipe = with_budget(checkpoint, recipe, texts, cache, Silent())
@@ -171,6 +176,7 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--text", type=Path)
     parser.add_argument("--tokens", type=int, default=2048)
+    parser.add_argument("--calibration-tokens", type=int)
     parser.add_argument("--rows", help="only these, separated by semicolons")
     parser.add_argument("--cache", type=Path)
     asked = parser.parse_args()
@@ -182,7 +188,7 @@ def main() -> None:
     table = Table("", "bits", "KL", "KL 99.9 %", "top-1", "perplexity", "float's", "s", "GB")
     for name in names:
         start = time.perf_counter()
-        weights, scale, bits = _weights(name, checkpoint, cache)
+        weights, scale, bits = _weights(name, checkpoint, cache, asked.calibration_tokens)
         took = time.perf_counter() - start
         table.add_row(
             name,
@@ -195,9 +201,11 @@ def main() -> None:
     console.print(f"{checkpoint.name}: {text.positions} positions of {text.tokens} tokens")
 
 
-def _weights(name: str, checkpoint: Checkpoint, cache: Cache) -> tuple[Weights, float, float]:
+def _weights(
+    name: str, checkpoint: Checkpoint, cache: Cache, tokens: int | None
+) -> tuple[Weights, float, float]:
     if name in CASES:
-        return made(CASES[name], checkpoint, cache)
+        return made(CASES[name], checkpoint, cache, tokens)
     block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]
     return Peer(checkpoint, name), 1.0, 8 * size / block
 
