@@ -229,9 +229,7 @@ class _Counted:
     """Weights that tell the progress at each layer's first vector."""
 
     def __init__(self, weights: reference.Weights, progress: Progress, layers: int) -> None:
-        self.rows, self.blocks = weights.rows, weights.blocks
-        self.schemes = getattr(weights, "schemes", {})
-        self._vector = weights.vector
+        self._weights = weights
         self._progress, self._layers, self._unit = progress, layers, layers
 
     def vector(self, tensor: str) -> Floats:
@@ -240,4 +238,8 @@ class _Counted:
         if unit != self._unit and unit < self._layers:
             self._progress.advance(1)
         self._unit = unit
-        return self._vector(tensor)
+        return self._weights.vector(tensor)
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is the weights' own."""
+        return getattr(self._weights, name)
