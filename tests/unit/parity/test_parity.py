@@ -17,7 +17,8 @@ from rich.console import Console
 from slmkit.backend.declaration import EVERY_ERROR, ErrorKind
 from slmkit.backend.interface import Mode
 from slmkit.cli.parity_tables import parity_note, parity_table
-from slmkit.parity.golden import Golden, load_golden, outputs_of, save_golden
+from slmkit.parity.golden import Golden, outputs_of
+from slmkit.parity.golden_file import load_golden, save_golden
 from slmkit.parity.metrics import Comparison, broken, judge, measure, to_json
 from slmkit.recipe.bounds import Bound
 

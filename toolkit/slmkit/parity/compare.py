@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from slmkit.backend.artifact import Artifact, Mode, artifact_to_json
-from slmkit.backend.declaration import EVERY_ERROR, QUANTIZATION
+from slmkit.backend.declaration import EVERY_ERROR, LOWERING, QUANTIZATION
 from slmkit.backend.partition import unit_of
 from slmkit.backend.registry import error_kinds
 from slmkit.checkpoint.folder import Checkpoint
@@ -20,7 +20,17 @@ from slmkit.evaluation.gate import gate_mode
 from slmkit.interpreters import reference
 from slmkit.models.spec import Spec
 from slmkit.ops import Floats
-from slmkit.parity.golden import Golden, Ids, Outputs, Prompt, outputs_of
+from slmkit.parity.crossing import Crossing, reference_crossing
+from slmkit.parity.execute import CROSSING
+from slmkit.parity.golden import (
+    WHOLE_CONTEXT,
+    Crossed,
+    Golden,
+    Ids,
+    Outputs,
+    Prompt,
+    outputs_of,
+)
 from slmkit.parity.metrics import (
     FLOAT_WEIGHTS,
     REFERENCE,
@@ -45,6 +55,7 @@ class Run:
     sequences: list[Ids]
     logits: list[Floats]
     runtime: str
+    crossing: Floats | None = None  # logits of the whole context's positions that count
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,7 @@ class Proof:
     scratch: Path  # logits of the runs go here
     progress: Progress
     held_out: HeldOut | None = None
+    crossing: Crossing | None = None  # read in the modes that show errors of lowering
     first: Run | None = None
     # artifact, mode, runtime, and how far it is from the float model on the held-out text
     measured: list[tuple[str, str, str, Divergence]] = field(default_factory=list)
@@ -118,6 +130,22 @@ class Proof:
                     for against in mode.bounds
                     if against in known
                 ]
+                if golden.crossed is not None and run.crossing is not None:
+                    got = outputs_of([run.crossing], golden.crossed.outputs.columns)
+                    whole = replace(mode, name=f"{mode.name}, {WHOLE_CONTEXT}")
+                    answer = golden.crossed.as_golden()
+                    found.append(
+                        judge(
+                            artifact.name,
+                            whole,
+                            REFERENCE,
+                            run.runtime,
+                            got,
+                            answer,
+                            kinds,
+                            self.bounds,
+                        )
+                    )
         return found
 
     def _run_golden(self, artifact: Artifact, mode: Mode, golden: Golden) -> Run:
@@ -142,10 +170,14 @@ class Proof:
             "prompt_lengths": list(lengths),
             "decode": list(decode),
         }
+        crossing = self.crossing if crosses(mode) else None
+        if crossing is not None:
+            payload["crossing"] = crossing.to_json()
         tokens, held_out = sum(map(len, sequences)) + sum(decode), self.held_out
         if held_out is not None and mode == gate_mode(artifact):
             payload |= {"held_out": str(held_out.path), "chunk": held_out.chunk}
             tokens += held_out.tokens
+        tokens += len(crossing.ids) if crossing is not None else 0
         self.progress.stage(f"run {artifact.name}, {mode.name}", tokens)
         result = subprocess_worker.call(
             "slmkit.parity.execute:run_job",
@@ -157,7 +189,15 @@ class Proof:
             found = Divergence(**result["divergence"])
             self.measured.append((artifact.name, mode.name, result["runtime"], found))
         logits = [np.load(out / f"{at}.npy", mmap_mode="r") for at in range(len(sequences))]
-        return Run([np.asarray(ids) for ids in result["sequences"]], logits, result["runtime"])
+        sequences = [np.asarray(ids) for ids in result["sequences"]]
+        crossed = np.load(out / CROSSING) if crossing is not None else None
+        return Run(sequences, logits, result["runtime"], crossed)
+
+
+def crosses(mode: Mode) -> bool:
+    """Whether a mode reads a text as long as the context: those that show errors of lowering,
+    where the runtime is not too slow for all prompts."""
+    return mode.bounds.get(REFERENCE) == LOWERING and mode.prompts is None
 
 
 def answers(
@@ -167,6 +207,7 @@ def answers(
     sequences: Sequence[Ids],
     artifacts: Iterable[Artifact],
     progress: Progress,
+    crossing: Crossing | None = None,
 ) -> Answers:
     """The reference on the codes over whole sequences, every column of the vocabulary; and the one
     of rounded activations, if a mode of the artifacts is compared with it."""
@@ -179,6 +220,10 @@ def answers(
         return Golden(names, texts, tuple(sequences), lengths, outputs_of(logits))
 
     exact = golden(reference.Reference, "reference on codes")
+    if crossing is not None:
+        counted = _counted(codes, spec, "reference on codes, whole context", progress)
+        outputs = outputs_of([reference_crossing(counted, spec, crossing)])
+        exact = replace(exact, crossed=Crossed(crossing, outputs))
     modes = [mode for each in artifacts for mode in each.modes]
     if not any(ROUNDED in mode.bounds for mode in modes):
         return Answers(exact)
@@ -221,8 +266,12 @@ def _reference(
     progress: Progress,
     kind: type[reference.Reference] = reference.Reference,
 ) -> list[Floats]:
+    return reference.logits(_counted(weights, spec, label, progress), spec, sequences, kind=kind)
+
+
+def _counted(weights: reference.Weights, spec: Spec, label: str, progress: Progress) -> _Counted:
     progress.stage(label, spec.layers)
-    return reference.logits(_Counted(weights, progress, spec.layers), spec, sequences, kind=kind)
+    return _Counted(weights, progress, spec.layers)
 
 
 class _Counted:

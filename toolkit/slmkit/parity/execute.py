@@ -12,14 +12,18 @@ from slmkit.backend.interface import Runner
 from slmkit.backend.registry import find_backend
 from slmkit.evaluation.answers_file import measure_runner
 from slmkit.ops import Floats
+from slmkit.parity.crossing import crossing_from_json, follow_crossing
 from slmkit.parity.golden import Ids, chunks
 from slmkit.system.subprocess_worker import Report
+
+CROSSING = "crossing.npy"  # logits of the whole context's positions that count
 
 
 def run_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
     """Feed each sequence (chunks, then token by token), decode on; logits go to N.npy files.
 
-    Then read held-out text, if the job has one, and compare it with the float model's answers.
+    Then a text as long as the context, if the job has one; then held-out text, which is compared
+    with the float model's answers.
     """
     artifact = artifact_from_json(payload["artifact"])
     runner = find_backend(artifact.name).open_runner(
@@ -34,6 +38,10 @@ def run_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
         np.save(Path(payload["out"]) / f"{at}.npy", logits)
         sequences.append(whole.tolist())
     found: dict[str, Any] = {"sequences": sequences, "runtime": runner.runtime}
+    if "crossing" in payload:
+        crossing = crossing_from_json(payload["crossing"])
+        logits = follow_crossing(runner, crossing, lambda done: report(done, 0))
+        np.save(Path(payload["out"]) / CROSSING, logits)
     if "held_out" in payload:
         path, chunk = Path(payload["held_out"]), payload["chunk"]
         found["divergence"] = measure_runner(runner, path, chunk, lambda done: report(done, 0))

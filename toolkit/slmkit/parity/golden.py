@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slmkit.checkpoint.safetensors import SafetensorsFile, SafetensorsWriter
 from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.models.spec import Spec
 from slmkit.ops import Floats
+from slmkit.parity.crossing import Crossing
 
 Ids = NDArray[np.int64]
 Doubles = NDArray[np.float64]
@@ -40,6 +37,7 @@ LARGE = 100_000_000  # parameters
 COLUMNS = 4096  # logits kept per position in a bundle: all of a smaller vocabulary
 TOP = 4  # the reference's best ids per position are always among them
 SEED = 20260101
+WHOLE_CONTEXT = "long"  # the name of that comparison, beside the mode's
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,19 @@ class Outputs:
 
 
 @dataclass(frozen=True)
+class Crossed:
+    """A text as long as the context, and the reference's outputs at the positions that count."""
+
+    crossing: Crossing
+    outputs: Outputs
+
+    def as_golden(self) -> Golden:
+        """The positions as one sequence of text."""
+        ids = self.crossing.ids[list(self.crossing.kept)]
+        return Golden((WHOLE_CONTEXT,), 1, (ids,), (len(ids),), self.outputs)
+
+
+@dataclass(frozen=True)
 class Golden:
     """Sequences (prompt and continuation), and the reference's outputs on the codes.
 
@@ -84,6 +95,7 @@ class Golden:
     sequences: tuple[Ids, ...]
     prompt_lengths: tuple[int, ...]
     outputs: Outputs
+    crossed: Crossed | None = None
 
     def decoded(self) -> list[slice]:
         """Positions at which a token was decoded, a slice for each sequence: from the prompt's last
@@ -129,16 +141,21 @@ class Golden:
 
     def reduced(self) -> Golden:
         """Keep the columns that a bundle stores: the best few of each position, random others."""
-        values = self.outputs.values
-        if values.shape[1] <= COLUMNS:
-            return self
-        best = np.unique(np.argpartition(values, -TOP, axis=1)[:, -TOP:])
-        others = np.random.default_rng(SEED).permutation(values.shape[1])
-        others = others[~np.isin(others, best)][: max(0, COLUMNS - len(best))]
-        columns = np.sort(np.concatenate([best, others]))
-        return replace(
-            self, outputs=replace(self.outputs, columns=columns, values=values[:, columns])
-        )
+        crossed = self.crossed
+        if crossed is not None:
+            crossed = replace(crossed, outputs=_reduced(crossed.outputs))
+        return replace(self, outputs=_reduced(self.outputs), crossed=crossed)
+
+
+def _reduced(outputs: Outputs) -> Outputs:
+    values = outputs.values
+    if values.shape[1] <= COLUMNS:
+        return outputs
+    best = np.unique(np.argpartition(values, -TOP, axis=1)[:, -TOP:])
+    others = np.random.default_rng(SEED).permutation(values.shape[1])
+    others = others[~np.isin(others, best)][: max(0, COLUMNS - len(best))]
+    columns = np.sort(np.concatenate([best, others]))
+    return replace(outputs, columns=columns, values=values[:, columns])
 
 
 def golden_prompts(
@@ -214,40 +231,6 @@ def outputs_of(logits: Sequence[Floats], columns: Ids | None = None) -> Outputs:
     norm = np.concatenate([log_norms(part) for part in logits])
     best = np.concatenate([part.argmax(axis=1) for part in logits])
     return Outputs(columns, values, norm, best)
-
-
-def save_golden(golden: Golden, path: Path) -> None:
-    """Write to a safetensors file; the same golden gives the same bytes."""
-    lengths = [len(ids) for ids in golden.sequences]
-    arrays: dict[str, NDArray[Any]] = {
-        "ids": np.concatenate(golden.sequences).astype(np.int64),
-        "lengths": np.asarray(lengths, dtype=np.int64),
-        "prompt_lengths": np.asarray(golden.prompt_lengths, dtype=np.int64),
-        "columns": golden.outputs.columns.astype(np.int64),
-        "values": golden.outputs.values,
-        "norm": golden.outputs.norm,
-        "best": golden.outputs.best.astype(np.int64),
-    }
-    kinds = {"int64": "I64", "float32": "F32", "float64": "F64"}
-    layout = {name: (kinds[array.dtype.name], array.shape) for name, array in arrays.items()}
-    facts = {"names": json.dumps(golden.names), "texts": str(golden.texts)}
-    with SafetensorsWriter(path, layout, facts) as writer:
-        for name, array in arrays.items():
-            writer.put(name, array)
-
-
-def load_golden(path: Path) -> Golden:
-    """The inverse of ``save_golden``."""
-    file = SafetensorsFile(path)
-    arrays = {name: file.array(name) for name in file.entries}
-    ends = np.cumsum(arrays["lengths"])
-    return Golden(
-        names=tuple(json.loads(file.metadata["names"])),
-        texts=int(file.metadata["texts"]),
-        sequences=tuple(np.split(arrays["ids"], ends[:-1])),
-        prompt_lengths=tuple(arrays["prompt_lengths"].tolist()),
-        outputs=Outputs(*(arrays[name] for name in ("columns", "values", "norm", "best"))),
-    )
 
 
 def log_norms(logits: Floats) -> Doubles:

@@ -25,7 +25,9 @@ from slmkit.checkpoint.folder import Checkpoint
 from slmkit.errors import ParityError
 from slmkit.evaluation.gate import Quality
 from slmkit.parity.compare import Proof, answers, float_outputs, quantization_cost
-from slmkit.parity.golden import golden_prompts, save_golden
+from slmkit.parity.crossing import Crossing, crossing_of
+from slmkit.parity.golden import golden_prompts
+from slmkit.parity.golden_file import save_golden
 from slmkit.parity.metrics import Comparison, failures_of
 from slmkit.planning.calibration_report import calibration_report
 from slmkit.planning.emit import describe_job, emit
@@ -84,10 +86,12 @@ def build(request: Request, progress: Progress) -> Built:
             _copy_tokenizer(plan.checkpoint, folder / TOKENIZER)
             save_runs(made.runs, folder / CALIBRATION)
             save_runs(plan.held_out.sequences, folder / TEXT)
-            proof = Proof(folder, artifacts, gate.recipe.parity, Path(scratch), progress, gate.file)
+            crossing, missed = _crossing(plan)
+            bounds = gate.recipe.parity
+            proof = Proof(folder, artifacts, bounds, Path(scratch), progress, gate.file, crossing)
             comparisons = _prove(plan, made.codes, proof, gate, progress)
             proven = comparisons, gate.quality(proof)
-            write_manifest(_manifest(plan, artifacts, *proven, made, folder), folder)
+            write_manifest(_manifest(plan, artifacts, *proven, made, missed, folder), folder)
         cache.prune()
     return Built(plan.place, read_manifest(plan.place))
 
@@ -131,6 +135,13 @@ def _emit_all(
     return artifacts
 
 
+def _crossing(plan: Plan) -> tuple[Crossing, str]:
+    """The text as long as the context, and what it does not reach."""
+    choice = plan.choice
+    texts, spec, chunk = plan.held_out.sequences, plan.checkpoint.spec, choice.recipe.prefill_chunk
+    return crossing_of(texts, spec, choice.context_length, chunk, choice.model.parameters)
+
+
 def _copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
     folder.mkdir()
     for path in tokenizer_files(checkpoint.folder):
@@ -148,7 +159,9 @@ def _prove(plan: Plan, codes: Codes, proof: Proof, gate: Gate, progress: Progres
     comparisons, costs = [], []
     for each in choice.encodings:
         holders = [proof.artifacts[name] for name in each.artifacts]
-        expected = answers(codes[each], checkpoint.spec, prompts, sequences, holders, progress)
+        expected = answers(
+            codes[each], checkpoint.spec, prompts, sequences, holders, progress, proof.crossing
+        )
         golden = expected.exact
         comparisons += proof.compare(expected, each.artifacts)
         costs.append(quantization_cost(each.name, floats, golden, proof.bounds))
@@ -166,11 +179,13 @@ def _manifest(
     comparisons: Comparisons,
     quality: Quality,
     made: Quantized,
+    missed: str,
     folder: Path,
 ) -> Manifest:
     choice, tokens = plan.choice, sum(map(len, made.runs))
     reports = [calibration_report(each.name, made.codes[each], tokens) for each in choice.encodings]
     unrun = [why for each in artifacts.values() for why in each.report.not_executed]
+    unrun += [missed] if missed else []
     return Manifest(
         slmkit=__version__,
         target=choice.target.name,

@@ -16,7 +16,8 @@ from slmkit.errors import ParityError
 from slmkit.evaluation.gate import Quality
 from slmkit.evaluation.text import windows_of
 from slmkit.parity.compare import Answers, Proof, answers, float_outputs, quantization_cost
-from slmkit.parity.golden import load_golden
+from slmkit.parity.crossing import Crossing
+from slmkit.parity.golden_file import load_golden
 from slmkit.parity.metrics import ROUNDED, Comparison, failures_of
 from slmkit.planning.plan import encoding_name
 from slmkit.system.cache import Cache
@@ -60,6 +61,7 @@ def recheck(folder: Path, model: Path | None, cache: Path | None, progress: Prog
     kept = {file: Answers(load_golden(folder / file)) for file in files}
     with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
         proof = Proof(folder, artifacts, manifest.recipe.parity, Path(scratch), progress)
+        proof.crossing = _crossing_of(next(iter(kept.values())))
         costs: tuple[Comparison, ...] = ()
         gate = None
         if model is not None:
@@ -96,6 +98,11 @@ def _recorded(manifest: Manifest) -> tuple[Comparison, ...]:
     )
 
 
+def _crossing_of(kept: Answers) -> Crossing | None:
+    """The text as long as the context; bundles of older versions have none."""
+    return kept.exact.crossed.crossing if kept.exact.crossed else None
+
+
 def _holders(manifest: Manifest, golden: str) -> list[str]:
     """The artifacts that are compared with a golden file."""
     return [each.name for each in manifest.artifacts if each.golden == golden]
@@ -125,6 +132,7 @@ def _anew(
             sequences,
             [manifest.artifact(name) for name in names],
             progress,
+            _crossing_of(old),
         )
         name = encoding_name(names, [each.name for each in manifest.artifacts])
         if gate is not None:

@@ -1,0 +1,177 @@
+"""Bugs that show at a boundary alone, planted into every artifact: the text as long as the context
+finds each of them, and the right artifact passes.
+
+A bug is planted as what it is in effect: the artifact is emitted from wrong facts, or wrong codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from artifacts import FLOAT32_FLOOR, Weights, emitted, make_job, rule, token_snr_db
+from coreml_artifacts import coreml_job
+from hexagon_artifacts import hexagon_job
+from litert_artifacts import litert_job
+from mlc_artifacts import machine_of, mlc_job
+from slmkit.backend.interface import Job
+from slmkit.backend.registry import find_backend
+from slmkit.interpreters.recorder import summarize
+from slmkit.models.blocks import EMBEDDING
+from slmkit.models.spec import Spec
+from slmkit.ops import Floats
+from slmkit.parity.crossing import Crossing, crossing_of, follow_crossing, reference_crossing
+from slmkit.quant.codes import CodesFile
+from slmkit_mlc.lowering.program import PARITY_FUNCTIONS
+from tiers import ROWS, some
+from tiny_models import tiny_config, write_checkpoint
+
+ARTIFACTS = ("ort", "hexagon", "litert", "coreml", "mlc")
+CONTEXT, WINDOW = 96, 70
+LONGEST_PROMPT = 64  # of the golden prompts: bugs beyond it are not theirs to find
+GEMMA3 = ("gemma3", {"sliding_window": WINDOW})
+MISTRAL = ("mistral-window", {"sliding_window": WINDOW})
+
+
+def windows(change: Callable[[int], int | None]) -> Callable[[Spec], Spec]:
+    """Other sliding windows."""
+    return lambda spec: replace(spec, windows=tuple(each and change(each) for each in spec.windows))
+
+
+def swapped_ropes(spec: Spec) -> Spec:
+    assert spec.local_rope is not None
+    return replace(spec, rope=spec.local_rope, local_rope=spec.rope)
+
+
+def rope_of_the_other_half(spec: Spec) -> Spec:
+    assert spec.long_rope is not None
+    return replace(spec, rope=spec.long_rope.rope)
+
+
+# Row and changes of the tiny model, and the wrong facts.
+WRONG: dict[str, tuple[tuple[str, dict[str, Any]], Callable[[Spec], Spec]]] = {
+    "a window that is one too long": (MISTRAL, windows(lambda window: window + 1)),
+    "a window that is one too short": (GEMMA3, windows(lambda window: window - 1)),
+    "a window that is ignored": (MISTRAL, windows(lambda window: None)),
+    "local and global rope swapped": (GEMMA3, swapped_ropes),
+    "the rope of the long context": (("phi3", {}), rope_of_the_other_half),
+    "no soft cap of scores": (
+        ("gemma2", {"sliding_window": WINDOW}),
+        lambda spec: replace(spec, attention_cap=None),
+    ),
+    "an attention scale one percent off": (
+        GEMMA3,
+        lambda spec: replace(
+            spec, attention_scale=1.01 * (spec.attention_scale or spec.head_width**-0.5)
+        ),
+    ),
+    "eps ten times too large": (GEMMA3, lambda spec: replace(spec, eps=10 * spec.eps)),
+}
+BEYOND = ("a window that is one too long", "a window that is ignored")  # no short prompt sees them
+
+
+def make(artifact: str, folder: Path, scratch: Path, weights: Weights = "int4-g32") -> Job:
+    """A job of the artifact, whose context is longer than any golden prompt."""
+    jobs: dict[str, Callable[[], Job]] = {
+        "ort": lambda: make_job("ort", folder, scratch, weights),
+        "hexagon": lambda: hexagon_job(folder, scratch, weights),
+        "litert": lambda: litert_job(folder, scratch, weights),
+        "coreml": lambda: coreml_job(folder, scratch, weights),
+        "mlc": lambda: mlc_job(folder, scratch, weights),
+    }
+    return replace(jobs[artifact](), context_length=CONTEXT)
+
+
+class MachineRunner:
+    """MLC's program in TVM's virtual machine, as a runner."""
+
+    def __init__(self, job: Job, scratch: Path) -> None:
+        self.machine, self.definition = machine_of(job, scratch, functions=PARITY_FUNCTIONS)
+
+    def reset(self) -> None:
+        self.machine.reset()
+
+    def feed(self, ids: np.ndarray) -> Floats:
+        most, found = self.definition.limits.prefill, []
+        for at in range(0, len(ids), most):
+            part = ids[at : at + most]
+            name = "decode" if len(part) == 1 else "batch_verify"
+            found.append(self.machine.call(name, part)[0][0])
+        return np.concatenate(found)
+
+
+def crossed(job: Job, scratch: Path, crossing: Crossing) -> Floats:
+    """The artifact's logits, in the mode that shows errors of lowering."""
+    if job.artifact == "mlc":
+        return follow_crossing(MachineRunner(job, scratch), crossing, lambda done: None)
+    artifact = emitted(job, scratch / job.artifact)
+    runner = find_backend(job.artifact).open_runner(
+        scratch / job.artifact, artifact, artifact.modes[0].name
+    )
+    return follow_crossing(runner, crossing, lambda done: None)
+
+
+def crossing_for(job: Job) -> Crossing:
+    ids = np.random.default_rng(7).integers(2, job.spec.vocabulary, CONTEXT)
+    crossing, missed = crossing_of([ids], job.spec, CONTEXT, job.prefill_chunk, 1000)
+    assert missed == ""
+    return crossing
+
+
+def measure(job: Job, wrong: Job, scratch: Path) -> np.ndarray:
+    """Signal to noise at each compared position of an artifact that is emitted from ``wrong``."""
+    crossing = crossing_for(job)
+    expected = reference_crossing(job.codes, job.spec, crossing)
+    return token_snr_db(expected, crossed(wrong, scratch, crossing))
+
+
+@pytest.mark.parametrize("artifact", some(ARTIFACTS, "ort", why=ROWS))
+@pytest.mark.parametrize("bug", some(list(WRONG), *BEYOND, why=ROWS))
+def test_a_bug_at_a_boundary_is_found(tmp_path, artifact, bug):
+    (row, changes), plant = WRONG[bug]
+    folder = write_checkpoint(tmp_path / "tiny", tiny_config(row, **changes))
+    job = make(artifact, folder, tmp_path)
+    wrong = replace(job, model=summarize(plant(job.spec)))
+    found = measure(job, wrong, tmp_path)
+    assert not found.min() > FLOAT32_FLOOR, f"{found.min():.1f} dB"
+    if bug in BEYOND:
+        kept = np.asarray(crossing_for(job).kept)
+        assert found[kept < LONGEST_PROMPT].min() > FLOAT32_FLOOR
+
+
+def without_last_row(codes: CodesFile, path: Path) -> CodesFile:
+    """The same codes, with zeros in the last row of the embedding."""
+    with safetensors.safe_open(codes.path, "np") as file:
+        facts = file.metadata()
+    arrays = safetensors.numpy.load_file(codes.path)
+    arrays[f"{EMBEDDING}.codes"][-1] = 128
+    safetensors.numpy.save_file(arrays, path, facts)
+    return CodesFile(path)
+
+
+@pytest.mark.parametrize("artifact", some(ARTIFACTS, "ort", why=ROWS))
+def test_a_lost_last_row_of_the_embedding_is_found(tmp_path, artifact):
+    folder = write_checkpoint(tmp_path / "tiny", tiny_config("llama"))
+    weights = [rule("int4-g32"), rule("int8-per-channel", EMBEDDING)]
+    job = make(artifact, folder, tmp_path, weights)
+    wrong = without_last_row(job.codes, tmp_path / "wrong.safetensors")
+    found = measure(job, replace(job, codes=wrong), tmp_path)
+    assert not found.min() > FLOAT32_FLOOR
+
+
+@pytest.mark.parametrize("artifact", some(ARTIFACTS, "ort", why=ROWS))
+@pytest.mark.parametrize(
+    "row", some(["gemma3", "mistral-window", "gemma2", "llama", "lfm2"], "gemma3", why=ROWS)
+)
+def test_the_right_artifact_keeps_every_boundary(tmp_path, artifact, row):
+    changes = {} if row in ("llama", "lfm2") else {"sliding_window": WINDOW}
+    folder = write_checkpoint(tmp_path / "tiny", tiny_config(row, **changes))
+    job = make(artifact, folder, tmp_path)
+    found = measure(job, job, tmp_path)
+    assert found.min() > FLOAT32_FLOOR, f"{found.min():.1f} dB"
