@@ -23,6 +23,7 @@ from slmkit_onnx.hexagon import plan
 from tiny_models import tiny_config, write_checkpoint
 
 LADDER = {
+    ("float, long", "reference", "lowering"),
     ("float", "reference", "lowering"),
     ("qdq", "float", "activations"),
     ("sm8650", "qdq", "emulator"),
