@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slmkit.backend.interface import Artifact, Job, Progress, Runner, State
+from slmkit.backend.prompts import PromptRuntime
 from slmkit_litert.files import weight_files
 from slmkit_litert.options import problems, weight_bytes
 
@@ -13,6 +14,7 @@ __all__ = [
     "CALIBRATED",
     "VERSION",
     "emit",
+    "open_prompts",
     "open_runner",
     "problems",
     "state_bytes",
@@ -20,7 +22,7 @@ __all__ = [
     "weight_files",
 ]
 
-VERSION = 4
+VERSION = 5
 CALIBRATED = False
 
 
@@ -41,3 +43,10 @@ def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
     from slmkit_litert.runner import LitertRunner
 
     return LitertRunner(folder, artifact, mode)
+
+
+def open_prompts(folder: Path, artifact: Artifact) -> PromptRuntime:
+    """LiteRT-LM on the artifact's bundle. Raises NotExecuted, RefusedPrompt."""
+    from slmkit_litert.prompts import open_litert_prompts
+
+    return open_litert_prompts(folder, artifact)

@@ -14,26 +14,10 @@ from litert_lm_builder.runtime.proto import llm_metadata_pb2, sampler_params_pb2
 from slmkit.backend.interface import Job, TokenFacts
 from slmkit.errors import BackendError
 from slmkit_litert.files import BUNDLE, TASK
+from slmkit_litert.prompts import bundle_template, prompt_start
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # time of a .task's entries, so that its bytes are reproducible
 TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
-# Prepended to the checkpoint's template: LiteRT-LM passes the content of a message as a list of
-# parts, and most templates expect text. It renders bos_token as an empty string and adds the start
-# token before the prompt itself (0.18.1).
-TEXT_OF_PARTS = """{%- set flat = namespace(messages=[]) -%}
-{%- for message in messages -%}
-{%- if message['content'] is string -%}
-{%- set flat.messages = flat.messages + [message] -%}
-{%- else -%}
-{%- set said = namespace(text='') -%}
-{%- for part in message['content'] -%}
-{%- set said.text = said.text ~ (part['text'] | default('')) -%}
-{%- endfor -%}
-{%- set flat.messages = flat.messages + [{'role': message['role'], 'content': said.text}] -%}
-{%- endif -%}
-{%- endfor -%}
-{%- set messages = flat.messages -%}
-"""
 
 
 def write_bundles(job: Job, model: Path, folder: Path, names: Sequence[str]) -> None:
@@ -41,11 +25,13 @@ def write_bundles(job: Job, model: Path, folder: Path, names: Sequence[str]) -> 
 
     Raises BackendError if a file of the tokenizer is missing.
     """
-    metadata = runtime_metadata(job.tokens, job.context_length).SerializeToString()
+    tokens, context = job.tokens, job.context_length
     if BUNDLE in names:
-        _write_litertlm(job, model, metadata, folder / BUNDLE)
+        metadata = runtime_metadata(tokens, context, prompt_start(tokens))
+        _write_litertlm(job, model, metadata.SerializeToString(), folder / BUNDLE)
     if TASK in names:
-        _write_task(job, model, metadata, folder / TASK)
+        metadata = runtime_metadata(tokens, context, tokens.bos)  # it cannot be opened without
+        _write_task(job, model, metadata.SerializeToString(), folder / TASK)
 
 
 def _write_task(job: Job, model: Path, metadata: bytes, out: Path) -> None:
@@ -95,22 +81,25 @@ def _tokenizer_file(tokens: TokenFacts, name: str) -> Path:
     )
 
 
-def runtime_metadata(tokens: TokenFacts, context: int) -> llm_metadata_pb2.LlmMetadata:
+def runtime_metadata(
+    tokens: TokenFacts, context: int, start: int | None
+) -> llm_metadata_pb2.LlmMetadata:
     """LiteRT-LM's metadata: start and stop tokens, context length, chat template, greedy decoding.
 
     Greedy decoding is written as top-p with k = 1, because LiteRT-LM does not implement the type
     GREEDY (0.18.1).
     """
     metadata = llm_metadata_pb2.LlmMetadata()
-    if tokens.bos is not None:
-        metadata.start_token.token_ids.ids.append(tokens.bos)
+    template = bundle_template(tokens)
+    if start is not None:
+        metadata.start_token.token_ids.ids.append(start)
     for stop in tokens.stop:
         metadata.stop_tokens.add().token_ids.ids.append(stop)
     sampler = metadata.sampler_params
     sampler.type = sampler_params_pb2.SamplerParameters.TOP_P
     sampler.k, sampler.p, sampler.temperature = 1, 1.0, 1.0
-    if tokens.chat_template:
-        metadata.jinja_prompt_template = TEXT_OF_PARTS + tokens.chat_template
+    if template is not None:
+        metadata.jinja_prompt_template = template
     metadata.max_num_tokens = context
     metadata.llm_model_type.generic_model.SetInParent()
     return metadata

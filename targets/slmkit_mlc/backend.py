@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slmkit.backend.interface import Artifact, Job, Progress, Runner, State
+from slmkit.backend.prompts import PromptRuntime
 from slmkit_mlc.options import problems, weight_bytes
 from slmkit_mlc.shards import weight_files
 from slmkit_mlc.sizes import activation_dtype
@@ -14,6 +15,7 @@ __all__ = [
     "CALIBRATED",
     "VERSION",
     "emit",
+    "open_prompts",
     "open_runner",
     "problems",
     "state_bytes",
@@ -21,7 +23,7 @@ __all__ = [
     "weight_files",
 ]
 
-VERSION = 4
+VERSION = 5
 CALIBRATED = False
 
 
@@ -42,3 +44,10 @@ def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
     from slmkit_mlc.runner import MlcRunner
 
     return MlcRunner(folder, artifact, mode)
+
+
+def open_prompts(folder: Path, artifact: Artifact) -> PromptRuntime:
+    """MLC's rules on the artifact's chat configuration. Raises NotExecuted, RefusedPrompt."""
+    from slmkit_mlc.prompts import MlcPrompts
+
+    return MlcPrompts(folder, artifact)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,6 @@ CONFIG = "genai_config.json"
 def write_config(config: dict[str, Any], folder: Path) -> None:
     """Write genai_config.json into a folder."""
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def write_tokenizer(job: Job, folder: Path) -> None:
-    """Copy the tokenizer's files; write the chat template to the file that genai reads."""
-    for path in job.tokens.files:
-        shutil.copyfile(path, folder / path.name)
-    path = folder / "chat_template.jinja"
-    if job.tokens.chat_template is not None and not path.exists():
-        path.write_text(job.tokens.chat_template, encoding="utf-8")
 
 
 def token_ids(job: Job) -> dict[str, Any]:

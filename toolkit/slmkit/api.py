@@ -156,6 +156,7 @@ def build(
     artifacts: Sequence[str] = (),
     options: Options | None = None,
     calibration: PathLike | None = None,
+    chat_template: str | None = None,
     force: bool = False,
     cache: CacheChoice = True,
     progress: Progress | None = None,
@@ -165,7 +166,8 @@ def build(
     ``recipe``: a shipped recipe's name, a YAML file, or a ``Recipe``. ``context``: context length
     in tokens. ``memory_limit``: bytes that an app may use. ``artifacts``: only these.
     ``options``: of the recipe's ``artifacts``, by artifact. ``calibration``: text, or JSONL of
-    messages. ``force``: replace an older bundle.
+    messages. ``chat_template``: the name of one of the checkpoint's several. ``force``: replace an
+    older bundle.
 
     Raises CheckpointError, RecipeError, UsageError for what cannot be read or does not exist,
     MissingPackageError, RefusedError for a model that an artifact cannot carry or that does not
@@ -181,6 +183,7 @@ def build(
         options=options,
         out=Path(out),
         calibration=None if calibration is None else Path(calibration),
+        chat_template=chat_template,
         force=force,
         cache=chosen_folder(cache),
     )

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from slmkit.backend.interface import Artifact, Job, Model, Progress, Runner, State, WeightFile
+from slmkit.backend.prompts import PromptRuntime
 from slmkit.recipe.scheme import Scheme
 from slmkit_onnx.hexagon import files, options, partition
 from slmkit_onnx.hexagon.contract import STATES
 
-VERSION = 7
+VERSION = 8
 CALIBRATED = True
 
 
@@ -49,3 +50,10 @@ def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
     from slmkit_onnx.hexagon.modes import open_runner
 
     return open_runner(folder, artifact, mode)
+
+
+def open_prompts(folder: Path, artifact: Artifact) -> PromptRuntime:
+    """onnxruntime-genai's tokenizer on the artifact's folder. Raises NotExecuted, RefusedPrompt."""
+    from slmkit_onnx.prompts import open_genai_prompts
+
+    return open_genai_prompts(folder)

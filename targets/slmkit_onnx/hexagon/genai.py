@@ -17,12 +17,13 @@ from onnx import TensorProto
 from slmkit.backend.interface import Job
 from slmkit.backend.static_runner import Window, rope_names
 from slmkit_onnx.data import DataFile
-from slmkit_onnx.genai import token_ids, write_config, write_tokenizer
+from slmkit_onnx.genai import token_ids, write_config
 from slmkit_onnx.graph import Graph
 from slmkit_onnx.hexagon.lowering.emit import GraphSet, save_graph
 from slmkit_onnx.hexagon.lowering.encodings import LIMITS
 from slmkit_onnx.hexagon.qnn.compile import graph_file
 from slmkit_onnx.ort.lowering.weights import WeightWriter as TableWriter
+from slmkit_onnx.prompts import write_tokenizer_files
 
 PRE = "pre.onnx"
 OWN_INPUTS = ("input_ids", "position_ids", "attention_mask")  # from the pipeline, int32
@@ -34,7 +35,7 @@ def write_genai(
     """Write pre.onnx, genai_config.json and the tokenizer's files; reserve weights in ``data``."""
     save_graph(_host_graph(job, emitted, data, windows["decode"].total), folder / PRE)
     write_config(_config(job, windows, emitted), folder)
-    write_tokenizer(job, folder)
+    write_tokenizer_files(job.tokens, folder)
 
 
 def _config(job: Job, windows: Mapping[str, Window], emitted: GraphSet) -> dict[str, Any]:

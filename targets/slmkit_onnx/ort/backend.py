@@ -15,6 +15,7 @@ from slmkit.backend.interface import (
     State,
     WeightFile,
 )
+from slmkit.backend.prompts import PromptRuntime
 from slmkit.recipe.scheme import Scheme
 from slmkit_onnx.ort.files import DATA, data_bytes, matrix_bytes
 from slmkit_onnx.ort.options import problems
@@ -23,6 +24,7 @@ __all__ = [
     "CALIBRATED",
     "VERSION",
     "emit",
+    "open_prompts",
     "open_runner",
     "problems",
     "state_bytes",
@@ -30,7 +32,7 @@ __all__ = [
     "weight_files",
 ]
 
-VERSION = 4
+VERSION = 5
 CALIBRATED = False
 
 
@@ -63,3 +65,10 @@ def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
     from slmkit_onnx.ort.runner import OrtRunner
 
     return OrtRunner(folder, artifact, exact=mode == "exact")
+
+
+def open_prompts(folder: Path, artifact: Artifact) -> PromptRuntime:
+    """onnxruntime-genai's tokenizer on the artifact's folder. Raises NotExecuted, RefusedPrompt."""
+    from slmkit_onnx.prompts import open_genai_prompts
+
+    return open_genai_prompts(folder)

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from slmkit.backend.interface import Job, Model
-from slmkit_onnx.genai import token_ids, write_config, write_tokenizer
+from slmkit_onnx.genai import token_ids, write_config
 from slmkit_onnx.ort.contract import cache_names, state_names
 from slmkit_onnx.ort.lowering.attention import supports_fused_attention
+from slmkit_onnx.prompts import write_tokenizer_files
 
 # Decoder types of onnxruntime-genai 0.18; it runs them all alike and refuses others.
 KNOWN = frozenset(
@@ -33,7 +34,7 @@ RECURRENT = {"conv": "conv", "scan": "recurrent"}  # its names of recurrent stat
 def write_genai(job: Job, folder: Path, model: str) -> None:
     """Write genai_config.json and copy the tokenizer's files."""
     write_config(genai_config(job, model), folder)
-    write_tokenizer(job, folder)
+    write_tokenizer_files(job.tokens, folder)
 
 
 def genai_config(job: Job, model: str) -> dict[str, Any]:

@@ -19,12 +19,13 @@ from slmkit.errors import BackendError
 from slmkit.inference.evaluate import HELD_OUT, read_examples
 from slmkit.interpreters.reference import Cache, Rounded, logits
 from slmkit_litert import writer
-from slmkit_litert.litertlm import TEXT_OF_PARTS, add_missing_tokens, runtime_metadata
+from slmkit_litert.litertlm import add_missing_tokens, runtime_metadata
+from slmkit_litert.prompts import TEXT_OF_PARTS
 from slmkit_litert.verify.delegation import UNKNOWN_REASON
 from tiny_tokenizers import KINDS, PIECES, write_byte_fallback
 
 SENTENCES = 20
-TURNS = "<|user|>{}<|end|><|assistant|>"
+TURNS = "<bos><|user|>{}<|end|><|assistant|>"
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +104,9 @@ def test_xnnpack_takes_all_the_arithmetic(home):
 
 def test_metadata_tells_the_runtime_where_to_start_and_stop(home):
     job, _, _ = home
-    found = runtime_metadata(job.tokens, 256)
+    found = runtime_metadata(job.tokens, 256, 1)
     assert list(found.start_token.token_ids.ids) == [1]
+    assert not runtime_metadata(job.tokens, 256, None).HasField("start_token")
     assert [list(each.token_ids.ids) for each in found.stop_tokens] == [[2]]
     assert found.max_num_tokens == 256
 
@@ -167,7 +169,8 @@ def test_sentencepiece_bundles_answer_as_the_reference(with_sentencepiece, tmp_p
     answer = session.run_decode().texts[0]
     session.close()
     engine.close()
-    caches, ids = [Cache()], np.array([1, *pieces.encode(prompt)])
+    begin = [1] if name == "model.task" else []  # the chat template has none, so it writes none
+    caches, ids = [Cache()], np.array([*begin, *pieces.encode(prompt)])
     expected: list[int] = []
     while len(expected) < 8:
         best = int(logits(job.codes, job.spec, [ids], caches, Rounded)[0][-1].argmax())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 
 import pytest
 import sentencepiece
@@ -138,15 +139,65 @@ def test_a_hostile_or_broken_template_is_one_sentence(folder, template):
 
 
 @pytest.mark.parametrize(
-    "template", [{"default": "x"}, [1], ["x"], [{"name": "default", "template": 1}]]
+    "template",
+    [{"default": "x"}, [1], ["x"], [{"name": "default", "template": 1}], [{"name": ["x"]}]],
 )
 def test_a_template_of_another_kind_is_refused(folder, template):
     with pytest.raises(CheckpointError, match="chat_template is not a text"):
         with_template(folder, template)
 
 
-def test_a_list_of_templates_without_a_default_has_none(folder):
-    assert with_template(folder, [{"name": ["x"], "template": "x"}]).template is None
+SEVERAL = [{"name": "chat", "template": "c"}, {"name": "tool_use", "template": "t"}]
+
+
+def test_a_list_of_templates_without_a_default_names_the_choices(folder):
+    tokenizer = with_template(folder, SEVERAL)
+    for prompt in (tokenizer.prompt_ids, lambda _: tokenizer.chat(USER)):
+        with pytest.raises(CheckpointError, match="none is the default: chat, tool_use") as refused:
+            prompt("hi")
+        assert refused.value.hint == "choose one: --chat-template chat"
+    assert tokenizer.prompt_ids("hi", raw=True) == tokenizer.encode("hi")
+
+
+def test_one_of_several_templates_is_chosen_by_name(folder):
+    with_template(folder, SEVERAL)
+    assert Tokenizer(folder, "tool_use").chat(USER) == "t"
+    with pytest.raises(CheckpointError, match="no chat template 'rag'"):
+        Tokenizer(folder, "rag")
+
+
+def test_files_of_further_templates_are_found_by_their_names(folder):
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text("tools")
+    assert Tokenizer(folder).template == TEMPLATE
+    assert Tokenizer(folder, "tool_use").template == "tools"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ("", '{"b": "é", "a": [1]}'),
+        ("ensure_ascii=True", '{"b": "\\u00e9", "a": [1]}'),
+        ("sort_keys=True", '{"a": [1], "b": "é"}'),
+        ("separators=(',', ':')", '{"b":"é","a":[1]}'),
+        ("indent=1", '{\n "b": "é",\n "a": [\n  1\n ]\n}'),
+        ("False, 1, (',', ':'), True", '{\n "a":[\n  1\n ],\n "b":"é"\n}'),
+    ],
+)
+def test_tojson_has_the_arguments_of_transformers(folder, arguments, text):
+    template = f"{{{{ {{'b': 'é', 'a': [1]}} | tojson({arguments}) }}}}"
+    assert with_template(folder, template).chat(USER) == text
+
+
+def test_the_date_is_the_clock_s_unless_a_day_is_given(folder):
+    tokenizer = with_template(folder, "{{ strftime_now('%d %B %Y') }}")
+    assert tokenizer.on(datetime(2031, 5, 4)).chat(USER) == "04 May 2031"
+    before = now_text()
+    assert tokenizer.chat(USER) in (before, now_text())  # midnight may lie between
+
+
+def now_text() -> str:
+    return datetime.now().strftime("%d %B %Y")
 
 
 def test_a_template_file_that_is_no_text_is_named(folder):

@@ -32,6 +32,7 @@ __all__ = [
     "Job",
     "Mode",
     "Model",
+    "Portable",
     "Progress",
     "Report",
     "ReportTable",
@@ -47,6 +48,7 @@ __all__ = [
 ]
 
 Chat = Callable[[Sequence[Mapping[str, str]], bool], str]  # (messages, with the answer's opening)
+Portable = Callable[..., str | None]  # ``slmkit.checkpoint.chat.portable.portable_template``
 Progress = Callable[[int, int], None]  # (steps done, of how many)
 
 
@@ -60,6 +62,10 @@ class TokenFacts:
     files: tuple[Path, ...]
     chat_template: str | None
     chat: Chat | None = None  # renders the template, if there is one
+    special: Mapping[str, str] = field(default_factory=dict)  # role -> text: "bos_token" -> "<s>"
+    adds_bos: bool = False  # the tokenizer puts bos before a text
+    portable: Portable | None = None  # an equal template that every runtime's Jinja renders
+    dated: bool = False  # the template writes the date
 
 
 @dataclass(frozen=True)

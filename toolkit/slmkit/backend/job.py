@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from slmkit.backend.interface import Job, TokenFacts
+from slmkit.checkpoint.chat.conversations import GOLDEN, rendered
+from slmkit.checkpoint.chat.portable import portable_template
 from slmkit.checkpoint.folder import open_checkpoint
-from slmkit.checkpoint.tokenizer import FILES, Tokenizer
+from slmkit.checkpoint.tokenizer import BUILD_DAY, FILES, Tokenizer
 from slmkit.errors import BundleError
 from slmkit.interpreters.recorder import Model, summarize
 from slmkit.models.spec import Spec
@@ -34,6 +38,7 @@ class JobDescription:
     target: str = ""
     debug: bool = False
     cache: Path | None = None
+    chat_template: str | None = None  # the name of one of several
 
     def as_json(self) -> dict[str, Any]:
         """For another process: ``job_from_json`` is the inverse."""
@@ -50,7 +55,7 @@ class JobDescription:
 
     def open(self) -> Job:
         """Open the checkpoint and the codes, record the model. Raises CheckpointError."""
-        opened = open_checkpoint(self.checkpoint)
+        opened = open_checkpoint(self.checkpoint, self.chat_template)
         checkpoint, codes = opened.at_context(self.context_length), CodesFile(self.codes)
         return Job(
             artifact=self.artifact,
@@ -97,14 +102,20 @@ def model_from_json(values: Mapping[str, Any]) -> Model:
 
 
 def token_facts(tokenizer: Tokenizer, folder: Path) -> TokenFacts:
-    """Facts of a checkpoint's tokenizer that an artifact's runtime needs."""
+    """Facts of a checkpoint's tokenizer that an artifact's runtime needs; the same on every day."""
+    tokenizer, later = tokenizer.on(BUILD_DAY), tokenizer.on(BUILD_DAY + timedelta(days=400))
+    bos = tokenizer.token_id("bos_token")
     return TokenFacts(
-        bos=tokenizer.token_id("bos_token"),
+        bos=bos,
         stop=tokenizer.stop_ids,
         pad=tokenizer.token_id("pad_token"),
         files=tuple(tokenizer_files(folder)),
         chat_template=tokenizer.template,
         chat=tokenizer.chat if tokenizer.template else None,
+        special=dict(tokenizer.special),
+        adds_bos=bos is not None and tokenizer.encode("a")[:1] == [bos],
+        portable=partial(portable_template, tokenizer),
+        dated=any(rendered(tokenizer, each) != rendered(later, each) for each in GOLDEN),
     )
 
 

@@ -13,6 +13,7 @@ from slmkit.backend.artifact import Artifact
 from slmkit.errors import BundleError
 from slmkit.evaluation.gate import Quality
 from slmkit.parity.metrics import Comparison
+from slmkit.parity.prompts import PromptComparison
 from slmkit.planning.calibration_report import CalibrationReport
 from slmkit.planning.memory import MemoryPlan
 from slmkit.recipe.recipe import Recipe
@@ -85,9 +86,11 @@ class Manifest(BaseModel):
     context_length: int
     stream_scale: float = 1.0  # factor on the residual stream, so that float16 holds it
     tokenizer: Inside  # folder
+    chat_template: str | None = None  # the name of one of several; None: the only or default one
     stop_ids: tuple[int, ...]
     artifacts: tuple[BundledArtifact, ...]
     parity: tuple[Comparison, ...]  # at build time
+    prompts: tuple[PromptComparison, ...] = ()  # at build time; older bundles have none
     quality: Quality | None = None  # at build time, on held-out text; older bundles have none
     calibration: tuple[CalibrationReport, ...] = ()  # of encodings with codes chosen on text
     not_executed: tuple[str, ...]  # runtimes that this build could not run, and why

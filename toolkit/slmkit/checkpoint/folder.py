@@ -43,9 +43,10 @@ class Checkpoint:
         return replace(self, model=self.model.at_context(context))
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
+def open_checkpoint(folder: Path, chat_template: str | None = None) -> Checkpoint:
     """Open a checkpoint and check its weights and tokenizer against config.json.
 
+    ``chat_template``: the name of one of several chat templates.
     Raises CheckpointError, with a hint, for anything missing, damaged, mismatched or unsupported.
     """
     if not folder.is_dir():
@@ -57,7 +58,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     shards = Shards(folder, family.transforms, family.stacked)
     model = summarize(spec)
     shards.check(model.weights, spec.tied)
-    tokenizer = Tokenizer(folder)
+    tokenizer = Tokenizer(folder, chat_template)
     if tokenizer.size > spec.vocabulary:
         raise CheckpointError(
             f"tokenizer.json has {tokenizer.size} tokens, config.json's vocab_size is "

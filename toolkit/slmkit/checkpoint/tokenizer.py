@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -14,6 +15,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
+from slmkit.checkpoint.named_templates import read_templates
 from slmkit.errors import CheckpointError
 from slmkit.models.config import LARGEST, read_json
 
@@ -27,15 +29,17 @@ FILES = (
     "tokenizer.model",
 )
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
+BUILD_DAY = datetime(2026, 1, 1)  # the date in prompts of a build: any day's build is the same
 
 
 class Tokenizer:
     """tokenizer.json in the ``tokenizers`` library, with the settings of the files beside it.
 
+    ``chat_template``: the name of one of several templates; the default one, if there is one, else.
     Raises CheckpointError for a missing or unreadable file.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, chat_template: str | None = None) -> None:
         if not (folder / "tokenizer.json").exists():
             raise CheckpointError(
                 f"{folder} has no tokenizer.json",
@@ -52,7 +56,9 @@ class Tokenizer:
         self.library.no_padding()
         self.settings = _optional(folder / "tokenizer_config.json")
         self.special = _special_tokens(self.settings, _optional(folder / "special_tokens_map.json"))
-        self.template = _template_text(folder, self.settings)
+        self.templates = read_templates(folder, self.settings)
+        self.template = self.templates.choose(chat_template)
+        self.day: datetime | None = None  # what strftime_now tells; None: the clock
         self.stop_ids = _stop_ids(folder, self.special, self.library)
 
     @property
@@ -76,6 +82,18 @@ class Tokenizer:
         number: int | None = self.library.token_to_id(token) if token else None
         return number
 
+    def with_template(self, text: str | None) -> Tokenizer:
+        """The same tokenizer with another chat template."""
+        other = copy.copy(self)
+        other.template = text
+        return other
+
+    def on(self, day: datetime | None) -> Tokenizer:
+        """The same tokenizer on another day, for templates that write the date."""
+        other = copy.copy(self)
+        other.day = day
+        return other
+
     def chat(
         self,
         messages: Sequence[Message],
@@ -89,13 +107,10 @@ class Tokenizer:
         template or it fails.
         """
         if self.template is None:
-            raise CheckpointError(
-                "the checkpoint has no chat template",
-                "use a plain prompt (--raw), or an instruction-tuned model",
-            )
+            raise self.templates.missing()
         try:
             return (
-                _environment()
+                _environment(self.day)
                 .from_string(self.template)
                 .render(
                     messages=list(messages),
@@ -113,7 +128,7 @@ class Tokenizer:
 
     def prompt_ids(self, text: str, raw: bool = False) -> list[int]:
         """Token ids of a user's prompt, in the chat template if there is one; ``raw``: without."""
-        if raw or self.template is None:
+        if raw or not (self.template or self.templates.texts):
             return self.encode(text)
         return self.encode(self.chat([{"role": "user", "content": text}]), special=False)
 
@@ -128,19 +143,32 @@ class GenerationTag(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _environment() -> Environment:
+def _environment(day: datetime | None) -> Environment:
     """A sandboxed Jinja environment with the functions and settings of Hugging Face's."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    environment.globals["strftime_now"] = lambda form: (day or datetime.now()).strftime(form)
     return environment
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """json.dumps with the arguments and defaults of transformers' filter."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
 
 
 def _raise_exception(message: str) -> None:
@@ -164,30 +192,6 @@ def _special_tokens(*sources: Mapping[str, Any]) -> dict[str, str]:
             if isinstance(text, str):
                 tokens[role] = text
     return tokens
-
-
-def _template_text(folder: Path, settings: Mapping[str, Any]) -> str | None:
-    """chat_template.jinja, else the string or the "default" entry of tokenizer_config.json."""
-    if (folder / "chat_template.jinja").exists():
-        return _text(folder / "chat_template.jinja")
-    template = settings.get("chat_template")
-    if isinstance(template, list) and all(isinstance(each, dict) for each in template):
-        texts = (each.get("template") for each in template if each.get("name") == "default")
-        template = next(texts, None)
-    if template is not None and not isinstance(template, str):
-        raise CheckpointError(
-            "tokenizer_config.json: chat_template is not a text", "download the file again"
-        )
-    return template
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path.name} cannot be read as text: {error}", "download the file again"
-        ) from None
 
 
 def _stop_ids(

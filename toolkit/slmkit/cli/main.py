@@ -33,8 +33,10 @@ from slmkit.errors import SlmkitError
 if TYPE_CHECKING:
     from slmkit.evaluation.gate import Quality
     from slmkit.parity.metrics import Comparison
+    from slmkit.parity.prompts import PromptComparison
 
     Comparisons = tuple[Comparison, ...]
+    Prompts = tuple[PromptComparison, ...]
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,6 +55,7 @@ def main() -> None:
     type=FOLDER,
     help="Text, or JSONL of messages, for ranges of activations [default: the model's, or ours].",
 )
+@click.option("--chat-template", help="Which one of the model's several chat templates.")
 @click.option("--force", is_flag=True, help="Replace an older bundle.")
 @cache_options
 @json_option
@@ -71,13 +74,14 @@ def build(cache: Path | None, no_cache: bool, as_json: bool, **asked: Any) -> No
         with shown_progress() as progress:
             bundle = api.build(**arguments, cache=chosen_cache(cache, no_cache), progress=progress)
     except FailedParity as error:
-        _show_parity(error.comparisons, (), error.quality, as_json, error)
+        _show_parity(error.comparisons, (), error.quality, as_json, error, prompts=error.prompts)
         raise
     quality = bundle.manifest.quality
     if as_json:
         about = {"bundle": str(bundle.path), "bytes": bundle.size}
-        return print_json({**about, **_parity_json(bundle.parity, (), quality)})
-    _show_parity(bundle.parity, (), quality, as_json)
+        found = _parity_json(bundle.parity, (), quality, bundle.manifest.prompts)
+        return print_json({**about, **found})
+    _show_parity(bundle.parity, (), quality, as_json, prompts=bundle.manifest.prompts)
     if not as_json:
         print_tables(*calibration_notes(bundle.manifest))
     notes = parity_note(bundle.parity), report_note(bundle.manifest)
@@ -106,11 +110,11 @@ def parity(
     try:
         found.check()
     except api.ParityError as error:
-        _show_parity(*report, as_json, error, kept=kept)
+        _show_parity(*report, as_json, error, kept=kept, prompts=found.prompts)
         raise
     if as_json:
-        return print_json(_parity_json(*report))
-    _show_parity(*report, as_json, kept=kept)
+        return print_json(_parity_json(*report, found.prompts))
+    _show_parity(*report, as_json, kept=kept, prompts=found.prompts)
     print_tables(parity_note(found.comparisons, found.recorded))
 
 
@@ -219,10 +223,11 @@ def _show_parity(
     as_json: bool,
     error: SlmkitError | None = None,
     kept: Quality | None = None,
+    prompts: Prompts = (),
 ) -> None:
     """The tables; or, as JSON, the report in the error's details. ``kept``: the build's report,
     where nothing was measured again."""
-    from slmkit.cli.parity_tables import parity_table
+    from slmkit.cli.parity_tables import parity_table, prompts_note, prompts_table
     from slmkit.cli.quality_table import quality_note, quality_table
 
     if not as_json:
@@ -232,19 +237,24 @@ def _show_parity(
             print_tables("", quality_table(quality))
         if quality is not None:
             print_tables(quality_note(quality))
+        if prompts:
+            print_tables("", prompts_table(prompts), *filter(None, [prompts_note(prompts)]))
     elif error is not None:
-        error.details = _parity_json(found, recorded, quality)
+        error.details = _parity_json(found, recorded, quality, prompts)
 
 
 def _parity_json(
-    found: Comparisons, recorded: Comparisons, quality: Quality | None
+    found: Comparisons, recorded: Comparisons, quality: Quality | None, prompts: Prompts
 ) -> dict[str, Any]:
     from slmkit.parity.metrics import to_json
+    from slmkit.parity.prompts import failures_of_prompts, prompts_to_json
 
     passed = all(each.passed for each in found) and (quality is None or quality.passed)
+    passed = passed and not failures_of_prompts(prompts)
     return {
         "passed": passed,
         "comparisons": [to_json(each) for each in found],
         "recorded": [to_json(each) for each in recorded],
         "quality": None if quality is None else to_json(quality),
+        "prompts": [prompts_to_json(each) for each in prompts],
     }

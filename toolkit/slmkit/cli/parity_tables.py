@@ -6,12 +6,14 @@ import math
 from collections.abc import Iterable
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from slmkit.backend.declaration import LOWERING, QUANTIZATION
 from slmkit.bundle.manifest import Manifest
 from slmkit.evaluation.gate import MEDIUM, SMALL, Quality, QualityLine
 from slmkit.parity.metrics import FLOAT_WEIGHTS, REFERENCE, Comparison, Metrics
+from slmkit.parity.prompts import PromptComparison
 from slmkit.snr import EXACT_DB
 from slmkit.workflows.layerwise import Tap
 
@@ -130,6 +132,27 @@ def report_note(manifest: Manifest) -> str:
         for artifact in manifest.artifacts
         for line in artifact.report.lines
     )
+
+
+def prompts_table(found: Iterable[PromptComparison]) -> Table:
+    """One row per artifact: its runtime's prompts against the checkpoint's template."""
+    table = report_table("prompts")
+    for column in ("artifact", "runtime"):
+        table.add_column(column)
+    table.add_column("equal", justify="right")
+    table.add_column("", justify="right")
+    colors = {"pass": "green", "FAIL": "red", "notice": "yellow"}
+    for each in found:
+        color = colors.get(each.verdict, "dim")
+        equal = f"{len(each.equal)}/{len(each.equal) + len(each.differences)}"
+        shown = equal if each.executed else ""
+        table.add_row(each.artifact, each.runtime, shown, f"[{color}]{each.verdict}[/]")
+    return table
+
+
+def prompts_note(found: Iterable[PromptComparison]) -> str:
+    """Every prompt that differs, with both texts."""
+    return escape("\n".join(notice for each in found for notice in each.notices))
 
 
 def layers_table(taps: Iterable[Tap]) -> Table:

@@ -83,6 +83,6 @@ def load_bundle(folder: Path, name: str | None, mode: str | None) -> Session:
         )
     backend = find_backend(artifact.name)
     runner = backend.open_runner(folder / artifact.folder, artifact, chosen)
-    tokenizer = Tokenizer(folder / manifest.tokenizer)
+    tokenizer = Tokenizer(folder / manifest.tokenizer, manifest.chat_template)
     about = f"{manifest.model.name}, {artifact.name} {chosen}, {runner.runtime}"
     return Session(runner, tokenizer, manifest.recipe.prefill_chunk, about)

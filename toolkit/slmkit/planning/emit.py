@@ -15,6 +15,7 @@ from slmkit.backend.job import JobDescription, job_from_json, tokenizer_files
 from slmkit.backend.registry import find_backend, versions_of
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.checkpoint.model_card import license_of
+from slmkit.checkpoint.named_templates import additional_templates
 from slmkit.quant.codes import CodesFile
 from slmkit.recipe.recipe import Recipe
 from slmkit.system import subprocess_worker
@@ -33,12 +34,14 @@ def describe_job(
     context_length: int,
     calibration: Sequence[Sequence[int]],
     target: str = "",
+    chat_template: str | None = None,
 ) -> JobDescription:
     """The emit job of one artifact, without the folder that it writes to."""
     calibrated = find_backend(artifact).CALIBRATED  # the others need no new build for a new text
     return JobDescription(
         artifact=artifact,
         target=target,
+        chat_template=chat_template,
         checkpoint=checkpoint.folder,
         codes=codes.path,
         options=recipe.options(artifact),
@@ -111,7 +114,11 @@ def _key(job: JobDescription, checkpoint: Checkpoint, codes: CodesFile) -> str:
             "spec": asdict(checkpoint.spec),
             "config": file_hash(checkpoint.folder / "config.json"),
             "tokenizer": [
-                (path.name, file_hash(path)) for path in tokenizer_files(checkpoint.folder)
+                (path.name, file_hash(path))
+                for path in (
+                    *tokenizer_files(checkpoint.folder),
+                    *additional_templates(checkpoint.folder),
+                )
             ],
             "backend": find_backend(job.artifact).VERSION,
             "versions": versions_of(job.artifact),

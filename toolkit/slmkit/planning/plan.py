@@ -18,6 +18,7 @@ from slmkit.backend.registry import (
 )
 from slmkit.backend.targets import Target
 from slmkit.checkpoint.folder import Checkpoint, open_checkpoint
+from slmkit.checkpoint.tokenizer import BUILD_DAY
 from slmkit.errors import RecipeError, RefusedError, UsageError
 from slmkit.evaluation.held_out import held_out_text
 from slmkit.evaluation.text import EvaluationText
@@ -53,6 +54,7 @@ class Request:
     artifacts: tuple[str, ...] = ()
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by artifact
     calibration: Path | None = None  # calibration text; None: the checkpoint's own, or ours
+    chat_template: str | None = None  # the name of one of several; None: the default one
     force: bool = False
     cache: Path | None = None  # None: no cache
 
@@ -109,6 +111,7 @@ class Plan:
     calibration: tuple[tuple[int, ...], ...]  # texts as token ids
     held_out: EvaluationText  # that codes and artifacts are measured on
     place: Path
+    chat_template: str | None = None  # the name of one of several
 
     def with_recipe(self, recipe: Recipe) -> Plan:
         """The plan with the recipe's bounds changed."""
@@ -117,7 +120,7 @@ class Plan:
 
 def make_plan(request: Request) -> Plan:
     """Check everything that can be checked before work begins. Raises SlmkitError."""
-    checkpoint = open_checkpoint(request.model)
+    checkpoint = _at_build_day(open_checkpoint(request.model, request.chat_template))
     choice = choose(checkpoint.model, request)
     problems = [why for name in choice.artifacts for why in choice.problems(name)]
     if problems:
@@ -131,7 +134,17 @@ def make_plan(request: Request) -> Plan:
     name = f"{checkpoint.name}-{choice.target.name}-{choice.recipe.name}"
     held_out = held_out_text(checkpoint, texts, choice.model.parameters, choice.context_length)
     at_context = checkpoint.at_context(choice.context_length)
-    return Plan(choice, at_context, memory, texts, held_out, request.out / name)
+    place = request.out / name
+    return Plan(choice, at_context, memory, texts, held_out, place, request.chat_template)
+
+
+def _at_build_day(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with prompts that are the same on every day. Raises CheckpointError if it has
+    several chat templates and none was chosen."""
+    tokenizer = checkpoint.tokenizer.on(BUILD_DAY)
+    if tokenizer.template is None and tokenizer.templates.texts:
+        raise tokenizer.templates.missing()
+    return replace(checkpoint, tokenizer=tokenizer)
 
 
 def choose(model: Model, request: Request) -> Choice:

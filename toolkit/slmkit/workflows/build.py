@@ -22,6 +22,7 @@ from slmkit.bundle.manifest import (
     write_manifest,
 )
 from slmkit.checkpoint.folder import Checkpoint
+from slmkit.checkpoint.named_templates import MORE, additional_templates
 from slmkit.errors import ParityError
 from slmkit.evaluation.gate import Quality
 from slmkit.parity.compare import Proof, answers, float_outputs, quantization_cost
@@ -29,6 +30,7 @@ from slmkit.parity.crossing import Crossing, crossing_of
 from slmkit.parity.golden import golden_prompts
 from slmkit.parity.golden_file import save_golden
 from slmkit.parity.metrics import Comparison, failures_of
+from slmkit.parity.prompts import PromptComparison, compare_prompts, failures_of_prompts
 from slmkit.planning.calibration_report import calibration_report
 from slmkit.planning.emit import describe_job, emit
 from slmkit.planning.plan import Encoding, Plan, Request, make_plan
@@ -57,15 +59,27 @@ class Built:
 class FailedParity(ParityError):
     """A build whose codes or artifacts broke a bound; carries the report."""
 
-    def __init__(self, comparisons: Comparisons, quality: Quality | None = None) -> None:
-        broken = [*failures_of(comparisons), *(quality.failures if quality else ())]
+    def __init__(
+        self,
+        comparisons: Comparisons,
+        quality: Quality | None = None,
+        prompts: tuple[PromptComparison, ...] = (),
+    ) -> None:
+        broken = [
+            *failures_of(comparisons),
+            *(quality.failures if quality else ()),
+            *failures_of_prompts(prompts),
+        ]
         super().__init__(
             f"parity failed, no bundle was written: {'; '.join(broken)}",
             "an error in lowering is a bug of slmkit: please report it; a quantization error is "
-            "the recipe's cost: choose a finer recipe or its bound",
+            "the recipe's cost: choose a finer recipe or its bound"
+            if not failures_of_prompts(prompts)
+            else "write the chat template in simpler Jinja, or leave the artifact out: --artifacts",
         )
         self.comparisons = comparisons
         self.quality = quality
+        self.prompts = prompts
 
 
 def build(request: Request, progress: Progress) -> Built:
@@ -84,6 +98,7 @@ def build(request: Request, progress: Progress) -> Built:
         with written(plan.place, request.force) as folder:
             artifacts = _emit_all(plan, made.codes, folder, cache, progress)
             _copy_tokenizer(plan.checkpoint, folder / TOKENIZER)
+            prompts = _prove_prompts(plan, artifacts, folder, progress)
             save_runs(made.runs, folder / CALIBRATION)
             save_runs(plan.held_out.sequences, folder / TEXT)
             crossing, missed = _crossing(plan)
@@ -91,7 +106,8 @@ def build(request: Request, progress: Progress) -> Built:
             proof = Proof(folder, artifacts, bounds, Path(scratch), progress, gate.file, crossing)
             comparisons = _prove(plan, made.codes, proof, gate, progress)
             proven = comparisons, gate.quality(proof)
-            write_manifest(_manifest(plan, artifacts, *proven, made, missed, folder), folder)
+            manifest = _manifest(plan, artifacts, *proven, made, missed, folder)
+            write_manifest(manifest.model_copy(update={"prompts": prompts}), folder)
         cache.prune()
     return Built(plan.place, read_manifest(plan.place))
 
@@ -130,6 +146,7 @@ def _emit_all(
             choice.context_length,
             plan.calibration,
             choice.target.name,
+            plan.chat_template,
         )
         artifacts[name] = emit(job, plan.checkpoint, own, folder / name, cache, progress)
     return artifacts
@@ -146,6 +163,20 @@ def _copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
     folder.mkdir()
     for path in tokenizer_files(checkpoint.folder):
         shutil.copyfile(path, folder / path.name)
+    if additional_templates(checkpoint.folder):
+        shutil.copytree(checkpoint.folder / MORE, folder / MORE)
+
+
+def _prove_prompts(
+    plan: Plan, artifacts: Mapping[str, Artifact], folder: Path, progress: Progress
+) -> tuple[PromptComparison, ...]:
+    """Compare the prompts of every artifact's runtime, before the slower proof. Raises
+    FailedParity."""
+    tokenizer, name = folder / TOKENIZER, plan.chat_template
+    found = compare_prompts(folder, artifacts.values(), tokenizer, name, progress)
+    if failures_of_prompts(found):
+        raise FailedParity((), None, found)
+    return found
 
 
 def _prove(plan: Plan, codes: Codes, proof: Proof, gate: Gate, progress: Progress) -> Comparisons:
@@ -194,6 +225,7 @@ def _manifest(
         context_length=choice.context_length,
         stream_scale=made.prepared.stream_scale,
         tokenizer=TOKENIZER,
+        chat_template=plan.chat_template,
         stop_ids=plan.checkpoint.tokenizer.stop_ids,
         artifacts=tuple(_bundled(plan, artifact) for artifact in artifacts.values()),
         parity=comparisons,

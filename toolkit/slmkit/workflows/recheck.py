@@ -19,6 +19,7 @@ from slmkit.parity.compare import Answers, Proof, answers, float_outputs, quanti
 from slmkit.parity.crossing import Crossing
 from slmkit.parity.golden_file import load_golden
 from slmkit.parity.metrics import ROUNDED, Comparison, failures_of
+from slmkit.parity.prompts import PromptComparison, compare_prompts, failures_of_prompts
 from slmkit.planning.plan import encoding_name
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Progress
@@ -33,18 +34,21 @@ class Rechecked:
     comparisons: tuple[Comparison, ...]
     recorded: tuple[Comparison, ...]
     quality: Quality | None = None  # on held-out text, measured again; None: without the checkpoint
+    prompts: tuple[PromptComparison, ...] = ()
 
     @property
     def passed(self) -> bool:
         """Whether every bound is kept."""
         kept = self.quality is None or self.quality.passed
-        return kept and all(each.passed for each in self.comparisons)
+        same = not failures_of_prompts(self.prompts)
+        return kept and same and all(each.passed for each in self.comparisons)
 
     def check(self) -> None:
         """Raise ParityError if a bound is broken."""
         if not self.passed:
             quality = self.quality.failures if self.quality else []
-            reasons = "; ".join([*failures_of(self.comparisons), *quality])
+            prompts = failures_of_prompts(self.prompts)
+            reasons = "; ".join([*failures_of(self.comparisons), *quality, *prompts])
             raise ParityError(f"parity failed: {reasons}", "build the bundle again")
 
 
@@ -78,7 +82,10 @@ def recheck(folder: Path, model: Path | None, cache: Path | None, progress: Prog
             for comparison in proof.compare(expected, _holders(manifest, file))
         ]
         quality = gate.quality(proof) if gate else None
-    return Rechecked((*found, *costs), () if model is not None else _recorded(manifest), quality)
+    tokenizer, name = folder / manifest.tokenizer, manifest.chat_template
+    prompts = compare_prompts(folder, artifacts.values(), tokenizer, name, progress)
+    recorded = () if model is not None else _recorded(manifest)
+    return Rechecked((*found, *costs), recorded, quality, prompts)
 
 
 def _open_gate(
