@@ -46,7 +46,7 @@ def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
 
 
 def open_prompts(folder: Path, artifact: Artifact) -> PromptRuntime:
-    """LiteRT-LM on the artifact's bundle. Raises NotExecuted, RefusedPrompt."""
+    """LiteRT-LM on the artifact's bundle. Raises NotExecuted, BackendError."""
     from slmkit_litert.prompts import open_litert_prompts
 
     return open_litert_prompts(folder, artifact)

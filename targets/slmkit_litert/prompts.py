@@ -9,6 +9,7 @@ from typing import Any
 
 from slmkit.backend.interface import Artifact, TokenFacts
 from slmkit.backend.prompts import Conversation, NotExecuted, Prompt, RefusedPrompt
+from slmkit.errors import BackendError
 from slmkit_litert.files import BUNDLE
 
 # Prepended to the template: LiteRT-LM passes the content of a message as a list of parts, and the
@@ -82,22 +83,28 @@ class LitertPrompts:
                 str(bundle), backend=litert_lm.Backend.CPU(thread_count=1), cache_dir=":nocache"
             )
         except (RuntimeError, ValueError) as error:
-            raise RefusedPrompt(f"the bundle cannot be opened: {error}") from None
+            raise BackendError(
+                f"LiteRT-LM cannot open {bundle.name}: {error}", "please report this"
+            ) from None
 
     def prompt(self, conversation: Conversation) -> Prompt:
         """The start token, if the bundle has one, and the rendered template."""
         *before, last = conversation.messages
         tools = [_tool(self.library, each) for each in conversation.tools]
-        talk = self.engine.create_conversation(
-            messages=[dict(each) for each in before], tools=tools, automatic_tool_calling=False
-        )
+        try:
+            talk = self.engine.create_conversation(
+                messages=[dict(each) for each in before], tools=tools, automatic_tool_calling=False
+            )
+        except RuntimeError as error:
+            raise RefusedPrompt(str(error)) from None
         text = talk.render_message_to_string(dict(last))
         talk.close()
         if not text:
             raise RefusedPrompt("its template engine fails, and the prompt is empty")
-        start = self.engine.bos_token_id
-        begin = () if start is None else (start,)
-        return Prompt(text, (*begin, *self.engine.tokenize(text)))
+        ids, start = tuple(self.engine.tokenize(text)), self.engine.bos_token_id
+        if start is None:
+            return Prompt(text, ids)
+        return Prompt((self.engine.detokenize([start]) or f"<token {start}>") + text, (start, *ids))
 
 
 def _tool(library: Any, values: Mapping[str, Any]) -> Any:
@@ -114,7 +121,7 @@ def _tool(library: Any, values: Mapping[str, Any]) -> Any:
 
 
 def open_litert_prompts(folder: Path, artifact: Artifact) -> LitertPrompts:
-    """LiteRT-LM on the artifact's bundle. Raises NotExecuted, RefusedPrompt."""
+    """LiteRT-LM on the artifact's bundle. Raises NotExecuted, BackendError."""
     if BUNDLE not in artifact.facts["bundles"]:
         raise NotExecuted(f"there is no {BUNDLE}: the app makes its prompts itself")
     try:

@@ -70,7 +70,9 @@ class GenaiPrompts:
         try:
             self.tokenizer = onnxruntime_genai.Tokenizer(str(folder))
         except Exception as error:  # the library raises what its JSON reader throws
-            raise RefusedPrompt(f"it cannot open the tokenizer: {_first_line(error)}") from None
+            raise RefusedPrompt(
+                f"it cannot open this tokenizer{_kind(folder)}: {_first_line(error)}"
+            ) from None
 
     def prompt(self, conversation: Conversation) -> Prompt:
         """The rendered template, and its tokens."""
@@ -84,6 +86,15 @@ class GenaiPrompts:
             return Prompt(text, tuple(int(each) for each in self.tokenizer.encode(text)))
         except Exception as error:  # the template engine's errors are plain ones
             raise RefusedPrompt(_first_line(error)) from None
+
+
+def _kind(folder: Path) -> str:
+    """The kind of the tokenizer's model, such as Unigram, for a sentence."""
+    try:
+        values = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        return f" of the kind {values['model']['type']}"
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def _first_line(error: Exception) -> str:
