@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 
 from slmkit.backend.interface import Artifact
 from slmkit.backend.prompts import Conversation, NotExecuted, Prompt
-from slmkit_mlc.chat_config import render_prompt
 from slmkit_mlc.contract import CHAT_CONFIG
+from slmkit_mlc.conversation import render_prompt
 
 
 class MlcPrompts:

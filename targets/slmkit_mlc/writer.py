@@ -10,7 +10,7 @@ from typing import Any
 
 from slmkit.backend.interface import Artifact, Job, Mode, Progress, Report, Tensor
 from slmkit.system.subprocess_worker import call
-from slmkit_mlc.chat_config import DIFFERS, EXACT, NO_SYSTEM, write_chat_config
+from slmkit_mlc.chat_config import write_chat_config
 from slmkit_mlc.compiler.mlc_llm import compile_with_mlc_llm
 from slmkit_mlc.contract import (
     CHAT_CONFIG,
@@ -20,6 +20,7 @@ from slmkit_mlc.contract import (
     contract,
     prefix_of,
 )
+from slmkit_mlc.conversation import DIFFERS, EXACT, NO_SYSTEM
 from slmkit_mlc.gpus import Gpu
 from slmkit_mlc.lowering.definition import Definition, definition_for
 from slmkit_mlc.options import COMPILER, chosen_gpus, library_name, quantization_name

@@ -14,7 +14,8 @@ from optional_data import TOKENIZERS, needs, path_of
 from slmkit.backend.interface import TokenFacts
 from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.inference.generate import stream_text
-from slmkit_mlc.chat_config import EXACT, NO_SYSTEM, conversation, tokenizer_info
+from slmkit_mlc.chat_config import tokenizer_info
+from slmkit_mlc.conversation import EXACT, NO_SYSTEM, conversation
 
 METHODS = {"phi3": "byte_fallback", "gptneox": "byte_level"}
 EACH = [pytest.param(name, marks=needs(place)) for name, place in TOKENIZERS.items()]

@@ -9,14 +9,8 @@ import pytest
 
 from slmkit.backend.interface import TokenFacts
 from slmkit.checkpoint.tokenizer import Tokenizer
-from slmkit_mlc.chat_config import (
-    DIFFERS,
-    EXACT,
-    NO_SYSTEM,
-    conversation,
-    render_prompt,
-    tokenizer_info,
-)
+from slmkit_mlc.chat_config import tokenizer_info
+from slmkit_mlc.conversation import DIFFERS, EXACT, NO_SYSTEM, conversation, render_prompt
 from tiny_tokenizers import KINDS
 
 HOME = Path(__file__).resolve().parents[3] / "toolkit" / "slmkit" / "sample_model"

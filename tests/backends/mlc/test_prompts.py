@@ -12,7 +12,7 @@ import pytest
 from chat_templates import FAMILIES, facts_with, template_of
 from slmkit.checkpoint import tokenizer as tokenizers
 from slmkit.parity.prompts import compare_with
-from slmkit_mlc.chat_config import DIFFERS, conversation
+from slmkit_mlc.conversation import DIFFERS, conversation
 from slmkit_mlc.prompts import MlcPrompts
 
 SYSTEM = {"system and user", "empty system"}
@@ -20,11 +20,11 @@ TOOLS = {"tools", "tool call"}
 DIFFERENT = {  # conversations that MLC's form cannot say
     "chatml": SYSTEM | TOOLS,
     "gemma": set(),  # it refuses a system's words
-    "granite": {"system and user", "empty system"},
-    "llama-2": {*SYSTEM, "three turns"},
-    "llama-3": SYSTEM | TOOLS,
+    "granite": {"three turns"},  # its answers open otherwise where they stand
+    "llama-2": SYSTEM,
+    "llama-3": SYSTEM | TOOLS | {"three turns"},
     "mistral": SYSTEM,
-    "phi-3": SYSTEM,
+    "phi-3": {"system and user"},
     "qwen-3": SYSTEM | TOOLS,
     "smollm": set(),
     "zephyr": SYSTEM,
