@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
 from artifacts import emitted
 from chat_templates import CONSTRUCTS, FAMILIES, facts_with, template_of
 from litert_artifacts import litert_job
+from slmkit.backend.artifact import Artifact, SequenceState
 from slmkit.backend.prompts import NotExecuted
 from slmkit.parity.prompts import compare_with
 from slmkit_litert.files import BUNDLE, MODEL
@@ -98,10 +98,13 @@ def test_a_template_that_it_cannot_render_fails_the_build(model, tmp_path):
 
 
 def test_without_a_bundle_or_its_package_nothing_is_claimed(tmp_path, monkeypatch):
-    artifact = SimpleNamespace(facts={"bundles": []})
+    state = SequenceState(256, (), 2, 16, ())
+    bundles: list[str] = []
+    artifact = Artifact("litert", "", "", (), (), (), state, {"bundles": bundles})
     with pytest.raises(NotExecuted, match=r"no model\.litertlm"):
         open_litert_prompts(tmp_path, artifact)
     monkeypatch.setitem(sys.modules, "litert_lm", None)
-    artifact.facts["bundles"].append(BUNDLE)
+    bundles.append(BUNDLE)
+    artifact = replace(artifact, facts={"bundles": bundles})
     with pytest.raises(NotExecuted, match="pip install litert-lm"):
         open_litert_prompts(tmp_path, artifact)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from datetime import datetime
-from types import SimpleNamespace
 
 import pytest
 
 from chat_templates import FAMILIES, facts_with, template_of
+from slmkit.backend.artifact import Artifact, SequenceState
 from slmkit.checkpoint import tokenizer as tokenizers
 from slmkit.parity.prompts import compare_with
 from slmkit_mlc.conversation import DIFFERS, conversation
@@ -38,7 +38,8 @@ def runtime_of(tmp_path, template):
     (tmp_path / "params").mkdir()
     for name in ("mlc-chat-config.json", "tokenizer.json"):
         shutil.copy(tmp_path / name, tmp_path / "params")
-    artifact = SimpleNamespace(facts={"params": "params"})
+    state = SequenceState(256, (), 2, 16, ())
+    artifact = Artifact("mlc", "", "", (), (), (), state, {"params": "params"})
     return tokenizer, MlcPrompts(tmp_path, artifact), fidelity
 
 
