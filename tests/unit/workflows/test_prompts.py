@@ -19,6 +19,7 @@ from slmkit.planning.plan import make_plan
 from slmkit.system.progress import Silent
 from slmkit.workflows.build import FailedParity, build
 from slmkit.workflows.recheck import recheck
+from tiers import WHOLE
 from tiny_models import ort_request
 
 CHATML = (
@@ -62,6 +63,7 @@ def build_on(days, model, out, monkeypatch):
     return contents(build(ort_request(model, "int4", out), Silent()).folder)
 
 
+@pytest.mark.full(WHOLE)
 def test_builds_of_two_days_are_byte_identical(tiny, tmp_path, monkeypatch):
     model = tiny("llama")
     with_template(model, DATED)
@@ -88,6 +90,7 @@ def test_a_build_proves_prompts_and_a_recheck_does_again(tiny, tmp_path):
     assert recheck(folder, None, None, Silent()).prompts == (found,)
 
 
+@pytest.mark.full(WHOLE)
 @genai_only
 def test_a_runtime_with_another_prompt_fails_the_build(tiny, tmp_path):
     model = tiny("llama")
@@ -99,6 +102,7 @@ def test_a_runtime_with_another_prompt_fails_the_build(tiny, tmp_path):
     assert not list((tmp_path / "out").glob("*/manifest.json"))
 
 
+@pytest.mark.full(WHOLE)
 def test_a_template_is_chosen_by_name_and_stays_chosen(tiny, tmp_path):
     model = tiny("llama")
     with_template(model, NAMED)
