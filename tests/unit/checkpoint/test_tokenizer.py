@@ -155,7 +155,7 @@ def test_a_list_of_templates_without_a_default_names_the_choices(folder):
     for prompt in (tokenizer.prompt_ids, lambda _: tokenizer.chat(USER)):
         with pytest.raises(CheckpointError, match="none is the default: chat, tool_use") as refused:
             prompt("hi")
-        assert refused.value.hint == "choose one: --chat-template chat"
+        assert refused.value.hint == "choose one: slmkit build --chat-template chat"
     assert tokenizer.prompt_ids("hi", raw=True) == tokenizer.encode("hi")
 
 

@@ -40,7 +40,7 @@ class NamedTemplates:
         if self.texts:
             return CheckpointError(
                 f"the checkpoint has several chat templates and none is the default: {self.names}",
-                f"choose one: --chat-template {next(iter(self.texts))}",
+                f"choose one: slmkit build --chat-template {next(iter(self.texts))}",
             )
         return CheckpointError(
             "the checkpoint has no chat template",
