@@ -93,17 +93,19 @@ def test_one_logit_that_is_not_finite_fails_parity_and_leaves_its_json_strict(
     built, monkeypatch, bad
 ):
     def planted(logits, columns=None):
-        logits[-1] = np.array(logits[-1])
-        logits[-1][7, 5] = bad  # of the last prompt, which is of random ids
+        if len(logits) > 1:  # golden prompts
+            logits[-1] = np.array(logits[-1])
+            logits[-1][7, 5] = bad  # of the last prompt, which is of random ids
         return outputs_of(logits, columns)
 
     monkeypatch.setattr("slmkit.parity.compare.outputs_of", planted)
     said = slmkit("parity", built["bundle"], "--json", expect=3).stdout
     found = json.loads(said, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    lowering, shipped = found["comparisons"]
+    lowering, whole, shipped = found["comparisons"]
+    assert whole["mode"] == "exact, long" and not whole["failures"]
     assert (lowering["error"], lowering["metrics"]["kl"]) == ("lowering", None)
     assert (shipped["error"], shipped["metrics"]["kl"] >= 0) == ("shipped", True)
-    for line in found["comparisons"]:
+    for line in (lowering, shipped):
         assert line["failures"][0].startswith("the logits hold NaN or infinity at 1 of ")
         assert line["failures"][0].endswith("the first at position 7 of golden prompt 5")
     shown = slmkit("parity", built["bundle"], expect=3).stdout
