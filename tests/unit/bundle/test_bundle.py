@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmkit.bundle.folder import verify, written
+from slmkit.bundle.folder import OLDER, verify, written
 from slmkit.bundle.manifest import MANIFEST, SCHEMA, Manifest, inside, read_manifest, schema
 from slmkit.errors import BundleError
 from slmkit.system.progress import Silent
+from slmkit.system.scratch import LOCK
 from slmkit.workflows.build import build
 from slmkit.workflows.recheck import recheck
 from tiny_models import ort_request, tiny_config, write_checkpoint
@@ -145,8 +146,10 @@ def test_a_replacement_takes_the_place_whole(bundle, atomic, monkeypatch):
 
 
 def test_a_bundle_moved_aside_by_a_killed_build_is_put_back(bundle):
-    aside = bundle.parent / f".{bundle.name}.building-999999999-0.old"
-    bundle.rename(aside)
+    left = bundle.parent / f".{bundle.name}.building-0"
+    left.mkdir()
+    (left / LOCK).touch()
+    bundle.rename(left / OLDER)
     with pytest.raises(RuntimeError), written(bundle, force=True):
         raise RuntimeError
     verify(bundle)

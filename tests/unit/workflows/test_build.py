@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -75,7 +76,8 @@ def start(model: Path, out: Path, *more: str) -> subprocess.Popen[str]:
 
 def heed_interrupts() -> None:
     """Tests that were started in the background ignore Ctrl-C, and so would their programs."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_DFL)
 
 
 def wait_for(process: subprocess.Popen[str], stage: str) -> list[psutil.Process]:
@@ -108,9 +110,9 @@ def test_two_builds_give_identical_bytes(tiny, tmp_path):
 def test_a_cached_build_equals_a_fresh_one(tiny, tmp_path):
     model, cache = tiny("llama"), tmp_path / "cache"
     fresh = build(ort_request(model, "int8", tmp_path / "a", cache=cache), Silent())
-    kept = sorted(path.name for path in cache.iterdir())
+    kept = sorted(path.name for path in cache.glob("[!.]*"))
     cached = build(ort_request(model, "int8", tmp_path / "b", cache=cache), Silent())
-    assert sorted(path.name for path in cache.iterdir()) == kept
+    assert sorted(path.name for path in cache.glob("[!.]*")) == kept
     assert [name.partition("-")[0] for name in kept] == ["activations", "artifact", "codes"]
     assert contents(fresh.folder) == contents(cached.folder)
 
@@ -160,18 +162,27 @@ def test_a_killed_first_build_leaves_nothing_that_looks_like_a_bundle(model, tmp
     assert not list(tmp_path.glob("[!.]*"))
 
 
-@pytest.mark.parametrize("stage", ["emit ort", "run ort, exact"])
-def test_an_interrupted_build_leaves_nothing_behind(model, tmp_path, stage):
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [
+        ("emit ort", signal.SIGINT),
+        ("run ort, exact", signal.SIGINT),
+        ("emit ort", signal.SIGTERM),
+        ("run ort, exact", signal.SIGHUP),
+    ],
+)
+def test_an_interrupted_build_leaves_nothing_behind(model, tmp_path, stage, number):
     process = start(model, tmp_path / "out", "--cache", str(tmp_path / "cache"))
     workers = wait_for(process, stage)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.stderr
     rest = process.stderr.read()
-    assert finish(process) == 130
+    assert finish(process) == 128 + number
     assert "Traceback" not in rest
     assert psutil.wait_procs(workers, timeout=10)[1] == []
     assert list((tmp_path / "out").iterdir()) == []
     assert not list((tmp_path / "cache").glob(".making*"))
+    assert list(Path(tempfile.gettempdir()).iterdir()) == []
 
 
 def test_a_bundle_is_not_overwritten_without_force(tiny, tmp_path):

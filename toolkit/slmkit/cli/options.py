@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +13,8 @@ from typing import Any, NoReturn
 
 import click
 
-from slmkit.errors import INTERRUPTED, SlmkitError, UsageError
+from slmkit.errors import INTERRUPTED, SIGNALLED, SlmkitError, UsageError
+from slmkit.system.signals import cleaned_up, signal_number
 
 FOLDER = click.Path(path_type=Path)
 Function = Callable[..., None]
@@ -24,13 +27,17 @@ def command(function: Function) -> Function:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         as_json = bool(kwargs.get("as_json"))
         try:
-            function(*args, **kwargs)
+            with cleaned_up():
+                function(*args, **kwargs)
+                sys.stdout.flush()
         except SlmkitError as error:
             fail(error, as_json)
-        except KeyboardInterrupt:
-            click.echo("interrupted; nothing was left behind", err=True)
-            sys.exit(INTERRUPTED)
-        except BrokenPipeError:
+        except KeyboardInterrupt as error:
+            with contextlib.suppress(OSError):  # the terminal is gone, after SIGHUP
+                click.echo("interrupted; nothing was left behind", err=True)
+            sys.exit(SIGNALLED + signal_number(error))
+        except BrokenPipeError:  # who read stdout has gone
+            _give_up_stdout()
             sys.exit(1)
         except OSError as error:
             hint = "check disk space and permissions"
@@ -191,6 +198,12 @@ def fail(error: SlmkitError, as_json: bool = False) -> NoReturn:
         if error.hint:
             click.echo(f"hint: {error.hint}", err=True)
     sys.exit(error.exit_code)
+
+
+def _give_up_stdout() -> None:
+    """Let Python write what it still holds for stdout to nowhere, at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _aliases() -> list[tuple[str, Any]]:
