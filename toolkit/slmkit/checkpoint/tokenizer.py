@@ -12,10 +12,11 @@ from jinja2 import Environment, TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers import Tokenizer as HuggingFaceTokenizer
 
+from slmkit.checkpoint.isolated_tokenizer import IsolatedTokenizer, rendered
 from slmkit.errors import CheckpointError
 from slmkit.models.config import LARGEST, read_json
+from slmkit.system.plain_files import read_text
 
 Message = Mapping[str, Any]
 FILES = (
@@ -26,6 +27,7 @@ FILES = (
     "generation_config.json",
     "tokenizer.model",
 )
+LONGEST_FILE = 1 << 22  # bytes of a template
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -42,14 +44,7 @@ class Tokenizer:
                 "fetch it with the weights; a sentencepiece tokenizer.model is turned into one by "
                 "transformers: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)",
             )
-        try:
-            self.library = HuggingFaceTokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # the library raises plain Exception
-            raise CheckpointError(
-                f"tokenizer.json cannot be read: {error}", "download the file again"
-            ) from None
-        self.library.no_truncation()
-        self.library.no_padding()
+        self.library = IsolatedTokenizer(folder / "tokenizer.json")
         self.settings = _optional(folder / "tokenizer_config.json")
         self.special = _special_tokens(self.settings, _optional(folder / "special_tokens_map.json"))
         self.template = _template_text(folder, self.settings)
@@ -93,23 +88,13 @@ class Tokenizer:
                 "the checkpoint has no chat template",
                 "use a plain prompt (--raw), or an instruction-tuned model",
             )
-        try:
-            return (
-                _environment()
-                .from_string(self.template)
-                .render(
-                    messages=list(messages),
-                    tools=tools,  # None is told apart from undefined by some templates
-                    documents=None,
-                    add_generation_prompt=add_generation_prompt,
-                    **self.special,
-                )
-            )
-        except (TemplateError, TypeError, ArithmeticError, LookupError, RecursionError) as error:
-            raise CheckpointError(
-                f"the chat template failed: {error}",
-                "the template may refuse this order of roles; try a single user message",
-            ) from None
+        values = {
+            "messages": list(messages),
+            "tools": tools,  # None is told apart from undefined by some templates
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        return rendered(self.template, values | self.special)
 
     def prompt_ids(self, text: str, raw: bool = False) -> list[int]:
         """Token ids of a user's prompt, in the chat template if there is one; ``raw``: without."""
@@ -128,7 +113,7 @@ class GenerationTag(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _environment() -> Environment:
+def template_environment() -> Environment:
     """A sandboxed Jinja environment with the functions and settings of Hugging Face's."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
@@ -183,7 +168,7 @@ def _template_text(folder: Path, settings: Mapping[str, Any]) -> str | None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path, LONGEST_FILE)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path.name} cannot be read as text: {error}", "download the file again"
@@ -191,7 +176,7 @@ def _text(path: Path) -> str:
 
 
 def _stop_ids(
-    folder: Path, special: Mapping[str, str], library: HuggingFaceTokenizer
+    folder: Path, special: Mapping[str, str], library: IsolatedTokenizer
 ) -> tuple[int, ...]:
     """Ids that end generation: of generation_config.json, else config.json, else the eos token."""
     for name in ("generation_config.json", "config.json"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slmkit.errors import CheckpointError
+from slmkit.system.plain_files import read_text
 
 MISSING = object()
 # Limits that only a damaged or hostile file exceeds; without them such a file would fill the
@@ -15,6 +16,7 @@ MISSING = object()
 # experts a layer.
 LARGEST = 2**24
 MOST_LAYERS_OR_EXPERTS = 512
+LONGEST = 1 << 26  # bytes of a JSON file; an index of many shards has some megabytes
 POSITIVE = "1e-30 to 1e+30"  # reciprocals and some products stay within float32
 
 
@@ -147,7 +149,7 @@ def read_json(path: Path) -> Any:
     Raises CheckpointError, with the file's name, for a missing or unreadable file.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path, LONGEST), object_pairs_hook=_unique)
     except FileNotFoundError:
         raise CheckpointError(
             f"{path.parent} has no {path.name}",
@@ -158,6 +160,16 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(
             f"{path.name} cannot be read as JSON: {error}", "download the file again"
         ) from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; ValueError for a key that occurs twice, of which other programs take either."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} occurs twice")
+    return found
 
 
 def read_config(path: Path) -> Config:
