@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from slmkit.bundle.folder import verify
 from slmkit.bundle.manifest import read_manifest
+from slmkit.bundle.verify import verify
 from slmkit.errors import BundleError, RecipeError, RefusedError, SlmkitError
 from slmkit.planning.plan import Request
 from slmkit.recipe.recipe import load_recipe

@@ -1,4 +1,4 @@
-"""The bundle's folder: written beside its place and moved there whole, verified by every hash."""
+"""The bundle's folder: written beside its place, and moved there whole."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from slmkit.bundle.manifest import MANIFEST, File, read_manifest
+from slmkit.bundle.manifest import MANIFEST
 from slmkit.errors import BundleError
-from slmkit.system.cache import file_hash
 from slmkit.system.scratch import clear_leftovers, owned_folder, scratch
 
 AT_FDCWD = -100  # Linux fcntl.h
@@ -71,42 +70,6 @@ def _writing(folder: Path) -> Iterator[None]:
         raise BundleError(
             f"cannot write to {folder}: {error.strerror}", "choose another --out"
         ) from None
-
-
-def list_files(folder: Path) -> tuple[File, ...]:
-    """Every file of a bundle but the manifest, with size and SHA-256, by name."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return tuple(_file(path, folder) for path in paths if path != folder / MANIFEST)
-
-
-def verify(folder: Path) -> int:
-    """Check every file of a bundle against its manifest; how many there are.
-
-    Raises BundleError that names each missing, changed or unknown file.
-    """
-    manifest = read_manifest(folder)
-    known = {file.path for file in manifest.files}
-    wrong = []
-    for file in manifest.files:
-        path = folder / file.path
-        if path.is_symlink() or not path.is_file():
-            wrong.append(f"{file.path} is missing")
-        elif path.stat().st_size != file.size:
-            wrong.append(f"{file.path} has {path.stat().st_size} bytes instead of {file.size}")
-        elif file_hash(path) != file.sha256:
-            wrong.append(f"{file.path} was changed")
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if not path.is_dir() and name not in known and name != MANIFEST:
-            wrong.append(f"{name} is not in the manifest")
-    if wrong:
-        raise BundleError(f"{folder} is damaged: {'; '.join(wrong)}", "build or copy it again")
-    return len(known)
-
-
-def _file(path: Path, folder: Path) -> File:
-    name = path.relative_to(folder).as_posix()
-    return File(path=name, size=path.stat().st_size, sha256=file_hash(path))
 
 
 def _put_in_place(folder: Path, place: Path) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from slmkit.errors import CheckpointError
-from slmkit.system.plain_files import read_text
+from slmkit.system.plain_files import parse_json, read_text
 
 MISSING = object()
 # Limits that only a damaged or hostile file exceeds; without them such a file would fill the
@@ -149,7 +148,7 @@ def read_json(path: Path) -> Any:
     Raises CheckpointError, with the file's name, for a missing or unreadable file.
     """
     try:
-        return json.loads(read_text(path, LONGEST), object_pairs_hook=_unique)
+        return parse_json(read_text(path, LONGEST))
     except FileNotFoundError:
         raise CheckpointError(
             f"{path.parent} has no {path.name}",
@@ -160,16 +159,6 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(
             f"{path.name} cannot be read as JSON: {error}", "download the file again"
         ) from None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; ValueError for a key that occurs twice, of which other programs take either."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} occurs twice")
-    return found
 
 
 def read_config(path: Path) -> Config:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 
 def check_plain(path: Path, limit: int | None = None) -> int:
@@ -29,6 +31,12 @@ def read_text(path: Path, limit: int) -> str:
     return read_bytes(path, limit).decode("utf-8")
 
 
+def parse_json(text: str) -> Any:
+    """The values of a JSON text. Raises ValueError, for a key that occurs twice too: of such keys
+    some programs take the first, others the last."""
+    return json.loads(text, object_pairs_hook=_unique)
+
+
 def leaves(folder: Path, path: Path) -> bool:
     """Whether links lead from ``path`` out of ``folder``.
 
@@ -39,3 +47,12 @@ def leaves(folder: Path, path: Path) -> bool:
         return False
     stores = [each.parent / "blobs" for each in (home, *home.parents) if each.name == "snapshots"]
     return not any(target.is_relative_to(store) for store in stores)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} occurs twice")
+    return found

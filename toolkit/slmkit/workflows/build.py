@@ -12,7 +12,7 @@ from slmkit.activations.observe import save_runs
 from slmkit.backend.artifact import Artifact
 from slmkit.backend.job import tokenizer_files
 from slmkit.backend.registry import versions_of
-from slmkit.bundle.folder import beside, check_place, list_files, written
+from slmkit.bundle.folder import beside, check_place, written
 from slmkit.bundle.manifest import (
     BundledArtifact,
     Manifest,
@@ -20,6 +20,7 @@ from slmkit.bundle.manifest import (
     read_manifest,
     write_manifest,
 )
+from slmkit.bundle.verify import list_files
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.errors import ParityError
 from slmkit.evaluation.gate import Quality

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from slmkit.activations.observe import load_runs
 from slmkit.backend.declaration import QUANTIZATION
-from slmkit.bundle.folder import verify
 from slmkit.bundle.manifest import Manifest, read_manifest
+from slmkit.bundle.verify import verify
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.errors import ParityError
 from slmkit.evaluation.gate import Quality
