@@ -227,6 +227,16 @@ def test_backend_options_are_checked_before_anything_is_built(tiny, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_bound_without_a_limit_is_refused(tiny, tmp_path):
+    recipe = json.loads(load_recipe("int4").model_dump_json())
+    recipe["parity"]["lowering"] = {}
+    path = tmp_path / "loose.yaml"
+    path.write_text(json.dumps(recipe))
+    with pytest.raises(RecipeError, match=r"parity\.lowering has no limit") as caught:
+        build(ort_request(tiny("llama"), str(path), tmp_path / "out"), Silent())
+    assert "snr_db 100" in caught.value.hint
+
+
 @pytest.mark.parametrize("key", ["artifacts", "parity"])
 def test_a_recipe_names_artifacts_and_errors_that_exist(tiny, tmp_path, key):
     recipe = json.loads(load_recipe("int4").model_dump_json())
@@ -252,6 +262,8 @@ def test_a_recipe_names_artifacts_and_errors_that_exist(tiny, tmp_path, key):
             "hexagon.soc is for the artifact hexagon",
         ),
         ({"memory_limit": 100_000}, "the limit is 100.0 kB"),
+        ({"memory_limit": 0}, "a memory limit of 0 bytes is none"),
+        ({"artifacts": ("ort", "ort")}, "the artifact ort is named twice"),
         ({"model": Path("/nowhere")}, "is not a folder"),
     ],
 )
@@ -269,7 +281,14 @@ def test_wrong_requests_are_refused_before_anything_is_written(tiny, tmp_path, c
     assert not (tmp_path / "out").exists()
 
 
+class NoStage(Silent):
+    """Fails where any work begins."""
+
+    def stage(self, label: str, total: int) -> None:
+        pytest.fail(label)
+
+
 def test_an_output_that_cannot_be_written_is_one_sentence(tiny, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BundleError, match="cannot write"):
-        build(ort_request(tiny("llama"), "int4", tmp_path / "file" / "out"), Silent())
+        build(ort_request(tiny("llama"), "int4", tmp_path / "file" / "out"), NoStage())

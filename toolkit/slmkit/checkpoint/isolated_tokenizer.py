@@ -55,13 +55,7 @@ class IsolatedTokenizer:
 
     def encode(self, text: str, add_special_tokens: bool = True) -> Encoded:
         """Token ids of a text. Raises SlmkitError for half of a surrogate pair in it."""
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise SlmkitError(
-                f"the text is not Unicode: character {error.start + 1} is half of one",
-                "give it in UTF-8",
-            ) from None
+        check_unicode(text)
         about = "the tokenizer cannot encode the text"
         return Encoded(self._call("encode", about, text, add_special_tokens, size=len(text)))
 
@@ -96,6 +90,11 @@ class IsolatedTokenizer:
         return token
 
     @cached_property
+    def byte_ids(self) -> frozenset[int]:
+        """The tokens that stand for single bytes of characters without a token (byte fallback)."""
+        return frozenset(self._call("byte_ids", "the tokenizer failed"))
+
+    @cached_property
     def _added(self) -> dict[int, AddedToken]:
         found = self._call("added_tokens", "the tokenizer failed")
         return {number: AddedToken(content, special) for number, content, special in found}
@@ -110,6 +109,17 @@ class IsolatedTokenizer:
             return WORKER.call(f"{HERE}:{name}", [where, *arguments], limits)
         except LimitExceeded as error:
             raise CheckpointError(f"{about}: {error}", DAMAGED) from None
+
+
+def check_unicode(text: str) -> None:
+    """Raise SlmkitError for half of a surrogate pair: of bytes that are no UTF-8, or of JSON."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SlmkitError(
+            f"the text is not Unicode: character {error.start + 1} is half of one",
+            "give it in UTF-8",
+        ) from None
 
 
 def rendered(template: str, values: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from slmkit.checkpoint.isolated_tokenizer import IsolatedTokenizer, rendered
+from slmkit.checkpoint.isolated_tokenizer import IsolatedTokenizer, check_unicode, rendered
 from slmkit.errors import CheckpointError
 from slmkit.models.config import LARGEST, read_json
 from slmkit.system.plain_files import read_text
@@ -98,6 +98,7 @@ class Tokenizer:
 
     def prompt_ids(self, text: str, raw: bool = False) -> list[int]:
         """Token ids of a user's prompt, in the chat template if there is one; ``raw``: without."""
+        check_unicode(text)
         if raw or self.template is None:
             return self.encode(text)
         return self.encode(self.chat([{"role": "user", "content": text}]), special=False)

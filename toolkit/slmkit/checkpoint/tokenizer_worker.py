@@ -52,6 +52,13 @@ def added_tokens(where: Where) -> list[tuple[int, str, bool]]:
     return [(number, token.content, token.special) for number, token in found.items()]
 
 
+def byte_ids(where: Where) -> list[int]:
+    """The ids of the tokens that stand for a byte."""
+    library = _tokenizer(where)
+    found = (library.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
+    return [number for number in found if number is not None]
+
+
 def token_to_id(where: Where, token: str) -> int | None:
     """The id of a token."""
     number: int | None = _tokenizer(where).token_to_id(token)

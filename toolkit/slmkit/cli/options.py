@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -29,7 +30,8 @@ def command(function: Function) -> Function:
         try:
             with cleaned_up():
                 function(*args, **kwargs)
-                sys.stdout.flush()
+                if sys.stdout is not None:  # closed by whoever started us
+                    sys.stdout.flush()
         except SlmkitError as error:
             fail(error, as_json)
         except KeyboardInterrupt as error:
@@ -144,10 +146,18 @@ def request_arguments(
 
     return {
         "model": model or SAMPLE_MODEL,
-        "memory_limit": None if memory_limit is None else int(memory_limit * 10**9),
+        "memory_limit": None if memory_limit is None else _bytes(memory_limit),
         "artifacts": split_names(artifacts),
         **more,
     }
+
+
+def _bytes(gigabytes: float) -> int:
+    if not 0 < gigabytes < math.inf:  # not for NaN either
+        raise UsageError(
+            f"--memory-limit {gigabytes:g} is no amount of memory", "give GB, such as 2.5"
+        )
+    return int(gigabytes * 10**9)
 
 
 def split_names(text: str | None) -> tuple[str, ...]:
@@ -236,5 +246,5 @@ def _parsed(value: str) -> Any:
 
     try:
         return yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise click.UsageError(f"{value!r} is no YAML value") from None

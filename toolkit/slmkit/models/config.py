@@ -44,12 +44,17 @@ class Config:
         """A number of layers or experts."""
         return self.integer(key, least=least, most=MOST_LAYERS_OR_EXPERTS)
 
-    def number(self, key: str, default: Any = MISSING) -> float:
-        """A number from 1e-30 to 1e30."""
+    def number(self, key: str, default: Any = MISSING, most: float = 1e30) -> float:
+        """A number from 1e-30 to ``most``."""
         value = self._get(key, default)
-        if not _is_positive(value):
-            raise self._wrong(key, value, f"a positive number, {POSITIVE}")
+        if not _is_positive(value) or value > most:
+            limits = POSITIVE if most == 1e30 else f"at most {most:g}"
+            raise self._wrong(key, value, f"a positive number, {limits}")
         return float(value)
+
+    def epsilon(self, key: str) -> float:
+        """What a norm adds to a mean of squares: beyond 1, nothing would be left of its input."""
+        return self.number(key, most=1.0)
 
     def boolean(self, key: str, default: Any = MISSING) -> bool:
         """A boolean."""
