@@ -133,6 +133,24 @@ def test_the_manifest_tells_what_an_app_needs(tiny, tmp_path):
     assert verify(folder) == len(manifest.files)
 
 
+def test_a_build_and_a_run_leave_nothing_in_the_home_folder(model, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    surroundings = {**environment(), "HOME": str(home)}
+    surroundings.pop("XDG_CACHE_HOME", None)
+    surroundings.pop("ORT_DISABLE_TELEMETRY", None)
+    slmkit = [sys.executable, "-m", "slmkit"]
+    out = ["--model", str(model), "--out", str(tmp_path / "out")]
+    bundle = str(tmp_path / "out" / "model-android-int4")
+    for words in (
+        [*COMMAND, *out],
+        [*slmkit, "run", bundle, "--prompt", "hi", "--max-tokens", "2"],
+    ):
+        subprocess.run(words, env=surroundings, check=True, capture_output=True)
+    assert list(home.rglob("*")) == []
+    assert list(Path(tempfile.gettempdir()).iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "stage", ["quantize", "emit ort", "run ort, exact", "reference on floats", "run ort, shipped"]
 )

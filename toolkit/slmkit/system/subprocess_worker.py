@@ -66,7 +66,7 @@ def call(
 def environment() -> dict[str, str]:
     """The variables of a new Python process with this one's import path."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    return {**os.environ, **QUIET, "PYTHONPATH": path}
+    return {**QUIET, **os.environ, "PYTHONPATH": path}
 
 
 def _exchange(
