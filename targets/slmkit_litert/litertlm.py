@@ -14,6 +14,7 @@ from litert_lm_builder.runtime.proto import llm_metadata_pb2, sampler_params_pb2
 from slmkit.backend.interface import Job, TokenFacts
 from slmkit.errors import BackendError
 from slmkit_litert.files import BUNDLE, TASK
+from slmkit_litert.reproducible import reproducible
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # time of a .task's entries, so that its bytes are reproducible
 TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
@@ -76,7 +77,7 @@ def _write_litertlm(job: Job, model: Path, metadata: bytes, out: Path) -> None:
             tokenizer.write_text(add_missing_tokens(text, job.spec.vocabulary), encoding="utf-8")
             file.add_hf_tokenizer(str(tokenizer))
         file.add_tflite_model(str(model), builder.TfLiteModelType.PREFILL_DECODE)
-        with open(out, "wb") as stream:
+        with open(out, "wb") as stream, reproducible(job.codes.key.encode() + metadata):
             file.build(stream)
 
 
