@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from slmkit.errors import BackendError, SlmkitError, error_of
 from slmkit.system.scratch import scratch
 
 START = "from slmkit.system.subprocess_worker import main; main()"
+SETTINGS = ("KERAS_HOME", "MPLCONFIGDIR")  # folders that libraries else make in the home folder
 QUIET = {"ORT_DISABLE_TELEMETRY": "1"}  # of processes that may import ONNX Runtime
+LITTLE = 1 << 20  # bytes: a disk that has less is full
 FULL = (errno.ENOSPC, errno.EDQUOT)
 Report = Callable[[int, int], None]  # (done, total)
 
@@ -36,13 +39,14 @@ def call(
     errors ("the process that ABOUT died"); ``timeout``: in seconds, None for no limit.
     Raises the job's SlmkitError, or BackendError if the process died or was too slow.
     """
+    # The worker's temporary files are in a folder of ours: it may be killed.
     with scratch() as folder, tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", START],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env=environment() | {"TMPDIR": str(folder)},  # what a killed worker leaves is ours
+            env=dict.fromkeys(SETTINGS, str(folder)) | environment() | {"TMPDIR": str(folder)},
         )
         timed_out = threading.Event()
         timer = threading.Timer(timeout or 0, _stop, (process, timed_out))
@@ -112,6 +116,12 @@ def _crash_error(code: int, about: str, activity: str, errors: IO[bytes]) -> Bac
     errors.seek(0)
     last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
     output = f"; its last line of output: {last[0]}" if last else ""
+    folder = tempfile.gettempdir()
+    if shutil.disk_usage(folder).free < LITTLE:
+        return BackendError(
+            f"the process that {about} died ({status}), and {folder} is full{output}",
+            "make room there, or name another folder for temporary files in TMPDIR",
+        )
     memory = "; the machine may be out of memory" if code == -signal.SIGKILL else ""
     return BackendError(
         f"the process that {about} died ({status}){memory}{output}",
