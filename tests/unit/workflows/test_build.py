@@ -115,6 +115,10 @@ def test_a_cached_build_equals_a_fresh_one(tiny, tmp_path):
     assert sorted(path.name for path in cache.glob("[!.]*")) == kept
     assert [name.partition("-")[0] for name in kept] == ["activations", "artifact", "codes"]
     assert contents(fresh.folder) == contents(cached.folder)
+    for path in cache.glob("*-*/[!.]*"):
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+    again = build(ort_request(model, "int8", tmp_path / "c", cache=cache), Silent())
+    assert contents(fresh.folder) == contents(again.folder)  # nothing of the damage
 
 
 def test_the_manifest_tells_what_an_app_needs(tiny, tmp_path):
