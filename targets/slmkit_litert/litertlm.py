@@ -15,6 +15,7 @@ from slmkit.backend.interface import Job, TokenFacts
 from slmkit.errors import BackendError
 from slmkit_litert.files import BUNDLE, TASK
 from slmkit_litert.prompts import bundle_template, prompt_start
+from slmkit_litert.reproducible import reproducible
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # time of a .task's entries, so that its bytes are reproducible
 TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
@@ -62,7 +63,7 @@ def _write_litertlm(job: Job, model: Path, metadata: bytes, out: Path) -> None:
             tokenizer.write_text(add_missing_tokens(text, job.spec.vocabulary), encoding="utf-8")
             file.add_hf_tokenizer(str(tokenizer))
         file.add_tflite_model(str(model), builder.TfLiteModelType.PREFILL_DECODE)
-        with open(out, "wb") as stream:
+        with open(out, "wb") as stream, reproducible(job.codes.key.encode() + metadata):
             file.build(stream)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from slmkit.backend.interface import Artifact
 from slmkit.backend.static_runner import StaticRunner, Window
 from slmkit.ops import Floats
+from slmkit.system.scratch import scratch
 from slmkit_litert.contract import DECODE, HIDDEN, cache_tensors, prefill_name, static_shape
 from slmkit_litert.lowering.weight_binding import Array, write_float_model
 from slmkit_litert.weights import dequantize
@@ -101,8 +101,8 @@ def _open_interpreter(path: Path, mode: str) -> Interpreter:
     """
     if mode != "float32":
         return Interpreter(model_path=str(path), num_threads=THREADS)
-    with tempfile.TemporaryDirectory(prefix="slmkit-") as folder:
-        float_copy = Path(folder) / "float32.tflite"
+    with scratch() as folder:
+        float_copy = folder / "float32.tflite"
         write_float_model(path, float_copy, dequantize)
         return Interpreter(
             model_path=str(float_copy),

@@ -33,6 +33,7 @@ FOR_BACKENDS = {  # beside all of slmkit.backend
     "slmkit.quant.codes",
     "slmkit.recipe.scheme",
     "slmkit.snr",
+    "slmkit.system.scratch",
     "slmkit.system.subprocess_worker",
     "slmkit.system.cache",
 }

@@ -14,8 +14,8 @@ from typing import Any
 
 from slmkit.backend import registry
 from slmkit.backend.targets import Target
-from slmkit.bundle.folder import verify
 from slmkit.bundle.manifest import Manifest, read_manifest
+from slmkit.bundle.verify import verify
 from slmkit.checkpoint.folder import SAMPLE_MODEL
 from slmkit.errors import (
     BackendError,

@@ -60,7 +60,8 @@ class MissingPackageError(BackendError):
     exit_code = 5
 
 
-INTERRUPTED = 130  # the exit code after Ctrl-C: 128 + SIGINT, as shells have it
+SIGNALLED = 128  # and the signal's number is the exit code after a signal, as shells have it
+INTERRUPTED = 130  # after Ctrl-C, SIGINT
 EXIT_CODES = {
     0: "done",
     1: "your input cannot be used: checkpoint, bundle, recipe, text",
@@ -68,7 +69,7 @@ EXIT_CODES = {
     3: "parity failed: an artifact breaks a bound",
     4: "the model is refused: an artifact cannot carry it, or it does not fit into memory",
     5: "a Python package is missing",
-    INTERRUPTED: "interrupted",
+    INTERRUPTED: "interrupted (129: by SIGHUP, 143: by SIGTERM)",
 }
 
 

@@ -76,7 +76,8 @@ def inspect(path: Path) -> dict[str, Any]:
     descriptions = {each.name: each for each in message.description.functions}
     return {
         name: _report(function, descriptions.get(name, message.description), package_findings)
-        for name, function in message.mlProgram.functions.items()
+        # A map of protobuf has another order in each process.
+        for name, function in sorted(message.mlProgram.functions.items())
     }
 
 

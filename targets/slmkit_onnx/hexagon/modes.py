@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from slmkit.backend.interface import Artifact
+from slmkit.system.scratch import scratch
 from slmkit_onnx.hexagon.options import Options
 from slmkit_onnx.hexagon.partition import first_and_last
 from slmkit_onnx.hexagon.qnn.compile import KINDS, compile_part, graph_file
@@ -76,8 +76,8 @@ def _reload_binaries(
     """Compile each graph to a binary of its own in another process, and load the binaries here."""
     from slmkit_onnx.hexagon.qnn.provider import qnn_session
 
-    with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
-        out = Path(scratch) / soc.name
+    with scratch() as place:
+        out = place / soc.name
         for part in names:
             compile_part(folder, out, part, soc, False, Options.timeout)
         return _chains(

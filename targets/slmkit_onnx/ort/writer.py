@@ -67,7 +67,7 @@ def io_tensors(
     pairs = [each.tensors() for each in state_tensors(state)]
     past, present = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     ids = Tensor("input_ids", "int64", ("batch", "tokens"), "token ids")
-    mask = Tensor("attention_mask", "int64", ("batch", "total"), "1 for each token so far")
+    mask = Tensor("attention_mask", "int64", ("batch", "total"), "all 1: no padding")
     logits = Tensor("logits", "float32", ("batch", "tokens", vocabulary), "next-token scores")
     inputs = (ids, mask, *past) if state.attention_layers else (ids, *past)
     return inputs, (logits, *present)

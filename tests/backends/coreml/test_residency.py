@@ -106,6 +106,18 @@ def test_a_plain_convolution_breaks_no_rule(tmp_path):
     assert report["predicted"] == 1.0
 
 
+def test_functions_are_told_in_one_order(tmp_path):
+    names = [f"f{number}" for number in range(12)]
+    program = Program()
+    for name in reversed(names):
+        with Function({"x": mb.TensorSpec((1, 64, 1, 32), dtype=types.fp16)}, TARGET) as function:
+            function.set_outputs([mb.relu(x=function.inputs["x"])])
+        program.add_function(name, function)
+    program.default_function_name = names[0]
+    write_package(program, tmp_path / "model.mlpackage")
+    assert list(inspect(tmp_path / "model.mlpackage")) == sorted(names)
+
+
 def test_every_rule_names_its_source():
     assert all(rule.source and rule.reason for rule in RULES.values())
     assert {rule.level for rule in RULES.values()} == {"error", "warning", "note"}

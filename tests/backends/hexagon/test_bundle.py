@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from artifacts import emitted, reference_of, run, snr_db
 from hexagon_artifacts import hexagon_job
-from slmkit.bundle.folder import verify
 from slmkit.bundle.manifest import read_manifest
+from slmkit.bundle.verify import verify
 from slmkit.cli.main import main
 from slmkit.errors import BundleError
 from slmkit.inference.load import load

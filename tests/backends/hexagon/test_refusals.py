@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import onnx
 import pytest
@@ -121,6 +122,16 @@ def test_a_graph_that_the_compiler_refuses_says_why(job, tmp_path):
     (folder / "decode.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(SlmkitError, match=rf"QNN refused decode\.onnx for sm8650: .*{node.name}"):
         compile_part(folder, tmp_path / "out", "model", SOCS["sm8650"], False, 60)
+
+
+def test_the_same_graphs_give_the_same_binary_in_any_folder(job, tmp_path):
+    emitted(job, tmp_path / "hexagon")
+    files = []
+    for name in ("a", "another"):
+        folder = shutil.copytree(tmp_path / "hexagon", tmp_path / name)
+        compile_part(folder, folder / "out", "model", SOCS["sm8650"], True, 300)
+        files.append({path.name: path.read_bytes() for path in (folder / "out").iterdir()})
+    assert files[0] == files[1] and "prefill_qnn.bin" in files[0]
 
 
 def test_a_compilation_that_takes_too_long_is_stopped(job, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from slmkit.bundle import manifest
-from slmkit.bundle.folder import list_files
+from slmkit.bundle.verify import list_files
 from slmkit.ops import Rope
 from slmkit.system.progress import Silent
 from slmkit.workflows.build import build

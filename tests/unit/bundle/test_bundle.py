@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmkit.bundle.folder import verify, written
+from slmkit.bundle.folder import OLDER, written
 from slmkit.bundle.manifest import MANIFEST, SCHEMA, Manifest, inside, read_manifest, schema
+from slmkit.bundle.verify import verify
 from slmkit.errors import BundleError
+from slmkit.inference.load import load
 from slmkit.system.progress import Silent
+from slmkit.system.scratch import LOCK
 from slmkit.workflows.build import build
 from slmkit.workflows.recheck import recheck
 from tiny_models import ort_request, tiny_config, write_checkpoint
@@ -62,6 +66,96 @@ def test_a_link_out_of_the_bundle_is_not_followed(bundle, tmp_path):
     (bundle / "ort" / "model.onnx").symlink_to(outside)
     with pytest.raises(BundleError, match=r"ort/model.onnx is missing"):
         verify(bundle)
+
+
+def replaced_by_link(bundle, outside):
+    (bundle / "ort").rename(outside)
+    (bundle / "ort").symlink_to(outside)
+
+
+def linked_folder(bundle, outside):
+    outside.mkdir()
+    (bundle / "more").symlink_to(outside)
+
+
+ADDED = {
+    "a folder replaced by a link": (replaced_by_link, "ort/model.onnx is missing"),
+    "a link to a folder": (linked_folder, "more is not in the manifest"),
+    "a link to nothing": (
+        lambda bundle, outside: (bundle / "more").symlink_to(outside),
+        "more is not in the manifest",
+    ),
+    "an empty folder": (lambda bundle, _: (bundle / "ort" / "e").mkdir(), "ort/e is not in"),
+    "a pipe": (lambda bundle, _: os.mkfifo(bundle / "ort" / "p"), "ort/p is not in"),
+}
+
+
+@pytest.mark.parametrize(("add", "said"), ADDED.values(), ids=ADDED)
+def test_nothing_of_any_kind_may_be_added(bundle, tmp_path, add, said):
+    add(bundle, tmp_path / "outside")
+    with pytest.raises(BundleError, match=said):
+        verify(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda bundle: flip(bundle / "ort" / "model.onnx.data", 5), "data was changed"),
+        (lambda bundle: flip(bundle / "tokenizer" / "tokenizer.json", 5), "json was changed"),
+        (lambda bundle: (bundle / "ort" / "model.onnx").unlink(), "model.onnx is missing"),
+        (
+            lambda bundle: (bundle / "tokenizer" / "chat_template.jinja").write_text("x"),
+            "tokenizer/chat_template.jinja is not in the manifest",
+        ),
+        (lambda bundle: replaced_by_link(bundle, bundle.parent / "o"), "ort is not in the manif"),
+    ],
+)
+def test_a_changed_bundle_does_not_run(bundle, change, said):
+    assert load(bundle).generate("hi", max_tokens=1) is not None
+    change(bundle)
+    with pytest.raises(BundleError, match=said):
+        load(bundle)
+
+
+def test_what_is_not_loaded_is_not_asked_for(bundle):
+    (bundle / "parity" / "held_out.json").unlink()
+    load(bundle)
+
+
+def test_files_are_hashed_once_until_they_change(bundle, monkeypatch):
+    load(bundle)
+    with monkeypatch.context() as changed:
+        changed.setattr("slmkit.bundle.verify.file_hash", lambda path: pytest.fail("it was read"))
+        load(bundle)
+    path = bundle / "ort" / "model.onnx.data"
+    before = path.stat()
+    flip(path, 5)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(BundleError, match="was changed"):
+        load(bundle)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../../model.onnx", "a/../../b", "\\\\host\\x"])
+def test_facts_cannot_name_files_outside(bundle, path):
+    values = json.loads((bundle / MANIFEST).read_text())
+    values["artifacts"][0]["facts"]["model"] = path
+    (bundle / MANIFEST).write_text(json.dumps(values))
+    for read in (verify, load):
+        with pytest.raises(BundleError, match="does not stay in the bundle"):
+            read(bundle)
+
+
+def test_a_manifest_says_everything_once(bundle):
+    text = (bundle / MANIFEST).read_text()
+    (bundle / MANIFEST).write_text('{"target": "ios",' + text[1:])
+    with pytest.raises(BundleError, match="the key 'target' occurs twice"):
+        read_manifest(bundle)
+
+
+def test_a_manifest_that_is_a_pipe_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / MANIFEST)
+    with pytest.raises(BundleError, match="is not a bundle"):
+        read_manifest(tmp_path)
 
 
 def test_parity_refuses_a_damaged_bundle_before_running_it(bundle):
@@ -145,8 +239,10 @@ def test_a_replacement_takes_the_place_whole(bundle, atomic, monkeypatch):
 
 
 def test_a_bundle_moved_aside_by_a_killed_build_is_put_back(bundle):
-    aside = bundle.parent / f".{bundle.name}.building-999999999-0.old"
-    bundle.rename(aside)
+    left = bundle.parent / f".{bundle.name}.building-0"
+    left.mkdir()
+    (left / LOCK).touch()
+    bundle.rename(left / OLDER)
     with pytest.raises(RuntimeError), written(bundle, force=True):
         raise RuntimeError
     verify(bundle)

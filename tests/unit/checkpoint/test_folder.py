@@ -249,6 +249,7 @@ def test_a_wrong_value_is_named_by_its_key(tiny, key, value):
         ({"num_key_value_heads": 3}, "not a multiple of"),
         ({"num_attention_heads": 6, "num_key_value_heads": 2}, "head_dim is missing"),
         ({"tie_word_embeddings": 1}, "expected true or false"),
+        ({"rms_norm_eps": 1e30}, r"rms_norm_eps is 1e\+30, expected a positive number, at most 1"),
         ({"quantization_config": {"quant_method": "gptq"}}, r"already quantized \(gptq\)"),
     ],
 )

@@ -236,6 +236,11 @@ WRONG = [
     (1, ("verify", "nowhere")),
     (1, ("recipes", "show", "nowhere")),
     (1, ("run", SAMPLE_MODEL, "--prompt", "x" * 3000)),
+    *((2, ("plan", "--target", "ios", "--memory-limit", bad)) for bad in ("0", "-1", "nan", "inf")),
+    *((2, ("run", SAMPLE_MODEL, "--prompt", "hi", "--temperature", bad)) for bad in ("nan", "inf")),
+    (2, ("run", SAMPLE_MODEL, "--prompt", "hi", "--top-p", "nan")),
+    (2, ("plan", "--target", "android", "--artifacts", "ort,ort")),
+    (1, ("run", SAMPLE_MODEL, "--prompt", "hi\udcff")),  # as Python reads bytes that are no UTF-8
 ]
 
 
@@ -245,6 +250,55 @@ def test_bad_input_has_its_exit_code_and_a_hint(code, words):
     lines = failed.stderr.strip().splitlines()
     assert lines[-2].startswith("Error: ") and lines[-1].startswith("hint: ")
     assert "Traceback" not in failed.output
+
+
+def test_a_value_that_is_no_yaml_is_a_bad_command_line():
+    failed = slmkit("plan", "--target", "android", "--option", "ort.x=2024-13-45", expect=2)
+    assert "is no YAML value" in failed.stderr
+
+
+def test_the_sample_model_s_questions_are_for_it_alone(tiny):
+    failed = slmkit("eval", tiny(), expect=2)
+    assert "the default questions are those of the sample model" in failed.stderr
+    assert "--data" in failed.stderr
+
+
+@pytest.mark.parametrize("text", ['{"prompt": "\\ud83d", "answer": "x"}', '{"answer": "\\ud83d"}'])
+def test_half_of_a_character_in_questions_is_named_by_its_line(tmp_path, text):
+    (tmp_path / "data.jsonl").write_text(f"{text}\n")
+    failed = slmkit("eval", SAMPLE_MODEL, "--data", tmp_path / "data.jsonl", expect=1)
+    assert "line 1, is not an example" in failed.stderr
+
+
+def piped(*words, **more):
+    """slmkit in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "slmkit", *map(str, words)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stderr=subprocess.PIPE,
+        text=True,
+        **more,
+    )
+
+
+def test_a_reader_that_has_gone_is_no_traceback():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = piped("recipes", "show", "int4", stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_stdout_that_was_closed_is_no_traceback():
+    done = piped("recipes", "show", "int4", preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_doctor_s_commands_are_never_cut(monkeypatch):
+    monkeypatch.setattr("slmkit.backend.registry._version", lambda name: None)
+    monkeypatch.setattr("slmkit.cli.console.PLAIN_WIDTH", 40)
+    lines = slmkit("doctor").stdout.splitlines()
+    assert 'pip install "slmkit[litert]"' in lines
 
 
 JSON_COMMANDS = ("build", "parity", "eval", "inspect", "plan")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slmkit.checkpoint.tokenizer import Tokenizer
-from slmkit.errors import SlmkitError
+from slmkit.errors import SlmkitError, UsageError
 from slmkit.inference.generate import Sampler, generate, stream_text
 from tiny_tokenizers import KINDS
 
@@ -92,3 +92,35 @@ def test_streamed_pieces_join_to_the_whole_text(tokenizer, text):
     ids = tokenizer.encode(text, special=False)
     pieces = list(stream_text(tokenizer, iter(ids)))
     assert "".join(pieces) == tokenizer.decode(ids)
+
+
+@given(data=st.data())
+def test_streamed_pieces_of_any_tokens_join_to_the_whole_text(tokenizer, data):
+    number = st.integers(0, tokenizer.size - 1)
+    raw = st.sampled_from(sorted(tokenizer.library.byte_ids) or [0])  # bytes alone are seldom text
+    ids = data.draw(st.lists(number | raw, max_size=20))
+    assert "".join(stream_text(tokenizer, iter(ids))) == tokenizer.decode(ids)
+
+
+def test_half_an_emoji_does_not_stop_the_stream(tokenizer):
+    start = tokenizer.encode("\n🚀", special=False)
+    words = tokenizer.encode("turn on the lights in the kitchen", special=False)
+    ids = [*start[:-2], *words]  # without the emoji's last bytes
+    pieces = [piece for piece in stream_text(tokenizer, iter(ids)) if piece]
+    assert "".join(pieces) == tokenizer.decode(ids)
+    assert len(pieces) > 3 and len(pieces[-1]) < 20
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"temperature": -1.0},
+        {"temperature": np.nan},
+        {"top_p": np.nan},
+        {"top_p": 2.0},
+        {"seed": -1},
+    ],
+)
+def test_numbers_that_say_nothing_are_refused(numbers):
+    with pytest.raises(UsageError):
+        Sampler(**numbers)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from slmkit.bundle.folder import verify
 from slmkit.bundle.manifest import read_manifest
+from slmkit.bundle.verify import verify
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.checkpoint.model_card import license_of
 from slmkit.errors import RecipeError, RefusedError

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from slmkit.errors import BackendError, SlmkitError
@@ -62,3 +66,35 @@ def test_an_interruption_ends_the_worker(monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         subprocess_worker.call(RUN, {}, interrupt, "waits")
+
+
+def do(job):
+    return subprocess_worker.call(f"worker_jobs:{job}", {}, lambda done, total: None, "does it")
+
+
+def test_a_worker_s_temporary_files_go_with_it(monkeypatch):
+    for name in ("KERAS_HOME", "MPLCONFIGDIR", "ORT_DISABLE_TELEMETRY"):
+        monkeypatch.delenv(name, raising=False)
+    found = do("surroundings")
+    assert not Path(found["TMPDIR"]).exists()
+    assert found["KERAS_HOME"] == found["MPLCONFIGDIR"] == found["TMPDIR"]
+    assert found["ORT_DISABLE_TELEMETRY"] == "1"
+    monkeypatch.setenv("KERAS_HOME", "/mine")
+    assert do("surroundings")["KERAS_HOME"] == "/mine"
+
+
+@pytest.mark.parametrize(
+    ("job", "said"), [("fill_disk", "the disk is full"), ("fill_memory", "memory is full")]
+)
+def test_a_full_disk_and_a_full_memory_are_one_sentence(job, said):
+    with pytest.raises(SlmkitError, match=said) as caught:
+        do(job)
+    assert "report this" not in caught.value.hint
+
+
+def test_a_crash_without_room_for_temporary_files_is_told_so(monkeypatch):
+    monkeypatch.setattr(subprocess_worker, "START", "raise RuntimeError")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+    with pytest.raises(BackendError, match="is full") as caught:
+        call()
+    assert "TMPDIR" in caught.value.hint

@@ -8,14 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from slmkit.bundle.folder import verify
 from slmkit.bundle.manifest import read_manifest
+from slmkit.bundle.verify import verify
 from slmkit.errors import BundleError, RecipeError, RefusedError, SlmkitError
 from slmkit.planning.plan import Request
 from slmkit.recipe.recipe import load_recipe
@@ -75,7 +76,8 @@ def start(model: Path, out: Path, *more: str) -> subprocess.Popen[str]:
 
 def heed_interrupts() -> None:
     """Tests that were started in the background ignore Ctrl-C, and so would their programs."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_DFL)
 
 
 def wait_for(process: subprocess.Popen[str], stage: str) -> list[psutil.Process]:
@@ -108,11 +110,15 @@ def test_two_builds_give_identical_bytes(tiny, tmp_path):
 def test_a_cached_build_equals_a_fresh_one(tiny, tmp_path):
     model, cache = tiny("llama"), tmp_path / "cache"
     fresh = build(ort_request(model, "int8", tmp_path / "a", cache=cache), Silent())
-    kept = sorted(path.name for path in cache.iterdir())
+    kept = sorted(path.name for path in cache.glob("[!.]*"))
     cached = build(ort_request(model, "int8", tmp_path / "b", cache=cache), Silent())
-    assert sorted(path.name for path in cache.iterdir()) == kept
+    assert sorted(path.name for path in cache.glob("[!.]*")) == kept
     assert [name.partition("-")[0] for name in kept] == ["activations", "artifact", "codes"]
     assert contents(fresh.folder) == contents(cached.folder)
+    for path in cache.glob("*-*/[!.]*"):
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+    again = build(ort_request(model, "int8", tmp_path / "c", cache=cache), Silent())
+    assert contents(fresh.folder) == contents(again.folder)  # nothing of the damage
 
 
 def test_the_manifest_tells_what_an_app_needs(tiny, tmp_path):
@@ -129,6 +135,24 @@ def test_the_manifest_tells_what_an_app_needs(tiny, tmp_path):
         getattr(artifact.memory, part) for part in ("weights", "kv_cache", "working")
     )
     assert verify(folder) == len(manifest.files)
+
+
+def test_a_build_and_a_run_leave_nothing_in_the_home_folder(model, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    surroundings = {**environment(), "HOME": str(home)}
+    surroundings.pop("XDG_CACHE_HOME", None)
+    surroundings.pop("ORT_DISABLE_TELEMETRY", None)
+    slmkit = [sys.executable, "-m", "slmkit"]
+    out = ["--model", str(model), "--out", str(tmp_path / "out")]
+    bundle = str(tmp_path / "out" / "model-android-int4")
+    for words in (
+        [*COMMAND, *out],
+        [*slmkit, "run", bundle, "--prompt", "hi", "--max-tokens", "2"],
+    ):
+        subprocess.run(words, env=surroundings, check=True, capture_output=True)
+    assert list(home.rglob("*")) == []
+    assert list(Path(tempfile.gettempdir()).iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -160,18 +184,27 @@ def test_a_killed_first_build_leaves_nothing_that_looks_like_a_bundle(model, tmp
     assert not list(tmp_path.glob("[!.]*"))
 
 
-@pytest.mark.parametrize("stage", ["emit ort", "run ort, exact"])
-def test_an_interrupted_build_leaves_nothing_behind(model, tmp_path, stage):
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [
+        ("emit ort", signal.SIGINT),
+        ("run ort, exact", signal.SIGINT),
+        ("emit ort", signal.SIGTERM),
+        ("run ort, exact", signal.SIGHUP),
+    ],
+)
+def test_an_interrupted_build_leaves_nothing_behind(model, tmp_path, stage, number):
     process = start(model, tmp_path / "out", "--cache", str(tmp_path / "cache"))
     workers = wait_for(process, stage)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.stderr
     rest = process.stderr.read()
-    assert finish(process) == 130
+    assert finish(process) == 128 + number
     assert "Traceback" not in rest
     assert psutil.wait_procs(workers, timeout=10)[1] == []
     assert list((tmp_path / "out").iterdir()) == []
     assert not list((tmp_path / "cache").glob(".making*"))
+    assert list(Path(tempfile.gettempdir()).iterdir()) == []
 
 
 def test_a_bundle_is_not_overwritten_without_force(tiny, tmp_path):
@@ -216,6 +249,16 @@ def test_backend_options_are_checked_before_anything_is_built(tiny, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_bound_without_a_limit_is_refused(tiny, tmp_path):
+    recipe = json.loads(load_recipe("int4").model_dump_json())
+    recipe["parity"]["lowering"] = {}
+    path = tmp_path / "loose.yaml"
+    path.write_text(json.dumps(recipe))
+    with pytest.raises(RecipeError, match=r"parity\.lowering has no limit") as caught:
+        build(ort_request(tiny("llama"), str(path), tmp_path / "out"), Silent())
+    assert "snr_db 100" in caught.value.hint
+
+
 @pytest.mark.parametrize("key", ["artifacts", "parity"])
 def test_a_recipe_names_artifacts_and_errors_that_exist(tiny, tmp_path, key):
     recipe = json.loads(load_recipe("int4").model_dump_json())
@@ -241,6 +284,8 @@ def test_a_recipe_names_artifacts_and_errors_that_exist(tiny, tmp_path, key):
             "hexagon.soc is for the artifact hexagon",
         ),
         ({"memory_limit": 100_000}, "the limit is 100.0 kB"),
+        ({"memory_limit": 0}, "a memory limit of 0 bytes is none"),
+        ({"artifacts": ("ort", "ort")}, "the artifact ort is named twice"),
         ({"model": Path("/nowhere")}, "is not a folder"),
     ],
 )
@@ -258,7 +303,14 @@ def test_wrong_requests_are_refused_before_anything_is_written(tiny, tmp_path, c
     assert not (tmp_path / "out").exists()
 
 
+class NoStage(Silent):
+    """Fails where any work begins."""
+
+    def stage(self, label: str, total: int) -> None:
+        pytest.fail(label)
+
+
 def test_an_output_that_cannot_be_written_is_one_sentence(tiny, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BundleError, match="cannot write"):
-        build(ort_request(tiny("llama"), "int4", tmp_path / "file" / "out"), Silent())
+        build(ort_request(tiny("llama"), "int4", tmp_path / "file" / "out"), NoStage())

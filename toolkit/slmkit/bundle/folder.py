@@ -1,23 +1,22 @@
-"""The bundle's folder: written beside its place and moved there whole, verified by every hash."""
+"""The bundle's folder: written beside its place, and moved there whole."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import os
-import shutil
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from slmkit.bundle.manifest import MANIFEST, File, read_manifest
+from slmkit.bundle.manifest import MANIFEST
 from slmkit.errors import BundleError
-from slmkit.system.cache import file_hash
+from slmkit.system.scratch import clear_leftovers, owned_folder, scratch
 
 AT_FDCWD = -100  # Linux fcntl.h
 RENAME_EXCHANGE = 2  # Linux fs.h
 BUILDING = ".building-"
+NEW, OLDER = "new", "older"  # in the folder of a build: the bundle, and the one it replaces
 
 
 def check_place(place: Path, force: bool) -> None:
@@ -31,63 +30,46 @@ def check_place(place: Path, force: bool) -> None:
 
 
 @contextlib.contextmanager
+def beside(place: Path) -> Iterator[Path]:
+    """A folder for intermediate files beside ``place``: large ones have room where the bundle has.
+
+    Raises BundleError if nothing can be written there.
+    """
+    with contextlib.ExitStack() as stack:
+        with _writing(place.parent):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(scratch(place.parent))
+        yield folder
+
+
+@contextlib.contextmanager
 def written(place: Path, force: bool) -> Iterator[Path]:
     """A folder to fill; at the end it takes ``place`` in one step, on an error it vanishes.
 
     What a killed build left behind is removed first.
     """
     check_place(place, force)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(place)
-        folder = place.parent / f".{place.name}{BUILDING}{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        folder.mkdir()
-    except OSError as error:
-        raise BundleError(
-            f"cannot write to {place.parent}: {error.strerror}", "choose another --out"
-        ) from None
-    try:
+    prefix = f".{place.name}{BUILDING}"
+    with contextlib.ExitStack() as stack:
+        with _writing(place.parent):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            clear_leftovers(place.parent, prefix, lambda left: _put_back(left / OLDER, place))
+            building = stack.enter_context(owned_folder(place.parent, prefix))
+            folder = building / NEW
+            folder.mkdir()
         yield folder
         check_place(place, force)  # somebody else may have been faster
         _put_in_place(folder, place)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def list_files(folder: Path) -> tuple[File, ...]:
-    """Every file of a bundle but the manifest, with size and SHA-256, by name."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return tuple(_file(path, folder) for path in paths if path != folder / MANIFEST)
-
-
-def verify(folder: Path) -> int:
-    """Check every file of a bundle against its manifest; how many there are.
-
-    Raises BundleError that names each missing, changed or unknown file.
-    """
-    manifest = read_manifest(folder)
-    known = {file.path for file in manifest.files}
-    wrong = []
-    for file in manifest.files:
-        path = folder / file.path
-        if path.is_symlink() or not path.is_file():
-            wrong.append(f"{file.path} is missing")
-        elif path.stat().st_size != file.size:
-            wrong.append(f"{file.path} has {path.stat().st_size} bytes instead of {file.size}")
-        elif file_hash(path) != file.sha256:
-            wrong.append(f"{file.path} was changed")
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if not path.is_dir() and name not in known and name != MANIFEST:
-            wrong.append(f"{name} is not in the manifest")
-    if wrong:
-        raise BundleError(f"{folder} is damaged: {'; '.join(wrong)}", "build or copy it again")
-    return len(known)
-
-
-def _file(path: Path, folder: Path) -> File:
-    name = path.relative_to(folder).as_posix()
-    return File(path=name, size=path.stat().st_size, sha256=file_hash(path))
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(
+            f"cannot write to {folder}: {error.strerror}", "choose another --out"
+        ) from None
 
 
 def _put_in_place(folder: Path, place: Path) -> None:
@@ -95,10 +77,14 @@ def _put_in_place(folder: Path, place: Path) -> None:
     if not place.exists():
         folder.rename(place)
     elif not _exchange(folder, place):
-        older = folder.with_name(f"{folder.name}.old")
-        place.rename(older)
+        place.rename(folder.with_name(OLDER))
         folder.rename(place)
-        shutil.rmtree(older, ignore_errors=True)
+
+
+def _put_back(older: Path, place: Path) -> None:
+    """An older bundle that a killed build had moved aside."""
+    if older.exists() and not place.exists():
+        older.rename(place)
 
 
 def _exchange(first: Path, second: Path) -> bool:
@@ -108,25 +94,3 @@ def _exchange(first: Path, second: Path) -> bool:
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     names = (os.fsencode(first), os.fsencode(second))
     return call is not None and (call(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0)
-
-
-def _remove_leftovers(place: Path) -> None:
-    """Folders of builds of this bundle whose process is gone; an older bundle is put back."""
-    for left in place.parent.glob(f".{place.name}{BUILDING}*"):
-        pid = left.name.rpartition(BUILDING)[2].partition("-")[0]
-        if pid.isdigit() and _alive(int(pid)):
-            continue
-        if left.name.endswith(".old") and not place.exists():
-            left.rename(place)
-        else:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return pid != os.getpid()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from slmkit.backend.artifact import Artifact
@@ -17,9 +19,11 @@ from slmkit.parity.prompts import PromptComparison
 from slmkit.planning.calibration_report import CalibrationReport
 from slmkit.planning.memory import MemoryPlan
 from slmkit.recipe.recipe import Recipe
+from slmkit.system.plain_files import parse_json, read_text
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
 MANIFEST = "manifest.json"
+LONGEST = 1 << 26  # bytes of a manifest.json
 SCHEMA = Path(__file__).with_name("manifest.schema.json")  # published; a test keeps it equal
 
 
@@ -104,10 +108,31 @@ class Manifest(BaseModel):
         names = ", ".join(artifact.name for artifact in self.artifacts)
         raise BundleError(f"the bundle has no artifact {name!r}", f"it has: {names}")
 
+    @model_validator(mode="after")
+    def _names_stay_inside(self) -> Manifest:
+        """Refuse facts that a backend's runner would read as a path out of the bundle."""
+        for artifact in self.artifacts:
+            for text in _texts(artifact.facts):
+                if text.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", text):
+                    raise ValueError(f"{text!r} does not stay in the bundle's folder")
+        return self
+
     @property
     def size(self) -> int:
         """Bytes of all files but the manifest."""
         return sum(file.size for file in self.files)
+
+
+def _texts(values: Any) -> Iterator[str]:
+    """Every text in JSON values."""
+    if isinstance(values, str):
+        yield values
+    elif isinstance(values, Mapping):
+        for each in values.values():
+            yield from _texts(each)
+    elif isinstance(values, list | tuple):
+        for each in values:
+            yield from _texts(each)
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
@@ -125,10 +150,10 @@ def read_manifest(folder: Path) -> Manifest:
             "give a folder that slmkit build wrote",
         )
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(read_text(path, LONGEST))
         # Lists become the recipe's tuples again through JSON's own rules.
         return Manifest.model_validate_json(json.dumps(values))
-    except (ValidationError, ValueError, RecursionError) as error:
+    except (ValidationError, OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} is damaged: {_first(error)}", "build the bundle again") from None
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slmkit.checkpoint.shards import Shards
-from slmkit.checkpoint.tokenizer import Tokenizer
+from slmkit.checkpoint.model_card import CARD
+from slmkit.checkpoint.shards import INDEX, Shards
+from slmkit.checkpoint.tokenizer import FILES, Tokenizer
 from slmkit.errors import CheckpointError
 from slmkit.interpreters.recorder import Model, summarize
 from slmkit.models.config import Config, read_config
 from slmkit.models.registry import architecture, read_spec
 from slmkit.models.spec import Spec
+from slmkit.system.plain_files import leaves
 
 SAMPLE_MODEL = Path(__file__).resolve().parents[1] / "sample_model"
 SAMPLE_NAME = "home"
@@ -53,6 +55,8 @@ def open_checkpoint(folder: Path, chat_template: str | None = None) -> Checkpoin
         raise CheckpointError(
             f"{folder} is not a folder", "--model wants a Hugging Face checkpoint folder"
         )
+    stored = [path.name for path in folder.glob("*.safetensors")]
+    refuse_links(folder, CONFIG, INDEX, CARD, *FILES, *stored)
     config, spec = read_facts(folder / CONFIG)
     family = architecture(spec)
     shards = Shards(folder, family.transforms, family.stacked)
@@ -66,6 +70,17 @@ def open_checkpoint(folder: Path, chat_template: str | None = None) -> Checkpoin
             "tokenizer and weights are of different models",
         )
     return Checkpoint(folder, config, model, shards, tokenizer)
+
+
+def refuse_links(folder: Path, *names: str) -> None:
+    """Raise CheckpointError for a link out of the folder: what it leads to may be no part of the
+    model, and files of a checkpoint are copied into bundles."""
+    for path in (folder / name for name in names):
+        if path.is_symlink() and leaves(folder, path):
+            raise CheckpointError(
+                f"{path.name} is a link out of {folder}, to {path.resolve()}",
+                "copy the file into the folder, if it belongs to the model",
+            )
 
 
 def read_facts(path: Path) -> tuple[Config, Spec]:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import yaml
 
+from slmkit.system.plain_files import check_plain
+
+CARD = "README.md"
 FENCE = "---"
 LIMIT = 1 << 20  # characters of a card that are read
 
@@ -13,7 +16,8 @@ LIMIT = 1 << 20  # characters of a card that are read
 def license_of(folder: Path) -> str:
     """The card's ``license``; empty if there is none or the card cannot be read."""
     try:
-        with open(folder / "README.md", encoding="utf-8") as file:
+        check_plain(folder / CARD)
+        with open(folder / CARD, encoding="utf-8") as file:
             text = file.read(LIMIT)
         _, head, _ = text.split(FENCE, 2) if text.startswith(FENCE) else ("", "", "")
         values = yaml.safe_load(head)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from slmkit.errors import CheckpointError
+from slmkit.system.plain_files import read_text
 
 DEFAULT = "default"
+LONGEST_FILE = 1 << 22  # bytes of a template
 SETTINGS, FILE = "tokenizer_config.json", "chat_template.jinja"
 MORE = "additional_chat_templates"  # a folder; transformers 5 writes a file for each name there
 
@@ -86,7 +88,7 @@ def _of_settings(value: Any) -> dict[str, str]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path, LONGEST_FILE)
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path.name} cannot be read as text: {error}", "download the file again"

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from slmkit.errors import CheckpointError
 from slmkit.ops import Floats
+from slmkit.system.plain_files import check_plain
 
 HEADER_LIMIT = 100_000_000  # bytes; the same limit as the safetensors library
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -77,6 +78,10 @@ class SafetensorsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        try:
+            check_plain(path)
+        except OSError as error:
+            raise CheckpointError(f"{path.name} cannot be read: {error}", DAMAGED) from None
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             header, begin = _read_header(file.read(8), file.read, path, size)

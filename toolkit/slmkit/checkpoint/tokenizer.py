@@ -13,8 +13,8 @@ from jinja2 import Environment, TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers import Tokenizer as HuggingFaceTokenizer
 
+from slmkit.checkpoint.isolated_tokenizer import IsolatedTokenizer, check_unicode, rendered
 from slmkit.checkpoint.named_templates import read_templates
 from slmkit.errors import CheckpointError
 from slmkit.models.config import LARGEST, read_json
@@ -46,14 +46,7 @@ class Tokenizer:
                 "fetch it with the weights; a sentencepiece tokenizer.model is turned into one by "
                 "transformers: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)",
             )
-        try:
-            self.library = HuggingFaceTokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # the library raises plain Exception
-            raise CheckpointError(
-                f"tokenizer.json cannot be read: {error}", "download the file again"
-            ) from None
-        self.library.no_truncation()
-        self.library.no_padding()
+        self.library = IsolatedTokenizer(folder / "tokenizer.json")
         self.settings = _optional(folder / "tokenizer_config.json")
         self.special = _special_tokens(self.settings, _optional(folder / "special_tokens_map.json"))
         self.templates = read_templates(folder, self.settings)
@@ -108,26 +101,17 @@ class Tokenizer:
         """
         if self.template is None:
             raise self.templates.missing()
-        try:
-            return (
-                _environment(self.day)
-                .from_string(self.template)
-                .render(
-                    messages=list(messages),
-                    tools=tools,  # None is told apart from undefined by some templates
-                    documents=None,
-                    add_generation_prompt=add_generation_prompt,
-                    **self.special,
-                )
-            )
-        except (TemplateError, TypeError, ArithmeticError, LookupError, RecursionError) as error:
-            raise CheckpointError(
-                f"the chat template failed: {error}",
-                "the template may refuse this order of roles; try a single user message",
-            ) from None
+        values = {
+            "messages": list(messages),
+            "tools": tools,  # None is told apart from undefined by some templates
+            "documents": None,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        return rendered(self.template, values | self.special, self.day)
 
     def prompt_ids(self, text: str, raw: bool = False) -> list[int]:
         """Token ids of a user's prompt, in the chat template if there is one; ``raw``: without."""
+        check_unicode(text)
         if raw or not (self.template or self.templates.texts):
             return self.encode(text)
         return self.encode(self.chat([{"role": "user", "content": text}]), special=False)
@@ -143,8 +127,11 @@ class GenerationTag(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _environment(day: datetime | None) -> Environment:
-    """A sandboxed Jinja environment with the functions and settings of Hugging Face's."""
+def template_environment(day: datetime | None = None) -> Environment:
+    """A sandboxed Jinja environment with the functions and settings of Hugging Face's.
+
+    ``day``: what strftime_now tells; None: the clock.
+    """
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
     )
@@ -195,7 +182,7 @@ def _special_tokens(*sources: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _stop_ids(
-    folder: Path, special: Mapping[str, str], library: HuggingFaceTokenizer
+    folder: Path, special: Mapping[str, str], library: IsolatedTokenizer
 ) -> tuple[int, ...]:
     """Ids that end generation: of generation_config.json, else config.json, else the eos token."""
     for name in ("generation_config.json", "config.json"):

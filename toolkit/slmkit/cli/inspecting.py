@@ -127,7 +127,7 @@ def targets(as_json: bool) -> None:
 def doctor(as_json: bool) -> None:
     """Show what is installed, and the pip command for what is not."""
     from slmkit.cli import doctor as examination
-    from slmkit.cli.model_tables import doctor_table
+    from slmkit.cli.model_tables import doctor_commands, doctor_table
 
     rows, around = examination.examine(), examination.surroundings()
     if as_json:
@@ -142,3 +142,5 @@ def doctor(as_json: bool) -> None:
         ]
         return print_json({**around, "extras": extras})
     print_tables(doctor_table(rows, around))
+    for line in doctor_commands(rows):
+        click.echo(line)  # never cut or wrapped

@@ -129,7 +129,7 @@ def targets_table(found: Iterable[tuple[Target, tuple[str, ...]]]) -> Table:
 def doctor_table(rows: Iterable[Row], surroundings: dict[str, str]) -> Group:
     """Installed packages by extra, and the command for the missing ones."""
     table = Table(title="extras", title_justify="left")
-    for column in ("extra", "for", "packages", "to install"):
+    for column in ("extra", "for", "packages", "state"):
         table.add_column(column)
     for row in rows:
         packages = "\n".join(
@@ -137,9 +137,13 @@ def doctor_table(rows: Iterable[Row], surroundings: dict[str, str]) -> Group:
             for name, found in row.packages.items()
         )
         done = "[green]complete[/]" if row.available else "[red]not for this machine[/]"
-        command = row.command.replace("[", "\\[") if row.command else done
-        table.add_row(row.extra, row.about, packages, command)
+        table.add_row(row.extra, row.about, packages, "to install" if row.command else done)
     return Group(_facts("slmkit", surroundings), table)
+
+
+def doctor_commands(rows: Iterable[Row]) -> list[str]:
+    """The commands that install what is missing, a line each, to be copied whole."""
+    return [row.command for row in rows if row.command]
 
 
 def _facts(title: str, facts: dict[str, str]) -> Table:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +14,8 @@ from typing import Any, NoReturn
 
 import click
 
-from slmkit.errors import INTERRUPTED, SlmkitError, UsageError
+from slmkit.errors import INTERRUPTED, SIGNALLED, SlmkitError, UsageError
+from slmkit.system.signals import cleaned_up, signal_number
 
 FOLDER = click.Path(path_type=Path)
 Function = Callable[..., None]
@@ -24,13 +28,18 @@ def command(function: Function) -> Function:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         as_json = bool(kwargs.get("as_json"))
         try:
-            function(*args, **kwargs)
+            with cleaned_up():
+                function(*args, **kwargs)
+                if sys.stdout is not None:  # closed by whoever started us
+                    sys.stdout.flush()
         except SlmkitError as error:
             fail(error, as_json)
-        except KeyboardInterrupt:
-            click.echo("interrupted; nothing was left behind", err=True)
-            sys.exit(INTERRUPTED)
-        except BrokenPipeError:
+        except KeyboardInterrupt as error:
+            with contextlib.suppress(OSError):  # the terminal is gone, after SIGHUP
+                click.echo("interrupted; nothing was left behind", err=True)
+            sys.exit(SIGNALLED + signal_number(error))
+        except BrokenPipeError:  # who read stdout has gone
+            _give_up_stdout()
             sys.exit(1)
         except OSError as error:
             hint = "check disk space and permissions"
@@ -137,10 +146,18 @@ def request_arguments(
 
     return {
         "model": model or SAMPLE_MODEL,
-        "memory_limit": None if memory_limit is None else int(memory_limit * 10**9),
+        "memory_limit": None if memory_limit is None else _bytes(memory_limit),
         "artifacts": split_names(artifacts),
         **more,
     }
+
+
+def _bytes(gigabytes: float) -> int:
+    if not 0 < gigabytes < math.inf:  # not for NaN either
+        raise UsageError(
+            f"--memory-limit {gigabytes:g} is no amount of memory", "give GB, such as 2.5"
+        )
+    return int(gigabytes * 10**9)
 
 
 def split_names(text: str | None) -> tuple[str, ...]:
@@ -193,6 +210,12 @@ def fail(error: SlmkitError, as_json: bool = False) -> NoReturn:
     sys.exit(error.exit_code)
 
 
+def _give_up_stdout() -> None:
+    """Let Python write what it still holds for stdout to nowhere, at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _aliases() -> list[tuple[str, Any]]:
     """The backends' own options on the command line, each with its artifact."""
     from slmkit.backend.registry import declarations
@@ -223,5 +246,5 @@ def _parsed(value: str) -> Any:
 
     try:
         return yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise click.UsageError(f"{value!r} is no YAML value") from None

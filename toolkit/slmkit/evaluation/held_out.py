@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from slmkit.checkpoint.folder import Checkpoint
+from slmkit.checkpoint.folder import Checkpoint, refuse_links
 from slmkit.errors import SlmkitError
 from slmkit.evaluation.text import HELD_OUT, EvaluationText, evaluation_text
 from slmkit.planning.calibration import BUILT_IN
@@ -30,6 +30,7 @@ def held_out_text(
     Raises SlmkitError if ``calibration``, texts as token ids, holds some of it.
     """
     own = checkpoint.folder / OWN
+    refuse_links(checkpoint.folder, OWN)
     path = own if own.is_file() else HELD_OUT
     tokens = int(TOKENS * min(1.0, PARAMETERS / max(1, parameters)))
     room = min(WINDOW, context_length)

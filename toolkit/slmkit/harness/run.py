@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from slmkit.harness.task_files import check_tasks
 from slmkit.inference.session import Session
 from slmkit.parity.metrics import Number
 from slmkit.system.progress import Progress
+from slmkit.system.scratch import scratch
 
 PACKAGE = "lm-eval"
 SEED = 1234  # of the choice of examples, as the harness's command line has it
@@ -91,8 +91,8 @@ def run_tasks(session: Session, asked: TaskRequest, progress: Progress) -> TaskR
         raise UsageError("the model has no chat template", "leave --chat out")
     places = [*filter(None, (asked.data, asked.folder)), Path.cwd()]
     with (
-        tempfile.TemporaryDirectory(prefix="slmkit-", ignore_cleanup_errors=True) as scratch,
-        offline(places, Path(scratch)),
+        scratch() as work,
+        offline(places, work),
         _quiet(),
         _told(asked.tasks),
     ):

@@ -52,6 +52,11 @@ def read_examples(path: Path) -> list[Example]:
     return examples
 
 
+def sample_vocabulary() -> dict[str, int]:
+    """The tokens of the sample model, by which a model is known to be of its kind."""
+    return Tokenizer(SAMPLE_MODEL).library.get_vocab()
+
+
 def evaluate(
     runner: Runner, tokenizer: Tokenizer, examples: list[Example], chunk: int, progress: Progress
 ) -> Score:
@@ -79,6 +84,7 @@ def _example(line: str, number: int, path: Path) -> Example:
         fields = (values["prompt"], values["answer"], values.get("kind", "all"))
         if not all(isinstance(field, str) for field in fields):
             raise TypeError
+        "".join(fields).encode()  # raises for half of a surrogate pair, which is no text
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise SlmkitError(
             f"{path}, line {number}, is not an example",

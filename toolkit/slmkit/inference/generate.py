@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from slmkit.backend.interface import Runner
 from slmkit.checkpoint.tokenizer import Tokenizer
-from slmkit.errors import SlmkitError
+from slmkit.errors import SlmkitError, UsageError
 from slmkit.ops import Floats
 
 INCOMPLETE = "\ufffd"  # a decoder's output for the first bytes of a character
@@ -18,6 +19,8 @@ INCOMPLETE = "\ufffd"  # a decoder's output for the first bytes of a character
 @dataclass
 class Sampler:
     """Selects the next token: greedy at temperature 0, else nucleus (top-p) sampling.
+
+    Raises UsageError for numbers that say nothing.
 
     Source: Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration".
     """
@@ -28,6 +31,12 @@ class Sampler:
     random: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
+        if not 0 <= self.temperature < math.inf:  # not for NaN either
+            raise UsageError(f"the temperature is {self.temperature:g}", "give 0 or more: 0.7")
+        if not 0 <= self.top_p <= 1:
+            raise UsageError(f"top_p is {self.top_p:g}", "give a probability, from 0 to 1")
+        if self.seed < 0:
+            raise UsageError(f"the seed is {self.seed}", "give 0 or more")
         self.random = np.random.default_rng(self.seed)
 
     def pick(self, logits: Floats) -> int:
@@ -77,13 +86,19 @@ def generate(
 
 
 def stream_text(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:
-    """Yield text as soon as its characters are complete; a character may span several tokens."""
+    """Yield text as soon as its characters are complete; a character may span several tokens.
+
+    Tokens of single bytes are held back until another one follows: if some of them are no
+    character, the decoder replaces all of them, a newline among them.
+    """
     ids: list[int] = []
     emitted = ""
     for token in tokens:
         ids.append(token)
+        if token in tokenizer.library.byte_ids:
+            continue
         text = tokenizer.decode(ids)
-        if not text.endswith(INCOMPLETE) and text.startswith(emitted):
+        if not text.endswith(INCOMPLETE):
             yield text[len(emitted) :]
             emitted = text
     text = tokenizer.decode(ids)

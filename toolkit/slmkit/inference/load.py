@@ -9,6 +9,7 @@ import numpy as np
 
 from slmkit.backend.registry import find_backend
 from slmkit.bundle.manifest import MANIFEST, read_manifest
+from slmkit.bundle.verify import verify_loaded
 from slmkit.checkpoint.folder import CONFIG, Checkpoint, open_checkpoint
 from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.errors import UsageError
@@ -17,6 +18,7 @@ from slmkit.interpreters import reference
 from slmkit.models.spec import Spec
 from slmkit.ops import Floats
 from slmkit.parity.golden import Ids
+from slmkit.system.cache import Cache
 
 CHUNK = 128  # most prompt tokens of one call of the reference
 
@@ -71,8 +73,13 @@ def float_session(checkpoint: Checkpoint) -> Session:
     return Session(runner, checkpoint.tokenizer, CHUNK, f"{checkpoint.name}, {runner.runtime}")
 
 
-def load_bundle(folder: Path, name: str | None, mode: str | None) -> Session:
-    """Open an artifact of a bundle in one of its modes. Raises BundleError, UsageError."""
+def load_bundle(
+    folder: Path, name: str | None, mode: str | None, cache: Cache | None = None
+) -> Session:
+    """Open an artifact of a bundle in one of its modes; its files are checked before.
+
+    ``cache``: keeps that they were right. Raises BundleError, UsageError.
+    """
     manifest = read_manifest(folder)
     artifact = manifest.artifact(name)
     modes = [each.name for each in artifact.modes]
@@ -82,6 +89,7 @@ def load_bundle(folder: Path, name: str | None, mode: str | None) -> Session:
             f"the artifact {artifact.name} has no mode {chosen!r}", f"modes: {', '.join(modes)}"
         )
     backend = find_backend(artifact.name)
+    verify_loaded(folder, manifest, artifact, cache)
     runner = backend.open_runner(folder / artifact.folder, artifact, chosen)
     tokenizer = Tokenizer(folder / manifest.tokenizer, manifest.chat_template)
     about = f"{manifest.model.name}, {artifact.name} {chosen}, {runner.runtime}"

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from slmkit.backend.interface import Runner
 from slmkit.checkpoint.tokenizer import Tokenizer
-from slmkit.inference.evaluate import HELD_OUT, Score, evaluate, read_examples
+from slmkit.errors import UsageError
+from slmkit.inference.evaluate import (
+    HELD_OUT,
+    Score,
+    evaluate,
+    read_examples,
+    sample_vocabulary,
+)
 from slmkit.inference.generate import Sampler, generate, stream_text
 from slmkit.ops import Floats
 from slmkit.system.progress import Progress, Silent
@@ -88,6 +95,12 @@ class Session:
         progress: Progress | None = None,
     ) -> Score:
         """Exact match on a JSONL file of {"prompt", "answer"}; by default the sample model's
-        held-out commands. ``limit``: only the first examples. Raises SlmkitError."""
+        held-out commands, if the model has its tokenizer. ``limit``: only the first examples.
+        Raises SlmkitError, UsageError without ``data`` for another model."""
+        if data is None and self.tokenizer.library.get_vocab() != sample_vocabulary():
+            raise UsageError(
+                "the default questions are those of the sample model, which this is not",
+                "give a JSONL file of prompts and answers with --data",
+            )
         examples = read_examples(Path(data) if data else HELD_OUT)[:limit]
         return evaluate(self.runner, self.tokenizer, examples, self.chunk, progress or Silent())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from slmkit.errors import CheckpointError
+from slmkit.system.plain_files import parse_json, read_text
 
 MISSING = object()
 # Limits that only a damaged or hostile file exceeds; without them such a file would fill the
@@ -15,6 +15,7 @@ MISSING = object()
 # experts a layer.
 LARGEST = 2**24
 MOST_LAYERS_OR_EXPERTS = 512
+LONGEST = 1 << 26  # bytes of a JSON file; an index of many shards has some megabytes
 POSITIVE = "1e-30 to 1e+30"  # reciprocals and some products stay within float32
 
 
@@ -43,12 +44,17 @@ class Config:
         """A number of layers or experts."""
         return self.integer(key, least=least, most=MOST_LAYERS_OR_EXPERTS)
 
-    def number(self, key: str, default: Any = MISSING) -> float:
-        """A number from 1e-30 to 1e30."""
+    def number(self, key: str, default: Any = MISSING, most: float = 1e30) -> float:
+        """A number from 1e-30 to ``most``."""
         value = self._get(key, default)
-        if not _is_positive(value):
-            raise self._wrong(key, value, f"a positive number, {POSITIVE}")
+        if not _is_positive(value) or value > most:
+            limits = POSITIVE if most == 1e30 else f"at most {most:g}"
+            raise self._wrong(key, value, f"a positive number, {limits}")
         return float(value)
+
+    def epsilon(self, key: str) -> float:
+        """What a norm adds to a mean of squares: beyond 1, nothing would be left of its input."""
+        return self.number(key, most=1.0)
 
     def boolean(self, key: str, default: Any = MISSING) -> bool:
         """A boolean."""
@@ -147,7 +153,7 @@ def read_json(path: Path) -> Any:
     Raises CheckpointError, with the file's name, for a missing or unreadable file.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(read_text(path, LONGEST))
     except FileNotFoundError:
         raise CheckpointError(
             f"{path.parent} has no {path.name}",

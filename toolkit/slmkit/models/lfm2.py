@@ -35,7 +35,7 @@ def read_lfm2(config: Config) -> Spec:
         config,
         activation="silu",
         convolution=ShortConvolution(kernel, config.boolean("conv_bias")),
-        eps=config.number("norm_eps"),
+        eps=config.epsilon("norm_eps"),
         feed_forward=_feed_forward(config),
         kinds=_kinds(config),
         names=NAMES,

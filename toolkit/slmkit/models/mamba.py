@@ -90,7 +90,7 @@ def _spec(config: Config, state: StateSpace) -> Spec:
         head_width=0,
         feed_forward=0,
         vocabulary=config.integer("vocab_size"),
-        eps=config.number("layer_norm_epsilon"),
+        eps=config.epsilon("layer_norm_epsilon"),
         rope=NO_ROPE,
         tied=config.boolean("tie_word_embeddings"),
         qkv_bias=False,

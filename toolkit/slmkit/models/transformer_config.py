@@ -38,7 +38,7 @@ def read_transformer(config: Config, windows: Windows = no_window, **more: Any) 
     head_width = read_head_width(config)
     defaults: dict[str, Callable[[], Any]] = {
         "activation": lambda: activation(config),
-        "eps": lambda: config.number("rms_norm_eps"),
+        "eps": lambda: config.epsilon("rms_norm_eps"),
         "feed_forward": lambda: config.integer("intermediate_size"),
         "kinds": lambda: ("attention",) * layers,
         "rope": lambda: read_rope(config, head_width),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from slmkit.checkpoint.folder import Checkpoint
+from slmkit.checkpoint.folder import Checkpoint, refuse_links
 from slmkit.checkpoint.tokenizer import Message, Tokenizer
 from slmkit.errors import SlmkitError
 
@@ -27,6 +27,7 @@ def calibration_texts(checkpoint: Checkpoint, asked: Path | None) -> tuple[Ids, 
     A file that ends in .jsonl holds conversations, any other plain text. Raises SlmkitError.
     """
     own = checkpoint.folder / FILE
+    refuse_links(checkpoint.folder, FILE)
     path = asked or (own if own.is_file() else BUILT_IN)
     return read_texts(path, checkpoint.tokenizer, _pieces, "--calibration")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +89,8 @@ def _make(
     if not on_text or prepared is None:
         quantize(source, plain, schemes, path, key, progress.advance, scale, outliers)
         return
-    with tempfile.TemporaryDirectory(prefix=".making-", dir=cache.folder) as folder:
-        rest = Path(folder) / FILE
+    with cache.folder_of_pieces() as folder:
+        rest = folder / FILE
         quantize(source, plain, schemes, rest, key, progress.advance, scale, outliers)
         progress.stage("calibrate", sum(weights[f"{name}.weight"].size for name in on_text))
         task = Task(
@@ -103,6 +102,6 @@ def _make(
             key,
             cache,
         )
-        parts = calibrate(task, prepared.runs, Path(folder), progress.advance)
+        parts = calibrate(task, prepared.runs, folder, progress.advance)
         fits = [fit for part in parts[1:] for fit in fits_of(part)]
         join(parts, path, key, {FITS: fits_to_json(fits)})

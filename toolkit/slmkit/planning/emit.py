@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -68,10 +67,11 @@ def emit(
     """Write an artifact into ``folder``: out of the cache, or by its backend in a worker."""
     key = _key(job, checkpoint, codes)
     progress.stage(f"emit {job.artifact}", STEPS)
-    if cache.find("artifact", key) is None:
+    if not cache.copy("artifact", key, folder):
         with cache.making("artifact", key) as making:
             emit_anew(making, replace(job, cache=cache.folder), progress)
-    shutil.copytree(cache.entry("artifact", key), folder, dirs_exist_ok=True)
+        cache.entry("artifact", key)
+        cache.copy("artifact", key, folder)
     artifact = read_artifact(folder)
     (folder / FACTS).unlink()
     return artifact

@@ -29,6 +29,7 @@ from slmkit.planning.memory import (
     Costs,
     MemoryPlan,
     default_context,
+    gigabytes,
     matrix_schemes,
     memory_refusal,
     plan_memory,
@@ -150,6 +151,11 @@ def _at_build_day(checkpoint: Checkpoint) -> Checkpoint:
 def choose(model: Model, request: Request) -> Choice:
     """Resolve a request for a model. Raises SlmkitError for what does not exist."""
     target = find_target(request.target)
+    if request.memory_limit is not None and request.memory_limit < 1:
+        raise UsageError(
+            f"a memory limit of {request.memory_limit} bytes is none",
+            f"--memory-limit is in GB; the target's own is {gigabytes(target.memory_limit)}",
+        )
     artifacts = _chosen(target, request.artifacts)
     require_packages(artifacts)
     recipe = request.recipe
@@ -166,7 +172,7 @@ def choose(model: Model, request: Request) -> Choice:
         artifacts,
         encodings_of(model, recipe, artifacts),
         context_length,
-        request.memory_limit or target.memory_limit,
+        target.memory_limit if request.memory_limit is None else request.memory_limit,
     )
 
 
@@ -174,7 +180,13 @@ def bounds_of(recipe: Recipe, artifacts: Sequence[str], model: Model) -> dict[st
     """The bound of each error kind that the artifacts may show: the recipe's, or its default."""
     found = {}
     for name, kind in error_kinds(artifacts).items():
-        bound = recipe.parity.get(name) or Bound(**kind.bound)
+        default = Bound(**kind.bound)
+        bound = recipe.parity.get(name, default)
+        if bound == Bound() != default:
+            raise RecipeError(
+                f"recipe {recipe.name}: parity.{name} has no limit: nothing would be proved",
+                f"give it one, or leave the key out: its default is {_limits(default)}",
+            )
         by_median = model.spec.moe is not None and kind.experts_by_median
         found[name] = bound.by_median() if by_median else bound
     return found
@@ -209,11 +221,18 @@ def costs_of(artifact: str) -> Costs:
 def _chosen(target: Target, asked: tuple[str, ...]) -> tuple[str, ...]:
     known = artifacts_of(target)
     for name in asked:
+        if asked.count(name) > 1:
+            raise UsageError(f"the artifact {name} is named twice", "name each artifact once")
         if name not in known:
             raise UsageError(
                 f"the target {target.name} has no artifact {name!r}", f"it has: {', '.join(known)}"
             )
     return asked or known
+
+
+def _limits(bound: Bound) -> str:
+    values = bound.model_dump(exclude_none=True)
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
 
 
 def _with_options(

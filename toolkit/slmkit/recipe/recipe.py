@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from slmkit.errors import RecipeError
+from slmkit.models.config import LARGEST
 from slmkit.models.names import layer_of
 from slmkit.recipe.bounds import Bound
 from slmkit.recipe.calibration import Calibration
@@ -20,6 +21,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = next(
     path for path in (PACKAGE / "recipes", PACKAGE.parents[1] / "recipes") if path.is_dir()
 )  # in the wheel; in a checkout
+LONGEST_CHUNK = 1 << 16  # tokens of a prompt at once: no phone has memory for more
 KEYS = "every key is explained in recipes/README.md"
 M = TypeVar("M", bound=BaseModel)
 
@@ -65,8 +67,8 @@ class Recipe(BaseModel):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     summary: str
     weights: tuple[Rule, ...] = Field(min_length=1, strict=False)
-    context_length: int = Field(2048, ge=16)
-    prefill_chunk: int = Field(128, ge=1)
+    context_length: int = Field(2048, ge=16, le=LARGEST)
+    prefill_chunk: int = Field(128, ge=1, le=LONGEST_CHUNK)
     smoothquant: float | None = Field(None, ge=0, le=1)  # alpha, the migration strength; None: off
     # Code bits per weight of linears, on average: 8 bits where they pay most; None: no budget.
     bits_budget: float | None = Field(None, gt=3, le=8)
@@ -279,6 +281,10 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key is a list or a table", key.start_mark
+                )
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key.value!r} occurs twice", key.start_mark

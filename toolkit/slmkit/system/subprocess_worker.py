@@ -6,8 +6,10 @@ for whatever reason, the pipe closes and the worker ends. The worker answers in 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,8 +20,13 @@ from importlib import import_module
 from typing import IO, Any
 
 from slmkit.errors import BackendError, SlmkitError, error_of
+from slmkit.system.scratch import scratch
 
 START = "from slmkit.system.subprocess_worker import main; main()"
+SETTINGS = ("KERAS_HOME", "MPLCONFIGDIR")  # folders that libraries else make in the home folder
+QUIET = {"ORT_DISABLE_TELEMETRY": "1"}  # of processes that may import ONNX Runtime
+LITTLE = 1 << 20  # bytes: a disk that has less is full
+FULL = (errno.ENOSPC, errno.EDQUOT)
 Report = Callable[[int, int], None]  # (done, total)
 
 
@@ -32,14 +39,14 @@ def call(
     errors ("the process that ABOUT died"); ``timeout``: in seconds, None for no limit.
     Raises the job's SlmkitError, or BackendError if the process died or was too slow.
     """
-    path = os.pathsep.join(entry for entry in sys.path if entry)
-    with tempfile.TemporaryFile() as errors:
+    # The worker's temporary files are in a folder of ours: it may be killed.
+    with scratch() as folder, tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", START],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            env={**os.environ, "PYTHONPATH": path},
+            env=dict.fromkeys(SETTINGS, str(folder)) | environment() | {"TMPDIR": str(folder)},
         )
         timed_out = threading.Event()
         timer = threading.Timer(timeout or 0, _stop, (process, timed_out))
@@ -58,6 +65,12 @@ def call(
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     pipe.close()
+
+
+def environment() -> dict[str, str]:
+    """The variables of a new Python process with this one's import path."""
+    path = os.pathsep.join(entry for entry in sys.path if entry)
+    return {**QUIET, **os.environ, "PYTHONPATH": path}
 
 
 def _exchange(
@@ -103,6 +116,12 @@ def _crash_error(code: int, about: str, activity: str, errors: IO[bytes]) -> Bac
     errors.seek(0)
     last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
     output = f"; its last line of output: {last[0]}" if last else ""
+    folder = tempfile.gettempdir()
+    if shutil.disk_usage(folder).free < LITTLE:
+        return BackendError(
+            f"the process that {about} died ({status}), and {folder} is full{output}",
+            "make room there, or name another folder for temporary files in TMPDIR",
+        )
     memory = "; the machine may be out of memory" if code == -signal.SIGKILL else ""
     return BackendError(
         f"the process that {about} died ({status}){memory}{output}",
@@ -121,7 +140,8 @@ _answer: list[Callable[..., None]] = []  # in a worker, the function that writes
 
 def main() -> None:
     """Entry point of the worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    for each in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)  # the parent decides
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # prints of native libraries go to stderr, not among the answers
     job, payload = json.loads(sys.stdin.readline())
@@ -137,6 +157,14 @@ def main() -> None:
         answer("result", work(payload, lambda done, total: answer("progress", done, total)))
     except SlmkitError as error:
         answer("error", type(error).__name__, error.message, error.hint)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        hint = f"temporary files are in {tempfile.gettempdir()}; make room there and in --out"
+        answer("error", "SlmkitError", f"the disk is full{where}: {error.strerror}", hint)
+    except MemoryError:
+        answer("error", "SlmkitError", "this computer's memory is full", "close other programs")
     answers.flush()
     os._exit(0)  # skip destructors of native libraries, which can be slow or crash
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from slmkit.activations.observe import save_runs
 from slmkit.backend.artifact import Artifact
 from slmkit.backend.job import tokenizer_files
 from slmkit.backend.registry import versions_of
-from slmkit.bundle.folder import check_place, list_files, written
+from slmkit.bundle.folder import beside, check_place, written
 from slmkit.bundle.manifest import (
     BundledArtifact,
     Manifest,
@@ -21,6 +20,7 @@ from slmkit.bundle.manifest import (
     read_manifest,
     write_manifest,
 )
+from slmkit.bundle.verify import list_files
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.checkpoint.named_templates import MORE, additional_templates
 from slmkit.errors import ParityError
@@ -86,12 +86,10 @@ def build(request: Request, progress: Progress) -> Built:
     """Plan, quantize, emit, prove, and put the bundle in its place. Raises SlmkitError."""
     plan = make_plan(request)
     check_place(plan.place, request.force)
-    with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
-        cache = Cache(request.cache or Path(scratch) / "cache")
+    with beside(plan.place) as work:
+        cache = Cache(request.cache or work / "cache")
         plan = _with_budget(plan, request, cache, progress)
-        gate = open_gate(
-            plan.checkpoint, plan.choice.recipe, plan.held_out, Path(scratch), progress
-        )
+        gate = open_gate(plan.checkpoint, plan.choice.recipe, plan.held_out, work, progress)
         made = quantized(plan, plan.choice.encodings, cache, progress, gate.trained)
         _pass_codes(plan, made.codes, gate, progress)
         plan = plan.with_recipe(gate.recipe)
@@ -103,7 +101,7 @@ def build(request: Request, progress: Progress) -> Built:
             save_runs(plan.held_out.sequences, folder / TEXT)
             crossing, missed = _crossing(plan)
             bounds = gate.recipe.parity
-            proof = Proof(folder, artifacts, bounds, Path(scratch), progress, gate.file, crossing)
+            proof = Proof(folder, artifacts, bounds, work, progress, gate.file, crossing)
             comparisons = _prove(plan, made.codes, proof, gate, progress)
             proven = comparisons, gate.quality(proof)
             manifest = _manifest(plan, artifacts, *proven, made, missed, folder)

@@ -167,7 +167,7 @@ def judged_session(
             raise UsageError(
                 f"{folder} is a bundle, which has its recipe", "--recipe is for a checkpoint"
             )
-        return load_bundle(folder, artifact, mode)
+        return load_bundle(folder, artifact, mode, cache)
     checkpoint = open_checkpoint(folder)
     if recipe is None:
         if artifact is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from slmkit.planning.plan import Plan, Request, make_plan
 from slmkit.quant.codes import CodesFile
 from slmkit.snr import snr_db
 from slmkit.system import subprocess_worker
-from slmkit.system.cache import Cache
+from slmkit.system.cache import Cache, work_folder
 from slmkit.system.progress import Progress
 from slmkit.system.subprocess_worker import Report
 from slmkit.workflows.codes import quantized
@@ -52,11 +51,11 @@ def compare_layers(request: Request, progress: Progress) -> list[Tap]:
     first golden prompt at once; nothing is written but temporary files.
     """
     plan = make_plan(request)
-    with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
-        cache = Cache(request.cache or Path(scratch) / "cache")
+    with work_folder(request.cache) as work:
+        cache = Cache(request.cache or work / "cache")
         encoding = plan.choice.encoding(plan.choice.artifacts[0])
         codes = quantized(plan, [encoding], cache, progress).codes[encoding]
-        folder = Path(scratch) / "artifact"
+        folder = work / "artifact"
         folder.mkdir()
         return _compare(plan, codes, folder, progress)
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from slmkit.activations.observe import load_runs
 from slmkit.backend.declaration import QUANTIZATION
-from slmkit.bundle.folder import verify
 from slmkit.bundle.manifest import Manifest, read_manifest
+from slmkit.bundle.verify import verify
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.errors import ParityError
 from slmkit.evaluation.gate import Quality
@@ -21,7 +20,7 @@ from slmkit.parity.golden_file import load_golden
 from slmkit.parity.metrics import ROUNDED, Comparison, failures_of
 from slmkit.parity.prompts import PromptComparison, compare_prompts, failures_of_prompts
 from slmkit.planning.plan import encoding_name
-from slmkit.system.cache import Cache
+from slmkit.system.cache import Cache, work_folder
 from slmkit.system.progress import Progress
 from slmkit.workflows.codes import bundle_codes, checkpoint_of
 from slmkit.workflows.quality import TEXT, Gate, open_gate
@@ -63,17 +62,14 @@ def recheck(folder: Path, model: Path | None, cache: Path | None, progress: Prog
     artifacts = {each.name: each for each in manifest.artifacts}
     files = dict.fromkeys(each.golden for each in manifest.artifacts)
     kept = {file: Answers(load_golden(folder / file)) for file in files}
-    with tempfile.TemporaryDirectory(prefix="slmkit-") as scratch:
-        proof = Proof(folder, artifacts, manifest.recipe.parity, Path(scratch), progress)
+    with work_folder(cache) as work:
+        proof = Proof(folder, artifacts, manifest.recipe.parity, work, progress)
         proof.crossing = _crossing_of(next(iter(kept.values())))
         costs: tuple[Comparison, ...] = ()
         gate = None
         if model is not None:
-            where, checkpoint = (
-                Cache(cache or Path(scratch) / "cache"),
-                checkpoint_of(manifest, model),
-            )
-            gate = _open_gate(folder, manifest, checkpoint, Path(scratch), progress)
+            where, checkpoint = Cache(cache or work / "cache"), checkpoint_of(manifest, model)
+            gate = _open_gate(folder, manifest, checkpoint, work, progress)
             proof.held_out = gate.file if gate else None
             kept, costs = _anew(folder, manifest, kept, checkpoint, gate, where, progress)
         found = [

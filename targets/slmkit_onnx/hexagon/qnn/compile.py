@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ def compile_part(
     """
     out.mkdir(exist_ok=True)
     payload = {
-        "folder": str(folder),
-        "out": str(out),
+        "folder": str(folder.absolute()),
+        "out": str(out.absolute()),
         "soc": soc.name,
         "shared": shared,
         "files": [graph_file(kind, part) for kind in KINDS],
@@ -45,14 +46,19 @@ def compile_part(
 
 
 def compile_job(payload: dict[str, Any], report: subprocess_worker.Report) -> None:
-    """Worker side of ``compile_part``; sessions that share a binary must live until the last."""
+    """Worker side of ``compile_part``; sessions that share a binary must live until the last.
+
+    ONNX Runtime names the graphs in a binary by a hash of the model's path as it is given: without
+    a folder, it is the same in every build.
+    """
     from slmkit_onnx.hexagon.qnn.provider import compile_graph
 
-    folder, out = Path(payload["folder"]), Path(payload["out"])
+    out = Path(payload["out"])
+    os.chdir(payload["folder"])
     share_roles = ("first", "last") if payload["shared"] else ("", "")
     sessions = []
     for name, share_role in zip(payload["files"], share_roles, strict=True):
-        sessions.append(compile_graph(folder / name, SOCS[payload["soc"]], out / name, share_role))
+        sessions.append(compile_graph(Path(name), SOCS[payload["soc"]], out / name, share_role))
         report(len(sessions), len(share_roles))
 
 
