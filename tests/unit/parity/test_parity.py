@@ -89,7 +89,7 @@ def with_bad(bad, at=(4, 1)):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_nan_and_infinity_break_every_bound(bad):
-    every = Bound(snr_db=-400, median_db=-400, max_kl=1e9, max_kl_p999=1e9, top1=0)
+    every = Bound(snr_db=1e-9, median_db=1e-9, max_kl=16, max_kl_p999=16, top1=1e-9)
     expected, got = with_bad(bad)
     line = judged(expected, got, bound=every)
     assert line.failures == (
@@ -185,7 +185,7 @@ def test_the_rare_kl_sees_one_position_that_the_mean_hides():
 
 def test_each_broken_bound_has_its_sentence():
     expected = np.eye(4, dtype=np.float32)
-    said = " ".join(broken(measured(expected, -expected, ()), Bound(snr_db=0, max_kl=0, top1=1)))
+    said = " ".join(broken(measured(expected, -expected, ()), Bound(snr_db=1e-9, max_kl=0, top1=1)))
     for part in ("SNR", "KL", "top-1"):
         assert part in said
 

@@ -37,7 +37,6 @@ def beside(place: Path) -> Iterator[Path]:
     """
     with contextlib.ExitStack() as stack:
         with _writing(place.parent):
-            place.parent.mkdir(parents=True, exist_ok=True)
             folder = stack.enter_context(scratch(place.parent))
         yield folder
 

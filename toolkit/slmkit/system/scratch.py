@@ -24,7 +24,11 @@ _open: list[Path] = []  # scratch folders of this process, the innermost last
 
 @contextlib.contextmanager
 def owned_folder(parent: Path, prefix: str = PREFIX) -> Iterator[Path]:
-    """A new folder in ``parent`` that is gone afterwards; while it is open, it is locked."""
+    """A new folder in ``parent`` that is gone afterwards; while it is open, it is locked.
+
+    A parent that had to be made is gone too, if nothing else came into it.
+    """
+    made = [each for each in (parent, *parent.parents) if not each.exists()]
     parent.mkdir(parents=True, exist_ok=True)
     folder, lock = _locked_folder(parent, prefix)
     try:
@@ -32,6 +36,9 @@ def owned_folder(parent: Path, prefix: str = PREFIX) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         lock.close()
+        with contextlib.suppress(OSError):
+            for each in made:
+                each.rmdir()
 
 
 @contextlib.contextmanager
