@@ -12,6 +12,7 @@ from litert_lm_builder import litertlm_builder as builder
 from litert_lm_builder.runtime.proto import llm_metadata_pb2, sampler_params_pb2
 
 from slmkit.backend.interface import Job, TokenFacts
+from slmkit.backend.tokenizer_files import within
 from slmkit.errors import BackendError
 from slmkit_litert.files import BUNDLE, TASK
 
@@ -117,12 +118,13 @@ def runtime_metadata(tokens: TokenFacts, context: int) -> llm_metadata_pb2.LlmMe
 
 
 def add_missing_tokens(text: str, vocabulary: int) -> str:
-    """Add a special token to a tokenizer.json for each id below ``vocabulary`` that it lacks.
+    """A tokenizer.json with exactly the ids below ``vocabulary``, by added special tokens.
 
     A model's vocabulary may be padded, so the model may emit an id that the tokenizer lacks, and
     LiteRT-LM stops at such an id (0.18.1).
     """
     values = json.loads(text)
+    within(values, vocabulary)
     vocab = values["model"]["vocab"]  # ids by token, or a list of tokens
     ids = vocab.values() if isinstance(vocab, dict) else range(len(vocab))
     known = {*ids, *(token["id"] for token in values["added_tokens"])}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from slmkit.backend.interface import Artifact, Job, Mode, Progress, Report, Tensor
+from slmkit.backend.tokenizer_files import ship_file
 from slmkit.system.subprocess_worker import call
 from slmkit_mlc.chat_config import DIFFERS, EXACT, NO_SYSTEM, write_chat_config
 from slmkit_mlc.compiler.mlc_llm import compile_with_mlc_llm
@@ -171,7 +171,7 @@ def _copy_tokenizer(job: Job, folder: Path) -> None:
     names = contract()["tokenizer_files"]
     for path in job.tokens.files:
         if path.name in names:
-            shutil.copyfile(path, folder / path.name)
+            ship_file(path, folder, job.spec.vocabulary)
 
 
 def _not_executed(gpus: Sequence[Gpu]) -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from slmkit.backend.interface import Job
+from slmkit.backend.tokenizer_files import ship_file
 
 CONFIG = "genai_config.json"
 
@@ -20,7 +20,7 @@ def write_config(config: dict[str, Any], folder: Path) -> None:
 def write_tokenizer(job: Job, folder: Path) -> None:
     """Copy the tokenizer's files; write the chat template to the file that genai reads."""
     for path in job.tokens.files:
-        shutil.copyfile(path, folder / path.name)
+        ship_file(path, folder, job.spec.vocabulary)
     path = folder / "chat_template.jinja"
     if job.tokens.chat_template is not None and not path.exists():
         path.write_text(job.tokens.chat_template, encoding="utf-8")

@@ -97,11 +97,14 @@ def model_from_json(values: Mapping[str, Any]) -> Model:
 
 
 def token_facts(tokenizer: Tokenizer, folder: Path) -> TokenFacts:
-    """Facts of a checkpoint's tokenizer that an artifact's runtime needs."""
+    """Facts of a checkpoint's tokenizer that an artifact's runtime needs.
+
+    Ids that the model has no embedding for are left out.
+    """
     return TokenFacts(
-        bos=tokenizer.token_id("bos_token"),
+        bos=tokenizer.known(tokenizer.token_id("bos_token")),
         stop=tokenizer.stop_ids,
-        pad=tokenizer.token_id("pad_token"),
+        pad=tokenizer.known(tokenizer.token_id("pad_token")),
         files=tuple(tokenizer_files(folder)),
         chat_template=tokenizer.template,
         chat=tokenizer.chat if tokenizer.template else None,

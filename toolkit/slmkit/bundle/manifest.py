@@ -90,6 +90,7 @@ class Manifest(BaseModel):
     parity: tuple[Comparison, ...]  # at build time
     quality: Quality | None = None  # at build time, on held-out text; older bundles have none
     calibration: tuple[CalibrationReport, ...] = ()  # of encodings with codes chosen on text
+    notices: tuple[str, ...] = ()  # of the checkpoint: what was left out, added or chosen
     not_executed: tuple[str, ...]  # runtimes that this build could not run, and why
     files: tuple[File, ...]
 

@@ -16,6 +16,9 @@ from slmkit.models.spec import Spec
 SAMPLE_MODEL = Path(__file__).resolve().parents[1] / "sample_model"
 SAMPLE_NAME = "home"
 CONFIG = "config.json"
+QUANTIZED = "quantization_config"
+COMPUTED_QUANTIZED = ("bitnet",)  # float tensors that the model rounds when it computes
+PREDICTING = "num_nextn_predict_layers"  # layers after the model's own, for further tokens
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Checkpoint:
     model: Model  # recorded once, when the folder was opened
     shards: Shards
     tokenizer: Tokenizer
+    notices: tuple[str, ...] = ()  # what a user should know, a sentence each
 
     @property
     def spec(self) -> Spec:
@@ -52,26 +56,29 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(
             f"{folder} is not a folder", "--model wants a Hugging Face checkpoint folder"
         )
-    config, spec = read_facts(folder / CONFIG)
-    family = architecture(spec)
-    shards = Shards(folder, family.transforms, family.stacked)
+    config = read_config(folder / CONFIG)
+    spec = read_spec(config)
     model = summarize(spec)
-    shards.check(model.weights, spec.tied)
-    tokenizer = Tokenizer(folder)
-    if tokenizer.size > spec.vocabulary:
-        raise CheckpointError(
-            f"tokenizer.json has {tokenizer.size} tokens, config.json's vocab_size is "
-            f"{spec.vocabulary}",
-            "tokenizer and weights are of different models",
-        )
-    return Checkpoint(folder, config, model, shards, tokenizer)
+    shards = _open_weights(folder, config, model)
+    tokenizer = Tokenizer(folder, spec.vocabulary)
+    notices = *shards.notices, *tokenizer.notices()
+    return Checkpoint(folder, config, model, shards, tokenizer, notices)
 
 
 def read_facts(path: Path) -> tuple[Config, Spec]:
-    """Read a config.json: its keys, and the spec. Raises CheckpointError."""
+    """Read a config.json: its keys, and the spec. Raises CheckpointError.
+
+    A quantized model is refused here, unless weights lie beside that may be floats nonetheless.
+    """
     config = read_config(path)
-    _refuse_quantized(config)
+    if config.section(QUANTIZED) and not has_weights(path.parent):
+        raise _quantized(config)
     return config, read_spec(config)
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds any safetensors file."""
+    return any(folder.glob("*.safetensors"))
 
 
 def model_name(path: Path) -> str:
@@ -84,11 +91,35 @@ def model_name(path: Path) -> str:
     return path.stem if path.is_file() else path.name
 
 
-def _refuse_quantized(config: Config) -> None:
-    section = config.section("quantization_config")
-    if section is not None:
-        method = section.values.get("quant_method", "unknown")
-        raise CheckpointError(
-            f"the checkpoint is already quantized ({method})",
-            "slmkit quantizes float weights itself: give it the original checkpoint",
+def _open_weights(folder: Path, config: Config, model: Model) -> Shards:
+    """The weights, checked. Raises CheckpointError; for a quantized model it says so.
+
+    A tool that merges or dequantizes may leave ``quantization_config`` behind over float tensors.
+    """
+    spec, quantized = model.spec, config.section(QUANTIZED)
+    family = architecture(spec)
+    if quantized and quantized.values.get("quant_method") in COMPUTED_QUANTIZED:
+        raise _quantized(config)
+    shards = Shards(folder, family.transforms, family.stacked)
+    predicting = config.integer(PREDICTING, 0, least=0)
+    try:
+        shards.check(model.weights, spec.tied, spec.layers, predicting)
+    except CheckpointError:
+        if quantized:
+            raise _quantized(config) from None
+        raise
+    if quantized:
+        method = quantized.values.get("quant_method", "unknown")
+        shards.notices.append(
+            f"config.json has a quantization_config ({method}), but all tensors are plain floats: "
+            "it is taken as left over"
         )
+    return shards
+
+
+def _quantized(config: Config) -> CheckpointError:
+    method = config.required_section(QUANTIZED).values.get("quant_method", "unknown")
+    return CheckpointError(
+        f"the checkpoint is already quantized ({method})",
+        "slmkit quantizes float weights itself: give it the original checkpoint",
+    )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from slmkit.backend.declaration import LOWERING, QUANTIZATION
@@ -130,6 +131,11 @@ def report_note(manifest: Manifest) -> str:
         for artifact in manifest.artifacts
         for line in artifact.report.lines
     )
+
+
+def notices_note(manifest: Manifest) -> str:
+    """What the checkpoint's files left open, and how it was decided, a line each."""
+    return escape("\n".join(f"notice: {each}" for each in manifest.notices))
 
 
 def layers_table(taps: Iterable[Tap]) -> Table:

@@ -83,6 +83,7 @@ def load_bundle(folder: Path, name: str | None, mode: str | None) -> Session:
         )
     backend = find_backend(artifact.name)
     runner = backend.open_runner(folder / artifact.folder, artifact, chosen)
-    tokenizer = Tokenizer(folder / manifest.tokenizer)
+    tokenizer = Tokenizer(folder / manifest.tokenizer, manifest.model.vocab_size)
+    tokenizer.stop_ids = manifest.stop_ids  # the checkpoint's config.json may have named them
     about = f"{manifest.model.name}, {artifact.name} {chosen}, {runner.runtime}"
     return Session(runner, tokenizer, manifest.recipe.prefill_chunk, about)

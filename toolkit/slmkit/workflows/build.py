@@ -184,6 +184,7 @@ def _manifest(
         parity=comparisons,
         quality=quality,
         calibration=tuple(each for each in reports if each is not None),
+        notices=plan.checkpoint.notices,
         not_executed=(NO_DEVICE, *unrun, *quality.not_executed),
         files=list_files(folder),
     )
