@@ -17,6 +17,7 @@ from slmkit.errors import BackendError
 from slmkit_litert.files import BUNDLE, TASK
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # time of a .task's entries, so that its bytes are reproducible
+MOST_CANDIDATES = 1024  # of top-p, where the author asks for all: LiteRT-LM wants a k
 TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
 # Prepended to the checkpoint's template: LiteRT-LM passes the content of a message as a list of
 # parts, and most templates expect text. It renders bos_token as an empty string and adds the start
@@ -97,10 +98,10 @@ def _tokenizer_file(tokens: TokenFacts, name: str) -> Path:
 
 
 def runtime_metadata(tokens: TokenFacts, context: int) -> llm_metadata_pb2.LlmMetadata:
-    """LiteRT-LM's metadata: start and stop tokens, context length, chat template, greedy decoding.
+    """LiteRT-LM's metadata: start and stop tokens, context length, chat template, sampling.
 
-    Greedy decoding is written as top-p with k = 1, because LiteRT-LM does not implement the type
-    GREEDY (0.18.1).
+    Sampling is the author's, else greedy, which is written as top-p with k = 1, because LiteRT-LM
+    does not implement the type GREEDY (0.18.1). A repetition penalty has no place in it.
     """
     metadata = llm_metadata_pb2.LlmMetadata()
     if tokens.bos is not None:
@@ -109,7 +110,12 @@ def runtime_metadata(tokens: TokenFacts, context: int) -> llm_metadata_pb2.LlmMe
         metadata.stop_tokens.add().token_ids.ids.append(stop)
     sampler = metadata.sampler_params
     sampler.type = sampler_params_pb2.SamplerParameters.TOP_P
-    sampler.k, sampler.p, sampler.temperature = 1, 1.0, 1.0
+    author = tokens.generation
+    if author.do_sample:
+        sampler.k = author.top_k or MOST_CANDIDATES
+        sampler.p, sampler.temperature = author.top_p, author.temperature
+    else:
+        sampler.k, sampler.p, sampler.temperature = 1, 1.0, 1.0
     if tokens.chat_template:
         metadata.jinja_prompt_template = TEXT_OF_PARTS + tokens.chat_template
     metadata.max_num_tokens = context

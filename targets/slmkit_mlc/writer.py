@@ -76,7 +76,7 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
             "chat_template": fidelity,
         },
         shipped=definition.dtype,
-        report=_report(libraries, fidelity, gpus, by_mlc_llm),
+        report=_report(libraries, fidelity, gpus, by_mlc_llm, job.tokens.generation.top_k),
     )
 
 
@@ -186,10 +186,13 @@ def _report(
     fidelity: str,
     gpus: Sequence[Gpu],
     by_mlc_llm: bool,
+    top_k: int,
 ) -> Report:
     """The build's report: memory, executed kernels, chat template, kernels not executed."""
     not_executed = _not_executed(gpus)
     lines = [*_library_lines(libraries), *TEMPLATE_LINES[fidelity], *not_executed]
+    if top_k:
+        lines.append(f"the author's top_k of {top_k} is left to the app: MLC's file has no place")
     if by_mlc_llm:
         not_executed = [*not_executed, BY_MLC_LLM]
     return Report(tuple(lines), not_executed=tuple(f"mlc: {reason}" for reason in not_executed))

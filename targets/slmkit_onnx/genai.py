@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slmkit.backend.interface import Job
+from slmkit.backend.interface import Job, TokenFacts
 from slmkit.backend.tokenizer_files import ship_file
 
 CONFIG = "genai_config.json"
@@ -24,6 +24,21 @@ def write_tokenizer(job: Job, folder: Path) -> None:
     path = folder / "chat_template.jinja"
     if job.tokens.chat_template is not None and not path.exists():
         path.write_text(job.tokens.chat_template, encoding="utf-8")
+
+
+def search_options(tokens: TokenFacts) -> dict[str, Any]:
+    """The config's sampling: as the model's author says, else greedy."""
+    author = tokens.generation
+    options: dict[str, Any] = {"do_sample": author.do_sample}
+    if author.do_sample:
+        options |= {
+            "temperature": author.temperature,
+            "top_k": author.top_k,
+            "top_p": author.top_p,
+        }
+    if author.repetition_penalty != 1:
+        options["repetition_penalty"] = author.repetition_penalty
+    return options
 
 
 def token_ids(job: Job) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from slmkit.recipe.scheme import Scheme
 from slmkit_onnx.hexagon import files, options, partition
 from slmkit_onnx.hexagon.contract import STATES
 
-VERSION = 7
+VERSION = 8
 CALIBRATED = True
 
 

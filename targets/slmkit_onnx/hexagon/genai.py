@@ -17,7 +17,7 @@ from onnx import TensorProto
 from slmkit.backend.interface import Job
 from slmkit.backend.static_runner import Window, rope_names
 from slmkit_onnx.data import DataFile
-from slmkit_onnx.genai import token_ids, write_config, write_tokenizer
+from slmkit_onnx.genai import search_options, token_ids, write_config, write_tokenizer
 from slmkit_onnx.graph import Graph
 from slmkit_onnx.hexagon.lowering.emit import GraphSet, save_graph
 from slmkit_onnx.hexagon.lowering.encodings import LIMITS
@@ -47,7 +47,6 @@ def _config(job: Job, windows: Mapping[str, Window], emitted: GraphSet) -> dict[
             "decoder": _decoder(job, windows, emitted),
         },
         "search": {
-            "do_sample": False,
             "max_length": job.context_length,
             "min_length": 0,
             "num_beams": 1,
@@ -55,6 +54,7 @@ def _config(job: Job, windows: Mapping[str, Window], emitted: GraphSet) -> dict[
             "temperature": 1.0,
             "top_k": 1,
             "top_p": 1.0,
+            **search_options(job.tokens),
         },
     }
 

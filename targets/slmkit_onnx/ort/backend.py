@@ -30,7 +30,7 @@ __all__ = [
     "weight_files",
 ]
 
-VERSION = 4
+VERSION = 5
 CALIBRATED = False
 
 

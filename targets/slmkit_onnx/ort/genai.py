@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from slmkit.backend.interface import Job, Model
-from slmkit_onnx.genai import token_ids, write_config, write_tokenizer
+from slmkit_onnx.genai import search_options, token_ids, write_config, write_tokenizer
 from slmkit_onnx.ort.contract import cache_names, state_names
 from slmkit_onnx.ort.lowering.attention import supports_fused_attention
 
@@ -47,7 +47,7 @@ def genai_config(job: Job, model: str) -> dict[str, Any]:
             "decoder": _decoder(job.model, model),
         },
         "search": {
-            "do_sample": False,
+            **search_options(job.tokens),
             "max_length": job.context_length,
             "chunk_size": job.prefill_chunk,  # bounds the memory of a long prompt's logits
             "past_present_share_buffer": supports_fused_attention(job.spec),

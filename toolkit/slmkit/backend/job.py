@@ -108,6 +108,8 @@ def token_facts(tokenizer: Tokenizer, folder: Path) -> TokenFacts:
         files=tuple(tokenizer_files(folder)),
         chat_template=tokenizer.template,
         chat=tokenizer.chat if tokenizer.template else None,
+        generation=tokenizer.author.settings,
+        active=tokenizer.active,
     )
 
 

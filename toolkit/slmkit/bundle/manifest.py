@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.dataclasses import dataclass
 
 from slmkit.backend.artifact import Artifact
+from slmkit.checkpoint.generation import Generation
 from slmkit.errors import BundleError
 from slmkit.evaluation.gate import Quality
 from slmkit.parity.metrics import Comparison
@@ -86,6 +87,7 @@ class Manifest(BaseModel):
     stream_scale: float = 1.0  # factor on the residual stream, so that float16 holds it
     tokenizer: Inside  # folder
     stop_ids: tuple[int, ...]
+    generation: Generation = Generation()  # as the model's author says
     artifacts: tuple[BundledArtifact, ...]
     parity: tuple[Comparison, ...]  # at build time
     quality: Quality | None = None  # at build time, on held-out text; older bundles have none

@@ -104,6 +104,12 @@ class Tokenizer:
         """Ids below the vocabulary's size that no token has: they are never sampled."""
         return padding(self.library, self.vocabulary) if self.vocabulary else ()
 
+    @property
+    def active(self) -> int:
+        """One more than the largest id that has a token and an embedding."""
+        ids = self.library.get_vocab(with_added_tokens=True).values()
+        return 1 + max((each for each in ids if self.known(each) is not None), default=-1)
+
     def known(self, number: int | None) -> int | None:
         """The id if the model has an embedding for it, else None."""
         beyond = number is None or (self.vocabulary is not None and number >= self.vocabulary)

@@ -180,6 +180,7 @@ def _manifest(
         stream_scale=made.prepared.stream_scale,
         tokenizer=TOKENIZER,
         stop_ids=plan.checkpoint.tokenizer.stop_ids,
+        generation=plan.checkpoint.tokenizer.author.settings,
         artifacts=tuple(_bundled(plan, artifact) for artifact in artifacts.values()),
         parity=comparisons,
         quality=quality,
