@@ -102,7 +102,7 @@ def conversation(tokens: TokenFacts) -> tuple[dict[str, Any], str]:
         )
     except (ValueError, SlmkitError):  # the checkpoint's template has another structure
         return plain, DIFFERS
-    if not exact:
+    if not exact or tokens.dated:
         return template, DIFFERS
     return template, EXACT if SYSTEM_PLACEHOLDER in template["system_template"] else NO_SYSTEM
 

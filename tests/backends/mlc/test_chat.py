@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,11 @@ def test_the_author_s_settings_are_mlc_s(tiny, tmp_path):
     assert {key: found[key] for key in said if key != "do_sample"}.items() <= said.items()
     tokens = Tokenizer(folder).size
     assert found["active_vocab_size"] == tokens < found["vocab_size"] == 320
+
+
+def test_a_date_is_not_frozen_into_mlc_s_form():
+    facts = replace(facts_of(DEFAULT_SYSTEM), dated=True)
+    assert conversation(facts)[1] == DIFFERS
 
 
 def chat_values(folder, scratch):

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 
 import pytest
 
 from checkpoint_edits import refuse
 from slmkit.backend.job import token_facts
+from slmkit.checkpoint import tokenizer as tokenizer_module
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.checkpoint.generation import TOP_K, Generation, read_generation
 from slmkit.checkpoint.tokenizer import Tokenizer
+from slmkit.errors import CheckpointError
 from slmkit.inference.generate import sampler_of
 from slmkit.inference.load import load
+from slmkit.parity.golden import golden_prompts
+from slmkit.planning.plan import Request, make_plan
 from tiny_tokenizers import TEMPLATE, write_tokenizer
 
 QWEN = {
@@ -135,3 +140,56 @@ def test_the_sample_model_names_its_turn_end():
     checkpoint = open_checkpoint(SAMPLE_MODEL)
     assert checkpoint.tokenizer.stop_ids == (2,)
     assert not checkpoint.notices
+
+
+TODAY = "{{ strftime_now('%d %B %Y') }} {{ messages[0].content }}"
+FALLBACK = (
+    "{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}"
+    "{% else %}{% set day = '26 Jul 2024' %}{% endif %}{{ day }} {{ messages[0].content }}"
+)
+USER = [{"role": "user", "content": "hi"}]
+
+
+@pytest.mark.parametrize(
+    ("template", "dated"), [(TODAY, True), (FALLBACK, True), (CHATML, False), (None, False)]
+)
+def test_a_template_that_writes_the_date_is_known(tmp_path, template, dated):
+    write_tokenizer(tmp_path)
+    add_chatml(tmp_path, template)
+    assert Tokenizer(tmp_path).is_dated == dated
+
+
+def test_a_build_renders_the_same_on_every_day(tiny, monkeypatch):
+    folder = tiny("llama")
+    add_chatml(folder, TODAY)
+    (folder / "calibration.jsonl").write_text(json.dumps({"messages": USER}) + "\n")
+    plans = []
+    for year in (2027, 2031):
+        with monkeypatch.context() as patched:
+            patched.setattr(tokenizer_module, "datetime", clock_of(year))
+            assert str(year) in open_checkpoint(folder).tokenizer.chat(USER)
+            plan = make_plan(Request(folder, "android", "int4", artifacts=("ort",)))
+        assert str(year) not in plan.checkpoint.tokenizer.chat(USER)
+        prompts = golden_prompts(plan.checkpoint.tokenizer, plan.checkpoint.spec, 64, 1000)
+        held_out = [each.ids.tolist() for each in plan.held_out.windows]
+        plans.append((plan.calibration, [each.ids.tolist() for each in prompts], held_out))
+    assert plans[0] == plans[1]
+
+
+def clock_of(year):
+    """A class like datetime, in another year."""
+    return type("Clock", (datetime,), {"now": classmethod(lambda cls: datetime(year, 1, 2))})
+
+
+def test_no_date_reaches_an_artifact_s_template(tiny):
+    folder = tiny("llama")
+    add_chatml(folder, FALLBACK)
+    facts = token_facts(open_checkpoint(folder).tokenizer, folder)
+    assert facts.dated
+    assert facts.chat is not None
+    assert facts.chat(USER, True) == "26 Jul 2024 hi"  # the author's own words
+    add_chatml(folder, TODAY)
+    facts = token_facts(open_checkpoint(folder).tokenizer, folder)
+    assert facts.chat is not None
+    with pytest.raises(CheckpointError, match="strftime_now"):
+        facts.chat(USER, True)

@@ -63,6 +63,7 @@ class TokenFacts:
     chat_template: str | None
     chat: Chat | None = None  # renders the template, if there is one
     generation: Generation = field(default_factory=Generation)  # as the model's author says
+    dated: bool = False  # the template writes today's date, which ``chat`` leaves out or refuses
     active: int | None = None  # ids below this one have a token; None: not known
 
 

@@ -99,7 +99,8 @@ def model_from_json(values: Mapping[str, Any]) -> Model:
 def token_facts(tokenizer: Tokenizer, folder: Path) -> TokenFacts:
     """Facts of a checkpoint's tokenizer that an artifact's runtime needs.
 
-    Ids that the model has no embedding for are left out.
+    Ids that the model has no embedding for are left out. A template that writes today's date is
+    rendered as if it knew none: no date is frozen into an artifact.
     """
     return TokenFacts(
         bos=tokenizer.known(tokenizer.token_id("bos_token")),
@@ -107,7 +108,8 @@ def token_facts(tokenizer: Tokenizer, folder: Path) -> TokenFacts:
         pad=tokenizer.known(tokenizer.token_id("pad_token")),
         files=tuple(tokenizer_files(folder)),
         chat_template=tokenizer.template,
-        chat=tokenizer.chat if tokenizer.template else None,
+        chat=tokenizer.at(None).chat if tokenizer.template else None,
+        dated=tokenizer.is_dated,
         generation=tokenizer.author.settings,
         active=tokenizer.active,
     )

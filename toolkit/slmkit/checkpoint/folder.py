@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slmkit.checkpoint.shards import Shards
-from slmkit.checkpoint.tokenizer import Tokenizer
+from slmkit.checkpoint.tokenizer import BUILD_DAY, Tokenizer
 from slmkit.errors import CheckpointError
 from slmkit.interpreters.recorder import Model, summarize
 from slmkit.models.config import Config, read_config
@@ -41,6 +41,10 @@ class Checkpoint:
     def name(self) -> str:
         """The model's name, from its folder."""
         return model_name(self.folder)
+
+    def at_build_day(self) -> Checkpoint:
+        """The checkpoint with a clock that stands still: templates write the same date any day."""
+        return replace(self, tokenizer=self.tokenizer.at(lambda: BUILD_DAY))
 
     def at_context(self, context: int) -> Checkpoint:
         """The checkpoint with its spec for a context length of ``context`` tokens."""

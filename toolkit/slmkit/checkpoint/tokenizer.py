@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,10 @@ from slmkit.errors import CheckpointError
 from slmkit.models.config import read_json
 
 Message = Mapping[str, Any]
+Clock = Callable[[], datetime]
+# The day of all texts that a build renders, so that two builds are equal: the one that Llama 3.2's
+# template falls back to. OTHER_DAY shares no part with it.
+BUILD_DAY, OTHER_DAY = datetime(2024, 7, 26), datetime(2035, 11, 8, 10, 9, 8)
 FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -58,6 +63,7 @@ class Tokenizer:
         self.special = _special_tokens(self.settings, _optional(folder / "special_tokens_map.json"))
         self.template = _template_text(folder, self.settings)
         self.vocabulary = vocabulary
+        self.clock: Clock | None = datetime.now  # for templates that write today's date
         self.author = read_generation(folder)
 
     @property
@@ -140,7 +146,7 @@ class Tokenizer:
             )
         try:
             return (
-                _environment()
+                _environment(self.clock)
                 .from_string(self.template)
                 .render(
                     messages=list(messages),
@@ -174,6 +180,20 @@ class Tokenizer:
             *stop_notices(self.library, self.author_stop_ids, self.turn_ends, self.vocabulary),
         ]
 
+    def at(self, clock: Clock | None) -> Tokenizer:
+        """The tokenizer with another clock; with None, templates are told of none."""
+        other = copy(self)
+        other.clock = clock
+        return other
+
+    @property
+    def is_dated(self) -> bool:
+        """Whether the chat template writes today's date."""
+        if self.template is None:
+            return False
+        clocks: tuple[Clock, ...] = (lambda: BUILD_DAY, lambda: OTHER_DAY)
+        return len({self.at(clock)._render(EXAMPLES[0], True) for clock in clocks}) > 1
+
     def prompt_ids(self, text: str, raw: bool = False) -> list[int]:
         """Token ids of a user's prompt, in the chat template if there is one; ``raw``: without."""
         if raw or self.template is None:
@@ -191,14 +211,15 @@ class GenerationTag(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def _environment() -> Environment:
+def _environment(clock: Clock | None) -> Environment:
     """A sandboxed Jinja environment with the functions and settings of Hugging Face's."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    if clock is not None:
+        environment.globals["strftime_now"] = lambda form: clock().strftime(form)
     return environment
 
 

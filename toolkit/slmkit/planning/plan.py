@@ -117,7 +117,7 @@ class Plan:
 
 def make_plan(request: Request) -> Plan:
     """Check everything that can be checked before work begins. Raises SlmkitError."""
-    checkpoint = open_checkpoint(request.model)
+    checkpoint = open_checkpoint(request.model).at_build_day()
     choice = choose(checkpoint.model, request)
     problems = [why for name in choice.artifacts for why in choice.problems(name)]
     if problems:
