@@ -42,12 +42,12 @@ def theirs(folder):
         model, found = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, attn_implementation="eager"
         )
+        if found["missing_keys"] or found.get("mismatched_keys"):
+            return None
+        with torch.no_grad():
+            logits: np.ndarray = model.eval()(torch.tensor(IDS)[None]).logits[0].numpy()
     except Exception:
         return None
-    if found["missing_keys"] or found.get("mismatched_keys"):
-        return None
-    with torch.no_grad():
-        logits: np.ndarray = model.eval()(torch.tensor(IDS)[None]).logits[0].numpy()
     return logits
 
 

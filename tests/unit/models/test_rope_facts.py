@@ -29,7 +29,8 @@ def rope_of(**values):
         ({"rope_theta": 5e4, "rope_scaling": None, "rope_parameters": None}, 5e4, 1),
         # A value outside serves a section that has none.
         ({"rope_theta": 5e4, "rope_parameters": LINEAR}, 5e4, 4),
-        ({"rope_scaling": {**LINEAR, "rope_theta": 5e4}}, 5e4, 4),
+        ({"rope_theta": 5e4, "rope_scaling": {**LINEAR, "rope_theta": 5e4}}, 5e4, 4),
+        ({"rope_parameters": {**LINEAR, "rope_theta": 5e4}}, 5e4, 4),
         # The same value twice is one value.
         ({"rope_theta": 50000, "rope_parameters": {**LINEAR, "rope_theta": 5e4}}, 5e4, 4),
         # rope_scaling wins over rope_parameters, in both versions.
@@ -39,7 +40,6 @@ def rope_of(**values):
             5e4,
             4,
         ),
-        ({"rope_parameters": PLAIN, "rope_scaling": {**LINEAR, "rope_theta": 1e4}}, 1e4, 4),
     ],
 )
 def test_where_both_versions_agree_we_do_as_they_do(values, theta, factor):
@@ -53,6 +53,10 @@ def test_where_both_versions_agree_we_do_as_they_do(values, theta, factor):
         (
             {"rope_theta": 1e4, "rope_scaling": {**LINEAR, "rope_theta": 5e4}},
             r"rope_scaling: rope_theta is 50000.0, and config.json: rope_theta is 10000.0",
+        ),
+        (
+            {"rope_scaling": {**LINEAR, "rope_theta": 5e4}},
+            "rope_scaling: rope_theta is 50000.0, and none stands outside",
         ),
         (
             {"rope_theta": 1e4, "rope_parameters": PLAIN},

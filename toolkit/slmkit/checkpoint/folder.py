@@ -10,14 +10,16 @@ from slmkit.checkpoint.tokenizer import BUILD_DAY, Tokenizer
 from slmkit.errors import CheckpointError
 from slmkit.interpreters.recorder import Model, summarize
 from slmkit.models.config import Config, read_config
-from slmkit.models.registry import architecture, read_spec
+from slmkit.models.registry import MODELS, architecture, read_spec
 from slmkit.models.spec import Spec
+from slmkit.models.text_part import is_larger
 
 SAMPLE_MODEL = Path(__file__).resolve().parents[1] / "sample_model"
 SAMPLE_NAME = "home"
 CONFIG = "config.json"
 QUANTIZED = "quantization_config"
 COMPUTED_QUANTIZED = ("bitnet",)  # float tensors that the model rounds when it computes
+LARGER = "config.json is of a larger model ({}): its text part ({}) is built, the rest left out"
 PREDICTING = "num_nextn_predict_layers"  # layers after the model's own, for further tokens
 
 
@@ -65,8 +67,10 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     model = summarize(spec)
     shards = _open_weights(folder, config, model)
     tokenizer = Tokenizer(folder, spec.vocabulary)
-    notices = *shards.notices, *tokenizer.notices()
-    return Checkpoint(folder, config, model, shards, tokenizer, notices)
+    larger = [LARGER.format(config.values["model_type"], spec.model_type)]
+    notices = [*(larger if is_larger(config, MODELS) else []), *shards.notices]
+    notices += tokenizer.notices()
+    return Checkpoint(folder, config, model, shards, tokenizer, tuple(notices))
 
 
 def read_facts(path: Path) -> tuple[Config, Spec]:

@@ -113,7 +113,12 @@ def _share(config: Config) -> float:
 
 def _stop_ids(folder: Path, values: Mapping[str, Any]) -> tuple[int, ...]:
     """Ids that end generation: of generation_config.json, else of config.json."""
-    for name, source in ((FILE, values), ("config.json", _optional(folder / "config.json"))):
+    config = _optional(folder / "config.json")
+    text = config.get("text_config")  # of a larger model
+    sources = (FILE, values), ("config.json", config), ("config.json", text)
+    for name, source in sources:
+        if not isinstance(source, dict):
+            continue
         value = source.get("eos_token_id")
         ids = value if isinstance(value, list) else [value]
         if ids and all(isinstance(each, int) for each in ids):

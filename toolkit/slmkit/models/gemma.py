@@ -119,10 +119,10 @@ def _nested_ropes(config: Config, parameters: Config, width: int) -> tuple[Rope,
     scaling = config.section("rope_scaling")
     if scaling is not None:
         whole = Config({**whole.values, **scaling.values}, whole.where)
-    return rope_of(whole, whole, width), rope_of(local, local, width)
+    return rope_of(config, whole, width), rope_of(config, local, width)
 
 
 def _flat_ropes(config: Config, width: int) -> tuple[Rope, Rope]:
     """Global and local rope from the keys of Gemma 3's published files."""
     local = Config({THETA: config.number(LOCAL_THETA)}, config.where)
-    return rope_of(config, rope_facts(config), width), rope_of(local, local, width)
+    return rope_of(config, rope_facts(config), width), rope_of(config, local, width)

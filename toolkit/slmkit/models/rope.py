@@ -1,4 +1,4 @@
-"""Rope frequencies from config.json: default, linear, llama3 and longrope scaling."""
+"""Rope frequencies from config.json: default, linear, dynamic, llama3, longrope, yarn."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from slmkit.errors import CheckpointError
 from slmkit.models.config import Config
 from slmkit.models.rope_facts import THETA, original_context, rope_facts
+from slmkit.models.yarn import yarn
 from slmkit.ops import Rope
 
 Frequencies = NDArray[np.float32]
+YARN = "yarn"
 LONGROPE = ("longrope", "su")  # "su" is the name in Phi-3's first files
 
 
@@ -40,6 +42,8 @@ def rope_of(config: Config, facts: Config, head_width: int) -> Rope:
     width, theta = _rotary_width(config, facts, head_width), facts.number(THETA)
     if _kind(facts) in LONGROPE:
         return _longrope(config, facts, "short_factor", theta, width)
+    if _kind(facts) == YARN:
+        return yarn(config, facts, _wavelengths(theta, width))
     frequencies = _scale_frequencies(_base_frequencies(theta, width), facts)
     return Rope(tuple(frequencies.tolist()))
 
@@ -68,7 +72,7 @@ def _scale_frequencies(frequencies: Frequencies, scaling: Config) -> Frequencies
     if kind not in SCALINGS:
         raise CheckpointError(
             f"{scaling.where}: rope_type {kind!r} is not supported",
-            f"supported: {', '.join(sorted([*SCALINGS, LONGROPE[0]]))}",
+            f"supported: {', '.join(sorted([*SCALINGS, LONGROPE[0], YARN]))}",
         )
     return SCALINGS[kind](frequencies, scaling)
 
@@ -132,9 +136,19 @@ def _llama3(frequencies: Frequencies, scaling: Config) -> Frequencies:
     return np.where(between, ramp, result).astype(np.float32)
 
 
+def _dynamic(frequencies: Frequencies, scaling: Config) -> Frequencies:
+    """NTK scaling that grows with the sequence: none within the trained context.
+
+    A bundle's context is never longer than that one.
+    """
+    scaling.number("factor")
+    return frequencies
+
+
 SCALINGS: dict[str, Callable[[Frequencies, Config], Frequencies]] = {
     "default": _default,
     "linear": _linear,
+    "dynamic": _dynamic,
     "llama3": _llama3,
 }
 

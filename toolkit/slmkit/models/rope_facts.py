@@ -28,6 +28,12 @@ def rope_facts(config: Config) -> Config:
     scaling, parameters = config.section("rope_scaling"), config.section("rope_parameters")
     section = scaling or parameters or Config({}, config.where)
     facts = {**section.values, **_shared(config, section)}
+    if scaling and scaling.has(THETA) and not config.has(THETA):
+        raise CheckpointError(
+            f"{scaling.where}: rope_theta is {scaling.values[THETA]!r}, and none stands outside: "
+            "transformers 5 takes this one, transformers 4 a default of its own",
+            "write the rope_theta that the model was trained with beside rope_scaling too",
+        )
     if scaling and parameters and THETA not in facts and parameters.has(THETA):
         raise CheckpointError(
             f"{config.where}: rope_scaling replaces rope_parameters, in transformers too, and with "
