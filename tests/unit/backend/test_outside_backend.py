@@ -62,9 +62,7 @@ def test_it_is_chosen_built_proved_and_shown(slmkit, tiny):
     assert by_error["lowering"] > 100 > by_error["beads"] > 25
     assert "abacus wires" in slmkit("inspect", bundle)
     checked = json.loads(slmkit("parity", bundle, "--model", model, "--json"))
-    assert (
-        checked["passed"] and len(checked["comparisons"]) == 4
-    )  # one is of the long text
+    assert checked["passed"] and len(checked["comparisons"]) == 4  # one is of the long text
     assert slmkit("run", bundle, "--prompt", "the quick", "--max-tokens", 4)
 
 
