@@ -132,13 +132,16 @@ def stream_text(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:
     """Yield text as soon as its characters are complete; a character may span several tokens.
 
     Tokens of single bytes are held back until another one follows: if some of them are no
-    character, the decoder replaces all of them, a newline among them.
+    character, the decoder replaces all of them, a newline among them. Special tokens are no text,
+    so bytes on both sides of one follow each other.
     """
+    library = tokenizer.library
+    held = library.byte_ids | library.special_ids
     ids: list[int] = []
     emitted = ""
     for token in tokens:
         ids.append(token)
-        if token in tokenizer.library.byte_ids:
+        if token in held:
             continue
         text = tokenizer.decode(ids)
         if not text.endswith(INCOMPLETE):
