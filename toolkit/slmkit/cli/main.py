@@ -174,7 +174,7 @@ def trace(
 )
 @click.option(
     "--temperature",
-    type=click.FloatRange(0, 1e6),
+    type=click.FloatRange(0),
     help="0 is greedy [default: the model's, by generation_config.json].",
 )
 @click.option(
@@ -189,7 +189,7 @@ def trace(
 )
 @click.option(
     "--repetition-penalty",
-    type=click.FloatRange(0, 1e6, min_open=True),
+    type=click.FloatRange(0, min_open=True),
     help="On tokens that were there before, 1 for none [default: the model's].",
 )
 @click.option(

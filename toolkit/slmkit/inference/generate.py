@@ -39,6 +39,12 @@ class Sampler:
             raise UsageError(f"the temperature is {self.temperature:g}", "give 0 or more: 0.7")
         if not 0 <= self.top_p <= 1:
             raise UsageError(f"top_p is {self.top_p:g}", "give a probability, from 0 to 1")
+        if self.top_k < 0:
+            raise UsageError(f"top_k is {self.top_k}", "give a number of tokens, 0 for all")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise UsageError(
+                f"the repetition penalty is {self.repetition_penalty:g}", "give more than 0: 1.1"
+            )
         if self.seed < 0:
             raise UsageError(f"the seed is {self.seed}", "give 0 or more")
         self.random = np.random.default_rng(self.seed)
