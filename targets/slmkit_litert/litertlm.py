@@ -12,12 +12,14 @@ from litert_lm_builder import litertlm_builder as builder
 from litert_lm_builder.runtime.proto import llm_metadata_pb2, sampler_params_pb2
 
 from slmkit.backend.interface import Job, TokenFacts
+from slmkit.backend.tokenizer_files import within
 from slmkit.errors import BackendError
 from slmkit_litert.files import BUNDLE, TASK
 from slmkit_litert.prompts import bundle_template, prompt_start
 from slmkit_litert.reproducible import reproducible
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # time of a .task's entries, so that its bytes are reproducible
+MOST_CANDIDATES = 1024  # of top-p, where the author asks for all: LiteRT-LM wants a k
 TOKENIZER, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
 
 
@@ -85,10 +87,10 @@ def _tokenizer_file(tokens: TokenFacts, name: str) -> Path:
 def runtime_metadata(
     tokens: TokenFacts, context: int, start: int | None
 ) -> llm_metadata_pb2.LlmMetadata:
-    """LiteRT-LM's metadata: start and stop tokens, context length, chat template, greedy decoding.
+    """LiteRT-LM's metadata: start and stop tokens, context length, chat template, sampling.
 
-    Greedy decoding is written as top-p with k = 1, because LiteRT-LM does not implement the type
-    GREEDY (0.18.1).
+    Sampling is the author's, else greedy, which is written as top-p with k = 1, because LiteRT-LM
+    does not implement the type GREEDY (0.18.1). A repetition penalty has no place in it.
     """
     metadata = llm_metadata_pb2.LlmMetadata()
     template = bundle_template(tokens)
@@ -98,7 +100,12 @@ def runtime_metadata(
         metadata.stop_tokens.add().token_ids.ids.append(stop)
     sampler = metadata.sampler_params
     sampler.type = sampler_params_pb2.SamplerParameters.TOP_P
-    sampler.k, sampler.p, sampler.temperature = 1, 1.0, 1.0
+    author = tokens.generation
+    if author.do_sample:
+        sampler.k = author.top_k or MOST_CANDIDATES
+        sampler.p, sampler.temperature = author.top_p, author.temperature
+    else:
+        sampler.k, sampler.p, sampler.temperature = 1, 1.0, 1.0
     if template is not None:
         metadata.jinja_prompt_template = template
     metadata.max_num_tokens = context
@@ -107,12 +114,13 @@ def runtime_metadata(
 
 
 def add_missing_tokens(text: str, vocabulary: int) -> str:
-    """Add a special token to a tokenizer.json for each id below ``vocabulary`` that it lacks.
+    """A tokenizer.json with exactly the ids below ``vocabulary``, by added special tokens.
 
     A model's vocabulary may be padded, so the model may emit an id that the tokenizer lacks, and
     LiteRT-LM stops at such an id (0.18.1).
     """
     values = json.loads(text)
+    within(values, vocabulary)
     vocab = values["model"]["vocab"]  # ids by token, or a list of tokens
     ids = vocab.values() if isinstance(vocab, dict) else range(len(vocab))
     known = {*ids, *(token["id"] for token in values["added_tokens"])}

@@ -23,6 +23,7 @@ from slmkit_litert.lowering.weight_layout import WeightLayout, weight_layout, we
 from slmkit_litert.verify.delegation import report_lines, undelegated_arithmetic
 from slmkit_litert.weights import encode_weight
 
+NO_PENALTY = "LiteRT-LM's metadata has no place for it"
 NO_BUNDLE = "no .litertlm: LiteRT-LM keeps caches, and no states of layers without attention"
 # In larger models every token has, in some layer, an activation on the border between two of its
 # 256 quantization steps, which may be rounded either way: the reference with rounding is then no
@@ -67,8 +68,17 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
             "taps": names["taps"],
             "bundles": bundles,
         },
-        report=Report((*report_lines(delegation), *([] if bundles else [NO_BUNDLE]))),
+        report=Report((*report_lines(delegation), *_bundle_lines(job, bool(bundles)))),
     )
+
+
+def _bundle_lines(job: Job, bundled: bool) -> list[str]:
+    """Lines of the report about what the bundles lack."""
+    if not bundled:
+        return [NO_BUNDLE]
+    penalty = job.tokens.generation.repetition_penalty
+    lost = f"the author's repetition_penalty of {penalty:g} is left to the app: {NO_PENALTY}"
+    return [lost] if penalty != 1 else []
 
 
 def modes_of(job: Job) -> tuple[Mode, ...]:

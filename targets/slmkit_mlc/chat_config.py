@@ -21,6 +21,7 @@ VERSION = "0.1.0"
 def chat_config(job: Job, definition: Definition, quantization: str) -> tuple[dict[str, Any], str]:
     """The content of the file, and the fidelity of its chat template (see ``conversation``)."""
     spec, limits, tokens = job.spec, definition.limits, job.tokens
+    author = tokens.generation
     sizes = {
         "vocab_size": spec.vocabulary,
         "context_window_size": limits.context,
@@ -49,12 +50,12 @@ def chat_config(job: Job, definition: Definition, quantization: str) -> tuple[di
         },
         **sizes,
         "attention_sink_size": -1,
-        "active_vocab_size": spec.vocabulary,
-        "temperature": 1.0,
+        "active_vocab_size": tokens.active or spec.vocabulary,
+        "temperature": author.temperature if author.do_sample else 0.0,
         "presence_penalty": 0.0,
         "frequency_penalty": 0.0,
-        "repetition_penalty": 1.0,
-        "top_p": 1.0,
+        "repetition_penalty": author.repetition_penalty,
+        "top_p": author.top_p,
         "tokenizer_files": [path.name for path in tokens.files if path.name in names],
         "tokenizer_info": tokenizer_info(tokens),
         "conv_template": template,

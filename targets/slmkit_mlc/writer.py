@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from slmkit.backend.interface import Artifact, Job, Mode, Progress, Report, Tensor
+from slmkit.backend.interface import Artifact, Job, Mode, Progress, Report, Tensor, TokenFacts
+from slmkit.backend.tokenizer_files import ship_file
 from slmkit.system.subprocess_worker import call
 from slmkit_mlc.chat_config import write_chat_config
 from slmkit_mlc.compiler.mlc_llm import compile_with_mlc_llm
@@ -34,6 +34,7 @@ SLOW_PROMPTS = 2  # golden prompts for parity of a GPU's kernels, which are slow
 NO_OPENCL = "no OpenCL runtime is installed: no kernel was executed (the extra opencl has one)"
 BY_MLC_LLM = "the libraries are mlc_llm's: none of their kernels was executed, only our program was"
 NO_METAL = "no Metal GPU is here: its code was generated and never executed"
+DATED = "the chat template writes today's date, which MLC's form cannot: it has no date"
 TEMPLATE_LINES = {  # of the report, by fidelity of the chat template
     EXACT: [],
     NO_SYSTEM: ["MLC's form of the chat template has no place for a system's words"],
@@ -77,7 +78,7 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
             "chat_template": fidelity,
         },
         shipped=definition.dtype,
-        report=_report(libraries, fidelity, gpus, by_mlc_llm),
+        report=_report(libraries, fidelity, gpus, by_mlc_llm, job.tokens),
     )
 
 
@@ -172,7 +173,7 @@ def _copy_tokenizer(job: Job, folder: Path) -> None:
     names = contract()["tokenizer_files"]
     for path in job.tokens.files:
         if path.name in names:
-            shutil.copyfile(path, folder / path.name)
+            ship_file(path, folder, job.spec.vocabulary)
 
 
 def _not_executed(gpus: Sequence[Gpu]) -> list[str]:
@@ -187,10 +188,15 @@ def _report(
     fidelity: str,
     gpus: Sequence[Gpu],
     by_mlc_llm: bool,
+    tokens: TokenFacts,
 ) -> Report:
     """The build's report: memory, executed kernels, chat template, kernels not executed."""
     not_executed = _not_executed(gpus)
     lines = [*_library_lines(libraries), *TEMPLATE_LINES[fidelity], *not_executed]
+    lines += [DATED] if tokens.dated else []
+    if tokens.generation.top_k:
+        top_k = tokens.generation.top_k
+        lines.append(f"the author's top_k of {top_k} is left to the app: MLC's file has no place")
     if by_mlc_llm:
         not_executed = [*not_executed, BY_MLC_LLM]
     return Report(tuple(lines), not_executed=tuple(f"mlc: {reason}" for reason in not_executed))

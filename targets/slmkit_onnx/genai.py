@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slmkit.backend.interface import Job
+from slmkit.backend.interface import Job, TokenFacts
 
 CONFIG = "genai_config.json"
 
@@ -14,6 +14,21 @@ CONFIG = "genai_config.json"
 def write_config(config: dict[str, Any], folder: Path) -> None:
     """Write genai_config.json into a folder."""
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def search_options(tokens: TokenFacts) -> dict[str, Any]:
+    """The config's sampling: as the model's author says, else greedy."""
+    author = tokens.generation
+    options: dict[str, Any] = {"do_sample": author.do_sample}
+    if author.do_sample:
+        options |= {
+            "temperature": author.temperature,
+            "top_k": author.top_k,
+            "top_p": author.top_p,
+        }
+    if author.repetition_penalty != 1:
+        options["repetition_penalty"] = author.repetition_penalty
+    return options
 
 
 def token_ids(job: Job) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from slmkit.backend.interface import TokenFacts
 from slmkit.backend.prompts import Conversation, NotExecuted, Prompt, RefusedPrompt
+from slmkit.backend.tokenizer_files import added_within, ship_file
 
 CONFIG = "genai_config.json"
 SETTINGS, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
@@ -20,16 +20,20 @@ SETTINGS, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 TOOLS_AS_THEY_ARE = "{#- tools | tojson -#}"
 
 
-def write_tokenizer_files(tokens: TokenFacts, folder: Path) -> None:
-    """Copy the tokenizer's files; template and settings in forms that onnxruntime-genai reads."""
+def write_tokenizer_files(tokens: TokenFacts, folder: Path, vocabulary: int) -> None:
+    """Copy the tokenizer's files; template and settings in forms that onnxruntime-genai reads.
+
+    ``vocabulary``: rows of the model's embedding; tokens beyond them are left out.
+    """
     for path in tokens.files:
         if path.name not in (SETTINGS, TEMPLATE):
-            shutil.copyfile(path, folder / path.name)
+            ship_file(path, folder, vocabulary)
     template = genai_template(tokens)
     if template is not None:
         (folder / TEMPLATE).write_text(template, encoding="utf-8")
     settings = next((path for path in tokens.files if path.name == SETTINGS), None)
     values = json.loads(settings.read_text(encoding="utf-8")) if settings else {}
+    added_within(values, vocabulary)
     text = json.dumps(genai_settings(values, tokens, template), indent=1, ensure_ascii=False)
     (folder / SETTINGS).write_text(text + "\n", encoding="utf-8")
 

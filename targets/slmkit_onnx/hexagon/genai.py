@@ -17,7 +17,7 @@ from onnx import TensorProto
 from slmkit.backend.interface import Job
 from slmkit.backend.static_runner import Window, rope_names
 from slmkit_onnx.data import DataFile
-from slmkit_onnx.genai import token_ids, write_config
+from slmkit_onnx.genai import search_options, token_ids, write_config
 from slmkit_onnx.graph import Graph
 from slmkit_onnx.hexagon.lowering.emit import GraphSet, save_graph
 from slmkit_onnx.hexagon.lowering.encodings import LIMITS
@@ -35,7 +35,7 @@ def write_genai(
     """Write pre.onnx, genai_config.json and the tokenizer's files; reserve weights in ``data``."""
     save_graph(_host_graph(job, emitted, data, windows["decode"].total), folder / PRE)
     write_config(_config(job, windows, emitted), folder)
-    write_tokenizer_files(job.tokens, folder)
+    write_tokenizer_files(job.tokens, folder, job.spec.vocabulary)
 
 
 def _config(job: Job, windows: Mapping[str, Window], emitted: GraphSet) -> dict[str, Any]:
@@ -48,7 +48,6 @@ def _config(job: Job, windows: Mapping[str, Window], emitted: GraphSet) -> dict[
             "decoder": _decoder(job, windows, emitted),
         },
         "search": {
-            "do_sample": False,
             "max_length": job.context_length,
             "min_length": 0,
             "num_beams": 1,
@@ -56,6 +55,7 @@ def _config(job: Job, windows: Mapping[str, Window], emitted: GraphSet) -> dict[
             "temperature": 1.0,
             "top_k": 1,
             "top_p": 1.0,
+            **search_options(job.tokens),
         },
     }
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from slmkit.backend.interface import Job, Model
-from slmkit_onnx.genai import token_ids, write_config
+from slmkit_onnx.genai import search_options, token_ids, write_config
 from slmkit_onnx.ort.contract import cache_names, state_names
 from slmkit_onnx.ort.lowering.attention import supports_fused_attention
 from slmkit_onnx.prompts import write_tokenizer_files
@@ -34,7 +34,7 @@ RECURRENT = {"conv": "conv", "scan": "recurrent"}  # its names of recurrent stat
 def write_genai(job: Job, folder: Path, model: str) -> None:
     """Write genai_config.json and copy the tokenizer's files."""
     write_config(genai_config(job, model), folder)
-    write_tokenizer_files(job.tokens, folder)
+    write_tokenizer_files(job.tokens, folder, job.spec.vocabulary)
 
 
 def genai_config(job: Job, model: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def genai_config(job: Job, model: str) -> dict[str, Any]:
             "decoder": _decoder(job.model, model),
         },
         "search": {
-            "do_sample": False,
+            **search_options(job.tokens),
             "max_length": job.context_length,
             "chunk_size": job.prefill_chunk,  # bounds the memory of a long prompt's logits
             "past_present_share_buffer": supports_fused_attention(job.spec),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import jinja2.sandbox
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from artifacts import emitted
 from litert_artifacts import litert_job
+from slmkit.backend.interface import Generation
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.errors import BackendError
 from slmkit.inference.evaluate import HELD_OUT, read_examples
@@ -100,6 +102,21 @@ def test_xnnpack_takes_all_the_arithmetic(home):
         assert each["why"].keys() == each["outside"].keys()
         assert UNKNOWN_REASON not in each["why"].values()
     assert "XNNPACK has no kernel that writes into a cache" in artifact.report.lines[0]
+
+
+def test_metadata_samples_as_the_author_says(home):
+    tokens = home[0].tokens
+    author = Generation(True, 0.7, 0.8, 20, 1.3, True)
+    said = {
+        tokens.generation: (1, 1.0, 1.0),
+        author: (20, 0.8, 0.7),
+        replace(author, top_k=0): (1024, 0.8, 0.7),
+        replace(author, do_sample=False): (1, 1.0, 1.0),
+    }
+    for generation, expected in said.items():
+        found = runtime_metadata(replace(tokens, generation=generation), 256, None).sampler_params
+        assert found.type == found.TOP_P
+        assert (found.k, found.p, found.temperature) == pytest.approx(expected)
 
 
 def test_metadata_tells_the_runtime_where_to_start_and_stop(home):

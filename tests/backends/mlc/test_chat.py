@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mlc_artifacts import mlc_job
 from slmkit.backend.interface import TokenFacts
 from slmkit.checkpoint.tokenizer import Tokenizer
-from slmkit_mlc.chat_config import tokenizer_info
+from slmkit_mlc.chat_config import chat_config, tokenizer_info
 from slmkit_mlc.conversation import DIFFERS, EXACT, NO_SYSTEM, conversation, render_prompt
+from slmkit_mlc.lowering.definition import definition_for
 from tiny_tokenizers import KINDS
 
 HOME = Path(__file__).resolve().parents[3] / "toolkit" / "slmkit" / "sample_model"
@@ -99,3 +102,26 @@ def test_the_decoder_of_tokenizer_json_decides(tmp_path):
         "prepend_space_in_encode": True,
         "strip_space_in_decode": True,
     }
+
+
+def test_the_author_s_settings_are_mlc_s(tiny, tmp_path):
+    folder = tiny("llama")
+    silent = chat_values(folder, tmp_path / "silent")
+    assert (silent["temperature"], silent["top_p"], silent["repetition_penalty"]) == (0, 1, 1)
+    said = {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "repetition_penalty": 1.3}
+    (folder / "generation_config.json").write_text(json.dumps(said))
+    found = chat_values(folder, tmp_path / "said")
+    assert {key: found[key] for key in said if key != "do_sample"}.items() <= said.items()
+    tokens = Tokenizer(folder).size
+    assert found["active_vocab_size"] == tokens < found["vocab_size"] == 320
+
+
+def test_a_date_is_not_frozen_into_mlc_s_form():
+    facts = replace(facts_of(DEFAULT_SYSTEM), dated=True)
+    assert conversation(facts)[1] == DIFFERS
+
+
+def chat_values(folder, scratch):
+    scratch.mkdir()
+    job = mlc_job(folder, scratch)
+    return chat_config(job, definition_for(job), "q4f16_1")[0]

@@ -36,7 +36,7 @@ def opened(tmp_path, template, **settings):
     folder.mkdir()
     tokenizer, facts = facts_with(source, template, **settings)
     write_config(CONFIG, folder)
-    write_tokenizer_files(facts, folder)
+    write_tokenizer_files(facts, folder, 10**6)
     return tokenizer, open_genai_prompts(folder)
 
 

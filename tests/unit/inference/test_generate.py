@@ -80,6 +80,26 @@ def test_top_p_keeps_only_the_likely_tokens():
     assert {narrow.pick(logits) for _ in range(50)} == {1}
 
 
+def test_top_k_keeps_only_the_best_tokens():
+    logits = np.log(np.array([0.1, 0.5, 0.4], np.float32))
+    sampler = Sampler(1.0, top_k=2, seed=1)
+    assert {sampler.pick(logits) for _ in range(200)} == {1, 2}
+
+
+def test_a_repetition_penalty_counts_the_prompt_too():
+    sampler = Sampler(repetition_penalty=2.0)
+    assert sampler.pick(np.array([3.0, 2.0, 1.0], np.float32), [0, 0]) == 1
+    assert sampler.pick(np.array([-1.0, -1.5, -3.0], np.float32), [0]) == 1
+    assert list(generate(Parrot(), [7], (), 1, Sampler(repetition_penalty=2.0), 4)) == [8]
+
+
+def test_ids_without_a_token_are_never_picked():
+    logits = np.array([1.0, 3.0, 2.0], np.float32)
+    assert Sampler(never=(1,)).pick(logits) == 2
+    assert Sampler(5.0, never=(1, 2)).pick(logits) == 0
+    assert logits.tolist() == [1, 3, 2]
+
+
 @pytest.fixture(scope="module", params=KINDS)
 def tokenizer(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)

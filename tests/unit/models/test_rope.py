@@ -55,7 +55,9 @@ def test_linear_scaling_divides():
     [
         ({}, "rope_theta is missing"),
         ({"rope_theta": -1}, "rope_theta is -1"),
-        ({"rope_theta": 1e4, "rope_scaling": {"rope_type": "yarn"}}, "'yarn' is not supported"),
+        ({"rope_theta": 1e4, "rope_scaling": {"rope_type": "ntk"}}, "'ntk' is not supported"),
+        ({"rope_theta": 1e4, "rope_scaling": {"rope_type": "yarn"}}, "factor is missing"),
+        ({"rope_theta": 1e4, "rope_scaling": {"rope_type": "dynamic"}}, "factor is missing"),
         ({"rope_theta": 1e4, "rope_scaling": {"type": "linear"}}, "factor is missing"),
         ({"rope_theta": 1e4, "rope_scaling": {**LLAMA3, "high_freq_factor": 1.0}}, "not above"),
         ({"rope_theta": 1e4, "rope_scaling": "llama3"}, "expected an object"),
@@ -77,3 +79,44 @@ def test_the_table_rounds_angles_to_float32():
     angle = np.float32(100_000) * np.float32(rope.frequencies[3])
     assert (cos[0] == 1).all() and (sin[0] == 0).all()
     assert cos[1, 3] == np.cos(angle, dtype=np.float32)
+
+
+def test_dynamic_scaling_is_none_within_the_trained_context():
+    scaled = rope_of(rope_theta=1e4, rope_scaling={"type": "dynamic", "factor": 2.0})
+    np.testing.assert_array_equal(scaled, rope_of(rope_theta=1e4))
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+
+
+def yarn_of(**changes):
+    values = {"max_position_embeddings": 256, "rope_theta": 1e4}
+    scaling = {"rope_scaling": {**YARN, **changes}}
+    return read_rope(Config({**values, **scaling}, "config.json"), 16)
+
+
+def test_yarn_keeps_fast_pairs_and_stretches_slow_ones():
+    found, plain = np.array(yarn_of().frequencies), rope_of(16, rope_theta=1e4)
+    assert found[0] == plain[0]
+    np.testing.assert_allclose(found[4:], plain[4:] / 4, rtol=1e-6)
+    assert ((found[1:3] < plain[1:3]) & (found[1:3] > plain[1:3] / 4)).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "magnitude"),
+    [
+        ({}, 0.1 * math.log(4) + 1),
+        ({"factor": 1.0}, 1),
+        ({"attention_factor": 1.5}, 1.5),
+        ({"mscale": 1.0, "mscale_all_dim": 1.0}, 1),
+        ({"mscale": 0.7, "mscale_all_dim": 0}, 0.1 * math.log(4) + 1),
+    ],
+)
+def test_yarn_s_magnitude(changes, magnitude):
+    assert yarn_of(**changes).magnitude == pytest.approx(magnitude)
+
+
+def test_yarn_s_original_context_has_one_value():
+    values = {"max_position_embeddings": 256, "rope_theta": 1e4, "rope_scaling": YARN}
+    with pytest.raises(CheckpointError, match="original_max_position_embeddings is 64, and"):
+        read_rope(Config({**values, "original_max_position_embeddings": 32}, "config.json"), 16)

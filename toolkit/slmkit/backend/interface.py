@@ -19,6 +19,7 @@ from slmkit.backend.artifact import (
     SequenceState,
     Tensor,
 )
+from slmkit.checkpoint.generation import Generation
 from slmkit.interpreters.recorder import Model, State
 from slmkit.models.spec import Spec
 from slmkit.ops import Floats
@@ -29,6 +30,7 @@ __all__ = [
     "Artifact",
     "Backend",
     "Chat",
+    "Generation",
     "Job",
     "Mode",
     "Model",
@@ -66,6 +68,8 @@ class TokenFacts:
     adds_bos: bool = False  # the tokenizer puts bos before a text
     portable: Portable | None = None  # an equal template that every runtime's Jinja renders
     dated: bool = False  # the template writes the date
+    generation: Generation = field(default_factory=Generation)  # as the model's author says
+    active: int | None = None  # ids below this one have a token; None: not known
 
 
 @dataclass(frozen=True)

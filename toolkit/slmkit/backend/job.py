@@ -102,13 +102,16 @@ def model_from_json(values: Mapping[str, Any]) -> Model:
 
 
 def token_facts(tokenizer: Tokenizer, folder: Path) -> TokenFacts:
-    """Facts of a checkpoint's tokenizer that an artifact's runtime needs; the same on every day."""
+    """Facts of a checkpoint's tokenizer that an artifact's runtime needs; the same on every day.
+
+    Ids that the model has no embedding for are left out.
+    """
     tokenizer, later = tokenizer.on(BUILD_DAY), tokenizer.on(BUILD_DAY + timedelta(days=400))
-    bos = tokenizer.token_id("bos_token")
+    bos = tokenizer.known(tokenizer.token_id("bos_token"))
     return TokenFacts(
         bos=bos,
         stop=tokenizer.stop_ids,
-        pad=tokenizer.token_id("pad_token"),
+        pad=tokenizer.known(tokenizer.token_id("pad_token")),
         files=tuple(tokenizer_files(folder)),
         chat_template=tokenizer.template,
         chat=tokenizer.chat if tokenizer.template else None,
@@ -116,6 +119,8 @@ def token_facts(tokenizer: Tokenizer, folder: Path) -> TokenFacts:
         adds_bos=bos is not None and tokenizer.encode("a")[:1] == [bos],
         portable=partial(portable_template, tokenizer),
         dated=any(rendered(tokenizer, each) != rendered(later, each) for each in GOLDEN),
+        generation=tokenizer.author.settings,
+        active=tokenizer.active,
     )
 
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.dataclasses import dataclass
 
 from slmkit.backend.artifact import Artifact
+from slmkit.checkpoint.generation import Generation
 from slmkit.errors import BundleError
 from slmkit.evaluation.gate import Quality
 from slmkit.parity.metrics import Comparison
@@ -92,11 +93,13 @@ class Manifest(BaseModel):
     tokenizer: Inside  # folder
     chat_template: str | None = None  # the name of one of several; None: the only or default one
     stop_ids: tuple[int, ...]
+    generation: Generation = Generation()  # as the model's author says
     artifacts: tuple[BundledArtifact, ...]
     parity: tuple[Comparison, ...]  # at build time
     prompts: tuple[PromptComparison, ...] = ()  # at build time; older bundles have none
     quality: Quality | None = None  # at build time, on held-out text; older bundles have none
     calibration: tuple[CalibrationReport, ...] = ()  # of encodings with codes chosen on text
+    notices: tuple[str, ...] = ()  # of the checkpoint: what was left out, added or chosen
     not_executed: tuple[str, ...]  # runtimes that this build could not run, and why
     files: tuple[File, ...]
 

@@ -6,18 +6,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slmkit.checkpoint.model_card import CARD
-from slmkit.checkpoint.shards import INDEX, Shards
-from slmkit.checkpoint.tokenizer import FILES, Tokenizer
+from slmkit.checkpoint.shards import Shards
+from slmkit.checkpoint.tokenizer import BUILD_DAY, FILES, Tokenizer
+from slmkit.checkpoint.weight_files import INDEX
 from slmkit.errors import CheckpointError
 from slmkit.interpreters.recorder import Model, summarize
 from slmkit.models.config import Config, read_config
-from slmkit.models.registry import architecture, read_spec
+from slmkit.models.registry import MODELS, architecture, read_spec
 from slmkit.models.spec import Spec
+from slmkit.models.text_part import is_larger
 from slmkit.system.plain_files import leaves
 
 SAMPLE_MODEL = Path(__file__).resolve().parents[1] / "sample_model"
 SAMPLE_NAME = "home"
 CONFIG = "config.json"
+QUANTIZED = "quantization_config"
+COMPUTED_QUANTIZED = ("bitnet",)  # float tensors that the model rounds when it computes
+LARGER = "config.json is of a larger model ({}): its text part ({}) is built, the rest left out"
+PREDICTING = "num_nextn_predict_layers"  # layers after the model's own, for further tokens
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class Checkpoint:
     model: Model  # recorded once, when the folder was opened
     shards: Shards
     tokenizer: Tokenizer
+    notices: tuple[str, ...] = ()  # what a user should know, a sentence each
 
     @property
     def spec(self) -> Spec:
@@ -39,6 +46,14 @@ class Checkpoint:
     def name(self) -> str:
         """The model's name, from its folder."""
         return model_name(self.folder)
+
+    def at_build_day(self) -> Checkpoint:
+        """The checkpoint with prompts that are the same on every day. Raises CheckpointError if it
+        has several chat templates and none was chosen."""
+        tokenizer = self.tokenizer.on(BUILD_DAY)
+        if tokenizer.template is None and tokenizer.templates.texts:
+            raise tokenizer.templates.missing()
+        return replace(self, tokenizer=tokenizer)
 
     def at_context(self, context: int) -> Checkpoint:
         """The checkpoint with its spec for a context length of ``context`` tokens."""
@@ -57,19 +72,15 @@ def open_checkpoint(folder: Path, chat_template: str | None = None) -> Checkpoin
         )
     stored = [path.name for path in folder.glob("*.safetensors")]
     refuse_links(folder, CONFIG, INDEX, CARD, *FILES, *stored)
-    config, spec = read_facts(folder / CONFIG)
-    family = architecture(spec)
-    shards = Shards(folder, family.transforms, family.stacked)
+    config = read_config(folder / CONFIG)
+    spec = read_spec(config)
     model = summarize(spec)
-    shards.check(model.weights, spec.tied)
-    tokenizer = Tokenizer(folder, chat_template)
-    if tokenizer.size > spec.vocabulary:
-        raise CheckpointError(
-            f"tokenizer.json has {tokenizer.size} tokens, config.json's vocab_size is "
-            f"{spec.vocabulary}",
-            "tokenizer and weights are of different models",
-        )
-    return Checkpoint(folder, config, model, shards, tokenizer)
+    shards = _open_weights(folder, config, model)
+    tokenizer = Tokenizer(folder, chat_template, spec.vocabulary)
+    larger = [LARGER.format(config.values["model_type"], spec.model_type)]
+    notices = [*(larger if is_larger(config, MODELS) else []), *shards.notices]
+    notices += tokenizer.notices()
+    return Checkpoint(folder, config, model, shards, tokenizer, tuple(notices))
 
 
 def refuse_links(folder: Path, *names: str) -> None:
@@ -84,10 +95,19 @@ def refuse_links(folder: Path, *names: str) -> None:
 
 
 def read_facts(path: Path) -> tuple[Config, Spec]:
-    """Read a config.json: its keys, and the spec. Raises CheckpointError."""
+    """Read a config.json: its keys, and the spec. Raises CheckpointError.
+
+    A quantized model is refused here, unless weights lie beside that may be floats nonetheless.
+    """
     config = read_config(path)
-    _refuse_quantized(config)
+    if config.section(QUANTIZED) and not has_weights(path.parent):
+        raise _quantized(config)
     return config, read_spec(config)
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a folder holds any safetensors file."""
+    return any(folder.glob("*.safetensors"))
 
 
 def model_name(path: Path) -> str:
@@ -100,11 +120,35 @@ def model_name(path: Path) -> str:
     return path.stem if path.is_file() else path.name
 
 
-def _refuse_quantized(config: Config) -> None:
-    section = config.section("quantization_config")
-    if section is not None:
-        method = section.values.get("quant_method", "unknown")
-        raise CheckpointError(
-            f"the checkpoint is already quantized ({method})",
-            "slmkit quantizes float weights itself: give it the original checkpoint",
+def _open_weights(folder: Path, config: Config, model: Model) -> Shards:
+    """The weights, checked. Raises CheckpointError; for a quantized model it says so.
+
+    A tool that merges or dequantizes may leave ``quantization_config`` behind over float tensors.
+    """
+    spec, quantized = model.spec, config.section(QUANTIZED)
+    family = architecture(spec)
+    if quantized and quantized.values.get("quant_method") in COMPUTED_QUANTIZED:
+        raise _quantized(config)
+    shards = Shards(folder, family.transforms, family.stacked)
+    predicting = config.integer(PREDICTING, 0, least=0)
+    try:
+        shards.check(model.weights, spec.tied, spec.layers, predicting)
+    except CheckpointError:
+        if quantized:
+            raise _quantized(config) from None
+        raise
+    if quantized:
+        method = quantized.values.get("quant_method", "unknown")
+        shards.notices.append(
+            f"config.json has a quantization_config ({method}), but all tensors are plain floats: "
+            "it is taken as left over"
         )
+    return shards
+
+
+def _quantized(config: Config) -> CheckpointError:
+    method = config.required_section(QUANTIZED).values.get("quant_method", "unknown")
+    return CheckpointError(
+        f"the checkpoint is already quantized ({method})",
+        "slmkit quantizes float weights itself: give it the original checkpoint",
+    )

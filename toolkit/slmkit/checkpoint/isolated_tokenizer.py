@@ -96,6 +96,11 @@ class IsolatedTokenizer:
         return frozenset(self._call("byte_ids", "the tokenizer failed"))
 
     @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The special tokens, which decoding leaves out."""
+        return frozenset(number for number, token in self._added.items() if token.special)
+
+    @cached_property
     def _added(self) -> dict[int, AddedToken]:
         found = self._call("added_tokens", "the tokenizer failed")
         return {number: AddedToken(content, special) for number, content, special in found}

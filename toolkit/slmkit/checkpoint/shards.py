@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,18 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmkit.checkpoint.safetensors import FLOATS, Entry, SafetensorsFile, row_blocks, unstack
+from slmkit.checkpoint.tensor_names import left_out, refuse_unknown, renamed
+from slmkit.checkpoint.weight_files import weight_files
 from slmkit.errors import CheckpointError
 from slmkit.interpreters.recorder import Weight
-from slmkit.models.config import read_json
 from slmkit.models.weight_transforms import WeightTransforms, transform_of
 from slmkit.ops import Floats
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 BLOCK = 1 << 18  # elements read at a time: 1 MB as float32, within a core's cache
-# Buffers in old checkpoints that are not weights.
-IGNORED = re.compile(r"\.rotary_emb\.inv_freq$|\.masked_bias$")
+HEAD = "lm_head.weight"
 
 
 class Shards:
@@ -44,7 +41,9 @@ class Shards:
         ``stacked``: name endings of tensors of several matrices, each of which gets a name.
         """
         self.folder, self.transforms = folder, transforms or {}
-        self.files = [SafetensorsFile(path) for path in _paths(folder)]
+        chosen = weight_files(folder)
+        self.notices = list(chosen.notices)  # what a user should know about files and names
+        self.files = [SafetensorsFile(path) for path in chosen.paths]
         for file in self.files:
             file.entries = _unstack_entries(file.entries, stacked)
         self.where: dict[str, SafetensorsFile] = {}
@@ -58,23 +57,64 @@ class Shards:
                     )
                 self.where[name] = file
 
-    def check(self, weights: Mapping[str, Weight], tied: bool) -> None:
-        """Raise CheckpointError for a missing, unused or wrongly shaped tensor.
+    def check(
+        self, weights: Mapping[str, Weight], tied: bool, layers: int = 0, predicting: int = 0
+    ) -> None:
+        """Give tensors the model's names, and check that each is there, used and of its shape.
 
-        ``weights``: by tensor name; with ``tied``, a stored copy of lm_head is accepted.
+        ``weights``: by tensor name; with ``tied``, an equal copy as lm_head is accepted.
+        ``layers``, ``predicting``: of the model, and after them to predict further tokens.
+        Raises CheckpointError. What was left out or renamed is added to ``notices``.
         """
+        names = {*weights, HEAD} if tied else set(weights)
+        changes, notices = renamed(self.where, names)
+        for stored, name in changes.items():
+            self._rename(stored, name)
+        self.notices += notices
+        self._check_head(weights, tied)
         for name, weight in weights.items():
             self._check_one(name, weight)
-        accepted = {"lm_head.weight"} if tied else set()
-        extra = [name for name in self.where if name not in weights and name not in accepted]
-        extra = sorted(name for name in extra if not IGNORED.search(name))
-        if extra:
+        extra = sorted(name for name in self.where if name not in names)
+        unknown, notices = left_out(extra, layers, predicting)
+        refuse_unknown(unknown)
+        self.notices += notices
+
+    def _rename(self, stored: str, name: str) -> None:
+        file = self.where[name] = self.where.pop(stored)
+        file.entries[name] = file.entries.pop(stored)
+
+    def _check_head(self, weights: Mapping[str, Weight], tied: bool) -> None:
+        """Of a tied pair, one may be stored or both; two that differ are refused.
+
+        transformers 4 takes the embedding then, transformers 5 the head.
+        """
+        tables = [name for name, weight in weights.items() if weight.kind == "table"]
+        if not tied or HEAD not in self.where or HEAD in weights or not tables:
+            return
+        (table,) = tables
+        if table not in self.where:
+            self._rename(HEAD, table)
+            self.notices.append(f"{HEAD} is read as {table}: the two are tied, and one is stored")
+        elif not self._equal(table, HEAD):
             raise CheckpointError(
-                f"the checkpoint holds {len(extra)} tensors that its architecture does not use, "
-                f"first {extra[0]}",
-                "config.json and the weights are of different models, or the weights are adapted "
-                "(LoRA) or quantized: merge or export them as a plain checkpoint",
+                f"{HEAD} differs from {table}, but tie_word_embeddings is true: transformers 4 "
+                "computes with the embedding alone, transformers 5 with both",
+                "if the head was trained, set tie_word_embeddings to false; if not, remove the "
+                "tensor from the file",
             )
+
+    def _equal(self, first: str, second: str) -> bool:
+        """Whether two matrices hold the same numbers."""
+        one, other = (self.where[name].entries[name] for name in (first, second))
+        if one.shape != other.shape or not {one.dtype, other.dtype} <= set(FLOATS):
+            return False
+        for block in row_blocks(one.shape[0], math.prod(one.shape[1:]), BLOCK):
+            left, right = (self.where[name].floats(name, block) for name in (first, second))
+            if not np.array_equal(left, right, equal_nan=True):
+                return False
+        self.forget(first)
+        self.forget(second)
+        return True
 
     def _check_one(self, name: str, weight: Weight) -> None:
         if name not in self.where:
@@ -142,44 +182,3 @@ def _unstack_entries(entries: Mapping[str, Entry], stacked: tuple[str, ...]) -> 
         is_stacked = name.endswith(stacked) and len(entry.shape) == 3
         result |= unstack(name, entry) if is_stacked else {name: entry}
     return result
-
-
-def _paths(folder: Path) -> list[Path]:
-    if (folder / INDEX).exists():
-        return _indexed(folder)
-    if (folder / SINGLE).exists():
-        return [folder / SINGLE]
-    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
-    if pickles:
-        raise CheckpointError(
-            f"{folder} holds its weights as pickle ({pickles[0]}), which can run code when opened",
-            "convert it once, where torch is installed, with the safe loader: "
-            'python -c "import torch, safetensors.torch as s; w = torch.load('
-            f"'{pickles[0]}', weights_only=True); "
-            "s.save_file({k: v.clone() for k, v in w.items()}, 'model.safetensors')\"",
-        )
-    raise CheckpointError(
-        f"{folder} has no {SINGLE} and no {INDEX}",
-        "--model wants a Hugging Face checkpoint folder with safetensors weights",
-    )
-
-
-def _indexed(folder: Path) -> list[Path]:
-    """The files that the index names; a name with a path in it is refused."""
-    index = read_json(folder / INDEX)
-    table = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
-        raise CheckpointError(f"{INDEX} has no weight_map of file names", "download it again")
-    names = sorted(set(table.values()))
-    for name in names:
-        if not re.fullmatch(r"[\w.\-]+", name) or name in (".", ".."):
-            raise CheckpointError(
-                f"{INDEX} names the file {name!r}, which is not in the folder itself",
-                "shards must lie beside their index",
-            )
-        if not (folder / name).exists():
-            raise CheckpointError(
-                f"the shard {name} is missing ({len(names)} are named in {INDEX})",
-                "the download is incomplete: fetch it again",
-            )
-    return [folder / name for name in names]

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from slmkit.checkpoint.generation import EXAMPLES, read_generation, stop_notices, turn_end
 from slmkit.checkpoint.isolated_tokenizer import IsolatedTokenizer, check_unicode, rendered
 from slmkit.checkpoint.named_templates import read_templates
+from slmkit.checkpoint.vocabulary import beyond, check_vocabulary, padding, refuse_beyond
 from slmkit.errors import CheckpointError
-from slmkit.models.config import LARGEST, read_json
+from slmkit.models.config import read_json
 
 Message = Mapping[str, Any]
 FILES = (
@@ -36,10 +39,13 @@ class Tokenizer:
     """tokenizer.json in the ``tokenizers`` library, with the settings of the files beside it.
 
     ``chat_template``: the name of one of several templates; the default one, if there is one, else.
+    ``vocabulary``: rows of the model's embedding, if a model is known; ids beyond them are refused.
     Raises CheckpointError for a missing or unreadable file.
     """
 
-    def __init__(self, folder: Path, chat_template: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, chat_template: str | None = None, vocabulary: int | None = None
+    ) -> None:
         if not (folder / "tokenizer.json").exists():
             raise CheckpointError(
                 f"{folder} has no tokenizer.json",
@@ -52,7 +58,8 @@ class Tokenizer:
         self.templates = read_templates(folder, self.settings)
         self.template = self.templates.choose(chat_template)
         self.day: datetime | None = None  # what strftime_now tells; None: the clock
-        self.stop_ids = _stop_ids(folder, self.special, self.library)
+        self.vocabulary = vocabulary
+        self.author = read_generation(folder)
 
     @property
     def size(self) -> int:
@@ -62,12 +69,52 @@ class Tokenizer:
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Token ids of ``text``; ``special``: with those that the tokenizer adds (often bos)."""
         ids: list[int] = self.library.encode(text, add_special_tokens=special).ids
+        self.check(ids)
         return ids
+
+    def check(self, ids: Sequence[int]) -> None:
+        """Raise SlmkitError for an id that the model has no embedding for."""
+        if self.vocabulary is not None and ids and not 0 <= min(ids) <= max(ids) < self.vocabulary:
+            refuse_beyond(ids, beyond(self.library, self.vocabulary), self.vocabulary)
 
     def decode(self, ids: Sequence[int], special: bool = False) -> str:
         """Text of ``ids``; ``special``: with the text of special tokens."""
         text: str = self.library.decode(list(ids), skip_special_tokens=not special)
         return text
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end an answer: the author's, and the turn end that the chat template writes."""
+        stated = [each for each in self.author_stop_ids if self.known(each) is not None]
+        return (*stated, *self.turn_ends)
+
+    @cached_property
+    def author_stop_ids(self) -> tuple[int, ...]:
+        """Ids that generation_config.json names, else config.json, else the eos token."""
+        eos = self.token_id("eos_token")
+        return self.author.stop_ids or (() if eos is None else (eos,))
+
+    @cached_property
+    def turn_ends(self) -> tuple[int, ...]:
+        """The token that the template writes after an answer, if it is no stop id of the author."""
+        found = None if self.template is None else turn_end(self.library, self._render)
+        return () if found is None or found in self.author_stop_ids else (found,)
+
+    @cached_property
+    def padding(self) -> tuple[int, ...]:
+        """Ids below the vocabulary's size that no token has: they are never sampled."""
+        return padding(self.library, self.vocabulary) if self.vocabulary else ()
+
+    @property
+    def active(self) -> int:
+        """One more than the largest id that has a token and an embedding."""
+        ids = self.library.get_vocab(with_added_tokens=True).values()
+        return 1 + max((each for each in ids if self.known(each) is not None), default=-1)
+
+    def known(self, number: int | None) -> int | None:
+        """The id if the model has an embedding for it, else None."""
+        beyond = number is None or (self.vocabulary is not None and number >= self.vocabulary)
+        return None if beyond else number
 
     def token_id(self, name: str) -> int | None:
         """Id of a special token by its role, such as ``bos_token``; None if it has none."""
@@ -108,6 +155,24 @@ class Tokenizer:
             "add_generation_prompt": add_generation_prompt,
         }
         return rendered(self.template, values | self.special, self.day)
+
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str | None:
+        """``chat``, or None where the template refuses these messages."""
+        try:
+            return self.chat(messages, add_generation_prompt)
+        except CheckpointError:
+            return None
+
+    def notices(self) -> list[str]:
+        """What a user should know about the ids. Raises CheckpointError for ids without a row."""
+        if self.vocabulary is None:
+            return []
+        prompts = [self._render(each, True) for each in EXAMPLES] if self.template else []
+        texts = [text for text in prompts if text is not None]
+        return [
+            *check_vocabulary(self.library, self.vocabulary, texts),
+            *stop_notices(self.library, self.author_stop_ids, self.turn_ends, self.vocabulary),
+        ]
 
     def prompt_ids(self, text: str, raw: bool = False) -> list[int]:
         """Token ids of a user's prompt, in the chat template if there is one; ``raw``: without."""
@@ -179,26 +244,3 @@ def _special_tokens(*sources: Mapping[str, Any]) -> dict[str, str]:
             if isinstance(text, str):
                 tokens[role] = text
     return tokens
-
-
-def _stop_ids(
-    folder: Path, special: Mapping[str, str], library: IsolatedTokenizer
-) -> tuple[int, ...]:
-    """Ids that end generation: of generation_config.json, else config.json, else the eos token."""
-    for name in ("generation_config.json", "config.json"):
-        value = _optional(folder / name).get("eos_token_id")
-        ids = value if isinstance(value, list) else [value]
-        if ids and all(isinstance(each, int) for each in ids):
-            return tuple(_check_id(each, name) for each in ids)
-    eos = library.token_to_id(special["eos_token"]) if "eos_token" in special else None
-    return () if eos is None else (eos,)
-
-
-def _check_id(number: Any, name: str) -> int:
-    """``number``, or CheckpointError if no token can have it."""
-    if not 0 <= number < LARGEST:
-        raise CheckpointError(
-            f"{name}: eos_token_id is {number}, expected the id of a token",
-            "compare the file with the one that the model's author published",
-        )
-    return int(number)

@@ -7,6 +7,7 @@ from itertools import groupby
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from slmkit.backend.interface import WeightFile
 from slmkit.planning.memory import gigabytes
@@ -34,7 +35,7 @@ def estimate_table(found: Estimate) -> Group:
         numbers = (planned.weights, planned.kv_cache, planned.working, planned.total)
         verdict = "[red]refused[/]" if each.refused else "[green]fits[/]"
         memory.add_row(each.artifact, *map(gigabytes, numbers), verdict)
-    return Group(files, memory)
+    return Group(files, memory, *(Text(f"notice: {each}") for each in found.notices))
 
 
 def _add_files(table: Table, each: ArtifactEstimate) -> None:

@@ -64,7 +64,7 @@ def build(cache: Path | None, no_cache: bool, as_json: bool, **asked: Any) -> No
     """Build a bundle: quantize, emit every artifact, prove each one."""
     from slmkit import api
     from slmkit.cli.console import shown_progress
-    from slmkit.cli.parity_tables import parity_note, report_note
+    from slmkit.cli.parity_tables import notices_note, parity_note, report_note
     from slmkit.cli.quality_table import calibration_notes
     from slmkit.planning.memory import gigabytes
     from slmkit.workflows.build import FailedParity
@@ -78,13 +78,14 @@ def build(cache: Path | None, no_cache: bool, as_json: bool, **asked: Any) -> No
         raise
     quality = bundle.manifest.quality
     if as_json:
-        about = {"bundle": str(bundle.path), "bytes": bundle.size}
+        about: dict[str, Any] = {"bundle": str(bundle.path), "bytes": bundle.size}
+        about["notices"] = bundle.manifest.notices
         found = _parity_json(bundle.parity, (), quality, bundle.manifest.prompts)
         return print_json({**about, **found})
     _show_parity(bundle.parity, (), quality, as_json, prompts=bundle.manifest.prompts)
     if not as_json:
         print_tables(*calibration_notes(bundle.manifest))
-    notes = parity_note(bundle.parity), report_note(bundle.manifest)
+    notes = parity_note(bundle.parity), notices_note(bundle.manifest), report_note(bundle.manifest)
     size = gigabytes(bundle.size)
     print_tables(*filter(None, notes), f"bundle {bundle.path} ({size})")
 
@@ -172,14 +173,24 @@ def trace(
     "--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="Longest answer."
 )
 @click.option(
-    "--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 is greedy."
+    "--temperature",
+    type=click.FloatRange(0),
+    help="0 is greedy [default: the model's, by generation_config.json].",
 )
 @click.option(
     "--top-p",
     type=click.FloatRange(0, 1),
-    default=1.0,
-    show_default=True,
-    help="Share of probability to sample from.",
+    help="Share of probability to sample from [default: the model's].",
+)
+@click.option(
+    "--top-k",
+    type=click.IntRange(0),
+    help="Most tokens to sample from, 0 for all [default: the model's].",
+)
+@click.option(
+    "--repetition-penalty",
+    type=click.FloatRange(0, min_open=True),
+    help="On tokens that were there before, 1 for none [default: the model's].",
 )
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the sampling."

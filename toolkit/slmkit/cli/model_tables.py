@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 
 from slmkit.backend.artifact import ReportTable
@@ -31,6 +32,7 @@ def bundle_table(manifest: Manifest) -> Group:
             "recipe's price": price_words(manifest.quality),
             "context length": str(manifest.context_length),
             "built by": f"slmkit {manifest.slmkit}",
+            **_notices(manifest.notices),
             "not executed": "; ".join(manifest.not_executed) or "nothing",
         },
     )
@@ -95,6 +97,7 @@ def checkpoint_table(found: Inspection) -> Group:
             f"{'tied' if spec.tied else 'untied'}",
             "trained context": context(spec),
             "chat template": "yes" if found.has_chat_template else "no",
+            **_notices(found.notices),
         },
     )
     table = Table(title="memory by context length", title_justify="left")
@@ -144,6 +147,10 @@ def doctor_table(rows: Iterable[Row], surroundings: dict[str, str]) -> Group:
 def doctor_commands(rows: Iterable[Row]) -> list[str]:
     """The commands that install what is missing, a line each, to be copied whole."""
     return [row.command for row in rows if row.command]
+
+
+def _notices(found: tuple[str, ...]) -> dict[str, str]:
+    return {"notices": escape("\n".join(found))} if found else {}
 
 
 def _facts(title: str, facts: dict[str, str]) -> Table:

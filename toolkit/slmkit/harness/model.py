@@ -190,7 +190,7 @@ class RunnerModel(TemplateLM):  # type: ignore[misc]
         settings = normalize_gen_kwargs(dict(options), min(ANSWER, self.max_length // 2))
         eos = self.tokenizer.decode([self.eot_token_id], special=True)
         stop = handle_stop_sequences(settings["until"], eos=eos)
-        most, sampler = settings["max_gen_toks"], Sampler()
+        most, sampler = settings["max_gen_toks"], Sampler(never=self.tokenizer.padding)
         room = self.max_length - most
         if room <= 0:
             raise SlmkitError(
@@ -198,7 +198,8 @@ class RunnerModel(TemplateLM):  # type: ignore[misc]
                 "give the task a smaller max_gen_toks, or build with a larger --context",
             )
         if settings["do_sample"]:
-            sampler = Sampler(settings["temperature"], settings.get("top_p", 1.0))
+            sampler.temperature = settings["temperature"]
+            sampler.top_p = settings.get("top_p", 1.0)
         ids = self.tok_encode(text)
         self.truncated += len(ids) > room
         return _Question(tuple(ids[-room:]), tuple(filter(None, stop)), most, sampler)

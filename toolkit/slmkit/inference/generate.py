@@ -18,8 +18,9 @@ INCOMPLETE = "\ufffd"  # a decoder's output for the first bytes of a character
 
 @dataclass
 class Sampler:
-    """Selects the next token: greedy at temperature 0, else nucleus (top-p) sampling.
+    """Selects the next token: greedy at temperature 0, else top-k and nucleus (top-p) sampling.
 
+    In the order of transformers: repetition penalty, temperature, top-k, top-p.
     Raises UsageError for numbers that say nothing.
 
     Source: Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration".
@@ -28,6 +29,9 @@ class Sampler:
     temperature: float = 0.0
     top_p: float = 1.0  # cumulative probability of the tokens to sample from
     seed: int = 0
+    top_k: int = 0  # tokens to sample from; 0: all
+    repetition_penalty: float = 1.0
+    never: Sequence[int] = ()  # ids that no token has
     random: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -35,21 +39,64 @@ class Sampler:
             raise UsageError(f"the temperature is {self.temperature:g}", "give 0 or more: 0.7")
         if not 0 <= self.top_p <= 1:
             raise UsageError(f"top_p is {self.top_p:g}", "give a probability, from 0 to 1")
+        if self.top_k < 0:
+            raise UsageError(f"top_k is {self.top_k}", "give a number of tokens, 0 for all")
+        if not 0 < self.repetition_penalty < math.inf:
+            raise UsageError(
+                f"the repetition penalty is {self.repetition_penalty:g}", "give more than 0: 1.1"
+            )
         if self.seed < 0:
             raise UsageError(f"the seed is {self.seed}", "give 0 or more")
         self.random = np.random.default_rng(self.seed)
 
-    def pick(self, logits: Floats) -> int:
-        """A token id from logits (V,)."""
+    def pick(self, logits: Floats, before: Sequence[int] = ()) -> int:
+        """A token id from logits (V,). ``before``: the sequence so far, for the penalty."""
+        logits = self._allowed(logits, before)
         if self.temperature == 0:
             return int(logits.argmax())
         scaled = (logits - logits.max()).astype(np.float64) / self.temperature
         order = np.argsort(-scaled, kind="stable")
+        order = order[: self.top_k] if self.top_k else order
         probabilities = np.exp(scaled[order])
         probabilities /= probabilities.sum()
         count = int(np.searchsorted(np.cumsum(probabilities), self.top_p)) + 1
         nucleus = probabilities[:count] / probabilities[:count].sum()
         return int(self.random.choice(order[:count], p=nucleus))
+
+    def _allowed(self, logits: Floats, before: Sequence[int]) -> Floats:
+        """The logits after the penalty, and without ids that no token has.
+
+        Source of the penalty: Keskar et al. 2019, "CTRL", as transformers applies it.
+        """
+        if self.repetition_penalty != 1 and len(before):
+            logits, seen = logits.copy(), np.unique(np.asarray(before))
+            penalty, values = np.float32(self.repetition_penalty), logits[seen]
+            logits[seen] = np.where(values < 0, values * penalty, values / penalty)
+        if len(self.never):
+            logits = logits.copy()
+            logits[list(self.never)] = -np.inf
+        return logits
+
+
+def sampler_of(
+    tokenizer: Tokenizer,
+    seed: int = 0,
+    *,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    top_k: int | None = None,
+    repetition_penalty: float | None = None,
+) -> Sampler:
+    """The sampler that the model's author asks for, but for the settings that are given."""
+    author = tokenizer.author.settings
+    return Sampler(
+        (author.temperature if author.do_sample else 0.0) if temperature is None else temperature,
+        author.top_p if top_p is None else top_p,
+        seed,
+        author.top_k if top_k is None else top_k,
+        author.repetition_penalty if repetition_penalty is None else repetition_penalty,
+        tokenizer.padding,
+    )
 
 
 def generate(
@@ -76,10 +123,12 @@ def generate(
     ids = np.asarray(prompt, dtype=np.int64)
     for at in range(0, len(ids), chunk):
         logits = runner.feed(ids[at : at + chunk])
+    sequence = list(prompt)
     for count in range(min(limit, runner.context_length - len(prompt))):
-        token = sampler.pick(logits[-1])
+        token = sampler.pick(logits[-1], sequence)
         if token in stop:
             return
+        sequence.append(token)
         yield token
         if count + 1 < limit and len(prompt) + count + 1 < runner.context_length:
             logits = runner.feed(np.asarray([token]))
@@ -89,13 +138,16 @@ def stream_text(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:
     """Yield text as soon as its characters are complete; a character may span several tokens.
 
     Tokens of single bytes are held back until another one follows: if some of them are no
-    character, the decoder replaces all of them, a newline among them.
+    character, the decoder replaces all of them, a newline among them. Special tokens are no text,
+    so bytes on both sides of one follow each other.
     """
+    library = tokenizer.library
+    held = library.byte_ids | library.special_ids
     ids: list[int] = []
     emitted = ""
     for token in tokens:
         ids.append(token)
-        if token in tokenizer.library.byte_ids:
+        if token in held:
             continue
         text = tokenizer.decode(ids)
         if not text.endswith(INCOMPLETE):
@@ -112,5 +164,6 @@ def answer(runner: Runner, tokenizer: Tokenizer, prompt: str, limit: int, chunk:
     ``limit`` and ``chunk`` as in ``generate``.
     """
     ids = tokenizer.prompt_ids(prompt)
-    tokens = generate(runner, ids, tokenizer.stop_ids, limit, Sampler(), chunk)
+    sampler = Sampler(never=tokenizer.padding)
+    tokens = generate(runner, ids, tokenizer.stop_ids, limit, sampler, chunk)
     return tokenizer.decode(list(tokens))

@@ -91,6 +91,8 @@ def load_bundle(
     backend = find_backend(artifact.name)
     verify_loaded(folder, manifest, artifact, cache)
     runner = backend.open_runner(folder / artifact.folder, artifact, chosen)
-    tokenizer = Tokenizer(folder / manifest.tokenizer, manifest.chat_template)
+    model = manifest.model
+    tokenizer = Tokenizer(folder / manifest.tokenizer, manifest.chat_template, model.vocab_size)
+    tokenizer.stop_ids = manifest.stop_ids  # the checkpoint's config.json may have named them
     about = f"{manifest.model.name}, {artifact.name} {chosen}, {runner.runtime}"
     return Session(runner, tokenizer, manifest.recipe.prefill_chunk, about)

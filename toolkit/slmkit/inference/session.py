@@ -20,7 +20,7 @@ from slmkit.inference.evaluate import (
     read_examples,
     sample_vocabulary,
 )
-from slmkit.inference.generate import Sampler, generate, stream_text
+from slmkit.inference.generate import generate, sampler_of, stream_text
 from slmkit.ops import Floats
 from slmkit.system.progress import Progress, Silent
 
@@ -35,55 +35,36 @@ class Session:
     about: str  # which artifact, on which runtime
 
     def stream(
-        self,
-        prompt: str,
-        *,
-        max_tokens: int = 256,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        raw: bool = False,
+        self, prompt: str, *, max_tokens: int = 256, seed: int = 0, raw: bool = False, **asked: Any
     ) -> Iterator[str]:
         """Pieces of the answer as they are made.
 
-        ``raw``: the prompt as it is, without the chat template. At ``temperature`` 0 the best
-        token is taken, above by chance within ``top_p``. Raises SlmkitError for a prompt that is
-        empty or does not fit into the context.
+        ``raw``: the prompt as it is, without the chat template. ``asked``: ``temperature``,
+        ``top_p``, ``top_k`` and ``repetition_penalty``; those left out, or None, are the model
+        author's (generation_config.json). At ``temperature`` 0 the best token is taken, as where
+        the author says nothing. Raises SlmkitError for a prompt that is empty or does not fit
+        into the context.
         """
         ids = self.tokenizer.prompt_ids(prompt, raw)
-        sampler = Sampler(temperature, top_p, seed)
+        sampler = sampler_of(self.tokenizer, seed, **asked)
         stop = self.tokenizer.stop_ids
         tokens = generate(self.runner, ids, stop, max_tokens, sampler, self.chunk)
         return stream_text(self.tokenizer, tokens)
 
     def generate(
-        self,
-        prompt: str,
-        *,
-        max_tokens: int = 256,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        raw: bool = False,
+        self, prompt: str, *, max_tokens: int = 256, seed: int = 0, raw: bool = False, **asked: Any
     ) -> str:
         """The whole answer; arguments as those of ``stream``."""
-        pieces = self.stream(
-            prompt,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
-            raw=raw,
-        )
-        return "".join(pieces)
+        return "".join(self.stream(prompt, max_tokens=max_tokens, seed=seed, raw=raw, **asked))
 
     def logits(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> Floats:
         """Logits after each token of a new sequence, (T, V) float32.
 
-        Raises BackendError for a sequence beyond the context.
+        Raises BackendError for a sequence beyond the context, SlmkitError for an unknown id.
         """
-        self.runner.reset()
         whole = np.asarray(ids, dtype=np.int64)
+        self.tokenizer.check(whole.tolist())
+        self.runner.reset()
         starts = range(0, len(whole), self.chunk)
         return np.concatenate([self.runner.feed(whole[at : at + self.chunk]) for at in starts])
 

@@ -7,6 +7,7 @@ from typing import Any
 from slmkit.models import blocks
 from slmkit.models.config import Config
 from slmkit.models.rope import rope_of
+from slmkit.models.rope_facts import THETA, joined, rope_facts
 from slmkit.models.spec import Spec
 from slmkit.models.transformer_config import (
     Windows,
@@ -20,6 +21,7 @@ from slmkit.models.weight_transforms import plus_one
 from slmkit.ops import Ops, Rope, V
 
 TRANSFORMS = {"norm.weight": plus_one}  # transformers' GemmaRMSNorm: x * (1 + weight)
+LOCAL_THETA = "rope_local_base_freq"
 GLOBAL_EVERY = 6  # Gemma 3: five layers with a sliding window, then one without
 
 
@@ -49,7 +51,7 @@ def read_gemma2(config: Config) -> Spec:
     window = config.integer("sliding_window")
     alternate: Windows = lambda layer: None if layer % 2 else window  # noqa: E731
     windows = layer_windows(config, window) if config.has("layer_types") else alternate
-    return _read(config, windows, **_scale(config), **_caps(config))
+    return _read(config, windows, **_scale(config), **_caps(config, 50.0, 30.0))
 
 
 def read_gemma3(config: Config) -> Spec:
@@ -60,7 +62,7 @@ def read_gemma3(config: Config) -> Spec:
     windows = layer_windows(config, window) if config.has("layer_types") else by_pattern
     config.expect("use_bidirectional_attention", False, default=False)
     width, parameters = read_head_width(config), config.section("rope_parameters")
-    ropes = _nested_ropes(parameters, width) if parameters else _flat_ropes(config, width)
+    ropes = _nested_ropes(config, parameters, width) if parameters else _flat_ropes(config, width)
     more = {"qk_norm": True, "rope": ropes[0], "local_rope": ropes[1]}
     return _read(config, windows, **_scale(config), **_caps(config), **more)
 
@@ -89,21 +91,38 @@ def _scale(config: Config) -> dict[str, Any]:
     return {"attention_scale": config.number("query_pre_attn_scalar") ** -0.5}
 
 
-def _caps(config: Config) -> dict[str, Any]:
-    keys = {"attention_cap": "attn_logit_softcapping", "logits_cap": "final_logit_softcapping"}
-    return {fact: config.number(key) if config.has(key) else None for fact, key in keys.items()}
+def _caps(
+    config: Config, attention: float | None = None, logits: float | None = None
+) -> dict[str, Any]:
+    """The soft caps; null is none. ``attention``, ``logits``: transformers' for missing keys."""
+    found = {}
+    for fact, key, default in (
+        ("attention_cap", "attn_logit_softcapping", attention),
+        ("logits_cap", "final_logit_softcapping", logits),
+    ):
+        found[fact] = config.number(key) if config.has(key) else config.values.get(key, default)
+    return found
 
 
-def _nested_ropes(parameters: Config, width: int) -> tuple[Rope, Rope]:
-    """Global and local rope from transformers 5's form: an object for each kind of layer."""
-    kinds = ("full_attention", "sliding_attention")
-    sections = [parameters.required_section(kind) for kind in kinds]
-    global_rope, local_rope = (rope_of(each, each, each, width) for each in sections)
-    return global_rope, local_rope
+def _nested_ropes(config: Config, parameters: Config, width: int) -> tuple[Rope, Rope]:
+    """Global and local rope from transformers 5's form: an object for each kind of layer.
+
+    A ``rope_scaling`` beside it is the global rope's, as in transformers 4 and 5.
+    """
+    kinds = {"full_attention": THETA, "sliding_attention": LOCAL_THETA}
+    sections = {kind: parameters.required_section(kind) for kind in kinds}
+    thetas = [joined(config, sections[kind], THETA, outer) for kind, outer in kinds.items()]
+    whole, local = (
+        Config({**section.values, THETA: theta}, section.where)
+        for section, theta in zip(sections.values(), thetas, strict=True)
+    )
+    scaling = config.section("rope_scaling")
+    if scaling is not None:
+        whole = Config({**whole.values, **scaling.values}, whole.where)
+    return rope_of(config, whole, width), rope_of(config, local, width)
 
 
 def _flat_ropes(config: Config, width: int) -> tuple[Rope, Rope]:
     """Global and local rope from the keys of Gemma 3's published files."""
-    local = Config({"rope_theta": config.number("rope_local_base_freq")}, config.where)
-    global_rope = rope_of(config, config, config.section("rope_scaling"), width)
-    return global_rope, rope_of(local, local, None, width)
+    local = Config({THETA: config.number(LOCAL_THETA)}, config.where)
+    return rope_of(config, rope_facts(config), width), rope_of(config, local, width)

@@ -10,6 +10,8 @@ from slmkit.models.spec import Spec
 from slmkit.models.transformer_config import Windows, layer_windows, no_window, read_transformer
 from slmkit.ops import Ops, V
 
+MISTRAL_WINDOW = 4096  # transformers 4 and 5, where the key is missing
+
 
 def forward(o: Ops[V], spec: Spec) -> V:
     """Token ids to logits; the forward pass of most architectures. -> (T, V)"""
@@ -24,8 +26,14 @@ def read_llama(config: Config) -> Spec:
 
 
 def read_mistral(config: Config) -> Spec:
-    """MistralForCausalLM: no biases; one ``sliding_window`` for all layers."""
-    window = config.integer("sliding_window") if config.has("sliding_window") else None
+    """MistralForCausalLM: no biases; one ``sliding_window`` for all layers, null for none.
+
+    With ``layer_types`` (Ministral), only layers of type sliding_attention have it.
+    """
+    has_window = config.values.get("sliding_window", MISTRAL_WINDOW) is not None
+    window = config.integer("sliding_window", MISTRAL_WINDOW) if has_window else None
+    if window is not None and config.has("layer_types"):
+        return read_transformer(config, layer_windows(config, window))
     return read_transformer(config, lambda layer: window)
 
 

@@ -10,6 +10,7 @@ from slmkit.errors import CheckpointError
 from slmkit.models import gemma, granite, granite_hybrid, lfm2, llama, mamba, moe, phi3, smollm3
 from slmkit.models.config import Config
 from slmkit.models.spec import Spec
+from slmkit.models.text_part import text_part
 from slmkit.models.weight_transforms import WeightTransforms
 from slmkit.ops import Ops, V
 
@@ -57,7 +58,8 @@ MODELS = {
 
 
 def read_spec(config: Config) -> Spec:
-    """The spec of a config.json. Raises CheckpointError for an unknown ``model_type``."""
+    """The spec of a config.json, or of its text part. Raises CheckpointError for others."""
+    config = text_part(config, MODELS)
     model_type = config.string("model_type")
     if model_type not in MODELS:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Rope frequencies from config.json: default, linear, llama3 and longrope scaling."""
+"""Rope frequencies from config.json: default, linear, dynamic, llama3, longrope, yarn."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from slmkit.errors import CheckpointError
 from slmkit.models.config import Config
+from slmkit.models.rope_facts import THETA, original_context, rope_facts
+from slmkit.models.yarn import yarn
 from slmkit.ops import Rope
 
 Frequencies = NDArray[np.float32]
+YARN = "yarn"
 LONGROPE = ("longrope", "su")  # "su" is the name in Phi-3's first files
 
 
@@ -26,37 +29,33 @@ class LongRope:
 
 
 def read_rope(config: Config, head_width: int) -> Rope:
-    """The rope of config.json: ``rope_theta`` and ``rope_scaling``, or ``rope_parameters``.
+    """The rope of config.json: see ``rope_facts``.
 
-    transformers 5 writes theta and scaling into one object, ``rope_parameters``; older files
-    have two keys. Raises CheckpointError for a missing theta: no default is safe (10000, 500000
-    and 1000000 all exist).
+    Raises CheckpointError for a missing theta: no default is safe (10000, 500000 and 1000000 all
+    exist).
     """
-    parameters = config.section("rope_parameters")
-    scaling = parameters or config.section("rope_scaling")
-    return rope_of(config, parameters or config, scaling, head_width)
+    return rope_of(config, rope_facts(config), head_width)
 
 
-def rope_of(config: Config, parameters: Config, scaling: Config | None, head_width: int) -> Rope:
-    """A rope with theta of ``parameters`` and the scaling of ``scaling``; None: no scaling."""
-    width = _rotary_width(config, parameters, head_width)
-    theta = parameters.number("rope_theta")
-    if scaling is not None and _kind(scaling) in LONGROPE:
-        return _longrope(config, scaling, "short_factor", theta, width)
-    frequencies = _scale_frequencies(_base_frequencies(theta, width), scaling)
+def rope_of(config: Config, facts: Config, head_width: int) -> Rope:
+    """A rope by its facts: theta, the share that rotates, and the scaling if there is one."""
+    width, theta = _rotary_width(config, facts, head_width), facts.number(THETA)
+    if _kind(facts) in LONGROPE:
+        return _longrope(config, facts, "short_factor", theta, width)
+    if _kind(facts) == YARN:
+        return yarn(config, facts, _wavelengths(theta, width))
+    frequencies = _scale_frequencies(_base_frequencies(theta, width), facts)
     return Rope(tuple(frequencies.tolist()))
 
 
 def read_long_rope(config: Config, head_width: int) -> LongRope | None:
     """The long-context rope of a longrope model; None for others."""
-    parameters = config.section("rope_parameters")
-    scaling = parameters or config.section("rope_scaling")
-    if scaling is None or _kind(scaling) not in LONGROPE:
+    facts = rope_facts(config)
+    if _kind(facts) not in LONGROPE:
         return None
-    width = _rotary_width(config, parameters or config, head_width)
-    theta = (parameters or config).number("rope_theta")
-    rope = _longrope(config, scaling, "long_factor", theta, width)
-    return LongRope(rope, _original_context(config, scaling))
+    width = _rotary_width(config, facts, head_width)
+    rope = _longrope(config, facts, "long_factor", facts.number(THETA), width)
+    return LongRope(rope, original_context(config, facts))
 
 
 def _base_frequencies(theta: float, width: int) -> Frequencies:
@@ -67,15 +66,13 @@ def _base_frequencies(theta: float, width: int) -> Frequencies:
     return np.float32(1.0) / _wavelengths(theta, width)
 
 
-def _scale_frequencies(frequencies: Frequencies, scaling: Config | None) -> Frequencies:
-    """Apply ``rope_scaling``. Raises CheckpointError for an unknown kind."""
-    if scaling is None:
-        return frequencies
+def _scale_frequencies(frequencies: Frequencies, scaling: Config) -> Frequencies:
+    """Apply the scaling. Raises CheckpointError for an unknown kind."""
     kind = _kind(scaling)
     if kind not in SCALINGS:
         raise CheckpointError(
             f"{scaling.where}: rope_type {kind!r} is not supported",
-            f"supported: {', '.join(sorted([*SCALINGS, LONGROPE[0]]))}",
+            f"supported: {', '.join(sorted([*SCALINGS, LONGROPE[0], YARN]))}",
         )
     return SCALINGS[kind](frequencies, scaling)
 
@@ -84,10 +81,9 @@ def _kind(scaling: Config) -> str:
     return scaling.string("rope_type", scaling.values.get("type", "default"))
 
 
-def _rotary_width(config: Config, parameters: Config, head_width: int) -> int:
+def _rotary_width(config: Config, facts: Config, head_width: int) -> int:
     """Channels of a head that rotate: the share ``partial_rotary_factor``, or all."""
-    holder = parameters if parameters.has("partial_rotary_factor") else config
-    width = int(head_width * holder.number("partial_rotary_factor", 1.0))
+    width = int(head_width * facts.number("partial_rotary_factor", 1.0))
     if width % 2 or not 0 < width <= head_width:
         raise CheckpointError(
             f"{config.where}: {width} of {head_width} channels of a head would rotate; "
@@ -140,9 +136,19 @@ def _llama3(frequencies: Frequencies, scaling: Config) -> Frequencies:
     return np.where(between, ramp, result).astype(np.float32)
 
 
+def _dynamic(frequencies: Frequencies, scaling: Config) -> Frequencies:
+    """NTK scaling that grows with the sequence: none within the trained context.
+
+    A bundle's context is never longer than that one.
+    """
+    scaling.number("factor")
+    return frequencies
+
+
 SCALINGS: dict[str, Callable[[Frequencies, Config], Frequencies]] = {
     "default": _default,
     "linear": _linear,
+    "dynamic": _dynamic,
     "llama3": _llama3,
 }
 
@@ -172,13 +178,7 @@ def _magnitude(config: Config, scaling: Config) -> float:
     """
     if scaling.has("attention_factor"):
         return scaling.number("attention_factor")
-    original = _original_context(config, scaling)
+    original = original_context(config, scaling)
     ratio = config.integer("max_position_embeddings") / original
     factor = scaling.number("factor") if scaling.has("factor") else ratio
     return math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
-
-
-def _original_context(config: Config, scaling: Config) -> int:
-    """Context length in tokens before it was extended."""
-    key = "original_max_position_embeddings"
-    return (scaling if scaling.has(key) else config).integer(key, least=2)

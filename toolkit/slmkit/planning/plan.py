@@ -18,7 +18,6 @@ from slmkit.backend.registry import (
 )
 from slmkit.backend.targets import Target
 from slmkit.checkpoint.folder import Checkpoint, open_checkpoint
-from slmkit.checkpoint.tokenizer import BUILD_DAY
 from slmkit.errors import RecipeError, RefusedError, UsageError
 from slmkit.evaluation.held_out import held_out_text
 from slmkit.evaluation.text import EvaluationText
@@ -121,7 +120,7 @@ class Plan:
 
 def make_plan(request: Request) -> Plan:
     """Check everything that can be checked before work begins. Raises SlmkitError."""
-    checkpoint = _at_build_day(open_checkpoint(request.model, request.chat_template))
+    checkpoint = open_checkpoint(request.model, request.chat_template).at_build_day()
     choice = choose(checkpoint.model, request)
     problems = [why for name in choice.artifacts for why in choice.problems(name)]
     if problems:
@@ -137,15 +136,6 @@ def make_plan(request: Request) -> Plan:
     at_context = checkpoint.at_context(choice.context_length)
     place = request.out / name
     return Plan(choice, at_context, memory, texts, held_out, place, request.chat_template)
-
-
-def _at_build_day(checkpoint: Checkpoint) -> Checkpoint:
-    """The checkpoint with prompts that are the same on every day. Raises CheckpointError if it has
-    several chat templates and none was chosen."""
-    tokenizer = checkpoint.tokenizer.on(BUILD_DAY)
-    if tokenizer.template is None and tokenizer.templates.texts:
-        raise tokenizer.templates.missing()
-    return replace(checkpoint, tokenizer=tokenizer)
 
 
 def choose(model: Model, request: Request) -> Choice:

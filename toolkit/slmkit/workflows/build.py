@@ -225,10 +225,12 @@ def _manifest(
         tokenizer=TOKENIZER,
         chat_template=plan.chat_template,
         stop_ids=plan.checkpoint.tokenizer.stop_ids,
+        generation=plan.checkpoint.tokenizer.author.settings,
         artifacts=tuple(_bundled(plan, artifact) for artifact in artifacts.values()),
         parity=comparisons,
         quality=quality,
         calibration=tuple(each for each in reports if each is not None),
+        notices=plan.checkpoint.notices,
         not_executed=(NO_DEVICE, *unrun, *quality.not_executed),
         files=list_files(folder),
     )

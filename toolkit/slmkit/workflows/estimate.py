@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from slmkit.backend.interface import WeightFile
 from slmkit.backend.registry import find_backend
-from slmkit.checkpoint.folder import CONFIG, model_name, read_facts
+from slmkit.checkpoint.folder import (
+    CONFIG,
+    QUANTIZED,
+    has_weights,
+    model_name,
+    open_checkpoint,
+    read_facts,
+)
 from slmkit.errors import CheckpointError, RefusedError
 from slmkit.interpreters.recorder import summarize
+from slmkit.models.config import Config
 from slmkit.planning.memory import MemoryPlan
 from slmkit.planning.plan import Choice, Request, choose
 
@@ -40,6 +49,7 @@ class Estimate:
     context_length: int
     memory_limit: int
     artifacts: tuple[ArtifactEstimate, ...]
+    notices: tuple[str, ...] = ()  # of the weights and the tokenizer, where they are there
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -65,7 +75,7 @@ def estimate(request: Request) -> Estimate:
         raise CheckpointError(
             f"{path} does not exist", "--model wants a checkpoint folder, or a config.json"
         )
-    _, spec = read_facts(path / CONFIG if path.is_dir() else path)
+    config, spec = read_facts(path / CONFIG if path.is_dir() else path)
     choice = choose(summarize(spec), request)
     return Estimate(
         model_name(path),
@@ -75,7 +85,20 @@ def estimate(request: Request) -> Estimate:
         choice.context_length,
         choice.memory_limit,
         tuple(_artifact(choice, name) for name in choice.artifacts),
+        _notices(path, config),
     )
+
+
+def _notices(path: Path, config: Config) -> tuple[str, ...]:
+    """The notices of a checkpoint; that it cannot be opened is one. None without weights."""
+    if not path.is_dir() or not has_weights(path):
+        return ()
+    try:
+        return open_checkpoint(path).notices
+    except CheckpointError as error:
+        if config.section(QUANTIZED):
+            raise  # no float weights: there is nothing to estimate
+        return (f"the build would refuse these files: {error.message} ({error.hint})",)
 
 
 def _artifact(choice: Choice, artifact: str) -> ArtifactEstimate:

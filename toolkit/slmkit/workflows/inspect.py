@@ -28,6 +28,7 @@ class Inspection:
     dtypes: tuple[str, ...]
     tokenizer_size: int
     has_chat_template: bool
+    notices: tuple[str, ...]  # what a user should know, a sentence each
     ops: dict[str, int]
     plans: dict[str, list[MemoryPlan]]  # by recipe, one per context length
 
@@ -58,6 +59,7 @@ def inspect(folder: Path) -> Inspection:
         dtypes=tuple(sorted({entry.dtype for entry in entries})),
         tokenizer_size=checkpoint.tokenizer.size,
         has_chat_template=checkpoint.tokenizer.template is not None,
+        notices=checkpoint.notices,
         ops=dict(model.ops),
         plans=_plans(model),
     )
