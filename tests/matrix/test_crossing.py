@@ -60,7 +60,7 @@ WRONG: dict[str, tuple[tuple[str, dict[str, Any]], Callable[[Spec], Spec]]] = {
     "a window that is one too short": (GEMMA3, windows(lambda window: window - 1)),
     "a window that is ignored": (MISTRAL, windows(lambda window: None)),
     "local and global rope swapped": (GEMMA3, swapped_ropes),
-    "the rope of the long context": (("phi3", {}), rope_of_the_other_half),
+    "the rope of the long context": (("phi3-long", {}), rope_of_the_other_half),
     "no soft cap of scores": (
         ("gemma2", {"sliding_window": WINDOW}),
         lambda spec: replace(spec, attention_cap=None),
