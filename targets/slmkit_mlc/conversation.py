@@ -121,7 +121,7 @@ def _pieces(text: str, *markers: str) -> list[str]:
 
 
 def _heads_with_system(render: Chat, user: Mapping[str, str]) -> list[str]:
-    """What stands before the first question behind a system's words; none if they are refused."""
+    """The text before the first question behind a system's words; none if they are refused."""
     try:
         return [render([{"role": "system", "content": SYSTEM}, user], True).partition(USER)[0]]
     except SlmkitError:
@@ -129,7 +129,7 @@ def _heads_with_system(render: Chat, user: Mapping[str, str]) -> list[str]:
 
 
 def _end(render: Chat, messages: Messages, marker: str) -> str:
-    """What stands after the last message where no answer is asked for; all there is, if that is
+    """The text after the last message where no answer is asked for; all there is, if that is
     refused."""
     try:
         return render(messages, False).partition(marker)[2]

@@ -30,7 +30,7 @@ def matrix_of(tensor: str) -> str:
 
 @dataclass(frozen=True)
 class WeightLayout:
-    """What the template's weights depend on besides the model, by the name of a matrix."""
+    """The facts behind the template's weights besides the model, by the name of a matrix."""
 
     padded: Mapping[str, int]  # inputs of a linear whose groups do not divide them, padded
     outliers: Mapping[str, int]  # outlier channels of a head

@@ -65,7 +65,7 @@ def stop_notices(
     added: Sequence[int],
     vocabulary: int,
 ) -> list[str]:
-    """What a user should know about the stop ids: ``added`` are those that no file names."""
+    """Sentences for a user about the stop ids: ``added`` are those that no file names."""
     notices = [
         f"the chat template ends an answer with {library.id_to_token(number)!r} (id {number}), "
         f"which is no stop id of the files ({', '.join(map(str, stated)) or 'they name none'}): "

@@ -164,7 +164,7 @@ class Tokenizer:
             return None
 
     def notices(self) -> list[str]:
-        """What a user should know about the ids. Raises CheckpointError for ids without a row."""
+        """Sentences for a user about the ids. Raises CheckpointError for ids without a row."""
         if self.vocabulary is None:
             return []
         prompts = [self._render(each, True) for each in EXAMPLES] if self.template else []

@@ -156,7 +156,7 @@ def prompts_note(found: Iterable[PromptComparison]) -> str:
 
 
 def notices_note(manifest: Manifest) -> str:
-    """What the checkpoint's files left open, and how it was decided, a line each."""
+    """All that the checkpoint's files left open, and how it was decided, a line each."""
     return escape("\n".join(f"notice: {each}" for each in manifest.notices))
 
 

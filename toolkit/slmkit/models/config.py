@@ -53,7 +53,7 @@ class Config:
         return float(value)
 
     def epsilon(self, key: str) -> float:
-        """What a norm adds to a mean of squares: beyond 1, nothing would be left of its input."""
+        """Of a norm, added to a mean of squares: beyond 1, nothing would be left of its input."""
         return self.number(key, most=1.0)
 
     def boolean(self, key: str, default: Any = MISSING) -> bool:

@@ -132,20 +132,9 @@ class Proof:
                 ]
                 if golden.crossed is not None and run.crossing is not None:
                     got = outputs_of([run.crossing], golden.crossed.outputs.columns)
-                    whole = replace(mode, name=f"{mode.name}, {WHOLE_CONTEXT}")
-                    answer = golden.crossed.as_golden()
-                    found.append(
-                        judge(
-                            artifact.name,
-                            whole,
-                            REFERENCE,
-                            run.runtime,
-                            got,
-                            answer,
-                            kinds,
-                            self.bounds,
-                        )
-                    )
+                    long, answer = whole_context(mode), golden.crossed.as_golden()
+                    about = artifact.name, long, REFERENCE, run.runtime
+                    found.append(judge(*about, got, answer, kinds, self.bounds))
         return found
 
     def _run_golden(self, artifact: Artifact, mode: Mode, golden: Golden) -> Run:
@@ -192,6 +181,11 @@ class Proof:
         sequences = [np.asarray(ids) for ids in result["sequences"]]
         crossed = np.load(out / CROSSING) if crossing is not None else None
         return Run(sequences, logits, result["runtime"], crossed)
+
+
+def whole_context(mode: Mode) -> Mode:
+    """The mode under the name of its comparison over the whole context."""
+    return replace(mode, name=f"{mode.name}, {WHOLE_CONTEXT}")
 
 
 def crosses(mode: Mode) -> bool:
