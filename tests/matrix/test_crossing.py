@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import safetensors.numpy
 
@@ -19,7 +20,7 @@ from artifacts import FLOAT32_FLOOR, Weights, emitted, make_job, rule, token_snr
 from coreml_artifacts import coreml_job
 from hexagon_artifacts import hexagon_job
 from litert_artifacts import litert_job
-from mlc_artifacts import machine_of, mlc_job
+from mlc_artifacts import machine_of, mlc_job, shifted_copy_kernel
 from slmkit.backend.interface import Job
 from slmkit.backend.registry import find_backend
 from slmkit.interpreters.recorder import summarize
@@ -28,6 +29,7 @@ from slmkit.models.spec import Spec
 from slmkit.ops import Floats
 from slmkit.parity.crossing import Crossing, crossing_of, follow_crossing, reference_crossing
 from slmkit.quant.codes import CodesFile
+from slmkit_mlc.lowering import recurrent_state
 from slmkit_mlc.lowering.program import PARITY_FUNCTIONS
 from tiers import ROWS, some
 from tiny_models import tiny_config, write_checkpoint
@@ -106,15 +108,13 @@ class MachineRunner:
         return np.concatenate(found)
 
 
-def crossed(job: Job, scratch: Path, crossing: Crossing) -> Floats:
-    """The artifact's logits, in the mode that shows errors of lowering."""
+def opened(job: Job, scratch: Path) -> Any:
+    """The artifact's runner, in the mode that shows errors of lowering."""
     if job.artifact == "mlc":
-        return follow_crossing(MachineRunner(job, scratch), crossing, lambda done: None)
+        return MachineRunner(job, scratch)
     artifact = emitted(job, scratch / job.artifact)
-    runner = find_backend(job.artifact).open_runner(
-        scratch / job.artifact, artifact, artifact.modes[0].name
-    )
-    return follow_crossing(runner, crossing, lambda done: None)
+    backend = find_backend(job.artifact)
+    return backend.open_runner(scratch / job.artifact, artifact, artifact.modes[0].name)
 
 
 def crossing_for(job: Job) -> Crossing:
@@ -128,7 +128,9 @@ def measure(job: Job, wrong: Job, scratch: Path) -> np.ndarray:
     """Signal to noise at each compared position of an artifact that is emitted from ``wrong``."""
     crossing = crossing_for(job)
     expected = reference_crossing(job.codes, job.spec, crossing)
-    return token_snr_db(expected, crossed(wrong, scratch, crossing))
+    return token_snr_db(
+        expected, follow_crossing(opened(wrong, scratch), crossing, lambda done: None)
+    )
 
 
 @pytest.mark.parametrize("artifact", some(ARTIFACTS, "ort", why=ROWS))
@@ -145,22 +147,54 @@ def test_a_bug_at_a_boundary_is_found(tmp_path, artifact, bug):
         assert found[kept < LONGEST_PROMPT].min() > FLOAT32_FLOOR
 
 
-def without_last_row(codes: CodesFile, path: Path) -> CodesFile:
-    """The same codes, with zeros in the last row of the embedding."""
+Arrays = dict[str, np.ndarray]
+
+
+def without_last_row(arrays: Arrays) -> None:
+    """Zeros in the last row of the embedding."""
+    arrays[f"{EMBEDDING}.codes"][-1] = 128
+
+
+def two_experts_swapped(arrays: Arrays) -> None:
+    """The router's first expert is the second one, in one layer."""
+    first, second = (f"model.layers.1.mlp.experts.{number}." for number in (0, 1))
+    for name in [each for each in arrays if each.startswith(first)]:
+        other = second + name.removeprefix(first)
+        arrays[name], arrays[other] = arrays[other], arrays[name]
+
+
+def queries_of_global_layers_larger(arrays: Arrays) -> None:
+    """An attention scale one percent off in the layers without a window; the weight is w - 1."""
+    name = "model.layers.1.self_attn.q_norm.weight"
+    arrays[name] = (1.01 * (1 + arrays[name].astype(np.float64)) - 1).astype(np.float16)
+
+
+# Row and changes of the tiny model, and what its codes become.
+WRONG_CODES: dict[str, tuple[tuple[str, dict[str, Any]], Callable[[Arrays], None]]] = {
+    "a lost last row of the embedding": (("llama", {}), without_last_row),
+    "the order of two experts": (("olmoe", {}), two_experts_swapped),
+    "the attention scale of one kind of layer": (GEMMA3, queries_of_global_layers_larger),
+}
+
+
+def changed(codes: CodesFile, change: Callable[[Arrays], None], path: Path) -> CodesFile:
+    """The codes after a change."""
     with safetensors.safe_open(codes.path, "np") as file:
         facts = file.metadata()
     arrays = safetensors.numpy.load_file(codes.path)
-    arrays[f"{EMBEDDING}.codes"][-1] = 128
+    change(arrays)
     safetensors.numpy.save_file(arrays, path, facts)
     return CodesFile(path)
 
 
 @pytest.mark.parametrize("artifact", some(ARTIFACTS, "ort", why=ROWS))
-def test_a_lost_last_row_of_the_embedding_is_found(tmp_path, artifact):
-    folder = write_checkpoint(tmp_path / "tiny", tiny_config("llama"))
+@pytest.mark.parametrize("bug", list(WRONG_CODES))
+def test_wrong_codes_are_found(tmp_path, artifact, bug):
+    (row, changes), change = WRONG_CODES[bug]
+    folder = write_checkpoint(tmp_path / "tiny", tiny_config(row, **changes))
     weights = [rule("int4-g32"), rule("int8-per-channel", EMBEDDING)]
     job = make(artifact, folder, tmp_path, weights)
-    wrong = without_last_row(job.codes, tmp_path / "wrong.safetensors")
+    wrong = changed(job.codes, change, tmp_path / "wrong.safetensors")
     found = measure(job, replace(job, codes=wrong), tmp_path)
     assert not found.min() > FLOAT32_FLOOR
 
@@ -175,3 +209,66 @@ def test_the_right_artifact_keeps_every_boundary(tmp_path, artifact, row):
     job = make(artifact, folder, tmp_path)
     found = measure(job, job, tmp_path)
     assert found.min() > FLOAT32_FLOOR, f"{found.min():.1f} dB"
+
+
+@pytest.mark.parametrize("artifact", some(ARTIFACTS, "ort", why=ROWS))
+def test_an_overwritten_last_slot_is_found(tmp_path, artifact):
+    """In effect: the context's last token takes the slot of the one before it."""
+    job = make(artifact, write_checkpoint(tmp_path / "tiny", tiny_config("llama")), tmp_path)
+    crossing, runner = crossing_for(job), opened(job, tmp_path)
+    expected = reference_crossing(job.codes, job.spec, crossing)
+    found = follow_crossing(runner, crossing, lambda done: None)
+    before_last = replace(crossing, ids=np.delete(crossing.ids, -2), kept=(CONTEXT - 2,))
+    found[-1] = follow_crossing(runner, before_last, lambda done: None)[-1]
+    assert crossing.kept[-1] == CONTEXT - 1
+    by_position = token_snr_db(expected, found)
+    assert by_position[:-1].min() > FLOAT32_FLOOR > by_position[-1]
+
+
+def shift(states: dict[str, Any]) -> None:
+    """Every convolution's state, moved by one token."""
+    for name in [each for each in states if "conv" in each]:
+        held = states[name]
+        array = held.numpy() if isinstance(held, onnxruntime.OrtValue) else held
+        tokens = min(axis for axis, size in enumerate(array.shape) if size == CONV_STATE)
+        moved = np.roll(array, 1, tokens)
+        states[name] = type(held).ortvalue_from_numpy(moved) if array is not held else moved
+
+
+class ShiftingRunner:
+    """A runner whose convolutions' states move between two calls."""
+
+    def __init__(self, runner: Any, states: Callable[[Any], dict[str, Any]]) -> None:
+        self.runner, self.states = runner, states
+
+    def reset(self) -> None:
+        self.runner.reset()
+
+    def feed(self, ids: np.ndarray) -> Floats:
+        logits: Floats = self.runner.feed(ids)
+        shift(self.states(self.runner))
+        return logits
+
+
+HELD: dict[str, Callable[[Any], dict[str, Any]]] = {  # a runner's states by name
+    "ort": lambda runner: runner.past,
+    "hexagon": lambda runner: runner.cache.states,
+    "litert": lambda runner: runner.caches,
+    "coreml": lambda runner: runner.states,
+}
+CONV_STATE = 2  # tokens that a convolution of lfm2 remembers
+
+
+@pytest.mark.parametrize("artifact", some(ARTIFACTS, "ort", why=ROWS))
+def test_a_convolution_whose_state_is_shifted_is_found(tmp_path, artifact, monkeypatch):
+    job = make(artifact, write_checkpoint(tmp_path / "tiny", tiny_config("lfm2")), tmp_path)
+    crossing = crossing_for(job)
+    expected = reference_crossing(job.codes, job.spec, crossing)
+    if artifact == "mlc":
+        monkeypatch.setattr(recurrent_state, "copy_kernel", shifted_copy_kernel)
+        runner = opened(job, tmp_path)
+    else:
+        runner = ShiftingRunner(opened(job, tmp_path), HELD[artifact])
+    found = token_snr_db(expected, follow_crossing(runner, crossing, lambda done: None))
+    first_chunk = np.asarray(crossing.kept) < job.prefill_chunk
+    assert found[first_chunk].min() > FLOAT32_FLOOR > found[~first_chunk].max()
