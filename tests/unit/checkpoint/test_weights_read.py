@@ -215,3 +215,35 @@ def test_a_model_that_is_quantized_is_refused(tiny, method, changes):
 @pytest.mark.parametrize("architecture", TINY)
 def test_no_tiny_model_has_a_notice(tiny, architecture):
     assert not open_checkpoint(tiny(architecture)).notices
+
+
+def test_doubles_are_read_as_the_nearest_floats(tiny):
+    folder = tiny("llama")
+    expected = tensors(folder)["model.norm.weight"].astype(np.float64) * (1 + 2**-40)
+    edit_weights(folder, **{"model.norm.weight": expected})
+    read = open_checkpoint(folder).shards.vector("model.norm.weight")
+    np.testing.assert_array_equal(read, expected.astype(np.float32))
+
+
+def test_a_double_beyond_float32_is_refused(tiny):
+    folder = tiny("llama")
+    large = np.full(64, 1e39)
+    edit_weights(folder, **{"model.norm.weight": large})
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight"):
+        open_checkpoint(folder).shards.vector("model.norm.weight")
+
+
+@pytest.mark.parametrize("row", sorted(TINY))
+def test_the_classes_of_a_family_are_no_notice(tiny, row):
+    folder = tiny(row)
+    own = json.loads((folder / "config.json").read_text())["model_type"].removesuffix("_text")
+    name = "".join(part.capitalize() for part in own.split("_"))
+    edit_config(folder, architectures=[f"{name}ForCausalLM", f"{name}Model"])
+    assert open_checkpoint(folder).notices == ()
+
+
+def test_a_class_of_another_family_is_said(tiny):
+    folder = tiny("llama")
+    edit_config(folder, architectures=["MistralForCausalLM"])
+    (notice,) = open_checkpoint(folder).notices
+    assert "architectures names MistralForCausalLM, which is not of model_type llama" in notice

@@ -12,7 +12,7 @@ from slmkit.checkpoint.weight_files import INDEX
 from slmkit.errors import CheckpointError
 from slmkit.interpreters.recorder import Model, summarize
 from slmkit.models.config import Config, read_config
-from slmkit.models.registry import MODELS, architecture, read_spec
+from slmkit.models.registry import MODELS, architecture, other_family, read_spec
 from slmkit.models.spec import Spec
 from slmkit.models.text_part import is_larger
 from slmkit.system.plain_files import leaves
@@ -22,6 +22,9 @@ SAMPLE_NAME = "home"
 CONFIG = "config.json"
 QUANTIZED = "quantization_config"
 COMPUTED_QUANTIZED = ("bitnet",)  # float tensors that the model rounds when it computes
+OTHER_FAMILY = (
+    "config.json: architectures names {}, which is not of model_type {}: the latter is built"
+)
 LARGER = "config.json is of a larger model ({}): its text part ({}) is built, the rest left out"
 PREDICTING = "num_nextn_predict_layers"  # layers after the model's own, for further tokens
 
@@ -79,6 +82,8 @@ def open_checkpoint(folder: Path, chat_template: str | None = None) -> Checkpoin
     tokenizer = Tokenizer(folder, chat_template, spec.vocabulary)
     larger = [LARGER.format(config.values["model_type"], spec.model_type)]
     notices = [*(larger if is_larger(config, MODELS) else []), *shards.notices]
+    if other := other_family(config):
+        notices.append(OTHER_FAMILY.format(other, spec.model_type))
     notices += tokenizer.notices()
     return Checkpoint(folder, config, model, shards, tokenizer, tuple(notices))
 

@@ -41,7 +41,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "F8_E4M3": np.dtype("u1"),
     "F8_E5M2": np.dtype("u1"),
 }
-FLOATS = ("F32", "F16", "BF16")
+FLOATS = ("F64", "F32", "F16", "BF16")
 DAMAGED = "the file is damaged or was changed: download it again"
 
 
@@ -103,7 +103,8 @@ class SafetensorsFile:
         if self.entries[name].dtype == "BF16":
             widened: Floats = (stored.astype(np.uint32) << 16).view(np.float32)
             return widened
-        return stored.astype(np.float32)
+        with np.errstate(over="ignore"):  # a double beyond float32 is infinite, and refused as such
+            return stored.astype(np.float32)
 
     def forget(self, name: str) -> None:
         """Release the tensor's memory-mapped pages; they are read again on the next access."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -10,7 +11,7 @@ from slmkit.errors import CheckpointError
 from slmkit.models import gemma, granite, granite_hybrid, lfm2, llama, mamba, moe, phi3, smollm3
 from slmkit.models.config import Config
 from slmkit.models.spec import Spec
-from slmkit.models.text_part import text_part
+from slmkit.models.text_part import is_larger, text_part
 from slmkit.models.weight_transforms import WeightTransforms
 from slmkit.ops import Ops, V
 
@@ -67,6 +68,23 @@ def read_spec(config: Config) -> Spec:
             f"supported: {', '.join(sorted(MODELS))}",
         )
     return MODELS[model_type].read(config)
+
+
+def other_family(config: Config) -> str:
+    """What ``architectures`` names that is not of the family of ``model_type``, or "".
+
+    A class of transformers begins with its family's name: Qwen2MoeForCausalLM of qwen2_moe,
+    Gemma3ForCausalLM of gemma3_text. Text parts of larger models name theirs elsewhere.
+    """
+    classes, own = config.values.get("architectures"), config.values.get("model_type")
+    if not isinstance(classes, list) or not isinstance(own, str) or is_larger(config, MODELS):
+        return ""
+    families = [re.sub(r"(For[A-Z]\w*|(LMHead)?Model)$", "", str(each)) for each in classes]
+    same = own.removesuffix("_text").replace("_", "")
+    others = [
+        str(name) for name, family in zip(classes, families, strict=True) if family.lower() != same
+    ]
+    return ", ".join(others)
 
 
 def run(o: Ops[V], spec: Spec) -> V:
