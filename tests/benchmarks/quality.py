@@ -6,9 +6,10 @@ python tests/benchmarks/quality.py MODEL [--text FILE] [--tokens 2048] [--rows "
 
 MODEL is a checkpoint. The text is the built-in held-out corpus, or a file. Bits are those of a
 linear's weight with its scales, on average; every row has its embedding and lm_head in 8 bits.
-Q4_0 and Q4_1 are the quantizers of the package gguf, IQ4_NL is llama.cpp's own, if the package
-llama-cpp-python is there. Time and memory are of this process: give one --rows for exact peaks.
-With --calibration-tokens all calibrated rows read so many tokens of text, in place of the recipe's.
+Q4_0 and Q4_1 are the quantizers of the package gguf; IQ4_NL is llama.cpp's own, out of the package
+xllamacpp, which brings it compiled. Time and memory are of this process: give one --rows for exact
+peaks. With --calibration-tokens all calibrated rows read so many tokens of text, in place of the
+recipe's.
 """
 
 from __future__ import annotations
@@ -113,9 +114,10 @@ class Peer:
 
 def _by_llama_cpp(floats: Floats, kind: gguf.GGMLQuantizationType) -> Any:
     """llama.cpp's own quantizer, without an importance matrix."""
-    import llama_cpp
+    import xllamacpp
 
-    library = ctypes.CDLL(str(Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"))
+    (compiled,) = Path(xllamacpp.__file__).parent.glob("xllamacpp*.so")
+    library = ctypes.CDLL(str(compiled))
     rows, width = floats.shape
     block, size = gguf.GGML_QUANT_SIZES[kind]
     stored = np.empty((rows, width // block * size), np.uint8)

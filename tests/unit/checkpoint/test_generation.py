@@ -132,6 +132,14 @@ def test_a_template_without_a_turn_end_of_its_own_adds_none(tmp_path, template):
     assert Tokenizer(tmp_path).stop_ids == (2,)
 
 
+def test_another_template_has_turn_ends_of_its_own(tmp_path):
+    write_tokenizer(tmp_path)
+    add_chatml(tmp_path)
+    tokenizer = Tokenizer(tmp_path)
+    assert tokenizer.stop_ids == (2, tokenizer.library.token_to_id("<|im_end|>"))
+    assert tokenizer.with_template(TEMPLATE).stop_ids == (2,)
+
+
 def test_the_sample_model_names_its_turn_end():
     checkpoint = open_checkpoint(SAMPLE_MODEL)
     assert checkpoint.tokenizer.stop_ids == (2,)

@@ -124,14 +124,17 @@ class Tokenizer:
 
     def with_template(self, text: str | None) -> Tokenizer:
         """The same tokenizer with another chat template."""
-        other = copy.copy(self)
-        other.template = text
-        return other
+        return self._changed(template=text)
 
     def on(self, day: datetime | None) -> Tokenizer:
         """The same tokenizer on another day, for templates that write the date."""
+        return self._changed(day=day)
+
+    def _changed(self, **changes: object) -> Tokenizer:
         other = copy.copy(self)
-        other.day = day
+        for read_before in ("stop_ids", "turn_ends"):  # out of the template
+            vars(other).pop(read_before, None)
+        vars(other).update(changes)
         return other
 
     def chat(

@@ -69,13 +69,14 @@ def _error(line: Comparison) -> str:
 
 
 def _numbers(metrics: Metrics) -> list[str]:
-    """SNR in dB of all positions and of the median one, KL, top-1, greedy; NaN as "NaN"."""
+    """SNR in dB of all positions and of the median one, KL, top-1; how far greedy decoding agrees,
+    where a golden text was decoded; NaN as "NaN"."""
     return [
         decibels_text(metrics.snr_db),
         decibels_text(metrics.median_db),
         number_text(metrics.kl),
         "100%" if metrics.top1 == 1 else f"{min(metrics.top1, 0.999):.1%}",
-        f"{metrics.greedy}/{metrics.decoded}",
+        f"{metrics.greedy}/{metrics.decoded}" if metrics.decoded > 1 else "",
     ]
 
 
