@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, groupby
 
 import numpy as np
 
@@ -38,13 +39,19 @@ class OnnxOps(Ops[Value]):
         )
 
     def linears(self, x: Value, projections: Sequence[Projection]) -> tuple[Value, ...]:
-        """One kernel call and a split: in a short decode step each kernel call costs time."""
+        """One kernel call and a split for neighbours of one scheme: in a short decode step each
+        kernel call costs time."""
+        alike = groupby(
+            projections, lambda each: (self.weights.codes.schemes[each.name], each.bias)
+        )
+        return tuple(chain.from_iterable(self._joined(x, list(group)) for _, group in alike))
+
+    def _joined(self, x: Value, projections: Sequence[Projection]) -> tuple[Value, ...]:
         names = [each.name for each in projections]
-        biases = {each.bias for each in projections}
-        if not self.weights.can_join(names) or len(biases) > 1:
+        if len(names) == 1 or not self.weights.can_join(names):
             return super().linears(x, projections)
         tensor = self.weights.linear(
-            x, names, self._new_name(f"{joint_name(names)}.linear"), biases.pop()
+            x, names, self._new_name(f"{joint_name(names)}.linear"), projections[0].bias
         )
         widths = [each.width for each in projections]
         return self._split(tensor, widths, [self._new_name(f"{name}.linear") for name in names])
