@@ -114,3 +114,33 @@ def test_what_is_no_number_is_never_a_kl_of_zero_or_an_agreement(bad, side):
     perplexities = found.float_perplexity, found.perplexity
     assert math.isnan(perplexities[side]) and not math.isnan(perplexities[1 - side])
     assert (found.flips.lost, found.flips.won) == ((0, 1), (1, 0))[side]
+
+
+@given(LOGITS, LOGITS, LOGITS, IDS, st.integers(1, T - 1))
+def test_an_artifact_that_read_a_part_is_judged_by_what_it_adds_there(
+    expected, codes, artifact, following, count
+):
+    answers = expected_of(expected, following)
+    by_codes = compare(answers, codes, following)
+    spans = [slice(0, count)]
+    part = divergence(by_codes.part(spans), V)
+    whole = divergence(by_codes, V)
+    own = divergence(compare(answers.part(spans), artifact[:count], following[:count]), V)
+    found = own.on_whole(part, whole)
+    assert found.kl == pytest.approx(max(0, whole.kl + own.kl - part.kl), abs=1e-9)
+    assert 0 <= found.top1 <= 1
+    assert found.kl_p999 >= max(own.kl_p999, whole.kl_p999) - 1e-12
+    alike = part.on_whole(part, whole)  # an artifact that equals its codes
+    assert alike.kl == pytest.approx(whole.kl, abs=1e-9)
+    assert alike.top1 == pytest.approx(whole.top1)
+    assert alike.perplexity == pytest.approx(whole.perplexity, rel=1e-6)
+
+
+def test_an_artifact_of_no_numbers_stays_one():
+    logits = np.zeros((T, V), np.float32)
+    following = np.zeros(T, np.int64)
+    codes = measured(logits, logits, following)
+    broken = measured(logits, np.full_like(logits, np.nan), following)
+    found = broken.on_whole(codes, codes)
+    assert math.isnan(found.kl) and math.isnan(found.kl_p999) and math.isnan(found.perplexity)
+    assert found.top1 == 0

@@ -14,8 +14,8 @@ from slmkit.errors import SlmkitError
 from slmkit.evaluation.divergence import Divergence
 from slmkit.evaluation.flips import flips
 from slmkit.evaluation.gate import REFUSED, gate_bound, gate_mode, judged
-from slmkit.evaluation.held_out import RUN, held_out_text
-from slmkit.evaluation.text import HELD_OUT
+from slmkit.evaluation.held_out import RUN, artifact_tokens, held_out_text
+from slmkit.evaluation.text import HELD_OUT, UNSCORED
 from slmkit.planning.calibration import calibration_texts
 from slmkit.recipe.bounds import Bound
 from tiny_models import tiny_config, write_checkpoint
@@ -82,6 +82,19 @@ def test_large_models_read_less(plain):
     assert large.tokens < small.tokens / 2
     assert max(len(ids) for ids in small.sequences) == 128
     assert max(len(ids) for ids in held_out_text(plain, (), 1, 16).sequences) == 16
+
+
+def test_artifacts_read_a_part_of_the_text_and_its_positions_are_known(plain):
+    text = held_out_text(plain, (), 10**6, 256)
+    part, spans = text.part(artifact_tokens(10**6))
+    assert text.tokens > 3 * part.tokens > 1500
+    scored = text.following[text.following != UNSCORED]
+    chosen = np.concatenate([scored[span] for span in spans])
+    np.testing.assert_array_equal(chosen, part.following[part.following != UNSCORED])
+    whole, every = text.part(10**9)
+    assert whole.tokens == text.tokens and sum(each.stop - each.start for each in every) == len(
+        scored
+    )
 
 
 def test_a_checkpoint_s_own_held_out_text_is_read():

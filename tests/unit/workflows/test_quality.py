@@ -65,8 +65,19 @@ def test_codes_and_artifacts_are_measured_on_held_out_text(bundle):
 
 def test_the_figures_are_those_of_slmkit_eval(bundle):
     data = SAMPLE_MODEL / "heldout.jsonl"
-    found = evaluate_text(bundle, data=data, window=128, tokens=1000, cache=False)
-    assert found.divergence.rounded() == quality_of(bundle).lines[1].divergence
+
+    def measured(path, tokens, recipe=None):
+        found = evaluate_text(
+            path, recipe=recipe, data=data, window=128, tokens=tokens, cache=False
+        )
+        return found.divergence
+
+    codes = measured(SAMPLE_MODEL, 4000, "int8")
+    quality = quality_of(bundle)
+    assert codes.rounded() == quality.lines[0].divergence
+    assert quality.part_positions < quality.positions / 3
+    artifact = measured(bundle, 1000).on_whole(measured(SAMPLE_MODEL, 1000, "int8"), codes)
+    assert artifact.kl == pytest.approx(quality.lines[1].divergence.kl, rel=0.02)
 
 
 def test_a_proof_with_the_checkpoint_measures_again(bundle, cache):

@@ -52,6 +52,9 @@ def quality_note(quality: Quality) -> str:
             "(A trained model of other text may bring its own, a heldout.jsonl in its folder.)"
         )
     first = f"{read}; the float model has {known}"
+    if 0 < quality.part_positions < quality.positions:
+        part = f"{quality.part_positions} of them, on top of what their codes cost on all"
+        first += f"\nartifacts: what they add on {part}"
     prices = [
         f"the recipe's price: {line.price} ({line.artifact} {line.mode})"
         for line in quality.lines

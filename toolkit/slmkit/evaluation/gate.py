@@ -48,6 +48,9 @@ class Quality:
     bound: Bound  # that every line must keep
     lines: tuple[QualityLine, ...] = ()
     not_executed: tuple[str, ...] = ()  # modes that apps run and no line is of, and why
+    part_positions: int = (
+        0  # of those that artifacts read: what they add to codes is measured there
+    )
 
     @property
     def passed(self) -> bool:

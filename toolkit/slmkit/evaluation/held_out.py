@@ -11,11 +11,19 @@ from slmkit.planning.calibration import BUILT_IN
 
 OWN = "heldout.jsonl"  # a checkpoint's own, beside its calibration.jsonl
 WINDOW = 128  # tokens of a window: the beginnings of many texts say more than all of a few
-TOKENS = 1000  # of all windows, for a model of at most PARAMETERS
-LEAST_TOKENS = 250  # for a model of any size
+# Tokens that artifacts read, of a model of at most PARAMETERS; of one of any size.
+PART_TOKENS, LEAST_TOKENS = 1000, 250
+# Codes read so many times as much. On 900 tokens, nine texts, those of Gemma 3 270M kept 77.9 % of
+# the best tokens, on 4,000 they keep 82.9 %.
+WHOLE = 4
 PARAMETERS = 300_000_000  # larger models read fewer tokens, so that the time stays about the same
 RUN = 48  # tokens in a row that calibration has too, or all of a shorter text: not by chance
 BETWEEN = chr(0x10FFFF)  # between texts whose token ids are written as characters
+
+
+def artifact_tokens(parameters: int) -> int:
+    """About how many tokens of held-out text the artifacts of a model read."""
+    return max(LEAST_TOKENS, int(PART_TOKENS * min(1.0, PARAMETERS / max(1, parameters))))
 
 
 def held_out_text(
@@ -32,9 +40,9 @@ def held_out_text(
     own = checkpoint.folder / OWN
     refuse_links(checkpoint.folder, OWN)
     path = own if own.is_file() else HELD_OUT
-    tokens = int(TOKENS * min(1.0, PARAMETERS / max(1, parameters)))
     room = min(WINDOW, context_length)
-    text = evaluation_text(checkpoint.tokenizer, path, room, max(LEAST_TOKENS, tokens), whole=False)
+    tokens = WHOLE * artifact_tokens(parameters)
+    text = evaluation_text(checkpoint.tokenizer, path, room, tokens, whole=False)
     read = BETWEEN.join(_characters(ids) for ids in calibration)
     for window in text.windows:
         scored = _characters(window.ids[window.first :].tolist())

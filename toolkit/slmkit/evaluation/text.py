@@ -64,6 +64,14 @@ class EvaluationText:
         """Positions that are scored."""
         return int((self.following != UNSCORED).sum())
 
+    def part(self, tokens: int) -> tuple[EvaluationText, list[slice]]:
+        """Evenly chosen windows of about ``tokens`` tokens, and where their scored positions lie
+        among all scored ones."""
+        ends = np.cumsum([(window.following != UNSCORED).sum() for window in self.windows])
+        chosen = _evenly(len(self.windows), tokens / max(1, self.tokens))
+        spans = [slice(int(ends[at - 1]) if at else 0, int(ends[at])) for at in chosen]
+        return EvaluationText(tuple(self.windows[at] for at in chosen)), spans
+
 
 def evaluation_text(
     tokenizer: Tokenizer,
@@ -118,6 +126,10 @@ def _cut(ids: Sequence[int], length: int, bos: int | None, whole: bool) -> list[
 def _chosen(parts: Sequence[Ids], tokens: int) -> list[Ids]:
     """Evenly chosen windows of about ``tokens`` tokens in all."""
     total = sum(map(len, parts))
-    count = max(1, round(len(parts) * min(1.0, tokens / max(1, total))))
-    chosen = np.unique(np.linspace(0, len(parts) - 1, count).astype(int))
-    return [parts[at] for at in chosen] if parts else []
+    return [parts[at] for at in _evenly(len(parts), tokens / max(1, total))]
+
+
+def _evenly(count: int, share: float) -> list[int]:
+    """A share of the numbers below ``count``, at least one of them, evenly apart."""
+    chosen = max(1, round(count * min(1.0, share)))
+    return np.unique(np.linspace(0, count - 1, chosen).astype(int)).tolist() if count else []

@@ -12,12 +12,14 @@ from slmkit.checkpoint.folder import Checkpoint
 from slmkit.errors import SlmkitError
 from slmkit.evaluation.answers_file import save_answers
 from slmkit.evaluation.chance import Margin, is_trained
-from slmkit.evaluation.divergence import KEPT, Expected, perplexity
+from slmkit.evaluation.divergence import KEPT, Divergence, Expected, divergence, perplexity
 from slmkit.evaluation.gate import RANDOM, Quality, QualityLine, gate_bound, judged
-from slmkit.evaluation.sources import against_answers, float_answers, reference_logits
+from slmkit.evaluation.held_out import artifact_tokens
+from slmkit.evaluation.sources import float_answers, reference_logits, scores_against
 from slmkit.evaluation.text import EvaluationText, windows_of
 from slmkit.parity.compare import CODES, RUNTIME, HeldOut, Proof
 from slmkit.parity.metrics import significant
+from slmkit.planning.plan import EVERY
 from slmkit.quant.codes import CodesFile
 from slmkit.recipe.bounds import Bound
 from slmkit.recipe.recipe import Recipe
@@ -36,10 +38,13 @@ class Gate:
     expected: Expected
     recipe: Recipe  # with the bound of quantization that holds
     trained: bool
+    part: EvaluationText  # of the text, which artifacts read
+    spans: list[slice]  # of the part's positions among all
     file: HeldOut | None  # for the processes that run artifacts; None: weights are random
     vocabulary: int
     margin: float  # of the token that follows
     lines: list[QualityLine] = field(default_factory=list)
+    codes: dict[str, tuple[Divergence, Divergence]] = field(default_factory=dict)  # whole, part
 
     @property
     def bound(self) -> Bound:
@@ -55,17 +60,24 @@ class Gate:
         progress.stage(f"{name} codes on held-out text", self.text.tokens)
         spec = checkpoint.spec.scaled(codes.stream_scale)
         pieces = reference_logits(codes, spec, self.text.sequences, progress.advance)
-        found = against_answers(self.expected, pieces, self.text)
-        self.lines.append(judged(name, CODES, RUNTIME, found, self.bound))
+        scores = scores_against(self.expected, pieces, self.text)
+        columns = self.expected.values.shape[1]
+        whole = divergence(scores, columns)
+        self.codes[name] = whole, divergence(scores.part(self.spans), columns)
+        self.lines.append(judged(name, CODES, RUNTIME, whole, self.bound))
 
     def quality(self, proof: Proof | None = None) -> Quality:
         """The report of what was measured, artifacts of a proof included."""
         measured, missing = ([], ()) if proof is None else (proof.measured, _missing(proof))
-        lines = [judged(*each, self.bound) for each in measured]
+        lines = [
+            judged(name, mode, runtime, self._on_whole(name, found), self.bound)
+            for name, mode, runtime, found in measured
+        ]
         return Quality(
             windows=len(self.text.windows),
             tokens=self.text.tokens,
             positions=self.text.positions,
+            part_positions=self.part.positions,
             vocabulary=self.vocabulary,
             float_perplexity=significant(perplexity(self.expected.log_next), 4),
             margin=significant(self.margin),
@@ -74,6 +86,12 @@ class Gate:
             lines=(*self.lines, *lines),
             not_executed=missing if self.trained else (),
         )
+
+    def _on_whole(self, artifact: str, found: Divergence) -> Divergence:
+        """An artifact's divergence on the whole text, by that of the codes that it holds."""
+        holding = [names for names in self.codes if names == EVERY or artifact in names.split(", ")]
+        whole, part = self.codes[holding[0]]
+        return found.on_whole(part, whole)
 
 
 def open_gate(
@@ -91,13 +109,14 @@ def open_gate(
     margin = Margin(text)
     expected, file = float_answers(margin.watch(pieces), text, KEPT), None
     trained = is_trained(perplexity(expected.log_next), spec.vocabulary, margin.mean)
+    part, spans = text.part(artifact_tokens(checkpoint.model.parameters))
     if trained:
-        file = HeldOut(scratch / ANSWERS, text.tokens, recipe.prefill_chunk)
-        save_answers(expected, text, file.path)
+        file = HeldOut(scratch / ANSWERS, part.tokens, recipe.prefill_chunk)
+        save_answers(expected.part(spans), part, file.path)
     elif recipe.parity[QUANTIZATION] == Bound():
         bounds: Mapping[str, Bound] = {**recipe.parity, QUANTIZATION: RANDOM}
         recipe = recipe.model_copy(update={"parity": bounds})
-    return Gate(text, expected, recipe, trained, file, spec.vocabulary, margin.mean)
+    return Gate(text, expected, recipe, trained, part, spans, file, spec.vocabulary, margin.mean)
 
 
 def refuse_noise(checkpoint: Checkpoint, runs: Runs) -> None:
