@@ -129,6 +129,14 @@ def test_a_damaged_entry_is_made_again_and_said(cache, tmp_path, caplog, damage)
     assert (tmp_path / "place" / "file").read_bytes() == bytes(10)
 
 
+def test_of_many_damaged_entries_of_a_kind_the_first_is_named(cache, caplog):
+    for key in ("a", "b", "c"):
+        fill(cache, key)
+        flipped(cache.folder / f"codes-{key}")
+        assert cache.find("codes", key) is None
+    assert [record.args for record in caplog.records] == [(cache.folder / "codes-a",)]
+
+
 def test_a_copy_that_differs_from_its_hash_is_no_entry(cache, tmp_path, monkeypatch):
     fill(cache, "a")
     flipped(cache.folder / "codes-a")

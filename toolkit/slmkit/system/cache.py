@@ -63,6 +63,7 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._leave: Callable[[], Any] | None = None  # gives up the lock of those who use it
+        self._told = set[str]()  # kinds of entries of which one was said to be damaged
 
     def find(self, kind: str, key: str) -> Path | None:
         """The folder of an entry, marked as used; None if there is none, or it was damaged."""
@@ -163,7 +164,10 @@ class Cache:
 
     def _remove_damaged(self, path: Path, sure: bool = False) -> None:
         """Take away a damaged entry, unless another process has made it anew meanwhile."""
-        logger.warning("the cache's entry %s was damaged: it is made again", path)
+        kind = path.name.partition("-")[0]
+        level = logging.DEBUG if kind in self._told else logging.WARNING  # not a line for hundreds
+        self._told.add(kind)
+        logger.log(level, "the cache's entry %s was damaged: it is made again", path)
         try:
             with open(self.folder / CHANGING, "ab") as lock, owned_folder(self.folder) as away:
                 locked(lock, wait=True)
