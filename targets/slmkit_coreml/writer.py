@@ -81,6 +81,8 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
         facts,
         "float32",
         residency_report(written.residency),
+        {"": ("*",)},
+        app_tokenizer=True,
     )
 
 

@@ -69,6 +69,8 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
             "bundles": bundles,
         },
         report=Report((*report_lines(delegation), *_bundle_lines(job, bool(bundles)))),
+        ships={"": tuple(bundles[-1:]) or (MODEL,)},
+        app_tokenizer=not bundles,
     )
 
 

@@ -20,6 +20,10 @@ SETTINGS, TEMPLATE = "tokenizer_config.json", "chat_template.jinja"
 TOOLS_AS_THEY_ARE = "{#- tools | tojson -#}"
 
 
+# What ``write_tokenizer_files`` writes
+TOKENIZER_PATTERNS = ("*token*.json", "tokenizer.model", TEMPLATE, "generation_config.json")
+
+
 def write_tokenizer_files(tokens: TokenFacts, folder: Path, vocabulary: int) -> None:
     """Copy the tokenizer's files; template and settings in forms that onnxruntime-genai reads.
 

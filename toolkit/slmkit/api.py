@@ -14,6 +14,7 @@ from typing import Any
 
 from slmkit.backend import registry
 from slmkit.backend.targets import Target
+from slmkit.bundle.export import Export, export
 from slmkit.bundle.manifest import Manifest, read_manifest
 from slmkit.bundle.verify import verify
 from slmkit.checkpoint.folder import SAMPLE_MODEL
@@ -59,6 +60,7 @@ __all__ = [
     "Compared",
     "Comparison",
     "Estimate",
+    "Export",
     "Inspection",
     "Measured",
     "MissingPackageError",
@@ -139,6 +141,17 @@ class Bundle:
         """
         checkpoint = None if model is None else Path(model)
         return recheck(self.path, checkpoint, chosen_folder(cache), progress or Silent())
+
+    def export(
+        self,
+        to: PathLike,
+        artifact: str | None = None,
+        devices: Sequence[str] = (),
+        force: bool = False,
+    ) -> Export:
+        """Copy what an app loads of an artifact (on some chips or GPUs alone) into folder ``to``.
+        Raises BundleError, UsageError."""
+        return export(self.path, artifact, Path(to), devices, force)
 
     def load(self, artifact: str | None = None, mode: str | None = None) -> Session:
         """An artifact in its runtime: the first one, as it ships, if none is named."""

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from slmkit.backend.interface import Artifact, Job, Mode, Report, Tensor
+from slmkit_onnx.genai import CONFIG
 from slmkit_onnx.hexagon.calibrate.calibration import Calibration
-from slmkit_onnx.hexagon.lowering.emit import GraphSet
+from slmkit_onnx.hexagon.genai import PRE
+from slmkit_onnx.hexagon.lowering.emit import DATA, EMBED, EMBED_DATA, GraphSet
 from slmkit_onnx.hexagon.lowering.static_graph import Value
 from slmkit_onnx.hexagon.plan import Plan
 from slmkit_onnx.hexagon.qnn.compile import graph_file, sdk_version
 from slmkit_onnx.hexagon.qnn.socs import SOCS
+from slmkit_onnx.prompts import TOKENIZER_PATTERNS
 
 FORMAT = "QDQ ONNX and QNN context binaries"
 EMULATED_PROMPTS, OTHER_PROMPTS = 2, 1  # golden prompts on the first chip's emulator, and the rest
@@ -93,7 +96,18 @@ def artifact(
         facts,
         shipped,
         report,
+        _ships(plan),
+        ("prefill*.onnx", "decode*.onnx", DATA),
+        app_tokenizer=plan.options.runtime != "genai",
     )
+
+
+def _ships(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """Patterns of what an app loads: a folder for each chip, and what the host computes."""
+    chips: dict[str, tuple[str, ...]] = {name: (f"{name}/*",) for name in plan.options.soc}
+    if plan.options.runtime == "genai":
+        return {"": (PRE, EMBED_DATA, CONFIG, *TOKENIZER_PATTERNS), **chips}
+    return chips if plan.table_in_graph else {"": (EMBED, EMBED_DATA), **chips}
 
 
 def _modes(plan: Plan) -> tuple[Mode, ...]:

@@ -15,6 +15,7 @@ from slmkit_onnx.hexagon.genai import write_genai
 from slmkit_onnx.hexagon.lowering.emit import (
     DATA,
     EMBED,
+    EMBED_DATA,
     Form,
     GraphSet,
     embedding_graph,
@@ -34,7 +35,7 @@ CALIBRATED, EMITTED = 0.3, 0.4  # fractions of the progress after these steps
 
 def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     """Write the artifact into the empty ``folder``: calibrate, emit, compile."""
-    plan, data = make_plan(job), DataFile(DATA)
+    plan, data, table = make_plan(job), DataFile(DATA), DataFile(EMBED_DATA)
     chosen = plan.options
     recorded = observe(
         job,
@@ -48,9 +49,14 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     calibration = recorded.choose(chosen.range, chosen.margin)
     calibration.write(folder)
     emitted = _write_graphs(job, plan, calibration, data, folder)
+    encoding = asymmetric(calibration.ranges["input_embeds"])
+    save_graph(
+        embedding_graph(job, emitted["prefill"].embedding_name, table, encoding), folder / EMBED
+    )
     if plan.options.runtime == "genai":
-        write_genai(job, plan.windows, emitted["prefill"], data, folder)
+        write_genai(job, plan.windows, emitted["prefill"], table, folder)
     data.write(folder / DATA, lambda done, total: None)
+    table.write(folder / EMBED_DATA, lambda done, total: None)
     progress(int(1000 * EMITTED), 1000)
     if not job.debug:  # taps are outputs of the float graphs: nothing to compile
         _compile(plan, folder, progress)
@@ -67,7 +73,7 @@ def _run_length(job: Job, plan: Plan) -> int:
 def _write_graphs(
     job: Job, plan: Plan, calibration: Calibration, data: DataFile, folder: Path
 ) -> dict[str, GraphSet]:
-    """Write float graphs, QDQ graphs, check graphs of a large model, and the embedding graph.
+    """Write float graphs, QDQ graphs, and check graphs of a large model.
 
     Return the QDQ graphs by kind (prefill, decode).
     """
@@ -84,10 +90,6 @@ def _write_graphs(
         if not plan.emulated:
             checks = replace(form, parts=first_and_last(job.spec.layers), table_in_graph=False)
             _save(emit_graphs(job, checks, data), CHECK + kind, folder)
-    encoding = asymmetric(calibration.ranges["input_embeds"])
-    save_graph(
-        embedding_graph(job, emitted["prefill"].embedding_name, data, encoding), folder / EMBED
-    )
     return emitted
 
 

@@ -57,6 +57,7 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
             "accuracy_level": level,
             "attention": "GroupQueryAttention" if fused else "decomposed",
         },
+        ships={"": ("*",)},
     )
 
 

@@ -98,6 +98,12 @@ class Artifact:
     facts: dict[str, Any] = field(default_factory=dict)  # for apps, and for the backend's runner
     shipped: str = ""  # the mode that is nearest to what an app runs; empty: the last
     report: Report = field(default_factory=Report)
+    # Patterns of the files in the artifact's folder that an app loads, by the device that they are
+    # for ("sm8650", "adreno"; "": every one), and of those that they are compiled from. All other
+    # files are for the proof.
+    ships: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+    app_tokenizer: bool = False  # an app needs the bundle's tokenizer beside them
 
     @property
     def default_mode(self) -> str:

@@ -7,6 +7,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from slmkit.bundle.manifest import MANIFEST
@@ -19,14 +20,28 @@ BUILDING = ".building-"
 NEW, OLDER = "new", "older"  # in the folder of a build: the bundle, and the one it replaces
 
 
-def check_place(place: Path, force: bool) -> None:
-    """Refuse to write over a bundle without ``force``, and over anything else at all."""
+@dataclass(frozen=True)
+class Kind:
+    """A kind of folder that slmkit writes: its name, the file that tells it, the option for it."""
+
+    name: str
+    article: str
+    mark: str
+    option: str
+
+
+BUNDLE = Kind("bundle", "a", MANIFEST, "--out")
+
+
+def check_place(place: Path, force: bool, kind: Kind = BUNDLE) -> None:
+    """Refuse to write over one of its kind without ``force``, and over anything else at all."""
     if not place.exists():
         return
-    if not (place / MANIFEST).is_file():
-        raise BundleError(f"{place} exists and is not a bundle", "choose another --out")
+    if not (place / kind.mark).is_file():
+        wanted = f"{kind.article} {kind.name}"
+        raise BundleError(f"{place} exists and is not {wanted}", f"choose another {kind.option}")
     if not force:
-        raise BundleError(f"the bundle {place} exists", "use --force to replace it")
+        raise BundleError(f"the {kind.name} {place} exists", "use --force to replace it")
 
 
 @contextlib.contextmanager
@@ -36,38 +51,38 @@ def beside(place: Path) -> Iterator[Path]:
     Raises BundleError if nothing can be written there.
     """
     with contextlib.ExitStack() as stack:
-        with _writing(place.parent):
+        with _writing(place.parent, BUNDLE):
             folder = stack.enter_context(scratch(place.parent))
         yield folder
 
 
 @contextlib.contextmanager
-def written(place: Path, force: bool) -> Iterator[Path]:
+def written(place: Path, force: bool, kind: Kind = BUNDLE) -> Iterator[Path]:
     """A folder to fill; at the end it takes ``place`` in one step, on an error it vanishes.
 
     What a killed build left behind is removed first.
     """
-    check_place(place, force)
+    check_place(place, force, kind)
     prefix = f".{place.name}{BUILDING}"
     with contextlib.ExitStack() as stack:
-        with _writing(place.parent):
+        with _writing(place.parent, kind):
             place.parent.mkdir(parents=True, exist_ok=True)
             clear_leftovers(place.parent, prefix, lambda left: _put_back(left / OLDER, place))
             building = stack.enter_context(owned_folder(place.parent, prefix))
             folder = building / NEW
             folder.mkdir()
         yield folder
-        check_place(place, force)  # somebody else may have been faster
+        check_place(place, force, kind)  # somebody else may have been faster
         _put_in_place(folder, place)
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _writing(folder: Path, kind: Kind) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise BundleError(
-            f"cannot write to {folder}: {error.strerror}", "choose another --out"
+            f"cannot write to {folder}: {error.strerror}", f"choose another {kind.option}"
         ) from None
 
 

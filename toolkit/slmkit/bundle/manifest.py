@@ -39,6 +39,10 @@ def inside(path: str) -> str:
 Inside = Annotated[str, AfterValidator(inside)]
 
 
+# What a file is there for: an app loads it; what ships was compiled from it; parity needs it.
+Role = Literal["ships", "source", "proof"]
+
+
 class File(BaseModel):
     """One file of the bundle."""
 
@@ -47,6 +51,7 @@ class File(BaseModel):
     path: Inside
     size: int = Field(ge=0)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    role: Role | None = None  # older bundles do not say
 
 
 class ModelFacts(BaseModel):

@@ -20,6 +20,7 @@ from slmkit.bundle.manifest import (
     read_manifest,
     write_manifest,
 )
+from slmkit.bundle.roles import with_roles
 from slmkit.bundle.verify import list_files
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.checkpoint.named_templates import MORE, additional_templates
@@ -215,6 +216,7 @@ def _manifest(
     reports = [calibration_report(each.name, made.codes[each], tokens) for each in choice.encodings]
     unrun = [why for each in artifacts.values() for why in each.report.not_executed]
     unrun += [missed] if missed else []
+    bundled = tuple(_bundled(plan, artifact) for artifact in artifacts.values())
     return Manifest(
         slmkit=__version__,
         target=choice.target.name,
@@ -226,13 +228,13 @@ def _manifest(
         chat_template=plan.chat_template,
         stop_ids=plan.checkpoint.tokenizer.stop_ids,
         generation=plan.checkpoint.tokenizer.author.settings,
-        artifacts=tuple(_bundled(plan, artifact) for artifact in artifacts.values()),
+        artifacts=bundled,
         parity=comparisons,
         quality=quality,
         calibration=tuple(each for each in reports if each is not None),
         notices=plan.checkpoint.notices,
         not_executed=(NO_DEVICE, *unrun, *quality.not_executed),
-        files=list_files(folder),
+        files=with_roles(list_files(folder), bundled, TOKENIZER),
     )
 
 

@@ -24,7 +24,7 @@ from slmkit_onnx.hexagon.options import is_wide
 from slmkit_onnx.ort.lowering.weights import WeightWriter as TableWriter
 
 DATA = "weights.data"
-EMBED = "embed.onnx"
+EMBED, EMBED_DATA = "embed.onnx", "embed.data"
 FLOAT_EMBEDS = "input_embeds.float32"  # the output of EMBED before quantization
 
 
