@@ -34,7 +34,14 @@ from slmkit_onnx.data import DataFile
 from slmkit_onnx.hexagon.calibrate import calibration
 from slmkit_onnx.hexagon.calibrate.calibration import Calibration
 from slmkit_onnx.hexagon.calibrate.histogram import METHODS
-from slmkit_onnx.hexagon.lowering.emit import DATA, FLOAT_EMBEDS, Form, embedding_graph, emit_graphs
+from slmkit_onnx.hexagon.lowering.emit import (
+    DATA,
+    EMBED_DATA,
+    FLOAT_EMBEDS,
+    Form,
+    embedding_graph,
+    emit_graphs,
+)
 from slmkit_onnx.hexagon.lowering.encodings import asymmetric
 from slmkit_onnx.sessions import cpu_session
 
@@ -72,11 +79,13 @@ class Trial:
     """A float graph with its logits, and QDQ graphs with given ranges."""
 
     def __init__(self, job: Job, folder: Path, runs: list[np.ndarray]) -> None:
-        self.job, self.folder, self.data = job, folder, DataFile(DATA)
+        self.job, self.folder = job, folder
+        self.data, self.table = DataFile(DATA), DataFile(EMBED_DATA)
         self.form = Form(Window(CHUNK, 0), [Part("model", 0, job.spec.layers)])
         self.emitted = emit_graphs(job, self.form, self.data)
-        embed = embedding_graph(job, self.emitted.embedding_name, self.data, None)
-        self.data.write(folder / DATA, lambda done, total: None)
+        embed = embedding_graph(job, self.emitted.embedding_name, self.table, None)
+        for file in (self.data, self.table):
+            file.write(folder / file.name, lambda done, total: None)
         lookup = cpu_session(embed.model("embed").SerializeToString(), folder)
         self.embeds = [
             lookup.run([FLOAT_EMBEDS], {"input_ids": run[None].astype(np.int32)})[0] for run in runs
@@ -112,8 +121,9 @@ def main() -> None:
         folder.mkdir()
         job = job_of(options.checkpoint, Path(scratch) / "cache")
         trial = Trial(job, folder, test_tokens(options.checkpoint))
+        files = trial.data, trial.table
         recorded = calibration.observe(
-            job, options.length, options.tokens, True, trial.data, folder, lambda done, total: None
+            job, options.length, options.tokens, True, *files, folder, lambda done, total: None
         )
         report = {
             f"{method} x {margin}": round(trial.quality(recorded.choose(method, margin)), 1)

@@ -43,6 +43,7 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
         chosen.tokens,
         chosen.range != "minmax",
         data,
+        table,
         folder,
         lambda done, total: progress(int(1000 * CALIBRATED * done / max(total, 1)), 1000),
     )

@@ -26,6 +26,7 @@ from slmkit_onnx.hexagon.contract import NEW, PAST
 from slmkit_onnx.hexagon.lowering.attention import mask_value_for
 from slmkit_onnx.hexagon.lowering.emit import (
     DATA,
+    EMBED_DATA,
     FLOAT_EMBEDS,
     Form,
     GraphSet,
@@ -97,20 +98,22 @@ def observe(
     max_tokens: int,
     with_bins: bool,
     data: DataFile,
+    table: DataFile,
     folder: Path,
     progress: Progress,
 ) -> RecordedActivations:
     """Run the float graphs over at most ``max_tokens`` tokens of the job's calibration texts.
 
     ``run_length``: tokens of one run. ``with_bins``: record histograms too, which every method but
-    "minmax" needs. The weights are written to ``folder``.
+    "minmax" needs. The weights are written to ``folder``, the embedding's apart, into ``table``.
     """
     form = Form(Window(run_length, 0), every_unit(job.spec.layers), expose_values=True)
     emitted = emit_graphs(job, form, data)
-    embedding = embedding_graph(job, emitted.embedding_name, data, None)
+    embedding = embedding_graph(job, emitted.embedding_name, table, None)
     models = [graph.model("calibration").SerializeToString() for graph in emitted.graphs.graphs]
     embedding_model = embedding.model("embedding").SerializeToString()
     data.write(folder / DATA, lambda done, total: progress(done, 2 * total))
+    table.write(folder / EMBED_DATA, lambda done, total: None)
     runs = calibration_runs(job.calibration, run_length, max_tokens)
     histograms = _run_units(models, embedding_model, emitted, runs, folder, with_bins, progress)
     embedding_range = WeightWriter(job.codes).table_range(emitted.embedding_name)
