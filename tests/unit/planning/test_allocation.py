@@ -13,11 +13,11 @@ from slmkit.planning.memory import matrix_schemes
 from slmkit.recipe.recipe import load_recipe
 
 MODEL = open_checkpoint(SAMPLE_MODEL).model
-LINEARS = list(coarse(MODEL, load_recipe("int4")))
+LINEARS = list(coarse(MODEL, load_recipe("int4-compact")))
 
 
 def recipe_of(budget):
-    return load_recipe("int4").model_copy(update={"bits_budget": budget})
+    return load_recipe("int4-compact").model_copy(update={"bits_budget": budget})
 
 
 def fine(recipe, artifact=None):
@@ -76,5 +76,5 @@ def test_a_budget_that_buys_nothing_is_refused(budget):
 
 
 def test_a_recipe_without_a_budget_stays_as_it_is():
-    recipe = load_recipe("int4")
+    recipe = load_recipe("int4-compact")
     assert allocated(recipe, MODEL) is recipe

@@ -75,7 +75,7 @@ def test_a_budget_becomes_rules_by_what_was_measured(home, tmp_path):
 
 def test_names_alone_need_no_measurement(home, tmp_path):
     checkpoint, texts = home
-    recipe = load_recipe("int4")
+    recipe = load_recipe("int4-compact")
     linears = list(coarse(checkpoint.model, recipe))
     sizes = {name: np.prod(checkpoint.model.shapes[name]) for name in linears}
     named = sum(size for name, size in sizes.items() if name.endswith(("v_proj", "o_proj")))
@@ -92,7 +92,7 @@ def test_the_command_prints_and_draws(tmp_path):
     plot = tmp_path / "plot.svg"
     shown = CliRunner().invoke(main, [*words, "--plot", str(plot)])
     assert shown.exit_code == 0, shown.output
-    assert "v_proj" in shown.stdout and plot.read_text().count("<path") > 10
+    assert "k_proj" in shown.stdout and plot.read_text().count("<path") > 10
     found = json.loads(CliRunner().invoke(main, [*words, "--json"]).stdout)
     assert {"name", "layer", "parameters", "bits", "kl"} <= set(found[0])
 
