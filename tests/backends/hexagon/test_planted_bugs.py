@@ -101,8 +101,8 @@ def missing_eps(planted: Planted) -> None:
 
 
 def transposed_scales(planted: Planted) -> None:
-    planted.change(f"{ATTENTION}.o_proj.multipliers", lambda k: k.T.reshape(k.shape))
-    planted.change(f"{ATTENTION}.o_proj.channel_scales", lambda scales: scales[::-1])
+    planted.change(f"{ATTENTION}.q_proj.multipliers", lambda k: k.T.reshape(k.shape))
+    planted.change(f"{ATTENTION}.q_proj.channel_scales", lambda scales: scales[::-1])
 
 
 def wrong_position_in_decode(planted: Planted) -> None:

@@ -130,7 +130,7 @@ def test_names_and_shapes_are_mlc_s(tiny, tmp_path):
 
 
 def test_linears_of_other_schemes_are_not_joined(tiny, tmp_path):
-    job = mlc_job(tiny("llama"), tmp_path)
+    job = mlc_job(tiny("llama"), tmp_path, "int4-g32")
     schemes = {**job.codes.schemes, "model.layers.0.self_attn.v_proj": Scheme(encoding="float16")}
     from slmkit_mlc.params import table_of
 

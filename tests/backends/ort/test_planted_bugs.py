@@ -22,7 +22,7 @@ from slmkit.workflows.recheck import recheck
 from tiny_models import ort_request, tiny_config, write_checkpoint
 
 ATTENTION = "model.layers.0.self_attn"
-QKV = f"{ATTENTION}.q_proj+k_proj+v_proj"  # 64 rows of q, 32 of k, 32 of v: heads of 16
+QK = f"{ATTENTION}.q_proj+k_proj"  # 64 rows of q, 32 of k: heads of 16; v has 8 bits
 GATE_UP = "model.layers.1.mlp.gate_proj+up_proj"  # 96 or 100 rows each
 
 
@@ -71,7 +71,7 @@ def swapped_kv_heads(artifact: Artifact) -> None:
         return rows
 
     for part in ("blocks", "scales", "bias"):
-        artifact.change(f"{QKV}.{part}", swap)
+        artifact.change(f"{QK}.{part}", swap)
 
 
 def missing_eps(artifact: Artifact) -> None:
@@ -83,7 +83,7 @@ def missing_eps(artifact: Artifact) -> None:
 
 
 def transposed_scales(artifact: Artifact) -> None:
-    artifact.change(f"{ATTENTION}.o_proj.scales", lambda scales: scales.T.reshape(scales.shape))
+    artifact.change(f"{QK}.scales", lambda scales: scales.T.reshape(scales.shape))
 
 
 def wrong_position_in_decode(artifact: Artifact) -> None:
@@ -135,7 +135,7 @@ def stale_cache(artifact: Artifact) -> None:
 
 
 def swapped_nibbles(artifact: Artifact) -> None:
-    artifact.change(f"{QKV}.blocks", lambda codes: (codes >> 4) | (codes << 4))
+    artifact.change(f"{QK}.blocks", lambda codes: (codes >> 4) | (codes << 4))
 
 
 def codes_off_by_one(artifact: Artifact) -> None:
@@ -161,7 +161,7 @@ def a_window_where_there_is_none(artifact: Artifact) -> None:
 
 
 def forgotten_bias(artifact: Artifact) -> None:
-    artifact.change(f"{QKV}.bias", np.zeros_like)
+    artifact.change(f"{QK}.bias", np.zeros_like)
 
 
 def swapped_residual(artifact: Artifact) -> None:

@@ -116,10 +116,9 @@ def test_a_number_that_is_none_is_named_when_read(tiny, value, said):
         open_checkpoint(folder).shards.vector(NORM)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.int8])
-def test_weights_that_are_no_small_floats_are_refused(tiny, dtype):
+def test_weights_that_are_no_floats_are_refused(tiny):
     folder = tiny("llama")
-    edit_weights(folder, **{NORM: np.ones(64, dtype)})
+    edit_weights(folder, **{NORM: np.ones(64, np.int8)})
     refuse(folder, f"tensor {NORM} is stored as")
 
 

@@ -68,9 +68,9 @@ def export(
     """Copy what an app loads of an artifact into the folder ``place``, and check every copy.
 
     Files of the artifact lie there as in its own folder, the tokenizer's in ``tokenizer/``.
-    ``devices``: only for these (chips of ``hexagon``, GPUs of ``mlc``). ``force``: replace an older
-    export. Raises BundleError for a damaged bundle or a folder that is in the way, UsageError for
-    an artifact or a device that there is none of.
+    ``devices``: only for these, chips or GPUs. ``force``: replace an older export. Raises
+    BundleError for a damaged bundle or a folder that is in the way, UsageError for an artifact or a
+    device that there is none of.
     """
     manifest = read_manifest(bundle)
     chosen = manifest.artifact(artifact)

@@ -233,7 +233,7 @@ for each in (
 @click.option(
     "--device",
     "--soc",
-    help="Only for these chips of hexagon, or GPUs of mlc: sm8650,sm8750 [default: all].",
+    help="Only for these chips or GPUs: sm8650,sm8750 [default: all].",
 )
 @click.option("--to", type=FOLDER, required=True, help="A new folder.")
 @click.option("--force", is_flag=True, help="Replace an older export.")

@@ -69,8 +69,8 @@ def original_context(config: Config, facts: Config) -> int:
     Both versions of transformers take the key beside the section for Phi-3's models, which have
     a default of it, and the one inside the section for others.
     """
-    values = {holder.values[ORIGINAL] for holder in (facts, config) if holder.has(ORIGINAL)}
-    if len(values) > 1:
+    holders = [holder for holder in (facts, config) if holder.has(ORIGINAL)]
+    if any(holder.values[ORIGINAL] != holders[0].values[ORIGINAL] for holder in holders):
         raise CheckpointError(
             f"{facts.where}: {ORIGINAL} is {facts.values[ORIGINAL]!r}, and {config.where}: it is "
             f"{config.values[ORIGINAL]!r}",
