@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -302,3 +303,17 @@ def test_the_published_schema_takes_what_the_code_takes(tmp_path):
     schema.validate({"name": "mine", "summary": "mine", "extends": "int4"})
     for wrong in ({"name": "mine", "summary": "mine"}, {**yaml.safe_load(GOOD), "speed": 3}):
         assert not schema.is_valid(wrong)
+
+
+def test_a_rule_that_covers_nothing_is_an_error_unless_it_is_optional():
+    rules: list[dict[str, Any]] = [
+        {"match": ["*"], "scheme": {"encoding": "float16"}},
+        {"match": ["*.v_proj"], "scheme": {"encoding": "per-channel", "bits": 8}},
+    ]
+    recipe = Recipe.model_validate({"name": "x", "summary": "x", "weights": rules})
+    with pytest.raises(RecipeError, match="covers no weight of this model"):
+        recipe.schemes(["a.in_proj"], 1)
+    rules[1]["optional"] = True
+    recipe = Recipe.model_validate({"name": "x", "summary": "x", "weights": rules})
+    assert recipe.schemes(["a.in_proj"], 1)["a.in_proj"].encoding == "float16"
+    assert recipe.schemes(["a.in_proj", "a.v_proj"], 1)["a.v_proj"].bits == 8

@@ -34,6 +34,7 @@ class Rule(BaseModel):
     match: tuple[str, ...] = Field(min_length=1, strict=False)
     layers: tuple[int, ...] | None = Field(None, strict=False)
     scheme: Scheme
+    optional: bool = False  # it may cover no weight: a model may have none of these names
 
     def covers(self, name: str, layers: int) -> bool:
         """True if the rule applies to weight ``name``, such as ``model.layers.3.mlp.up_proj``.
@@ -139,7 +140,7 @@ class Recipe(BaseModel):
         names = list(names)
         for key, rule in self._rules(artifact):
             _check_layers(self, key, rule, layers)
-            if not any(rule.covers(name, layers) for name in names):
+            if not rule.optional and not any(rule.covers(name, layers) for name in names):
                 raise RecipeError(
                     f"recipe {self.name}: {key}.match: {', '.join(rule.match)} covers "
                     "no weight of this model",
