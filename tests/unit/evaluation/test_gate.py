@@ -77,10 +77,10 @@ def test_the_mode_is_the_one_that_apps_run_or_the_nearest_quick_one():
 
 
 def test_large_models_read_less(plain):
-    small = held_out_text(plain, (), 10**6, 256)
-    large = held_out_text(plain, (), 10**9, 256)
+    small = held_out_text(plain, (), 10**6, 512)
+    large = held_out_text(plain, (), 10**9, 512)
     assert large.tokens < small.tokens / 2
-    assert max(len(ids) for ids in small.sequences) == 128
+    assert max(len(ids) for ids in small.sequences) == 256
     assert max(len(ids) for ids in held_out_text(plain, (), 1, 16).sequences) == 16
 
 

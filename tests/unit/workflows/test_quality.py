@@ -68,7 +68,7 @@ def test_the_figures_are_those_of_slmkit_eval(bundle):
 
     def measured(path, tokens, recipe=None):
         found = evaluate_text(
-            path, recipe=recipe, data=data, window=128, tokens=tokens, cache=False
+            path, recipe=recipe, data=data, window=256, tokens=tokens, cache=False
         )
         return found.divergence
 

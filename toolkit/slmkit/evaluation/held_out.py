@@ -10,7 +10,10 @@ from slmkit.evaluation.text import HELD_OUT, EvaluationText, evaluation_text
 from slmkit.planning.calibration import BUILT_IN
 
 OWN = "heldout.jsonl"  # a checkpoint's own, beside its calibration.jsonl
-WINDOW = 128  # tokens of a window: the beginnings of many texts say more than all of a few
+# Tokens of a window, as calibration reads texts. The beginnings of many texts say more than all of
+# a few, but tokens with little before them are harder to keep: of SmolLM2-135M's codes 80.7 % of the
+# best tokens stay in windows of 128, 81.4 % in 256, 83.2 % in 512.
+WINDOW = 256
 # Tokens that artifacts read, of a model of at most PARAMETERS; of one of any size.
 PART_TOKENS, LEAST_TOKENS = 1000, 250
 # Codes read so many times as much. On 900 tokens, nine texts, those of Gemma 3 270M kept 77.9 % of
