@@ -11,8 +11,8 @@ from slmkit.planning.calibration import BUILT_IN
 
 OWN = "heldout.jsonl"  # a checkpoint's own, beside its calibration.jsonl
 # Tokens of a window, as calibration reads texts. The beginnings of many texts say more than all of
-# a few, but tokens with little before them are harder to keep: of SmolLM2-135M's codes 80.7 % of the
-# best tokens stay in windows of 128, 81.4 % in 256, 83.2 % in 512.
+# a few, but tokens with little before them are harder to keep: of SmolLM2-135M's codes 80.7 % of
+# the best tokens stay in windows of 128, 81.4 % in 256, 83.2 % in 512.
 WINDOW = 256
 # Tokens that artifacts read, of a model of at most PARAMETERS; of one of any size.
 PART_TOKENS, LEAST_TOKENS = 1000, 250
