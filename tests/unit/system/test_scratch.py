@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,30 @@ def test_a_prefix_is_no_pattern(tmp_path):
     os.utime(tmp_path / ".a[b]-left", (0, 0))
     clear_leftovers(tmp_path, ".a[b]-")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_thread_s_folder_outlives_that_of_another_thread():
+    """Two compilers of one artifact run in threads, and the first to end takes its folder away."""
+    opened, ended, checked = threading.Event(), threading.Event(), threading.Event()
+    found: list[bool] = []
+
+    def first() -> None:
+        with scratch():
+            opened.set()
+            checked.wait(10)
+        ended.set()
+
+    def second() -> None:
+        opened.wait(10)
+        with scratch() as folder:
+            checked.set()
+            ended.wait(10)
+            (folder / "file").write_bytes(b"1")
+            found.append((folder / "file").is_file())
+
+    threads = [threading.Thread(target=each) for each in (first, second)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert found == [True]

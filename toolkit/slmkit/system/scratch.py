@@ -9,6 +9,7 @@ import fcntl
 import glob
 import shutil
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ PREFIX = ".slmkit-"
 LOCK = "lock"  # the file in such a folder that its owner locks
 UNLOCKED = 60  # seconds that a new folder may be without its lock
 
-_open: list[Path] = []  # scratch folders of this process, the innermost last
+_open: list[tuple[int, Path]] = []  # this process's scratch folders by thread, the innermost last
 
 
 @contextlib.contextmanager
@@ -43,20 +44,28 @@ def owned_folder(parent: Path, prefix: str = PREFIX) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch(near: Path | None = None) -> Iterator[Path]:
-    """A folder for intermediate files: in ``near``, or in this process's scratch folder if one is
-    open, else in the system's temporary folder. Leftovers beside it are cleared."""
-    if near is None and _open:
-        with tempfile.TemporaryDirectory(dir=_open[-1], ignore_cleanup_errors=True) as inner:
+    """A folder for intermediate files: in ``near``, or in an open scratch folder that outlives it,
+    else in the system's temporary folder. Leftovers beside it are cleared."""
+    outer = _outer()
+    if near is None and outer is not None:
+        with tempfile.TemporaryDirectory(dir=outer, ignore_cleanup_errors=True) as inner:
             yield Path(inner)
         return
     parent = near or Path(tempfile.gettempdir())
     clear_leftovers(parent)
     with owned_folder(parent) as folder:
-        _open.append(folder)
+        known = threading.get_ident(), folder
+        _open.append(known)
         try:
             yield folder
         finally:
-            _open.remove(folder)
+            _open.remove(known)
+
+
+def _outer() -> Path | None:
+    """The innermost open folder of this thread or the main one: another thread's may go first."""
+    lasting = threading.get_ident(), threading.main_thread().ident
+    return next((folder for thread, folder in reversed(_open) if thread in lasting), None)
 
 
 def clear_leftovers(
