@@ -81,7 +81,7 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
         facts,
         "float32",
         residency_report(written.residency),
-        {"": ("*",)},
+        ships={"": ("*",)},
         app_tokenizer=True,
     )
 

@@ -96,8 +96,8 @@ def artifact(
         facts,
         shipped,
         report,
-        _ships(plan),
-        ("prefill*.onnx", "decode*.onnx", DATA),
+        ships=_ships(plan),
+        sources=("prefill*.onnx", "decode*.onnx", DATA),
         app_tokenizer=plan.options.runtime != "genai",
     )
 

@@ -21,16 +21,15 @@ from slmkit.bundle.manifest import (
     read_manifest,
 )
 from slmkit.bundle.roles import EVERY, shipped
+from slmkit.bundle.verify import check_files
 from slmkit.checkpoint.generation import Generation
-from slmkit.errors import BundleError
-from slmkit.system.cache import file_hash
 
 EXPORT = "slmkit-export.json"
 KIND = Kind("export", "an", EXPORT, "--to")
 
 
 class Export(BaseModel):
-    """What lies in the folder of an export: the manifest's facts of one artifact, for an app."""
+    """The manifest of an export: the facts of one artifact that an app needs, and its files."""
 
     model_config = STRICT
 
@@ -75,8 +74,10 @@ def export(
     manifest = read_manifest(bundle)
     chosen = manifest.artifact(artifact)
     files = shipped(manifest, chosen, devices)
+    check_files(bundle, files)
     with written(place, force, KIND) as folder:
         copied = tuple(_copy(bundle, file, _place(file, chosen), folder) for file in files)
+        check_files(folder, copied)
         found = _described(manifest, chosen, devices, copied)
         text = json.dumps(found.model_dump(mode="json"), indent=1, ensure_ascii=False)
         (folder / EXPORT).write_text(text + "\n", encoding="utf-8")
@@ -88,13 +89,9 @@ def _place(file: File, artifact: BundledArtifact) -> str:
 
 
 def _copy(bundle: Path, file: File, place: str, folder: Path) -> File:
-    source, target = bundle / file.path, folder / place
+    target = folder / place
     target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_symlink() or not source.is_file():
-        raise BundleError(f"{bundle} is damaged: {file.path} is missing", "build or copy it again")
-    shutil.copyfile(source, target)
-    if file_hash(target) != file.sha256:
-        raise BundleError(f"{bundle} is damaged: {file.path} was changed", "build or copy it again")
+    shutil.copyfile(bundle / file.path, target)
     return file.model_copy(update={"path": place, "role": None})
 
 

@@ -1,4 +1,4 @@
-"""What each file of a bundle is there for, and which ones an app needs of an artifact."""
+"""The role of each file of a bundle, and the files that an app needs of an artifact."""
 
 from __future__ import annotations
 

@@ -53,6 +53,11 @@ def verify_loaded(
     _check(folder, files, found)
 
 
+def check_files(folder: Path, files: Sequence[File]) -> None:
+    """Compare some files of a bundle with its manifest. Raises BundleError as ``verify``."""
+    _check(folder, files, {file.path for file in files})
+
+
 def _check(folder: Path, files: Sequence[File], found: set[str]) -> None:
     """Raise BundleError for each difference of what lies there, ``found``, from ``files``."""
     wrong = [said for file in files for said in _difference(folder, file, found)]

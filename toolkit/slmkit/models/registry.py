@@ -71,7 +71,7 @@ def read_spec(config: Config) -> Spec:
 
 
 def other_family(config: Config) -> str:
-    """What ``architectures`` names that is not of the family of ``model_type``, or "".
+    """The classes in ``architectures`` that are not of the family of ``model_type``, or "".
 
     A class of transformers begins with its family's name: Qwen2MoeForCausalLM of qwen2_moe,
     Gemma3ForCausalLM of gemma3_text. Text parts of larger models name theirs elsewhere.

@@ -124,7 +124,7 @@ def _with_budget(plan: Plan, request: Request, cache: Cache, progress: Progress)
 def _pass_codes(plan: Plan, codes: Codes, gate: Gate, progress: Progress) -> None:
     """Measure all codes on held-out text, before anything is made of them. Raises FailedParity."""
     for each in plan.choice.encodings:
-        gate.measure_codes(each.name, codes[each], plan.checkpoint, progress)
+        gate.measure_codes(each.name, each.artifacts, codes[each], plan.checkpoint, progress)
     found = gate.quality()
     if not found.passed:
         raise FailedParity((), found)

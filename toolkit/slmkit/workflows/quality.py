@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from slmkit.evaluation.sources import float_answers, reference_logits, scores_ag
 from slmkit.evaluation.text import EvaluationText, windows_of
 from slmkit.parity.compare import CODES, RUNTIME, HeldOut, Proof
 from slmkit.parity.metrics import significant
-from slmkit.planning.plan import EVERY
 from slmkit.quant.codes import CodesFile
 from slmkit.recipe.bounds import Bound
 from slmkit.recipe.recipe import Recipe
@@ -44,7 +43,8 @@ class Gate:
     vocabulary: int
     margin: float  # of the token that follows
     lines: list[QualityLine] = field(default_factory=list)
-    codes: dict[str, tuple[Divergence, Divergence]] = field(default_factory=dict)  # whole, part
+    codes: dict[str, tuple[Divergence, Divergence]] = field(default_factory=dict)  # by artifact:
+    # those that it holds, on the whole text and on the part
 
     @property
     def bound(self) -> Bound:
@@ -52,9 +52,14 @@ class Gate:
         return gate_bound(self.recipe.parity[QUANTIZATION])
 
     def measure_codes(
-        self, name: str, codes: CodesFile, checkpoint: Checkpoint, progress: Progress
+        self,
+        name: str,
+        artifacts: Iterable[str],
+        codes: CodesFile,
+        checkpoint: Checkpoint,
+        progress: Progress,
     ) -> None:
-        """Read the text with the reference on an encoding's codes."""
+        """Read the text with the reference on an encoding's codes, which ``artifacts`` hold."""
         if not self.trained:
             return
         progress.stage(f"{name} codes on held-out text", self.text.tokens)
@@ -63,7 +68,8 @@ class Gate:
         scores = scores_against(self.expected, pieces, self.text)
         columns = self.expected.values.shape[1]
         whole = divergence(scores, columns)
-        self.codes[name] = whole, divergence(scores.part(self.spans), columns)
+        on_part = divergence(scores.part(self.spans), columns)
+        self.codes |= dict.fromkeys(artifacts, (whole, on_part))
         self.lines.append(judged(name, CODES, RUNTIME, whole, self.bound))
 
     def quality(self, proof: Proof | None = None) -> Quality:
@@ -89,8 +95,7 @@ class Gate:
 
     def _on_whole(self, artifact: str, found: Divergence) -> Divergence:
         """An artifact's divergence on the whole text, by that of the codes that it holds."""
-        holding = [names for names in self.codes if names == EVERY or artifact in names.split(", ")]
-        whole, part = self.codes[holding[0]]
+        whole, part = self.codes[artifact]
         return found.on_whole(part, whole)
 
 

@@ -139,6 +139,6 @@ def _anew(
         )
         name = encoding_name(names, [each.name for each in manifest.artifacts])
         if gate is not None:
-            gate.measure_codes(name, codes, checkpoint, progress)
+            gate.measure_codes(name, names, codes, checkpoint, progress)
         costs.append(quantization_cost(name, floats, fresh[file].exact, recipe.parity))
     return fresh, tuple(costs)
