@@ -12,9 +12,12 @@ from ai_edge_litert.schema_py_generated import TensorType
 from numpy.typing import NDArray
 
 from slmkit.errors import BackendError
-from slmkit.quant.codes import CodesFile, pack, padded_width
+from slmkit.quant.codes import CodesFile, pack
 from slmkit_litert.lowering.weight_binding import Array, StoredWeight
-from slmkit_litert.lowering.weight_layout import COLUMNS, MASK, SELECTION, Shape
+from slmkit_litert.lowering.weight_layout import COLUMNS, MASK, PART, SELECTION, Shape
+
+TYPES = {4: TensorType.INT4, 8: TensorType.INT8}  # by bits
+SIGN = {4: 0x88, 8: 128}  # by bits: from 0 .. 15 or 0 .. 255 to two's complement
 
 
 def encode_weight(codes: CodesFile, tensor: str, shape: tuple[int, ...]) -> StoredWeight:
@@ -22,25 +25,31 @@ def encode_weight(codes: CodesFile, tensor: str, shape: tuple[int, ...]) -> Stor
     for ending, encode in _OF_OUTLIERS.items():
         if tensor.endswith(ending):
             return encode(codes, tensor.removesuffix(ending), shape)
+    of_part = PART.fullmatch(tensor)
+    if of_part:
+        return _integers(codes, of_part[1], int(of_part[2]) * shape[1], shape)
     name = tensor.removesuffix(".weight")
     if name not in codes.schemes:
         return StoredWeight(TensorType.FLOAT32, shape, codes.vector(tensor))
-    scheme = codes.schemes[name]
-    if scheme.bits is None:
+    if codes.schemes[name].bits is None:
         return StoredWeight(TensorType.FLOAT32, shape, codes.rows(tensor, slice(None)))
-    scales = codes.scales(name)
-    if scheme.bits == 8:
-        data = codes.packed(name) ^ np.uint8(128)  # from 0 .. 255 to two's complement
-        return StoredWeight(TensorType.INT8, shape, data, scales[:, 0])
-    if padded_width(scheme, codes.shapes[name][1]) == shape[1]:
-        packed = codes.packed(name) ^ np.uint8(0x88)  # from 0 .. 15 to two's complement
+    return _integers(codes, name, 0, shape)
+
+
+def _integers(codes: CodesFile, name: str, first: int, shape: Shape) -> StoredWeight:
+    """A weight in 4 or 8 bits: all inputs from ``first`` on that ``shape`` has room for."""
+    scheme, group, columns = codes.schemes[name], codes.schemes[name].group_size, shape[1]
+    bits = scheme.bits or 8
+    if columns * bits % 8 == 0:  # whole bytes
+        packed = codes.packed(name)[:, first * bits // 8 : (first + columns) * bits // 8]
+        data = packed ^ np.uint8(SIGN[bits])
     else:
-        packed = pack_signed(codes.codes(name).signed[:, : shape[1]])
-    if scheme.group_size is None:
-        return StoredWeight(TensorType.INT4, shape, packed, scales[:, 0])
-    return StoredWeight(
-        TensorType.INT4, shape, packed, scales.astype(np.float16), scheme.group_size
-    )
+        data = pack_signed(codes.codes(name).signed[:, :columns])
+    kind, scales = TYPES[bits], codes.scales(name)
+    if group is None:
+        return StoredWeight(kind, shape, data, scales[:, 0])
+    own = scales[:, first // group : -(-(first + columns) // group)]
+    return StoredWeight(kind, shape, data, own.astype(np.float16), group)
 
 
 def _columns(codes: CodesFile, name: str, shape: Shape) -> StoredWeight:

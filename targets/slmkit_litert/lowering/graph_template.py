@@ -24,7 +24,7 @@ from slmkit_litert.contract import DECODE, cache_names, prefill_name, state_name
 from slmkit_litert.declarations import TENSORFLOW
 from slmkit_litert.lowering.weight_layout import WeightLayout, weight_shapes
 
-VERSION = 7
+VERSION = 8
 CACHE_KIND = "graph-template"
 FILE, NAMES = "graph_template.tflite", "graph_template.json"  # files of the entry in the cache
 

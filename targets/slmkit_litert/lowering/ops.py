@@ -18,7 +18,7 @@ from slmkit.backend.interface import Spec
 from slmkit.ops import Attention, Ops, Rope, Routing, Scan
 from slmkit_litert.contract import HIDDEN, cache_names, state_name
 from slmkit_litert.lowering.scan import causal_convolution, scan_by_head, scan_by_number, softplus
-from slmkit_litert.lowering.weight_layout import COLUMNS, MASK, SELECTION
+from slmkit_litert.lowering.weight_layout import COLUMNS, MASK, SELECTION, part_of
 
 STEEPNESS = 1e30  # of the step function: times the smallest difference of scores it exceeds 1
 
@@ -59,6 +59,8 @@ class LitertOps(Ops[Value]):
         return Value(tf.gather(self.weights[f"{name}.weight"], ids), (width,))
 
     def linear(self, x: Value, name: str, width: int, bias: bool = False) -> Value:
+        if part_of(name, 0) in self.weights:
+            return Value(self._with_bias(self._in_parts(x.tensor, name), name, bias), (width,))
         weight, rows = self.weights[f"{name}.weight"], x.tensor
         apart = self.weights.get(f"{name}{COLUMNS}")
         if apart is not None:
@@ -69,9 +71,19 @@ class LitertOps(Ops[Value]):
         if padding:
             rows = tf.pad(rows, [[0, 0], [0, padding]])
         product = tf.matmul(rows, weight, transpose_b=True)
-        if bias:
-            product += self.weights[f"{name}.bias"]
-        return Value(product, (width,))
+        return Value(self._with_bias(product, name, bias), (width,))
+
+    def _with_bias(self, product: Any, name: str, bias: bool) -> Any:
+        return product + self.weights[f"{name}.bias"] if bias else product
+
+    def _in_parts(self, rows: Any, name: str) -> Any:
+        """A linear whose parts have some of the channels each."""
+        products: list[Any] = []
+        while (part := self.weights.get(part_of(name, len(products)))) is not None:
+            count = part.shape[1]
+            channels = tf.slice(rows, [0, len(products) * count], [self.tokens, count])
+            products.append(tf.matmul(channels, part, transpose_b=True))
+        return sum(products[1:], products[0])
 
     def rms_norm(self, x: Value, name: str, eps: float) -> Value:
         mean = tf.reduce_mean(x.tensor * x.tensor, -1, keepdims=True)

@@ -12,11 +12,13 @@ from slmkit.errors import BackendError
 from slmkit.recipe.scheme import Scheme
 from slmkit_litert.lowering import weight_binding
 from slmkit_litert.lowering.weight_binding import read_model, weights_of
-from slmkit_litert.lowering.weight_layout import COLUMNS, MASK, SELECTION, weight_layout
+from slmkit_litert.lowering.weight_layout import COLUMNS, MASK, SELECTION, part_of, weight_layout
 from slmkit_litert.weights import dequantize, pack_signed
 from slmkit_litert.writer import check_bytes
 from tiers import SCHEMES, some
 from tiny_models import scale_weights
+
+INTEGERS = [scheme for scheme in TAKEN if scheme.startswith("int")]
 
 
 @pytest.mark.parametrize("scheme", some(TAKEN, "int4-per-channel", why=SCHEMES))
@@ -155,6 +157,35 @@ def test_a_changed_weight_of_outlier_channels_is_found(tiny, tmp_path, ending):
     assert raw.count(stored.tobytes()) >= 1
     path.write_bytes(raw.replace(stored.tobytes(), wrong.tobytes()))
     with pytest.raises(BackendError, match="other bytes for model"):
+        check_bytes(job, weight_layout(job.model, job.codes.schemes), path)
+    found = run(tmp_path / "litert", artifact, "float32", job)
+    assert token_snr_db(reference_of(job), found).min() < FLOAT32_FLOOR
+
+
+@pytest.mark.parametrize("scheme", some(INTEGERS, "int4-g32", why=SCHEMES))
+def test_an_input_in_parts_keeps_the_floors_and_the_codes(tiny, tmp_path, monkeypatch, scheme):
+    monkeypatch.setattr("slmkit.activations.input_parts.LEAST", 32)
+    job = litert_job(tiny("llama"), tmp_path, scheme)
+    check_floors(job, tmp_path / "litert")
+    path, name = tmp_path / "litert" / "model.tflite", "model.layers.0.mlp.down_proj"
+    stored = weights_of(*read_model(path))
+    assert job.codes.input_parts.get(name, 1) == (1 if scheme.endswith("g64") else 3)
+    if scheme.endswith("g64"):  # 96 channels are no two parts of whole groups
+        return
+    parts = [stored[part_of(name, number)] for number in range(3)]
+    assert f"{name}.weight" not in stored
+    whole = np.concatenate([dequantize(part) for part in parts], axis=1)
+    np.testing.assert_array_equal(whole, job.codes.rows(f"{name}.weight", slice(None)))
+
+
+def test_a_changed_byte_of_a_part_is_found(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("slmkit.activations.input_parts.LEAST", 32)
+    job = litert_job(tiny("llama"), tmp_path)
+    artifact, path = emitted(job, tmp_path / "litert"), tmp_path / "litert" / "model.tflite"
+    part = part_of("model.layers.1.mlp.down_proj", 2)
+    stored = bytes(weights_of(*read_model(path))[part].data)
+    path.write_bytes(path.read_bytes().replace(stored, stored[1:] + stored[:1]))
+    with pytest.raises(BackendError, match=r"other bytes for .*1\.mlp\.down_proj\.inputs\.2"):
         check_bytes(job, weight_layout(job.model, job.codes.schemes), path)
     found = run(tmp_path / "litert", artifact, "float32", job)
     assert token_snr_db(reference_of(job), found).min() < FLOAT32_FLOOR

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from slmkit.activations.input_parts import input_parts
 from slmkit.activations.outliers import outlier_counts
 from slmkit.backend.artifact import (
     Artifact,
@@ -46,6 +47,7 @@ __all__ = [
     "Tensor",
     "TokenFacts",
     "WeightFile",
+    "input_parts",
     "outlier_counts",
 ]
 

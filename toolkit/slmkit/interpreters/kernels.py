@@ -9,10 +9,11 @@ import numpy as np
 from slmkit.ops import Attention, Floats, visible
 
 
-def round_to_int8(x: Floats, outliers: Sequence[int] = ()) -> Floats:
+def round_to_int8(x: Floats, outliers: Sequence[int] = (), parts: int = 1) -> Floats:
     """Quantize each row to int8 and dequantize it. Same shape.
 
-    Columns ``outliers`` are rounded by themselves: the others then have the row's range alone.
+    Columns ``outliers`` are rounded by themselves: the others then have the row's range alone. So
+    is each of ``parts`` of equal size.
     The range of a row is from its minimum to its maximum, extended to hold 0. Of the zero points
     by either end of the range, the one with less rounding error at the two ends is used; source:
     XNNPACK's xnn_compute_qd8 parameters (``src/xnnpack/quantization.h``).
@@ -23,6 +24,8 @@ def round_to_int8(x: Floats, outliers: Sequence[int] = ()) -> Floats:
         rounded = round_to_int8(rest)
         rounded[:, columns] = round_to_int8(x[:, columns])
         return rounded
+    if parts > 1:
+        return np.concatenate([round_to_int8(part) for part in np.split(x, parts, axis=1)], axis=1)
     low = np.minimum(x.min(axis=1, keepdims=True), np.float32(0))
     high = np.maximum(x.max(axis=1, keepdims=True), np.float32(0))
     scale = ((high - low) / np.float32(255)).astype(np.float32)

@@ -215,14 +215,17 @@ class Rounded(Reference):
     """The reference with dynamic int8 activations: the input of each quantized linear is rounded.
 
     As XNNPACK's ``qd8`` kernels do: asymmetric, one scale and zero point per token. Outlier
-    channels are rounded apart from the others (``slmkit.activations.outliers``).
+    channels (``slmkit.activations.outliers``) and the parts of an input
+    (``slmkit.activations.input_parts``) are rounded apart from each other.
     """
 
     def linear(self, x: Floats, name: str, width: int, bias: bool = False) -> Floats:
         schemes = getattr(self.weights, "schemes", {})
         quantized = name in schemes and schemes[name].bits is not None
         if quantized:
-            x = round_to_int8(x, getattr(self.weights, "outliers", {}).get(name, ()))
+            outliers = getattr(self.weights, "outliers", {}).get(name, ())
+            parts = getattr(self.weights, "input_parts", {}).get(name, 1)
+            x = round_to_int8(x, outliers, parts)
         return super().linear(x, name, width, bias)
 
 

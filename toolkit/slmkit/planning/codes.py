@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from slmkit.activations.input_parts import input_parts
 from slmkit.activations.outliers import outlier_channels
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.checkpoint.scaled_weights import Source
@@ -78,7 +79,10 @@ def _make(
         source, scale = prepared.weights(checkpoint, schemes), prepared.stream_scale
         on_text = calibrated(checkpoint, schemes)
     activations = prepared.activations if prepared else None
-    outliers = outlier_channels(checkpoint.model, schemes, activations)
+    inputs = {
+        "outliers": outlier_channels(checkpoint.model, schemes, activations),
+        "parts": input_parts(checkpoint.model, schemes),
+    }
     weights = checkpoint.model.weights
     plain = {
         name: each
@@ -87,11 +91,11 @@ def _make(
     }
     progress.stage("quantize", sum(each.size for each in plain.values() if len(each.shape) == 2))
     if not on_text or prepared is None:
-        quantize(source, plain, schemes, path, key, progress.advance, scale, outliers)
+        quantize(source, plain, schemes, path, key, progress.advance, scale, inputs)
         return
     with cache.folder_of_pieces() as folder:
         rest = folder / FILE
-        quantize(source, plain, schemes, rest, key, progress.advance, scale, outliers)
+        quantize(source, plain, schemes, rest, key, progress.advance, scale, inputs)
         progress.stage("calibrate", sum(weights[f"{name}.weight"].size for name in on_text))
         task = Task(
             source,

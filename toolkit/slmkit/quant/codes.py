@@ -156,9 +156,11 @@ class CodesFile:
         self.file = SafetensorsFile(path)
         facts = json.loads(self.file.metadata["weights"])
         self.stream_scale = float(self.file.metadata["stream_scale"])  # held by the weights
-        self.outliers: dict[str, tuple[int, ...]] = {  # channels of inputs, by linear
-            name: tuple(found) for name, found in json.loads(self.file.metadata["outliers"]).items()
+        inputs = json.loads(self.file.metadata["inputs"])  # of linears that round them to integers
+        self.outliers: dict[str, tuple[int, ...]] = {  # channels apart from the others
+            name: tuple(found) for name, found in inputs.get("outliers", {}).items()
         }
+        self.input_parts: dict[str, int] = inputs.get("parts", {})  # of equal size
         self.schemes = {name: Scheme.model_validate(fact["scheme"]) for name, fact in facts.items()}
         self.shapes: dict[str, tuple[int, int]] = {
             name: tuple(fact["shape"]) for name, fact in facts.items()

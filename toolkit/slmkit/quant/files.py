@@ -56,18 +56,19 @@ def metadata(
     schemes: Mapping[str, Scheme],
     key: str,
     stream_scale: float,
-    outliers: Mapping[str, Sequence[int]] | None = None,
+    inputs: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """Facts of a codes file: scheme and shape (N, K) of each matrix, and for all of them the
-    content address, the factor on the residual stream and the outlier channels of inputs."""
+    content address, the factor on the residual stream and what is known of the inputs of linears
+    (``CodesFile.outliers``, ``CodesFile.input_parts``)."""
     facts = {
         name: {"scheme": schemes[name].model_dump(exclude_none=True), "shape": shape}
         for name, shape in matrices.items()
     }
     weights = json.dumps(facts, separators=(",", ":"), sort_keys=True)
-    channels = json.dumps(outliers or {}, separators=(",", ":"), sort_keys=True)
+    known = json.dumps(inputs or {}, separators=(",", ":"), sort_keys=True)
     scale = repr(stream_scale)
-    return {"key": key, "weights": weights, "stream_scale": scale, "outliers": channels}
+    return {"key": key, "weights": weights, "stream_scale": scale, "inputs": known}
 
 
 def packed(codes: Bytes, scheme: Scheme, filler: Bytes) -> Bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from slmkit.quant.round_to_nearest import encode, search_scales
 from slmkit.recipe.scheme import Scheme
 from slmkit.snr import decibels
 
-VERSION = 4  # of the codes and their file format; part of the content address
+VERSION = 5  # of the codes and their file format; part of the content address
 BLOCK = 1 << 18  # elements quantized at a time: 1 MB as float32, within a core's cache
 Arrays = dict[str, NDArray[Any]]
 Progress = Callable[[int], None]  # called with the elements done since the last call
@@ -50,15 +50,15 @@ def quantize(
     key: str,
     progress: Progress,
     stream_scale: float = 1.0,
-    outliers: Mapping[str, Sequence[int]] | None = None,
+    inputs: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Write the codes of all ``weights`` to ``path``; returns the SNR of each matrix in dB.
 
     ``schemes``: by matrix name; ``key``: content address; both are stored in the file, and so are
     ``stream_scale``, the factor on the residual stream that the source's weights hold, and
-    ``outliers``, channels of a linear's input that are far larger than others, by its name. Peak
-    memory is a few blocks, whatever the model's size. Raises CheckpointError for a weight that
-    holds NaN or infinity, or whose SNR is below ``files.LEAST_SNR_DB``.
+    ``inputs``, what is known of the inputs of linears (``files.metadata``). Peak memory is a few
+    blocks, whatever the model's size. Raises CheckpointError for a weight that holds NaN or
+    infinity, or whose SNR is below ``files.LEAST_SNR_DB``.
     """
     matrices = {weight.name: weight for weight in weights.values() if len(weight.shape) == 2}
     vectors = {weight.tensor: weight for weight in weights.values() if len(weight.shape) == 1}
@@ -67,7 +67,7 @@ def quantize(
         tensors |= layout(name, weight.shape[0], weight.shape[1], schemes[name])
     tensors |= {tensor: ("F16", weight.shape) for tensor, weight in vectors.items()}
     shapes = {name: weight.shape for name, weight in matrices.items()}
-    facts, result = metadata(shapes, schemes, key, stream_scale, outliers), {}
+    facts, result = metadata(shapes, schemes, key, stream_scale, inputs), {}
     with SafetensorsWriter(path, tensors, facts) as writer:
         for tensor in vectors:
             writer.put(tensor, to_float16(tensor, source.vector(tensor)))
