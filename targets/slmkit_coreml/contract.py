@@ -54,8 +54,9 @@ def state_shape(state: State) -> tuple[int, ...]:
 
 
 def kept_shape(state: State) -> tuple[int, ...]:
-    """Shape of a state that the package keeps, whatever its own: rows of the alignment."""
-    return (1, 1, math.prod(state.shape) // ALIGNMENT, ALIGNMENT)
+    """Shape of a state that the package keeps: its numbers in rows of the alignment, the last one
+    filled up."""
+    return (1, 1, -(-math.prod(state.shape) // ALIGNMENT), ALIGNMENT)
 
 
 def mask_name(window: int | None) -> str:

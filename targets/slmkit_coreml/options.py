@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,12 +91,6 @@ def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, 
     form = read(options)
     if form.require_ane and form.layout.name != "ane":
         found.append("artifacts.coreml.require: ane needs layout: ane")
-    unaligned = [each for each in model.states if math.prod(each.shape) % ALIGNMENT]
-    if form.stateful and unaligned:
-        found.append(
-            f"coreml: the {unaligned[0].kind} state of layer {unaligned[0].layer} has "
-            f"{math.prod(unaligned[0].shape)} numbers, no multiple of {ALIGNMENT}: kv_cache: io"
-        )
     return found + too_large(unit_sizes(model, schemes, form), form.chunk_limit, "coreml")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 
 from slmkit.backend.interface import Model
@@ -23,8 +25,12 @@ class RecurrentStates:
         name = state_name(kind, layer)
         if not self.stateful:
             return self.inputs[f"past_{name}"]
+        shape = state_shape(self.shapes[kind, layer])
         kept = mb.read_state(input=self.inputs[f"{name}_cache"])
-        return mb.reshape(x=kept, shape=list(state_shape(self.shapes[kind, layer])))
+        if math.prod(kept.shape) != math.prod(shape):
+            line = mb.reshape(x=kept, shape=[1, 1, 1, math.prod(kept.shape)])
+            kept = mb.slice_by_size(x=line, begin=[0] * 4, size=[1, 1, 1, math.prod(shape)])
+        return mb.reshape(x=kept, shape=list(shape))
 
     def write(self, kind: str, layer: int, state: Any) -> None:
         """Keep a layer's new state, or make it an output."""
@@ -32,5 +38,10 @@ class RecurrentStates:
         if not self.stateful:
             self.outputs.append(mb.identity(x=state, name=f"new_{name}"))
             return
-        rows = mb.reshape(x=state, shape=list(kept_shape(self.shapes[kind, layer])))
+        shape, numbers = kept_shape(self.shapes[kind, layer]), math.prod(state.shape)
+        if math.prod(shape) != numbers:
+            line = mb.reshape(x=state, shape=[1, 1, 1, numbers])
+            filling = np.zeros((1, 1, 1, math.prod(shape) - numbers), np.float16)
+            state = mb.concat(values=[line, filling], axis=3)
+        rows = mb.reshape(x=state, shape=list(shape))
         mb.coreml_update_state(state=self.inputs[f"{name}_cache"], value=rows)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 
-from all_artifacts import model_of
 from artifacts import FLOAT32_FLOOR, emitted, ids_for, reference_of, run, snr_db
 from coreml_artifacts import FLOAT16_FLOOR, TAKEN, blobs, check_floors, coreml_job
 from slmkit.backend.registry import find_backend
 from slmkit.errors import BackendError
-from slmkit.planning.memory import matrix_schemes
-from slmkit.recipe.recipe import load_recipe
 from slmkit.recipe.scheme import Scheme
 from slmkit_coreml import contract
 from slmkit_coreml.lowering.ops import scale_factors
 from slmkit_coreml.options import read, table_bytes, unit_sizes
-from slmkit_coreml.package import WEIGHTS
+from slmkit_coreml.package import WEIGHTS, read_model
 from slmkit_coreml.verify.evaluator import Package
 from slmkit_coreml.verify.kernels import KERNELS
 from tiers import ROWS, SCHEMES, some
@@ -189,16 +187,14 @@ def test_a_table_in_parts_is_looked_up_in_all_of_them(tiny, tmp_path, monkeypatc
     assert tables == [f"model_embed_tokens_{first}_weight" for first in (0, 128, 256)]
 
 
-def test_a_state_whose_numbers_fill_no_row_goes_through_the_app(tiny):
-    model = model_of(tiny("mamba2"))
-    state = dataclasses.replace(model.states[0], shape=(3, 5))
-    odd = dataclasses.replace(model, states=(state,))
-    schemes = matrix_schemes(model, load_recipe("int4"), "coreml")
-    backend = find_backend("coreml")
-    (said,) = backend.problems(odd, schemes, {})
-    assert f"{state.kind} state of layer {state.layer} has 15 numbers, no multiple of 32" in said
-    assert backend.problems(odd, schemes, {"kv_cache": "io"}) == []
-    assert backend.problems(odd, schemes, {"self_contained": False}) == []
+def test_a_state_is_kept_in_rows_of_32_and_the_last_is_filled_up(tiny, tmp_path):
+    job = coreml_job(tiny("mamba2"), tmp_path)
+    (state,) = [each for each in job.model.states if (each.kind, each.layer) == ("conv", 0)]
+    assert math.prod(state.shape) == 432
+    check_floors(job, tmp_path / "coreml")
+    inputs = read_model(tmp_path / "coreml" / "model.mlpackage").description.functions[0].state
+    shapes = {each.name: each.type.stateType.arrayType.shape for each in inputs}
+    assert list(shapes["conv_0_cache"]) == [1, 1, 14, 32]
 
 
 def test_the_same_job_gives_the_same_bytes(tiny, tmp_path):
