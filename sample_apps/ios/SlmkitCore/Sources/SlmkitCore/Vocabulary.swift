@@ -39,7 +39,7 @@ struct Vocabulary {
         throw SlmkitError("tokenizer.json has a merge of tokens that are not in its vocabulary")
       }
       merges[Self.key(left, right)] = (rank, joined)
-      crossing = crossing || Self.crosses(parts[0] + parts[1])
+      crossing = crossing || (!byteLevel && Self.crosses(parts[0] + parts[1]))
     }
     (self.ids, self.bytes, self.merges, self.byteLevel) = (ids, bytes, merges, byteLevel)
     wholeFirst = model["ignore_merges"].bool == true
@@ -85,8 +85,10 @@ struct Vocabulary {
     return parts
   }
 
+  /// Whether a sign of a space follows something else.
   private static func crosses(_ text: [UInt8]) -> Bool {
-    Split.beforeSigns(String(decoding: text, as: UTF8.self)) { last, sign in last != sign }.count > 1
+    let sign = Array(Split.sign.utf8)
+    return text.indices.dropFirst(sign.count).contains { text[$0...].starts(with: sign) && !text[..<$0].suffix(sign.count).elementsEqual(sign) }
   }
 
   /// What SentencePiece shows for a token: a byte, or text with spaces.
