@@ -23,8 +23,8 @@ public final class Tokenizer: Sendable {
     splits = try splitting.compactMap { try Split.read($0, normalizers, alone: splitting.count == 1) }
     self.normalizers = normalizers
     vocabulary = try Vocabulary(root["model"], added: added, byteLevel: byteLevel)
-    early = try AddedTokens(added.filter { $0["normalized"].bool != true }) { $0 }
-    late = try AddedTokens(added.filter { $0["normalized"].bool == true }) { Normalizer.apply(normalizers, $0) }
+    early = try AddedTokens(added.filter { $0["normalized"].bool != true })
+    late = try AddedTokens(added.filter { $0["normalized"].bool == true }, normalizers)
     special = Set(added.filter { $0["special"].bool == true }.compactMap(\.["id"].int))
   }
 

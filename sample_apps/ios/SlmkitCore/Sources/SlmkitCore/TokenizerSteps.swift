@@ -117,12 +117,16 @@ struct AddedTokens {
   private struct Token { let content: [Unicode.Scalar], id: Int, takesLeft: Bool, takesRight: Bool }
   private let tokens: [Unicode.Scalar: [Token]]  // by their first scalar
 
-  init(_ added: [Json], normalized: (String) -> String) throws {
+  /// `normalizers`: through which the text went, in which they are found.
+  init(_ added: [Json], _ normalizers: [Normalizer] = []) throws {
     let found = try added.compactMap { each -> Token? in
       guard each["single_word"].bool != true else { throw refused("added token of a single word") }
       guard let content = each["content"].string, let id = each["id"].int, !content.isEmpty else { return nil }
+      guard Normalizer.apply(normalizers, content).utf8.elementsEqual(content.utf8) else {
+        throw refused("added token \(content), which its normalizer changes")
+      }
       let (left, right) = (each["lstrip"].bool == true, each["rstrip"].bool == true)
-      return Token(content: Array(normalized(content).unicodeScalars), id: id, takesLeft: left, takesRight: right)
+      return Token(content: Array(content.unicodeScalars), id: id, takesLeft: left, takesRight: right)
     }
     tokens = Dictionary(grouping: found) { $0.content[0] }.mapValues { $0.sorted { $0.content.count > $1.content.count } }
   }

@@ -27,7 +27,8 @@ struct Vocabulary {
     }
     byteIds = try (0...255).map { byte in
       let name = byteLevel ? [UInt8(byte)] : Array(String(format: "<0x%02X>", byte).utf8)
-      guard let id = ids[name], byteLevel || model["byte_fallback"].bool == true else {
+      let isText = !(0xC0...0xC1).contains(byte) && byte < 0xF5  // others are in no UTF-8
+      guard let id = ids[name] ?? (isText ? nil : -1), byteLevel || model["byte_fallback"].bool == true else {
         throw refused("vocabulary, which has no token for byte \(byte)")
       }
       return id
