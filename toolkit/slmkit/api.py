@@ -186,14 +186,14 @@ def build(
     MissingPackageError, RefusedError for a model that an artifact cannot carry or that does not
     fit, ParityError if an artifact breaks a bound: then no bundle is written.
     """
-    request = _request(
-        model,
+    request = Request(
+        Path(model),
         target,
         recipe,
         context=context,
         memory_limit=memory_limit,
-        artifacts=artifacts,
-        options=options,
+        artifacts=tuple(artifacts),
+        options=options or {},
         out=Path(out),
         calibration=None if calibration is None else Path(calibration),
         chat_template=chat_template,
@@ -219,14 +219,14 @@ def estimate(
     Other arguments and errors as those of ``build``.
     """
     return estimating.estimate(
-        _request(
-            model,
+        Request(
+            Path(model),
             target,
             recipe,
             context=context,
             memory_limit=memory_limit,
-            artifacts=artifacts,
-            options=options,
+            artifacts=tuple(artifacts),
+            options=options or {},
         )
     )
 
@@ -247,8 +247,8 @@ def compare_layers(
     ``build``; nothing is written but temporary files.
     """
     artifacts = () if artifact is None else (artifact,)
-    request = _request(
-        model,
+    request = Request(
+        Path(model),
         target,
         recipe,
         context=context,
@@ -278,22 +278,3 @@ def targets() -> dict[str, tuple[Target, tuple[str, ...]]]:
     """All targets by name, each with the artifacts that are built for it."""
     found = registry.targets()
     return {name: (target, registry.artifacts_of(target)) for name, target in found.items()}
-
-
-def _request(
-    model: PathLike,
-    target: str,
-    recipe: str | Recipe,
-    *,
-    artifacts: Sequence[str] = (),
-    options: Options | None = None,
-    **more: Any,
-) -> Request:
-    return Request(
-        Path(model),
-        target,
-        recipe,
-        artifacts=tuple(artifacts),
-        options=options or {},
-        **more,
-    )

@@ -21,9 +21,10 @@ from slmkit.app.chat_form import (
     Thinking,
 )
 from slmkit.checkpoint.tokenizer import BUILD_DAY, Tokenizer
-from slmkit.errors import CheckpointError
+from slmkit.errors import CheckpointError, RefusedError
 
 MARKS = ("\ue000", "\ue001", "\ue002", "\ue003")  # private characters, which no template writes
+WORD = "a"
 OTHER_DAY = datetime(2031, 11, 23)
 # How templates write a date: in strftime's letters, and in those of Unicode's TR 35.
 DATES = {
@@ -62,8 +63,14 @@ def chat_form(tokenizer: Tokenizer) -> ChatForm | NoChatForm:
 
 
 def start_ids(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """The ids that the tokenizer puts before a text."""
-    return tuple(tokenizer.encode("")) if tokenizer.encode("", special=False) == [] else ()
+    """The ids that the tokenizer puts before a text. Raises RefusedError for ids elsewhere."""
+    plain, whole = tokenizer.encode(WORD, special=False), tokenizer.encode(WORD)
+    if whole[len(whole) - len(plain) :] != plain:
+        raise RefusedError(
+            "the tokenizer puts tokens behind a text, which the apps' tokenizers cannot",
+            "take an artifact whose runtime tokenizes itself",
+        )
+    return tuple(whole[: len(whole) - len(plain)])
 
 
 def conversations(system: bool) -> Iterator[list[Message]]:
