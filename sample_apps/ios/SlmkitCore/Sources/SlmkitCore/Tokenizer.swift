@@ -20,7 +20,7 @@ public final class Tokenizer: Sendable {
     let normalizers = try steps(root["normalizer"], "normalizers").map(Normalizer.init)
     let splitting = steps(root["pre_tokenizer"], "pretokenizers")
     guard byteLevel == (splitting.last?["type"].string == "ByteLevel") else { throw refused("decoder \(decoders)") }
-    splits = try splitting.compactMap { try Split.read($0, normalizers, alone: splitting.count == 1) }
+    splits = try splitting.compactMap { try Split.read($0, normalizers) }
     self.normalizers = normalizers
     vocabulary = try Vocabulary(root["model"], added: added, byteLevel: byteLevel)
     early = try AddedTokens(added.filter { $0["normalized"].bool != true })
@@ -31,13 +31,11 @@ public final class Tokenizer: Sendable {
   /// The ids of a text, without those that a tokenizer puts before it.
   public func encode(_ text: String) -> [Int] {
     var ids: [Int] = []
-    for (number, part) in early.parts(text).enumerated() {
+    for part in early.parts(text) {
       guard case .text(let words) = part else { ids.append(part.id); continue }
-      for (later, part) in late.parts(Normalizer.apply(normalizers, words)).enumerated() {
+      for part in late.parts(Normalizer.apply(normalizers, words)) {
         guard case .text(let words) = part else { ids.append(part.id); continue }
-        let pieces = splits.reduce([words]) { pieces, split in
-          pieces.flatMap { split.pieces($0, first: number == 0 && later == 0) }
-        }
+        let pieces = splits.reduce([words]) { pieces, split in pieces.flatMap(split.pieces) }
         for piece in pieces { vocabulary.encode(piece, &ids) }
       }
     }

@@ -37,12 +37,10 @@ enum Normalizer {
   }
 }
 
-/// A step that cuts the text into pieces: tokens never cross from one to another.
-enum Split {
-  case matches(NSRegularExpression)
-  case words(start: String, cut: Bool)  // SentencePiece's: "always", "first" or "never" put a sign at the start
+/// A step that cuts the text into pieces, which are the matches of an expression: no token crosses from one to another.
+struct Split {
+  private let expression: NSRegularExpression
 
-  static let sign = "\u{2581}"  // what SentencePiece writes for a space
   private static let gpt2 = #"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#
   private static let modern =
     #"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|DIGITS| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"#
@@ -51,14 +49,14 @@ enum Split {
   ]
 
   /// nil: a step that cuts nothing.
-  static func read(_ json: Json, _ normalizers: [Normalizer], alone: Bool) throws -> Split? {
+  static func read(_ json: Json, _ normalizers: [Normalizer]) throws -> Split? {
     let pattern = json["pattern"], behavior = json["behavior"].string ?? ""
     switch json["type"].string {
     case "ByteLevel":
       guard json["add_prefix_space"].bool == false else { throw refused("ByteLevel with add_prefix_space") }
-      return json["use_regex"].bool == false ? nil : try expression(gpt2)
+      return json["use_regex"].bool == false ? nil : try Split(gpt2)
     case "Digits":
-      return try expression(json["individual_digits"].bool == true ? #"\p{N}|[^\p{N}]+"# : #"\p{N}+|[^\p{N}]+"#)
+      return try Split(json["individual_digits"].bool == true ? #"\p{N}|[^\p{N}]+"# : #"\p{N}+|[^\p{N}]+"#)
     case "Split" where pattern["String"].string == " " && behavior == "MergedWithPrevious" && noSpaces(after: normalizers):
       return nil
     case "Split":
@@ -66,45 +64,24 @@ enum Split {
         throw refused("split by \(pattern["Regex"].string ?? pattern["String"].string ?? "nothing")")
       }
       guard behavior == "Isolated", json["invert"].bool != true else { throw refused("split with behavior \(behavior)") }
-      return try expression(regex)
-    case "Metaspace" where alone && json["replacement"].string == sign:
-      let older = json["add_prefix_space"].bool == false ? "never" : "always"
-      return .words(start: json["prepend_scheme"].string ?? older, cut: json["split"].bool != false)
+      return try Split(regex)
     case let other: throw refused("pre-tokenizer \(other ?? "without a type")")
     }
   }
 
   /// Rust's \s is Unicode's White_Space; that of ICU, which reads the expression here, is another set.
-  private static func expression(_ pattern: String) throws -> Split {
+  private init(_ pattern: String) throws {
     let exact = pattern.replacing(#"\s"#, with: #"\p{White_Space}"#).replacing(#"\S"#, with: #"\P{White_Space}"#)
-    return .matches(try NSRegularExpression(pattern: exact))
+    expression = try NSRegularExpression(pattern: exact)
   }
 
   private static func noSpaces(after normalizers: [Normalizer]) -> Bool {
     normalizers.contains { if case .replace(" ", _) = $0 { true } else { false } }
   }
 
-  func pieces(_ text: String, first: Bool) -> [String] {
-    switch self {
-    case .matches(let expression):
-      let all = NSString(string: text)
-      return expression.matches(in: text, range: NSRange(location: 0, length: all.length)).map { all.substring(with: $0.range) }
-    case .words(let start, let cut):
-      var words = text.replacingOccurrences(of: " ", with: Split.sign, options: .literal)
-      let begins = words.unicodeScalars.first == Split.sign.unicodeScalars.first
-      if !begins, start == "always" || (start == "first" && first) { words = Split.sign + words }
-      return cut ? Split.beforeSigns(words) { _, _ in true } : [words]
-    }
-  }
-
-  /// Cuts before the signs that `here` names, by the scalar before and the sign's.
-  static func beforeSigns(_ text: String, _ here: (Unicode.Scalar, Unicode.Scalar) -> Bool) -> [String] {
-    let sign = Split.sign.unicodeScalars.first!
-    return text.unicodeScalars.reduce(into: [String.UnicodeScalarView]()) { words, scalar in
-      if let last = words.last?.last, scalar != sign || !here(last, sign) { words[words.count - 1].append(scalar) } else {
-        words.append(String.UnicodeScalarView([scalar]))
-      }
-    }.map { String($0) }
+  func pieces(_ text: String) -> [String] {
+    let all = NSString(string: text)
+    return expression.matches(in: text, range: NSRange(location: 0, length: all.length)).map { all.substring(with: $0.range) }
   }
 }
 

@@ -7,10 +7,12 @@ struct Vocabulary {
   private let ids: [[UInt8]: Int]
   private let merges: [UInt64: (rank: Int, id: Int)]
   private let byteIds: [Int]  // of each single byte
+  private static let sign: Unicode.Scalar = "\u{2581}"  // what SentencePiece writes for a space
   private let byteLevel: Bool, wholeFirst: Bool, wordwise: Bool
 
   init(_ model: Json, added: [Json], byteLevel: Bool) throws {
-    guard model["type"].string == "BPE" else { throw refused("model \(model["type"].string ?? "without a type")") }
+    let type = model["type"].string ?? "BPE"
+    guard type == "BPE" else { throw refused("model \(type)") }
     for key in ["dropout", "continuing_subword_prefix", "end_of_word_suffix"] where !model[key].isNull {
       guard model[key].string == "" || model[key].int == 0 else { throw refused("model with \(key)") }
     }
@@ -51,7 +53,18 @@ struct Vocabulary {
   func encode(_ piece: String, _ found: inout [Int]) {
     if wholeFirst, let id = ids[Array(piece.utf8)] { return found.append(id) }
     guard wordwise else { return join(symbols(piece), &found) }
-    for word in Split.beforeSigns(piece, { last, sign in last != sign }) { join(symbols(word), &found) }
+    for word in words(piece) { join(symbols(word), &found) }
+  }
+
+  /// Cuts before every sign of a space that follows something else: no token crosses there.
+  private func words(_ piece: String) -> [String] {
+    var words: [String.UnicodeScalarView] = [], last = Vocabulary.sign
+    for scalar in piece.unicodeScalars {
+      if words.isEmpty || (scalar == Vocabulary.sign && last != scalar) { words.append(.init()) }
+      words[words.count - 1].append(scalar)
+      last = scalar
+    }
+    return words.map { String($0) }
   }
 
   private func symbols(_ piece: String) -> [Int] {
@@ -88,7 +101,7 @@ struct Vocabulary {
 
   /// Whether a sign of a space follows something else.
   private static func crosses(_ text: [UInt8]) -> Bool {
-    let sign = Array(Split.sign.utf8)
+    let sign = Array(String(Vocabulary.sign).utf8)
     return text.indices.dropFirst(sign.count).contains { text[$0...].starts(with: sign) && !text[..<$0].suffix(sign.count).elementsEqual(sign) }
   }
 
@@ -98,7 +111,7 @@ struct Vocabulary {
     if token.count == 6, text.hasPrefix("<0x"), text.hasSuffix(">"), let byte = UInt8(text.dropFirst(3).prefix(2), radix: 16) {
       return [byte]
     }
-    return Array(text.replacingOccurrences(of: Split.sign, with: " ", options: .literal).utf8)
+    return Array(text.replacingOccurrences(of: String(Vocabulary.sign), with: " ", options: .literal).utf8)
   }
 
   /// The bytes that byte-level BPE writes as printable characters; text of other characters stays.
