@@ -26,7 +26,7 @@ def inspect(path: Path, as_json: bool) -> None:
     """A checkpoint's or a bundle's architecture, parameters, sizes, memory by context length."""
     from slmkit import api
     from slmkit.bundle.manifest import MANIFEST
-    from slmkit.cli.model_tables import bundle_table, checkpoint_table
+    from slmkit.cli.tables.model import bundle_table, checkpoint_table
 
     if (path / MANIFEST).exists():
         manifest = api.Bundle(path).manifest
@@ -50,7 +50,7 @@ def plan(as_json: bool, **asked: Any) -> None:
     Exit code 4 if the build would be refused.
     """
     from slmkit import api
-    from slmkit.cli.estimate_tables import estimate_table
+    from slmkit.cli.tables.estimate import estimate_table
 
     found = api.estimate(**request_arguments(**asked))
     if not as_json:
@@ -79,7 +79,7 @@ def verify(bundle: Path) -> None:
 @click.pass_context
 def recipes(context: click.Context, as_json: bool) -> None:
     """List the shipped recipes, or show one."""
-    from slmkit.cli.model_tables import recipes_table
+    from slmkit.cli.tables.model import recipes_table
     from slmkit.recipe.recipe import load_recipe, shipped_names
 
     if context.invoked_subcommand is not None:
@@ -111,7 +111,7 @@ def targets(as_json: bool) -> None:
     from dataclasses import asdict
 
     from slmkit import api
-    from slmkit.cli.model_tables import targets_table
+    from slmkit.cli.tables.model import targets_table
 
     found = api.targets().values()
     if as_json:
@@ -127,7 +127,7 @@ def targets(as_json: bool) -> None:
 def doctor(as_json: bool) -> None:
     """Show what is installed, and the pip command for what is not."""
     from slmkit.cli import doctor as examination
-    from slmkit.cli.model_tables import doctor_commands, doctor_table
+    from slmkit.cli.tables.model import doctor_commands, doctor_table
 
     rows, around = examination.examine(), examination.surroundings()
     if as_json:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from slmkit import __version__
+from slmkit.cli.app import app
 from slmkit.cli.comparing import compare
 from slmkit.cli.evaluating import evaluate, sensitivity
 from slmkit.cli.inspecting import doctor, inspect, plan, recipes, targets, verify
@@ -64,8 +65,8 @@ def build(cache: Path | None, no_cache: bool, as_json: bool, **asked: Any) -> No
     """Build a bundle: quantize, emit every artifact, prove each one."""
     from slmkit import api
     from slmkit.cli.console import shown_progress
-    from slmkit.cli.parity_tables import notices_note, parity_note, report_note
-    from slmkit.cli.quality_table import calibration_notes
+    from slmkit.cli.tables.parity import notices_note, parity_note, report_note
+    from slmkit.cli.tables.quality import calibration_notes
     from slmkit.planning.memory import gigabytes
     from slmkit.workflows.build import FailedParity
 
@@ -102,7 +103,7 @@ def parity(
     """Prove a bundle again: every artifact against the reference. Exit code 3 if one fails."""
     from slmkit import api
     from slmkit.cli.console import shown_progress
-    from slmkit.cli.parity_tables import parity_note
+    from slmkit.cli.tables.parity import parity_note
 
     opened = api.Bundle(bundle)
     with shown_progress() as progress:
@@ -139,7 +140,7 @@ def trace(
     from slmkit import api
     from slmkit.checkpoint.folder import SAMPLE_MODEL
     from slmkit.cli.console import shown_progress
-    from slmkit.cli.parity_tables import layers_table
+    from slmkit.cli.tables.parity import layers_table
     from slmkit.workflows.layerwise import tap_to_json
 
     with shown_progress() as progress:
@@ -214,6 +215,7 @@ def run(
 
 
 for each in (
+    app,
     compare,
     evaluate,
     inspect,
@@ -264,8 +266,8 @@ def _show_parity(
 ) -> None:
     """The tables; or, as JSON, the report in the error's details. ``kept``: the build's report,
     where nothing was measured again."""
-    from slmkit.cli.parity_tables import parity_table, prompts_note, prompts_table
-    from slmkit.cli.quality_table import quality_note, quality_table
+    from slmkit.cli.tables.parity import parity_table, prompts_note, prompts_table
+    from slmkit.cli.tables.quality import quality_note, quality_table
 
     if not as_json:
         if found or recorded:

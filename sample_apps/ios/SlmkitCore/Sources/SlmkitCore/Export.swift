@@ -1,0 +1,117 @@
+import Foundation
+
+/// An error in words for the user.
+public struct SlmkitError: Error, CustomStringConvertible {
+  public let description: String
+  public init(_ description: String) { self.description = description }
+}
+
+/// What an app needs of `slmkit-export.json`: the facts of one artifact, and its files.
+public struct Export: Decodable, Sendable {
+  public struct File: Decodable, Sendable { public let path: String, size: Int, sha256: String }
+  public struct Tensor: Decodable, Sendable { public let name: String, shape: [Dimension] }
+  /// One that is given as text is dynamic.
+  public enum Dimension: Decodable, Sendable, Equatable {
+    case fixed(Int), named(String)
+
+    public init(from decoder: any Decoder) throws {
+      let value = try decoder.singleValueContainer()
+      self = if let size = try? value.decode(Int.self) { .fixed(size) } else { .named(try value.decode(String.self)) }
+    }
+  }
+  public struct Generation: Decodable, Sendable {
+    public let doSample: Bool, temperature: Double, topP: Double, topK: Int, repetitionPenalty: Double
+  }
+  public struct SequenceState: Decodable, Sendable { let states: [[String: Unread]] }
+  struct Unread: Decodable, Sendable { init(from decoder: any Decoder) {} }
+  /// The Core ML backend's facts.
+  public struct Facts: Decodable, Sendable {
+    public struct Package: Decodable, Sendable { public let package: String }
+    public struct Function: Decodable, Sendable { public let tokens: Int }
+    public let packages: [Package], functions: [String: Function], computeUnits: String
+  }
+
+  public let schemaVersion: Int, model: String, artifact: String, format: String
+  public let memory: Int  // bytes at the whole context
+  public let contextLength: Int, stopIds: [Int], generation: Generation
+  public let tokenizer: String?
+  public let inputs: [Tensor], outputs: [Tensor], state: SequenceState, files: [File]
+  private let facts: Optional<Lenient<Facts>>
+
+  /// Whether a layer's memory can only go on: it has no slot for each position.
+  public var recurrent: Bool { !state.states.isEmpty }
+  public var coreml: Facts? { facts?.value }
+
+  /// Raises an error where this app has no runtime for the artifact.
+  public func checkRunnable() throws {
+    let needs = [
+      "mlc": "the MLC engine (MLCSwift), whose library for iOS is built on a Mac",
+      "ort": "ONNX Runtime", "hexagon": "ONNX Runtime with QNN, on Android", "litert": "LiteRT-LM",
+    ]
+    guard artifact == "coreml" else {
+      let need = needs[artifact].map { " needs \($0)" } ?? ""
+      throw SlmkitError("the artifact \(artifact) (\(format))\(need); this app runs coreml: slmkit export --artifact coreml")
+    }
+  }
+
+  /// Raises an error where the system would end the app while it loads. `available`: bytes.
+  public func checkMemory(available: Int) throws {
+    let megabytes = { (bytes: Int) in (bytes + 999_999) / 1_000_000 }
+    guard memory <= available else {
+      throw SlmkitError("\(model) needs \(megabytes(memory)) MB, and \(megabytes(available)) MB are free for this app")
+    }
+  }
+}
+
+/// A value that is nil where it has another form.
+private struct Lenient<Value: Decodable & Sendable>: Decodable, Sendable {
+  let value: Value?
+  init(from decoder: any Decoder) { value = try? Value(from: decoder) }
+}
+
+/// A folder with an export in `model/`, and the app's own `chat.json` and `cases.json` beside it.
+public struct ModelFolder: Sendable {
+  public let url: URL
+  public let export: Export
+  public var files: URL { url.appendingPathComponent("model") }
+
+  public init(_ url: URL) throws {
+    self.url = url
+    export = try read(Export.self, url.appendingPathComponent("model/slmkit-export.json"))
+    guard export.schemaVersion == 1 else {
+      throw SlmkitError("slmkit-export.json has version \(export.schemaVersion), and this app reads 1: update the app")
+    }
+  }
+
+  /// Compares every file with its size and hash. `sha256`: of a file, in hexadecimal.
+  public func check(sha256: (URL) throws -> String) throws {
+    for file in export.files {
+      guard !file.path.hasPrefix("/"), !file.path.split(separator: "/").contains("..") else {
+        throw SlmkitError("slmkit-export.json names a file outside of its folder: \(file.path)")
+      }
+      let place = files.appendingPathComponent(file.path)
+      guard let size = try? place.resourceValues(forKeys: [.fileSizeKey]).fileSize else {
+        throw SlmkitError("\(file.path) is missing: copy the whole folder again")
+      }
+      guard size == file.size, try sha256(place) == file.sha256 else {
+        throw SlmkitError("\(file.path) is damaged: copy it again")
+      }
+    }
+  }
+
+  public func tokenizer() throws -> Tokenizer {
+    guard let folder = export.tokenizer else { throw SlmkitError("the artifact \(export.artifact) brings no tokenizer") }
+    return try Tokenizer(Data(contentsOf: files.appendingPathComponent("\(folder)/tokenizer.json")))
+  }
+  public func chat() throws -> ChatForm { try read(ChatForm.self, url.appendingPathComponent("chat.json")) }
+  public func cases() throws -> Cases { try read(Cases.self, url.appendingPathComponent("cases.json")) }
+}
+
+private func read<Value: Decodable>(_ type: Value.Type, _ url: URL) throws -> Value {
+  guard let data = try? Data(contentsOf: url) else { throw SlmkitError("\(url.lastPathComponent) is missing") }
+  let decoder = JSONDecoder()
+  decoder.keyDecodingStrategy = .convertFromSnakeCase
+  do { return try decoder.decode(type, from: data) } catch {
+    throw SlmkitError("\(url.lastPathComponent) has another form: \(error)")
+  }
+}

@@ -1,0 +1,96 @@
+import Foundation
+
+/// `cases.json`: golden prompts, and what the float32 reference says at every step.
+public struct Cases: Decodable, Sendable {
+  public struct Case: Decodable, Sendable { public let name: String, promptIds: [Int], steps: [Step] }
+  public struct Step: Decodable, Sendable {
+    let id: Int, norm: Double
+    let best: [(id: Int, logit: Double)]
+
+    enum Keys: String, CodingKey { case id, norm, top }
+    public init(from decoder: any Decoder) throws {
+      let values = try decoder.container(keyedBy: Keys.self)
+      (id, norm) = (try values.decode(Int.self, forKey: .id), try values.decode(Double.self, forKey: .norm))
+      best = try values.decode([[Double]].self, forKey: .top).map { (Int($0[0]), $0[1]) }
+    }
+  }
+  public let cases: [Case]
+}
+
+/// The best ids of one step, their logits, and the log of the sum of exp over the vocabulary.
+public struct Row: Encodable, Sendable {
+  public let ids: [Int], logits: [Float], norm: Double
+  let same: Bool, signal: Double, noise: Double  // against the reference, on its best ids
+
+  init(_ all: [Float], _ step: Cases.Step) throws {
+    ids = best(all, 8)
+    logits = ids.map { all[$0] }
+    let most = Double(logits[0])
+    norm = most + log(all.reduce(0) { $0 + exp(Double($1) - most) })
+    guard norm.isFinite else { throw SlmkitError("logits are not finite") }
+    same = ids[0] == step.best[0].id
+    signal = step.best.reduce(0) { $0 + $1.logit * $1.logit }
+    noise = step.best.reduce(0) { $0 + pow($1.logit - Double(all[$1.id]), 2) }
+  }
+  enum CodingKeys: String, CodingKey { case ids, logits, norm }
+}
+
+/// A share of steps whose best id is the reference's, and how near the logits of its best ids are, in dB.
+private func agreement(_ rows: [Row]) -> (greedy: Double, db: Double) {
+  let signal = rows.reduce(0) { $0 + $1.signal }, noise = rows.reduce(0) { $0 + $1.noise }
+  let greedy = Double(rows.count(where: \.same)) / Double(max(rows.count, 1))
+  return (greedy, 10 * log10(max(signal, 1e-30) / max(noise, 1e-30)))
+}
+
+public struct CaseReport: Encodable, Sendable {
+  public let name: String, greedy: Double, db: Double
+  let ttftMs: Double, prefillTps: Double, decodeTps: Double, rows: [Row]
+
+  init(_ golden: Cases.Case, _ rows: [Row], prefill: Duration, decode: Duration) {
+    (name, self.rows) = (golden.name, rows)
+    (greedy, db) = agreement(rows)
+    ttftMs = prefill / .milliseconds(1)
+    prefillTps = Double(golden.promptIds.count) / max(prefill / .seconds(1), 1e-9)
+    decodeTps = Double(rows.count - 1) / max(decode / .seconds(1), 1e-9)
+  }
+}
+
+/// `slmkit-device-report/1`: a run of all cases on a device.
+public struct DeviceReport: Encodable, Sendable {
+  public struct Device: Encodable, Sendable {
+    let model: String, os: String
+    public init(model: String, os: String) { (self.model, self.os) = (model, os) }
+  }
+  public struct Runtime: Encodable, Sendable {
+    let name: String, computeUnits: String
+    public init(name: String, computeUnits: String) { (self.name, self.computeUnits) = (name, computeUnits) }
+  }
+
+  let format = "slmkit-device-report/1", model: String, artifact: String, device: Device, runtime: Runtime
+  public private(set) var executed = false, greedy: Double?, db: Double?
+  public private(set) var cases: [CaseReport] = [], errors: [String] = []
+  public var loadS: Double?, wallS: Double?, peakMb: Int?
+
+  public init(_ export: Export, _ device: Device, _ runtime: Runtime) {
+    (model, artifact, self.device, self.runtime) = (export.model, export.artifact, device, runtime)
+  }
+
+  public mutating func add(_ found: CaseReport) {
+    cases.append(found)
+    let all = agreement(cases.flatMap(\.rows))
+    (greedy, db) = (all.greedy, all.db)
+  }
+
+  /// Ends the run. `error`: why there are no more cases, if it could not be finished.
+  public mutating func end(_ error: (any Error)?) {
+    executed = error == nil
+    errors = error.map { ["\($0)"] } ?? []
+  }
+
+  public func json() throws -> Data {
+    let encoder = JSONEncoder()
+    encoder.keyEncodingStrategy = .convertToSnakeCase
+    encoder.outputFormatting = [.sortedKeys]
+    return try encoder.encode(self)
+  }
+}
