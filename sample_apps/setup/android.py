@@ -33,10 +33,11 @@ class Failed(Exception):
     """A tool that is there failed: its words."""
 
 
-def run(*words: str | Path, **environment: str) -> str:
+def run(*words: str | Path, place: Path | None = None, **environment: str) -> str:
     """Run a tool; what it prints. Raises Failed."""
     done = subprocess.run(
         [str(word) for word in words],
+        cwd=place,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

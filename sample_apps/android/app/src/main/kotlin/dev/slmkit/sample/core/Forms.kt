@@ -59,12 +59,17 @@ class ByteLevel(root: Map<String, Any?>) : Form {
 
         override fun add(word: String): String {
             waiting += if (word.all { it in BYTES }) ByteArray(word.length) { BYTES.getValue(word[it]) } else word.toByteArray()
-            return taken(waiting.size - open(waiting))
+            return taken(more = true)
         }
 
-        override fun end() = taken(waiting.size)
+        override fun end() = taken(more = false)
 
-        private fun taken(size: Int) = String(waiting, 0, size, Charsets.UTF_8).also { waiting = waiting.copyOfRange(size, waiting.size) }
+        private fun taken(more: Boolean): String {
+            val text = StringBuilder()
+            val count = decode(waiting, text, more)
+            waiting = waiting.copyOfRange(count, waiting.size)
+            return text.toString()
+        }
     }
 
     private companion object {
@@ -91,14 +96,20 @@ class ByteLevel(root: Map<String, Any?>) : Form {
                 .replace("[^\\s", "[^$WHITE").replace("\\s", "[$WHITE]").replace("\\S", "[^$WHITE]"),
         )
 
-        /** How many bytes at the end begin a character of UTF-8 that is not whole. */
-        fun open(bytes: ByteArray): Int {
-            for (back in 1..minOf(3, bytes.size)) {
-                val byte = bytes[bytes.size - back].toInt() and 255
-                if (byte >= 0xC0) return if (back < (if (byte >= 0xF0) 4 else if (byte >= 0xE0) 3 else 2)) back else 0
-                if (byte < 0x80) break
+        /** UTF-8 with U+FFFD for what is none, in the number that Unicode recommends. Counts the bytes that are done; ``more`` may follow. */
+        fun decode(bytes: ByteArray, text: StringBuilder, more: Boolean): Int {
+            var at = 0
+            while (at < bytes.size) {
+                val lead = bytes[at].toInt() and 255
+                val need = when (lead) { in 0..0x7F -> 0; in 0xC2..0xDF -> 1; in 0xE0..0xEF -> 2; in 0xF0..0xF4 -> 3; else -> -1 }
+                val second = when (lead) { 0xE0 -> 0xA0..0xBF; 0xED -> 0x80..0x9F; 0xF0 -> 0x90..0xBF; 0xF4 -> 0x80..0x8F; else -> 0x80..0xBF }
+                var size = 1
+                while (size <= need && at + size < bytes.size && (bytes[at + size].toInt() and 255) in (if (size == 1) second else 0x80..0xBF)) size++
+                if (size <= need && at + size == bytes.size && more) break
+                text.append(if (size == need + 1) String(bytes, at, size, Charsets.UTF_8) else "\ufffd")
+                at += size
             }
-            return 0
+            return at
         }
     }
 }
