@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from slmkit.app.check import AppReport, check_app
+from slmkit.app.project import Project, new_app
 from slmkit.backend import registry
 from slmkit.backend.targets import Target
 from slmkit.bundle.export import Export, export
@@ -19,6 +21,7 @@ from slmkit.bundle.manifest import Manifest, read_manifest
 from slmkit.bundle.verify import verify
 from slmkit.checkpoint.folder import SAMPLE_MODEL
 from slmkit.errors import (
+    AppError,
     BackendError,
     BundleError,
     CheckpointError,
@@ -53,6 +56,8 @@ from slmkit.workflows.tasks import evaluate_tasks
 
 __all__ = [
     "AnswerScore",
+    "AppError",
+    "AppReport",
     "BackendError",
     "Bundle",
     "BundleError",
@@ -66,6 +71,7 @@ __all__ = [
     "MissingPackageError",
     "ParityError",
     "Progress",
+    "Project",
     "Rechecked",
     "Recipe",
     "RecipeError",
@@ -81,6 +87,7 @@ __all__ = [
     "TextScore",
     "UsageError",
     "build",
+    "check_app",
     "compare",
     "compare_layers",
     "estimate",
@@ -89,6 +96,7 @@ __all__ = [
     "evaluate_text",
     "inspect",
     "load",
+    "new_app",
     "sensitivity",
     "targets",
 ]

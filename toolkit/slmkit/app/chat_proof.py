@@ -25,7 +25,7 @@ from slmkit.errors import CheckpointError, RefusedError
 
 MARKS = ("\ue000", "\ue001", "\ue002", "\ue003")  # private characters, which no template writes
 WORD = "a"
-OTHER_DAY = datetime(2031, 11, 23)
+OTHER_DAY = datetime(2031, 11, 23, 17, 42, 9)
 # How templates write a date: in strftime's letters, and in those of Unicode's TR 35.
 DATES = {
     "%d %b %Y": "dd MMM yyyy",

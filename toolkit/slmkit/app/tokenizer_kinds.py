@@ -41,8 +41,12 @@ PIECES = [
 ]
 STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 # The letters of bytes in byte-level BPE: those that can be seen stand for themselves.
-SEEN = {*range(33, 127), *range(161, 173), *range(174, 256)}
-BYTE_LETTERS = {*map(chr, SEEN), *map(chr, range(256, 256 + 256 - len(SEEN)))}
+SEEN = (*range(33, 127), *range(161, 173), *range(174, 256))
+HIDDEN = [byte for byte in range(256) if byte not in SEEN]
+BYTE_LETTERS = {each: chr(each) for each in SEEN} | {
+    each: chr(256 + at) for at, each in enumerate(HIDDEN)
+}
+TEXT_BYTES = (*range(0xC0), *range(0xC2, 0xF5))  # others are never part of UTF-8
 HINT = "take an artifact whose runtime tokenizes itself, or another model"
 
 
@@ -52,7 +56,9 @@ def check_tokenizer(path: Path) -> str:
     try:
         return tokenizer_kind(values)
     except Unknown as why:
-        raise RefusedError(f"the apps' tokenizers cannot read tokenizer.json: {why}", HINT) from None
+        raise RefusedError(
+            f"the apps' tokenizers cannot read tokenizer.json: {why}", HINT
+        ) from None
 
 
 class Unknown(Exception):
@@ -117,15 +123,12 @@ def _sentencepiece(values: Values) -> str:
 
 
 def _check_bytes(values: Values) -> None:
-    """Every byte must have a token: else some texts have no ids."""
+    """Every byte of UTF-8 must have a token: else some texts have no ids."""
     model = values["model"]
-    if model.get("byte_fallback"):
-        tokens = {f"<0x{byte:02X}>" for byte in range(256)}
-    else:
-        tokens = BYTE_LETTERS
-    missing = tokens - set(model["vocab"])
+    name = "<0x{:02X}>".format if model.get("byte_fallback") else BYTE_LETTERS.__getitem__
+    missing = [byte for byte in TEXT_BYTES if name(byte) not in model["vocab"]]
     if missing:
-        raise Unknown(f"its vocabulary lacks {len(missing)} of the 256 bytes")
+        raise Unknown(f"its vocabulary has no token for {len(missing)} bytes of UTF-8")
 
 
 def _check_added(values: Values) -> None:

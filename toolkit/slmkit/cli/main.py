@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from slmkit import __version__
+from slmkit.cli.app import app
 from slmkit.cli.comparing import compare
 from slmkit.cli.evaluating import evaluate, sensitivity
 from slmkit.cli.inspecting import doctor, inspect, plan, recipes, targets, verify
@@ -214,6 +215,7 @@ def run(
 
 
 for each in (
+    app,
     compare,
     evaluate,
     inspect,

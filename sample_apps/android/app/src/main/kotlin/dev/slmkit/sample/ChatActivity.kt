@@ -1,0 +1,57 @@
+package dev.slmkit.sample
+
+import android.app.Activity
+import android.content.Intent
+import android.os.Bundle
+import android.view.inputmethod.EditorInfo
+import android.widget.EditText
+import android.widget.LinearLayout
+import android.widget.ScrollView
+import kotlinx.coroutines.CoroutineScope
+import kotlinx.coroutines.SupervisorJob
+import kotlinx.coroutines.flow.collect
+import kotlinx.coroutines.launch
+
+class ChatActivity : Activity() {
+    private val scope = CoroutineScope(SupervisorJob() + Main)
+    private lateinit var model: ChatModel
+
+    override fun onCreate(saved: Bundle?) {
+        super.onCreate(saved)
+        model = ChatModel(scope) { Phone(this).models().open() }
+        val status = text()
+        val said = text(selectable = true)
+        val question = EditText(this).apply {
+            setHint(R.string.example)
+            setSingleLine()
+            imeOptions = EditorInfo.IME_ACTION_SEND
+        }
+        val send = {
+            if (model.state.value.busy) model.stop() else model.ask(question.text.toString().ifBlank { getString(R.string.example) })
+            question.text.clear()
+        }
+        val ask = button(R.string.ask) { send() }
+        question.setOnEditorActionListener { _, action, _ -> (action == EditorInfo.IME_ACTION_SEND).also { if (it) send() } }
+        val column = column()
+        column.addView(row(button(R.string.forget) { model.forget() }, button(R.string.self_test) { startActivity(Intent(this, SelfTestActivity::class.java)) }))
+        column.addView(status)
+        val scroll = column.scrolling(said)
+        column.addView(LinearLayout(this).apply { addView(question, wide); addView(ask) })
+        setContentView(column)
+        scope.launch {
+            model.state.collect {
+                status.text = it.status
+                said.text = it.messages.joinToString("\n\n") { message -> if (message.role == "user") "> ${message.content}" else message.content }
+                ask.setText(if (it.busy) R.string.stop else R.string.ask)
+                ask.isEnabled = it.ready
+                scroll.post { scroll.fullScroll(ScrollView.FOCUS_DOWN) }
+            }
+        }
+        model.load()
+    }
+
+    override fun onDestroy() {
+        model.close()
+        super.onDestroy()
+    }
+}

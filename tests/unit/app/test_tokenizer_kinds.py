@@ -1,0 +1,82 @@
+"""Tokenizers that the apps do not read to the last setting are refused by name."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+
+from slmkit.app.tokenizer_kinds import Unknown, check_tokenizer, tokenizer_kind
+from slmkit.errors import RefusedError
+from tiny_tokenizers import write_unigram
+
+VECTORS = Path(__file__).resolve().parents[3] / "sample_apps" / "vectors"
+KINDS = {
+    path.parent.name: json.loads(path.read_text(encoding="utf-8"))
+    for path in sorted(VECTORS.glob("*/tokenizer.json"))
+}
+REMOVED = object()
+# One change to a file of a kind, and a word of the refusal.
+CHANGES = [
+    ("gpt2", "model.type", "WordPiece", "WordPiece"),
+    ("gpt2", "model.dropout", 0.1, "dropout"),
+    ("gpt2", "model.end_of_word_suffix", "</w>", "end_of_word_suffix"),
+    ("gpt2", "model.continuing_subword_prefix", "##", "continuing_subword_prefix"),
+    ("gpt2", "normalizer", {"type": "NFKC"}, "NFKC"),
+    ("gpt2", "decoder", {"type": "Metaspace"}, "Metaspace"),
+    ("gpt2", "pre_tokenizer.pretokenizers.1.add_prefix_space", True, "ByteLevel"),
+    ("gpt2", "pre_tokenizer.pretokenizers.0.individual_digits", False, "Digits"),
+    ("gpt2", "pre_tokenizer", None, "none"),
+    ("gpt2", "model.vocab.!", REMOVED, "1 bytes"),
+    ("gpt2", "added_tokens.0.single_word", True, "whole word"),
+    ("llama3", "pre_tokenizer.pretokenizers.0.pattern.Regex", r"\w+|\W+", "expression"),
+    ("llama3", "pre_tokenizer.pretokenizers.0.behavior", "Removed", "expression"),
+    ("qwen2", "pre_tokenizer.pretokenizers.0.invert", True, "expression"),
+    ("qwen2", "added_tokens.0.normalized", True, "normalized"),
+    ("gemma", "normalizer.content", "_", "normalizer is Replace"),
+    ("gemma", "pre_tokenizer.behavior", "Isolated", "Split"),
+    ("gemma", "decoder.decoders.2", {"type": "Strip"}, "Strip"),
+    ("gemma", "model.ignore_merges", True, "ignore_merges"),
+    ("gemma", "model.vocab.<0x41>", REMOVED, "1 bytes"),
+    ("phi3", "normalizer.normalizers.0.prepend", " ", "Prepend"),
+    ("phi3", "pre_tokenizer", {"type": "Metaspace"}, "Metaspace"),
+    ("phi3", "decoder.decoders.3.start", 2, "Strip"),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_the_vectors_is_read(kind):
+    assert tokenizer_kind(KINDS[kind])
+
+
+@pytest.mark.parametrize(("kind", "key", "value", "word"), CHANGES)
+def test_a_setting_that_the_apps_do_not_read_is_refused_by_name(kind, key, value, word):
+    with pytest.raises(Unknown, match=word):
+        tokenizer_kind(changed(KINDS[kind], key, value))
+
+
+def test_bytes_that_no_text_has_may_lack_a_token():
+    assert tokenizer_kind(changed(KINDS["gemma"], "model.vocab.<0xFF>", REMOVED))
+
+
+def test_a_unigram_tokenizer_is_refused_with_a_hint(tmp_path):
+    write_unigram(tmp_path)
+    with pytest.raises(RefusedError, match="Unigram") as told:
+        check_tokenizer(tmp_path / "tokenizer.json")
+    assert "runtime" in told.value.hint
+
+
+def changed(values, key, value):
+    """A copy with one setting changed; its place is told by keys and numbers."""
+    values = deepcopy(values)
+    inner = values
+    *path, last = key.split(".")
+    for name in path:
+        inner = inner[int(name)] if isinstance(inner, list) else inner[name]
+    if value is REMOVED:
+        del inner[last]
+    else:
+        inner[int(last) if isinstance(inner, list) else last] = value
+    return values
