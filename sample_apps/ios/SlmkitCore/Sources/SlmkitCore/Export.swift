@@ -9,7 +9,19 @@ public struct SlmkitError: Error, CustomStringConvertible {
 /// What an app needs of `slmkit-export.json`: the facts of one artifact, and its files.
 public struct Export: Decodable, Sendable {
   public struct File: Decodable, Sendable { public let path: String, size: Int, sha256: String }
-  public struct Tensor: Decodable, Sendable { public let name: String, shape: [Dimension] }
+  public struct Tensor: Decodable, Sendable {
+    public let name: String, shape: [Dimension]
+
+    /// Where one token's numbers lie, by the strides of the tensor's axes; nil where no axis is the tokens'.
+    public func row(_ token: Int, strides: [Int]) -> StrideTo<Int>? {
+      let sizes = shape.map { if case .fixed(let size) = $0 { size } else { 0 } }
+      guard let tokens = sizes.firstIndex(of: 0), let most = sizes.max(), strides.count == sizes.count,
+        let axis = sizes.firstIndex(of: most)
+      else { return nil }
+      let start = token * strides[tokens]
+      return stride(from: start, to: start + most * strides[axis], by: strides[axis])
+    }
+  }
   /// One that is given as text is dynamic.
   public enum Dimension: Decodable, Sendable, Equatable {
     case fixed(Int), named(String)

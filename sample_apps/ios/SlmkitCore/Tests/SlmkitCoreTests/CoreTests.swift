@@ -152,9 +152,9 @@ final class CoreTests: XCTestCase {
     for (offset, greedy, low, high) in [(Float(0), 1.0, 100.0, 400.0), (0.1, 1, 30, 50)] {
       let generator = Generator(try testExport(), tokenizer) { Echo(golden, offset) }
       var report = DeviceReport(
-        try testExport(), .init(model: "Linux", os: "6"), .init(name: "echo", computeUnits: "cpu"))
+        try testExport(), .init(model: "Linux", os: "6"), .init(name: "echo", computeUnits: "cpu"), loadS: 1)
       for each in golden.cases { report.add(try await generator.replay(each)) }
-      report.end(nil)
+      report.end(nil, wallS: 2, peakMb: 3)
       XCTAssertEqual(report.greedy, greedy)
       let db = try XCTUnwrap(report.db)
       XCTAssertTrue((low...high).contains(db), "\(db) dB")
