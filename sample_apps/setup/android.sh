@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Fetch the tools that compile, test and pack the Android sample app, once, and print the folder that they are in.
-# usage: android.sh [--where]        --where: prints the folder, fetched or not
-# needs JDK 17 or newer, Python, npm, gcc, zip and unzip; packages come from Debian, PyPI and npm
+# usage: android.sh        needs JDK 17 or newer, Python, npm, gcc, zip and unzip; packages come from Debian, PyPI and npm
 #
 # The folder lies in $SLMKIT_TOOLS, else in the cache of slmkit. Its name is a hash of these scripts, so that other pins
 # make another folder. Nothing of the machine changes. The tools are for tests: an app gets its libraries from Gradle.
@@ -10,7 +9,6 @@ here=$(cd "$(dirname "$0")" && pwd)
 cache=${SLMKIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/slmkit}
 all=${SLMKIT_TOOLS:-$cache/tools}
 tools=$all/android-$(cat "$here"/{android.sh,debs.sh,ort_shim.c} | sha256sum | cut -c 1-12)
-[ "${1-}" != --where ] || { echo "$tools"; exit; }
 for each in javac python3 npm gcc zip unzip; do
     command -v "$each" > /dev/null || { echo "$each is not installed" >&2; exit 1; }
 done
