@@ -11,3 +11,4 @@ swiftc -swift-version 6 -warnings-as-errors -parse-as-library -emit-module -modu
     -o "$modules/SlmkitCore.swiftmodule" "$here"/SlmkitCore/Sources/SlmkitCore/*.swift
 swiftc -swift-version 6 -warnings-as-errors -parse-as-library -typecheck -module-name SlmkitSample -I "$modules" \
     "$here"/App/*.swift
+echo "type-checked"
