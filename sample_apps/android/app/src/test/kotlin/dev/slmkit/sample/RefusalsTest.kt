@@ -76,6 +76,8 @@ class RefusalsTest {
         assertTrue("WordPiece" in tokenizer("decoder" to mapOf("type" to "WordPiece")))
         val split = mapOf("type" to "Split", "pattern" to mapOf("Regex" to "a+"), "behavior" to "Isolated", "invert" to false)
         assertTrue("a+" in tokenizer("pre_tokenizer" to split))
+        assertTrue("normalized text" in tokenizer("normalizer" to mapOf("type" to "NFC"), "added_tokens" to listOf(mapOf("id" to 0.0, "content" to "<x>", "normalized" to true))))
+        assertTrue("whole word" in tokenizer("added_tokens" to listOf(mapOf("id" to 0.0, "content" to "<x>", "single_word" to true))))
         assertTrue("ByteLevel" in tokenizer("pre_tokenizer" to mapOf("type" to "ByteLevel", "add_prefix_space" to true, "use_regex" to true)))
     }
 
