@@ -1,10 +1,12 @@
 #!/bin/sh
 # Run a command in the Debian tree of swift.sh, with one folder of this machine at /work; nothing stays mounted.
-# usage: in_root.sh TREE FOLDER COMMAND...       needs user namespaces, and no root
+# usage: in_root.sh TREE FOLDER COMMAND...       needs user namespaces, or root
 #
 # The command sees the tree, /work (where it starts), an empty /tmp, and no network.
 tree=$1 folder=$2; shift 2
-exec unshare --user --map-root-user --mount --net --pid --fork --kill-child sh -ec '
+user=
+unshare --user --map-root-user true 2> /dev/null && user="--user --map-root-user"
+exec unshare $user --mount --net --pid --fork --kill-child sh -ec '
     tree=$1 folder=$2; shift 2
     mount -t proc proc "$tree/proc"
     mount --rbind /dev "$tree/dev"

@@ -12,10 +12,11 @@ final class CoreMLBackend: ModelBackend {
   private struct Function { let tokens: Int, models: [MLModel] }
 
   /// `packages`: compiled, in the order of the manifest. Raises an error for the other forms of the artifact.
-  init(_ export: Export, packages: [URL]) throws {
-    guard let facts = export.coreml, Set(export.inputs.map(\.name)) == ["ids", "position"] else {
-      let inputs = export.inputs.map(\.name).joined(separator: ", ")
-      throw SlmkitError("this app runs the self-contained form of coreml, with inputs ids and position, not \(inputs)")
+  init(_ export: Export, _ facts: CoreMLFacts, packages: [URL]) throws {
+    let inputs = export.inputs.map(\.name)
+    guard inputs.contains("ids"), Set(inputs).isSubset(of: ["ids", "position", "hidden"]) else {
+      throw SlmkitError(
+        "this app runs self-contained packages of coreml, whose inputs are ids and position: not \(inputs)")
     }
     func load(_ name: String) throws -> Function? {
       try facts.functions[name].map { function in
@@ -23,7 +24,8 @@ final class CoreMLBackend: ModelBackend {
         configuration.functionName = name
         configuration.computeUnits = Self.units[facts.computeUnits] ?? .all
         return Function(
-          tokens: function.tokens, models: try packages.map { try MLModel(contentsOf: $0, configuration: configuration) })
+          tokens: function.tokens,
+          models: try packages.map { try MLModel(contentsOf: $0, configuration: configuration) })
       }
     }
     guard let decode = try load("decode") else { throw SlmkitError("the artifact has no function decode") }

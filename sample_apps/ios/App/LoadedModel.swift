@@ -7,7 +7,7 @@ import os
 /// The app's model, checked and loaded.
 struct LoadedModel: Sendable {
   let folder: ModelFolder, generator: Generator, chat: ChatForm
-  let seconds: Double  // of loading
+  let units: String, seconds: Double  // Core ML's compute units; of loading
 
   /// The model is the folder Model of the app's documents, if one was copied there, else that of its resources.
   static func load() async throws -> LoadedModel {
@@ -21,18 +21,19 @@ struct LoadedModel: Sendable {
     let free = os_proc_available_memory()  // 0 in the simulator, which does not know
     if free > 0 { try export.checkMemory(available: free) }
     try folder.check(sha256: hash)
-    let packages = try await compile(folder)
-    let generator = try Generator(export, folder.tokenizer()) { try CoreMLBackend(export, packages: packages) }
+    let facts = try folder.coreml(), packages = try await compile(folder, facts)
+    let generator = try Generator(export, folder.tokenizer()) { try CoreMLBackend(export, facts, packages: packages) }
+    let seconds = (ContinuousClock.now - start) / .seconds(1)
     return LoadedModel(
-      folder: folder, generator: generator, chat: try folder.chat(), seconds: (ContinuousClock.now - start) / .seconds(1))
+      folder: folder, generator: generator, chat: try folder.chat(), units: facts.computeUnits, seconds: seconds)
   }
 
   /// Compiles each package once: the app's cache keeps it, by the hash of the export's manifest.
-  private static func compile(_ folder: ModelFolder) async throws -> [URL] {
-    let cache = place(.cachesDirectory).appending(path: try hash(folder.files.appending(path: "slmkit-export.json")))
+  private static func compile(_ folder: ModelFolder, _ facts: CoreMLFacts) async throws -> [URL] {
+    let cache = place(.cachesDirectory).appending(path: try hash(folder.manifest))
     try FileManager.default.createDirectory(at: cache, withIntermediateDirectories: true)
     var compiled: [URL] = []
-    for package in folder.export.coreml?.packages ?? [] {
+    for package in facts.packages {
       let kept = cache.appending(path: "\(package.package).mlmodelc")
       if !FileManager.default.fileExists(atPath: kept.path) {
         let made = try await MLModel.compileModel(at: folder.files.appending(path: package.package))

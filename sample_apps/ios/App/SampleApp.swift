@@ -12,7 +12,9 @@ import SwiftUI
         case .success(let model):
           TabView(selection: $screen) {
             ChatView(model: model).tabItem { Label("Chat", systemImage: "bubble.left") }.tag(0)
-            SelfTestView(model: model, atOnce: screen == 1).tabItem { Label("Self-test", systemImage: "checkmark.seal") }.tag(1)
+            SelfTestView(model: model, atOnce: screen == 1).tabItem {
+              Label("Self-test", systemImage: "checkmark.seal")
+            }.tag(1)
           }
         case .failure(let error): Text("\(error)").padding()
         case nil: ProgressView("Loading the model")
@@ -83,7 +85,8 @@ struct SelfTestView: View {
       ForEach(test.report?.cases ?? [], id: \.name) { each in
         VStack(alignment: .leading) {
           Text(each.name)
-          Text("\(percent(each.greedy)), \(decibels(each.db)), \(Int(each.ttftMs)) ms, \(Int(each.decodeTps)) tokens/s").font(.caption)
+          Text("\(percent(each.greedy)), \(decibels(each.db)), \(Int(each.ttftMs)) ms, \(Int(each.decodeTps)) tokens/s")
+            .font(.caption)
         }
       }
     }

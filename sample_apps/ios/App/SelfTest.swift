@@ -20,10 +20,10 @@ import SlmkitCore
 
   private func run(_ model: LoadedModel) async {
     let export = model.folder.export, start = ContinuousClock.now
-    let units = export.coreml?.computeUnits ?? ""
     let os = ProcessInfo.processInfo.operatingSystemVersionString
     var report = DeviceReport(
-      export, .init(model: Self.machine, os: os), .init(name: "Core ML", computeUnits: units), loadS: model.seconds)
+      export, .init(model: Self.machine, os: os), .init(name: "Core ML", computeUnits: model.units),
+      loadS: model.seconds)
     do {
       for each in try model.folder.cases().cases {
         report.add(try await model.generator.replay(each))

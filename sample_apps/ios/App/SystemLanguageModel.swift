@@ -53,10 +53,12 @@
         let random = UInt64.random(in: 0...UInt64.max), temperature = options.temperature ?? 1
         switch options.samplingMode?.kind {
         case .greedy: return Sampler()
-        case .randomTopK(let count, let seed): return Sampler(temperature: temperature, topK: count, seed: seed ?? random)
+        case .randomTopK(let count, let seed):
+          return Sampler(temperature: temperature, topK: count, seed: seed ?? random)
         case .randomProbabilityThreshold(let share, let seed):
           return Sampler(temperature: temperature, topP: share, seed: seed ?? random)
-        default: return options.temperature.map { Sampler(temperature: $0, seed: random) } ?? Sampler(author, seed: random)
+        default:
+          return options.temperature.map { Sampler(temperature: $0, seed: random) } ?? Sampler(author, seed: random)
         }
       }
     }
