@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Fetch Swift with a Debian of its own around it, once, and print the folder that it is in; in_root.sh runs it.
-# usage: swift.sh        needs apt-get on amd64 Linux, and no root
+# usage: swift.sh [--where]        needs apt-get on amd64 Linux, and no root. --where: print the folder, there or
+#                                not, and fetch nothing
 #
 # The folder lies in $SLMKIT_TOOLS, else in the cache of slmkit. Its name is a hash of these scripts, so that other pins
 # make another folder. Nothing of the machine changes.
@@ -9,6 +10,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 cache=${SLMKIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/slmkit}
 all=${SLMKIT_TOOLS:-$cache/tools}
 tools=$all/swift-$(cat "$here"/{swift.sh,debs.sh} | sha256sum | cut -c 1-12)
+if [ "${1-}" = --where ]; then echo "$tools"; exit; fi
 mkdir -p "$all"; exec 9> "$tools.lock"; flock 9 # one fetches, others wait
 if [ -d "$tools" ]; then echo "$tools"; exit; fi
 

@@ -19,8 +19,11 @@ position [1] int32 is the slot where the tokens are written. Under ``state-blend
 inputs keep (S), 0 in the slots of the new tokens and 1 elsewhere, and place (T, S), 1 where token t
 goes to slot s: no index is computed at run time.
 
-A ``self_contained`` package has the inputs ids [1, T] and position [1], both int32, and computes
-embeddings, cos, sin and mask itself.
+Then a layer that convolves or scans has a state too, conv_I_cache or scan_I_cache, whose numbers
+lie in rows of ALIGNMENT. Slots are rounded up to a multiple of ALIGNMENT.
+
+A ``self_contained`` package, the default, has the inputs ids [1, T] and position [1], both int32,
+and computes embeddings, cos, sin and mask itself.
 
 A model above the chunk limit is divided into several packages, run one after another: the output
 hidden_out of one is the input hidden of the next; each has the cache of its own layers.
@@ -28,11 +31,13 @@ hidden_out of one is the input hidden of the next; each has the cache of its own
 
 from __future__ import annotations
 
+import math
+
 from slmkit.backend.interface import State
 
 HIDDEN = -40000.0  # finite in float16, plus any score: no -inf on the Neural Engine
 CACHES = ("io", "state-slice", "state-blend")
-ALIGNMENT = 32  # float16 elements: the last dimension of a state must be a multiple
+ALIGNMENT = 32  # float16 elements: the last dimension of a Core ML state must be a multiple
 HEAD_ROWS = 16384  # longest dimension on the Neural Engine
 CHUNK_LIMIT = 950_000_000  # bytes of weights in one package: 1 GB fails to load on iPhones (ANEMLL)
 
@@ -46,6 +51,12 @@ def state_shape(state: State) -> tuple[int, ...]:
     """Shape of a state's tensor: conv [1, D, 1, K - 1]; scan [1, H, N, P]."""
     first, *rest = state.shape
     return (1, first, 1, *rest) if state.kind == "conv" else (1, first, *rest)
+
+
+def kept_shape(state: State) -> tuple[int, ...]:
+    """Shape of a state that the package keeps: its numbers in rows of the alignment, the last one
+    filled up."""
+    return (1, 1, -(-math.prod(state.shape) // ALIGNMENT), ALIGNMENT)
 
 
 def mask_name(window: int | None) -> str:

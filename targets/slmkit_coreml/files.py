@@ -42,11 +42,9 @@ def weight_files(
 
 
 def shared_bytes(model: Model, schemes: Mapping[str, Scheme], form: Form) -> int:
-    """Bytes that a single package stores once, but that two units are counted with.
-
-    In the layout ``gpu`` that is a tied embedding table, which is also the head's weight.
-    """
-    if not form.self_contained or form.layout.name != "gpu":
+    """Bytes that a single package stores once, but that two units are counted with: a tied
+    embedding table, which is also the head's weight."""
+    if not form.self_contained:
         return 0
     total = 0
     for name in model.looked_up & model.multiplied:

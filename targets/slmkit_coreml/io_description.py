@@ -41,6 +41,7 @@ HOST = {
     "past_keys": "keeps the cache and appends new keys and values",
     "past_states": "keeps the states of layers without attention as each run leaves them, and "
     "feeds the rest of a prompt that fills no chunk token by token",
+    "whole_chunks": "feeds the rest of a prompt that fills no chunk token by token",
     "position": "counts the tokens",
     "keep": "says where the cache is written",
     "ids": "fills the last tokens of a prompt up to the function's length",
@@ -96,9 +97,16 @@ def describe(
 
 def host_duties(inputs: Sequence[Tensor], chunks: int) -> list[str]:
     """The duties of the host, derived from the inputs, one phrase each."""
-    names = {"past_states" if _is_state(each.name) else each.name for each in inputs}
+    names = {_duty(each.name) for each in inputs}
     names |= {"hidden"} if chunks > 1 else set()
+    if names & {"past_states", "whole_chunks"}:
+        names -= {"ids"}  # no chunk is filled up
     return [duty for name, duty in HOST.items() if name in names]
+
+
+def _duty(name: str) -> str:
+    """The key of HOST for an input."""
+    return "past_states" if _is_state(name) else "whole_chunks" if _is_kept(name) else name
 
 
 def residency_report(residency: Mapping[str, Any]) -> Report:
@@ -149,10 +157,14 @@ def _is_state(name: str) -> bool:
     return name.startswith(("past_conv", "past_scan"))
 
 
+def _is_kept(name: str) -> bool:
+    return name.startswith(("conv_", "scan_"))
+
+
 def _about(name: str) -> str:
     """The description of an input; names of masks and rope tables may end in a number."""
     stem = name.partition("_")[0]
-    if _is_state(name):
+    if _is_state(name) or _is_kept(name):
         return "state of a layer as the tokens before left it, 0 at first"
     return ABOUT[stem if stem in ("mask", "cos", "sin") else name]
 
@@ -181,13 +193,13 @@ def _outputs(job: Job, form: Form, chunk: Part) -> tuple[Tensor, ...]:
             shape = tuple(rows.symbolic_shape("tokens", end - first))
             outputs.append(Tensor(f"logits_{at}", "float16", shape, about))
     layers = chunk.layers(spec.layers)
-    for state in job.model.states:
+    for state in () if form.stateful else job.model.states:
         if state.layer in layers:
             name = f"new_{state_name(state.kind, state.layer)}"
             about = f"state of layer {state.layer}, for the next tokens"
             outputs.append(Tensor(name, "float16", state_shape(state), about))
     attention_layers = [layer for layer in job.model.attention_layers if layer in layers]
-    if form.cache == "io" and attention_layers:
+    if attention_layers and not form.stateful:
         row: list[Any] = list(form.layout.cache(spec.kv_heads, spec.head_width, 0))
         row[form.layout.token_axis - 1] = "tokens"
         for name in ("new_keys", "new_values"):

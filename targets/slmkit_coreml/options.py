@@ -10,7 +10,7 @@ from slmkit.backend.interface import Model
 from slmkit.backend.partition import Part, plan_parts, too_large, unit_bytes
 from slmkit.backend.support import Option, Support, one_of, refuse_asymmetric, whole_number
 from slmkit.recipe.scheme import Scheme
-from slmkit_coreml.contract import CACHES, CHUNK_LIMIT, head_parts
+from slmkit_coreml.contract import ALIGNMENT, CACHES, CHUNK_LIMIT, head_parts
 from slmkit_coreml.layout import LAYOUTS, Layout
 from slmkit_coreml.sizes import matrix_bytes
 
@@ -44,10 +44,19 @@ class Form:
 
     layout: Layout
     cache: str
-    self_contained: bool = False
+    self_contained: bool = True
     require_ane: bool = False
     chunk_limit: int = CHUNK_LIMIT
     compute_units: str = "cpu_and_ne"
+
+    @property
+    def stateful(self) -> bool:
+        """Whether the packages keep the memory of a sequence, as Core ML states."""
+        return self.cache != "io"
+
+    def slots(self, context: int) -> int:
+        """Slots of the KV cache: the context, which a Core ML state rounds up to its alignment."""
+        return -(-context // ALIGNMENT) * ALIGNMENT if self.stateful else context
 
     def logits(self, vocabulary: int) -> list[tuple[int, int]]:
         """First row and end of each output of logits, (first, end) by output."""
@@ -55,13 +64,18 @@ class Form:
 
 
 def read(options: Mapping[str, Any]) -> Form:
-    """Read the options, with their defaults: a self-contained package keeps the KV cache itself."""
+    """Read the options, with their defaults: ids in, logits out, and the package keeps the cache.
+
+    For the Neural Engine no index is computed at run time, and an app that does the package's work
+    itself keeps the cache too.
+    """
     layout = LAYOUTS[options.get("layout", "ane")]
-    self_contained = bool(options.get("self_contained", False))
+    self_contained = bool(options.get("self_contained", True))
     on_ane = layout.name == "ane"
+    cache = ("state-blend" if self_contained else "io") if on_ane else "state-slice"
     return Form(
         layout,
-        options.get("kv_cache", "io" if on_ane and not self_contained else "state-slice"),
+        options.get("kv_cache", cache),
         self_contained,
         "require" in options,
         options.get("chunk_limit", CHUNK_LIMIT),
@@ -77,11 +91,6 @@ def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, 
     form = read(options)
     if form.require_ane and form.layout.name != "ane":
         found.append("artifacts.coreml.require: ane needs layout: ane")
-    if model.states and (form.cache != "io" or form.self_contained):
-        found.append(
-            "coreml: the host keeps the states of layers without attention: kv_cache: io, "
-            "self_contained: false"
-        )
     return found + too_large(unit_sizes(model, schemes, form), form.chunk_limit, "coreml")
 
 

@@ -48,6 +48,8 @@ class CoremlRunner(StaticRunner):
         self.ropes = [
             Rope(tuple(each["frequencies"]), each["magnitude"]) for each in facts["ropes"]
         ]
+        self.stateful, decode = facts["kv_cache"] != "io", facts["functions"]["decode"]
+        self.slots = decode["tokens"] + decode["past"]
         self.functions = {each["tokens"]: name for name, each in facts["functions"].items()}
         self.sizes, self.whole_chunks = tuple(self.functions), bool(artifact.state.states)
         self.taps: dict[str, Floats] = {}
@@ -63,13 +65,15 @@ class CoremlRunner(StaticRunner):
         self.past = {name: np.zeros(shape, np.float32) for name in ("keys", "values")}
         self.states = {
             state_name(each.kind, each.layer): np.zeros(state_shape(each), np.float32)
-            for each in state.states
+            for each in (() if self.stateful else state.states)
         }
         self.length = 0
 
     def step(self, ids: NDArray[np.int64], window: Window) -> Floats:
         """Run all packages on at most T tokens; return their logits. (n,) -> (n, V)"""
         count, function = len(ids), self.functions[window.tokens]
+        if self.stateful:
+            window = Window(window.tokens, self.slots - window.tokens)
         inputs = self._inputs(ids, window)
         inputs |= {f"past_{name}": state for name, state in self.states.items()}
         outputs: dict[str, Array] = {}
@@ -109,7 +113,7 @@ class CoremlRunner(StaticRunner):
             for name, table in zip(rope_names(number), rope.table(positions), strict=True):
                 inputs[name] = layout.table.from_rows(table)
         queries, keys = slots(window, self.length, len(ids))
-        if self.facts["kv_cache"] != "io":  # slot j of a state holds position j
+        if self.stateful:  # slot j of a state holds position j
             every_slot = np.arange(window.total)
             keys = np.where(every_slot < self.length + len(ids), every_slot, EMPTY)
         for limit in self.facts["windows"]:
@@ -130,7 +134,7 @@ class CoremlRunner(StaticRunner):
 
     def _past(self, chunk: Mapping[str, Any], window: Window) -> dict[str, Array]:
         """The KV cache of a chunk's layers, under the form ``io``."""
-        if self.facts["kv_cache"] != "io":
+        if self.stateful:
             return {}
         layers = self._layers(chunk)
         slots_of_past = self._slots(slice(0, window.past))
@@ -138,7 +142,7 @@ class CoremlRunner(StaticRunner):
 
     def _append(self, chunk: Mapping[str, Any], outputs: Mapping[str, Array], count: int) -> None:
         """Append the new keys and values of ``count`` tokens, under the form ``io``."""
-        if self.facts["kv_cache"] != "io" or not chunk["attention_layers"]:
+        if self.stateful or not chunk["attention_layers"]:
             return
         target, source = slice(self.length, self.length + count), slice(0, count)
         for name, cache in self.past.items():

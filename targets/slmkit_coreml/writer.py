@@ -11,7 +11,6 @@ from slmkit.backend.interface import Artifact, Job, Mode, Progress
 from slmkit.backend.partition import Part
 from slmkit.backend.static_runner import Window, prefill_tokens
 from slmkit.errors import BackendError
-from slmkit_coreml.contract import ALIGNMENT
 from slmkit_coreml.embedding import write_embedding
 from slmkit_coreml.files import package_name
 from slmkit_coreml.io_description import (
@@ -87,18 +86,11 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
 
 
 def _windows(job: Job, form: Form) -> dict[str, Window]:
-    """The window of each function. Raises BackendError for a length that a state cannot have."""
-    context = job.context_length
-    if form.cache != "io" and context % ALIGNMENT:
-        raise BackendError(
-            f"a Core ML state of {context} tokens is no multiple of {ALIGNMENT}",
-            "choose another --context, or kv_cache: io",
-        )
+    """The window of each function."""
     most = min(job.prefill_chunk, ANE_PREFILL if form.layout.name == "ane" else job.prefill_chunk)
-    chunk = prefill_tokens(most, context)
+    chunk, slots = prefill_tokens(most, job.context_length), form.slots(job.context_length)
     return {
-        name: Window(tokens, context - tokens)
-        for name, tokens in (("prefill", chunk), ("decode", 1))
+        name: Window(tokens, slots - tokens) for name, tokens in (("prefill", chunk), ("decode", 1))
     }
 
 

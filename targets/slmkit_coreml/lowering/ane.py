@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from coremltools.converters.mil import Builder as mb  # noqa: N813
 
 from slmkit.ops import Attention
@@ -24,8 +25,15 @@ class AneOps(CoremlOps):
     def from_channels_first(self, x: Any) -> Any:
         return x
 
-    def table_label(self, name: str) -> str:
-        return f"{identifier(name)}_table"  # a tied head has its own constants: convolution weights
+    def look_up(self, name: str, rows: int) -> Any:
+        """Of each part of the table, the rows that it has, and zeros for the others; their sum."""
+        parts = head_parts(rows)
+        ids = mb.reshape(x=self.inputs["ids"], shape=[self.signature.window.tokens])
+        total = None
+        for first, end in parts:
+            found = _look_up_part(self._kernel(name, first, end), ids, first, end, len(parts) == 1)
+            total = found if total is None else mb.add(x=total, y=found)
+        return mb.transpose(x=total, perm=[2, 1, 3, 0])
 
     @chunk_op
     def linear(self, x: Value, name: str, width: int, bias: bool = False) -> Value:
@@ -59,8 +67,7 @@ class AneOps(CoremlOps):
 
     def _rows(self, x: Any, name: str, first: int, end: int, bias: bool) -> Any:
         """Outputs ``first`` to ``end`` - 1 of a linear, as a convolution. [1, D, 1, T]"""
-        label = f"{identifier(name)}_{first}"
-        kernel = self.weights.matrix(name, slice(first, end), f"{label}_weight", ones=2)
+        label, kernel = f"{identifier(name)}_{first}", self._kernel(name, first, end)
         part = mb.conv(x=x, weight=kernel, pad_type="valid", name=label)
         if part.shape[1] > end - first:  # padding rows of a palette's last group
             size = [1, end - first, 1, self.signature.window.tokens]
@@ -70,8 +77,26 @@ class AneOps(CoremlOps):
             part = mb.add(x=part, y=term)
         return part
 
+    def _kernel(self, name: str, first: int, end: int) -> Any:
+        """Rows ``first`` to ``end`` - 1 of a matrix as the weight of a convolution. [O, D, 1, 1]"""
+        label = f"{identifier(name)}_{first}_weight"
+        return self.weights.matrix(name, slice(first, end), label, ones=2)
+
     def _flatten(self, x: Any, width: int) -> Any:
         return mb.reshape(x=x, shape=[1, width, 1, self.signature.window.tokens])
+
+
+def _look_up_part(table: Any, ids: Any, first: int, end: int, whole: bool) -> Any:
+    """The rows of ids from ``first`` to ``end`` - 1, zeros for other ids. [T, D, 1, 1]"""
+    if whole:
+        return mb.gather(x=table, indices=ids, axis=0)
+    inside = mb.logical_and(
+        x=mb.greater_equal(x=ids, y=np.int32(first)), y=mb.less(x=ids, y=np.int32(end))
+    )
+    at = mb.mul(x=mb.sub(x=ids, y=np.int32(first)), y=mb.cast(x=inside, dtype="int32"))
+    found = mb.gather(x=table, indices=at, axis=0)
+    here = mb.expand_dims(x=mb.cast(x=inside, dtype="fp16"), axes=[1, 2, 3])
+    return mb.mul(x=found, y=here)
 
 
 def _attend_head(query: Any, key: Any, value: Any, mask: Any, cap: float | None) -> Any:

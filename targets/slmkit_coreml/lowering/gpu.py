@@ -24,12 +24,13 @@ class GpuOps(CoremlOps):
     def from_channels_first(self, x: Any) -> Any:
         return mb.transpose(x=mb.squeeze(x=x, axes=[2]), perm=[0, 2, 1])
 
-    def table_label(self, name: str) -> str:
-        return f"{identifier(name)}_weight"  # a tied head reads the same constant
+    def look_up(self, name: str, rows: int) -> Any:
+        table = self.weights.matrix(name, slice(0, rows), f"{identifier(name)}_weight")
+        return mb.gather(x=table, indices=self.inputs["ids"], axis=0)
 
     @chunk_op
     def linear(self, x: Value, name: str, width: int, bias: bool = False) -> Value:
-        weight = self.weights.matrix(name, slice(0, width), self.table_label(name))
+        weight = self.weights.matrix(name, slice(0, width), f"{identifier(name)}_weight")
         term = self.weights.bias(f"{name}.bias" if bias else "", weight.shape[0])
         variable = mb.linear(x=x.variable, weight=weight, bias=term, name=identifier(name))
         if variable.shape[2] > width:  # padding rows of a palette's last group

@@ -14,7 +14,7 @@ from slmkit.backend.interface import Model, Spec
 from slmkit.backend.partition import Part
 from slmkit.backend.static_runner import Window, rope_names
 from slmkit.ops import Rope
-from slmkit_coreml.contract import HIDDEN, mask_name, state_name, state_shape
+from slmkit_coreml.contract import HIDDEN, kept_shape, mask_name, state_name, state_shape
 from slmkit_coreml.layout import Arrangement
 from slmkit_coreml.lowering.weights import share
 from slmkit_coreml.options import Form
@@ -68,8 +68,9 @@ class FunctionSignature:
             first = {"ids": (1, tokens)} if form.self_contained else {"embeds": rows}
         if not self.attention_layers:
             return {**first, **self._states()}
+        kept = {**self._caches(), **self._states()}
         if form.self_contained:
-            return {**first, "position": (1,), **self._caches()}
+            return {**first, "position": (1,), **kept}
         tables = {
             name: form.layout.table.shape(tokens, rope.width // 2)
             for number, rope in self.ropes.items()
@@ -77,20 +78,18 @@ class FunctionSignature:
         }
         mask = form.layout.mask.shape(tokens, self.window.total)
         masks = {mask_name(window): mask for window in self.windows}
-        caches = {**self._caches(), **self._states()}
-        return {**first, **tables, **masks, **caches, **self._placement()}
+        return {**first, **tables, **masks, **kept, **self._placement()}
 
     def _states(self) -> dict[str, tuple[int, ...]]:
-        return {
-            f"past_{state_name(each.kind, each.layer)}": state_shape(each)
-            for each in self.model.states
-            if each.layer in self.layers
-        }
+        here = [each for each in self.model.states if each.layer in self.layers]
+        if self.form.stateful:
+            return {f"{state_name(each.kind, each.layer)}_cache": kept_shape(each) for each in here}
+        return {f"past_{state_name(each.kind, each.layer)}": state_shape(each) for each in here}
 
     def _caches(self) -> dict[str, tuple[int, ...]]:
-        io = self.form.cache == "io"
-        tokens = self.window.past if io else self.window.total
-        names = ("past_keys", "past_values") if io else ("key_cache", "value_cache")
+        stateful = self.form.stateful
+        tokens = self.window.total if stateful else self.window.past
+        names = ("key_cache", "value_cache") if stateful else ("past_keys", "past_values")
         row = self.form.layout.cache(self.spec.kv_heads, self.spec.head_width, tokens)
         return dict.fromkeys(names, (len(self.attention_layers), *row))
 
@@ -120,15 +119,13 @@ def prepare_inputs(signature: FunctionSignature, inputs: Mapping[str, Any]) -> d
     if not signature.form.self_contained or not signature.attention_layers:
         return known
     layout, window, position = signature.form.layout, signature.window, known["position"]
+    queries = mb.add(x=position, y=np.arange(window.tokens, dtype=np.int32))
     for number, rope in signature.ropes.items():
         tables = rope.table(np.arange(window.total))
         for name, table in zip(rope_names(number), tables, strict=True):
-            begin = mb.concat(values=[position, np.zeros(1, np.int32)], axis=0)
-            size = [window.tokens, table.shape[1]]
             full_table = share(mb.const(val=table), f"{name} table")
-            rows = mb.slice_by_size(x=full_table, begin=begin, size=size)
+            rows = mb.gather(x=full_table, indices=queries, axis=0)
             known[name] = apply_arrangement(mb.cast(x=rows, dtype="fp16"), layout.table)
-    queries = mb.add(x=position, y=np.arange(window.tokens, dtype=np.int32))
     keys = _key_positions(signature, position, queries)
     distance = mb.sub(x=mb.expand_dims(x=queries, axes=[1]), y=mb.expand_dims(x=keys, axes=[0]))
     for limit in signature.windows:
@@ -152,7 +149,7 @@ def _key_positions(signature: FunctionSignature, position: Any, queries: Any) ->
 
     Under ``io`` the past precedes the new tokens; in a state slot j holds position j.
     """
-    if signature.form.cache != "io":
+    if signature.form.stateful:
         return share(mb.const(val=np.arange(signature.window.total, dtype=np.int32)), "slots")
     past = np.arange(signature.window.past, dtype=np.int32)
     filled = mb.less(x=past, y=position)

@@ -15,10 +15,11 @@ from coremltools.converters.mil import Builder as mb  # noqa: N813
 from slmkit.backend.partition import unit_of
 from slmkit.backend.static_runner import rope_names
 from slmkit.ops import Ops, Rope, Routing, Scan
-from slmkit_coreml.contract import mask_name, state_name
-from slmkit_coreml.lowering.inputs import FunctionSignature, apply_arrangement
+from slmkit_coreml.contract import mask_name
+from slmkit_coreml.lowering.inputs import FunctionSignature
 from slmkit_coreml.lowering.kv_cache import CacheWriter
 from slmkit_coreml.lowering.moe import expert_weights
+from slmkit_coreml.lowering.recurrent_states import RecurrentStates
 from slmkit_coreml.lowering.scan import add_skip, convolution, scan_by_head, scan_by_number
 from slmkit_coreml.lowering.value import NOT_HERE, Value
 from slmkit_coreml.lowering.weights import WeightWriter
@@ -82,10 +83,10 @@ class CoremlOps(Ops[Value]):
             inputs,
             signature.attention_layers,
         )
+        self.states = RecurrentStates(signature.model, form.stateful, inputs)
         self.unit = 0
         self.embedding_name = ""  # weight of the table
         self.taps: list[Any] = []
-        self.new_states: list[Any] = []  # recurrent states, outputs of the function
         self.tap_names: dict[str, str] = {}  # output -> tap
         self.incoming: Value | None = None  # the previous chunk's value that this one reads
         self.hidden: Value | None = None  # the same as the input ``hidden``
@@ -125,18 +126,15 @@ class CoremlOps(Ops[Value]):
         """[1, D, 1, T] in this layout."""
 
     @abstractmethod
-    def table_label(self, name: str) -> str:
-        """The name of the constant of an embedding table inside the package."""
+    def look_up(self, name: str, rows: int) -> Any:
+        """The embeddings of the input ``ids``, in this layout; a tied head has the same weights."""
 
     @chunk_op
     def embed(self, name: str, rows: int, width: int) -> Value:
         self.embedding_name = name
         if "embeds" in self.inputs:
             return Value((self.inputs["embeds"],), (width,))
-        table = self.weights.matrix(name, slice(0, rows), self.table_label(name))
-        ids = mb.reshape(x=self.inputs["ids"], shape=[self.signature.window.tokens])
-        embeddings = mb.gather(x=table, indices=ids, axis=0)
-        return Value((apply_arrangement(embeddings, self.signature.form.layout.rows),), (width,))
+        return Value((self.look_up(name, rows),), (width,))
 
     @chunk_op
     def rms_norm(self, x: Value, name: str, eps: float) -> Value:
@@ -219,10 +217,10 @@ class CoremlOps(Ops[Value]):
     @chunk_op
     def conv(self, x: Value, name: str, kernel: int, layer: int, bias: bool) -> Value:
         weight = self.weights.codes.vector(f"{name}.weight").reshape(-1, kernel)
-        state = self.inputs[f"past_{state_name('conv', layer)}"]
+        state = self.states.read("conv", layer)
         channels = self.to_channels_first(x)
         output, new_state = convolution(channels, weight, state, f"{name}.weight")
-        self.return_state("conv", layer, new_state)
+        self.states.write("conv", layer, new_state)
         value = Value((self.from_channels_first(output),), x.shape)
         return self.add_bias(value, f"{name}.bias") if bias else value
 
@@ -231,20 +229,16 @@ class CoremlOps(Ops[Value]):
         label = f"{kind.at}.A_log"
         rate = self.weights.codes.vector(label)
         x_in, step_in, b_in, c_in = (self.to_channels_first(value) for value in (x, step, b, c))
-        state = self.inputs[f"past_{state_name('scan', layer)}"]
+        state = self.states.read("scan", layer)
         if kind.by_number:
             rate = rate.reshape(kind.heads, kind.state)
             output, new_state = scan_by_number(x_in, step_in, b_in, c_in, rate, state, label)
         else:
             output, new_state = scan_by_head(x_in, step_in, b_in, c_in, rate, state, label)
-        self.return_state("scan", layer, new_state)
+        self.states.write("scan", layer, new_state)
         skip = np.repeat(self.weights.codes.vector(f"{kind.at}.D"), x.shape[0] // kind.heads)
         output = add_skip(x_in, output, skip, f"{kind.at}.D")
         return Value((self.from_channels_first(output),), x.shape)
-
-    def return_state(self, kind: str, layer: int, state: Any) -> None:
-        """Make a layer's new recurrent state an output of the function."""
-        self.new_states.append(mb.identity(x=state, name=f"new_{state_name(kind, layer)}"))
 
     @chunk_op
     def tap(self, x: Value, name: str) -> Value:

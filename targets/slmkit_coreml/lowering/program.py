@@ -81,5 +81,5 @@ def _function(
             outputs = [
                 mb.identity(x=part, name=f"logits_{at}") for at, part in enumerate(logits.parts)
             ]
-        function.set_outputs([*outputs, *ops.cache.outputs(), *ops.new_states, *ops.taps])
+        function.set_outputs([*outputs, *ops.cache.outputs(), *ops.states.outputs, *ops.taps])
     return function, ops

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from coremltools.proto import MIL_pb2, Model_pb2
+from coremltools.proto import FeatureTypes_pb2, MIL_pb2, Model_pb2
 
 from slmkit_coreml.contract import ALIGNMENT, HEAD_ROWS
 from slmkit_coreml.package import MODEL, WEIGHTS
@@ -96,12 +96,16 @@ def _report(function: Any, description: Any, package_findings: Counter[Finding])
     """The report of one function; findings of the whole package are repeated in it."""
     block = function.block_specializations[function.opset]
     producers = {output.name: op for op in block.operations for output in op.outputs}
+    before = _prologue(block, description)
     found = Counter(package_findings)
     found.update(_check_interface(description))
     found.update(_check_states(block))
     total = rejected = 0
     for op in block.operations:
         op_findings = list(_check_operation(op, producers))
+        early = any(output.name in before for output in op.outputs)
+        if early and (op_findings or _handles_integers(op)):
+            op_findings = [("prologue", op.type)]
         found.update(op_findings)
         if not _is_constant(op):
             total += 1
@@ -118,6 +122,38 @@ def _report(function: Any, description: Any, package_findings: Counter[Finding])
         for (rule, at), count in sorted(found.items())
     ]
     return {"operations": total, "predicted": round(1 - rejected / total, 4), "findings": findings}
+
+
+def _prologue(block: Any, description: Any) -> set[str]:
+    """Values that follow from the integer inputs alone: nothing comes back for them from the
+    Neural Engine."""
+    integers = {
+        each.name
+        for each in description.input
+        if each.type.multiArrayType.dataType == FeatureTypes_pb2.ArrayFeatureType.INT32
+    }
+    found, constants = set(integers), set[str]()
+    for op in block.operations:
+        outputs = {output.name for output in op.outputs}
+        if _is_constant(op):
+            constants |= outputs
+            continue
+        values = {
+            argument.name
+            for each in op.inputs.values()
+            for argument in each.arguments
+            if argument.WhichOneof("binding") == "name"
+        }
+        given = values - constants
+        if given and given <= found:
+            found |= outputs
+    return found
+
+
+def _handles_integers(op: Any) -> bool:
+    """Whether an operation gives integers or booleans, or makes floats of them."""
+    types = {output.type.tensorType.dataType for output in op.outputs}
+    return op.type == "cast" or not types <= {MIL_pb2.FLOAT16, MIL_pb2.FLOAT32}
 
 
 def _check_interface(description: Any) -> Iterator[Finding]:

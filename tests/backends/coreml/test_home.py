@@ -11,7 +11,8 @@ from coreml_artifacts import FLOAT16_FLOOR, coreml_job
 from home_answers import SENTENCES, right_answers
 from slmkit.backend.registry import find_backend
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
-from slmkit_coreml.options import read, unit_sizes
+from slmkit_coreml.files import weight_files
+from slmkit_coreml.options import table_bytes
 from slmkit_coreml.package import WEIGHTS
 from tiers import SCHEMES, some
 
@@ -38,9 +39,12 @@ def test_home_keeps_the_floors_and_does_its_job(tmp_path, scheme):
     assert right_answers(runner, tokenizer) >= SENTENCES - FEW_WRONG
 
 
+@pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("scheme", some(TAKEN, TAKEN[0], why=SCHEMES))
-def test_weight_bin_is_as_large_as_its_bits_say(tmp_path, scheme):
-    job = home_job(tmp_path, scheme)
+def test_weight_bin_is_as_large_as_its_bits_say(tmp_path, scheme, whole):
+    """The embedding stands once in it, whether it is the head's weight alone or looked up too."""
+    options = {"self_contained": whole}
+    job = home_job(tmp_path, scheme, **options)
     emitted(job, tmp_path / "coreml")
     size = (tmp_path / "coreml" / "model.mlpackage" / WEIGHTS / "weight.bin").stat().st_size
     bits = 0
@@ -50,6 +54,8 @@ def test_weight_bin_is_as_large_as_its_bits_say(tmp_path, scheme):
         bits += 16 * -(-rows // 16) * 2**codes.bits if codes.encoding == "palette" else 0
         bits += 16 * job.codes.scales(name).size if codes.encoding != "palette" else 0
     vectors = sum(shape[0] for shape in job.model.shapes.values() if len(shape) == 1)
-    assert bits / 8 + 2 * vectors <= size <= 1.03 * (bits / 8 + 2 * vectors)
-    planned = sum(unit_sizes(job.model, job.codes.schemes, read({})))
-    assert size <= planned <= 1.05 * size
+    tables = table_bytes(job.model, job.context_length) if whole else 0
+    assert bits / 8 + 2 * vectors <= size <= 1.03 * (bits / 8 + 2 * vectors) + tables
+    planned = weight_files(job.model, job.codes.schemes, options, job.context_length)[0]
+    assert planned.name == "model.mlpackage"
+    assert size <= planned.size <= 1.05 * size

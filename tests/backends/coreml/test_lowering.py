@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from slmkit.recipe.scheme import Scheme
 from slmkit_coreml import contract
 from slmkit_coreml.lowering.ops import scale_factors
 from slmkit_coreml.options import read, table_bytes, unit_sizes
-from slmkit_coreml.package import WEIGHTS
+from slmkit_coreml.package import WEIGHTS, read_model
 from slmkit_coreml.verify.evaluator import Package
 from slmkit_coreml.verify.kernels import KERNELS
 from tiers import ROWS, SCHEMES, some
@@ -79,8 +80,7 @@ def test_every_form_gives_the_same_logits(tiny, tmp_path, architecture, options)
 
 @pytest.mark.parametrize("scheme", some(TAKEN, "int8-g32", "lut6-g16", why=SCHEMES))
 def test_the_gpu_layout_carries_every_scheme(tiny, tmp_path, scheme):
-    options: dict[str, Any] = {"layout": "gpu", "self_contained": True}
-    job = coreml_job(tiny("llama-biases"), tmp_path, scheme, **options)
+    job = coreml_job(tiny("llama-biases"), tmp_path, scheme, layout="gpu")
     check_floors(job, tmp_path / "gpu")
 
 
@@ -92,10 +92,11 @@ FIVE_LAYERS: dict[str, dict[str, Any]] = {
 
 CHUNKED: list[tuple[str, dict[str, Any]]] = [
     ("llama", {}),
-    ("llama", {"self_contained": True}),
+    ("llama", {"self_contained": False}),
     ("llama", {"layout": "gpu"}),
     ("lfm2", {}),  # the first chunk attends nowhere
-    ("lfm2", {"layout": "gpu", "kv_cache": "io"}),
+    ("lfm2", {"self_contained": False}),
+    ("lfm2", {"layout": "gpu"}),
 ]
 
 
@@ -135,15 +136,15 @@ def test_a_layer_above_the_chunk_limit_is_refused(tiny, tmp_path):
 @pytest.mark.parametrize("rows", [300, 329])
 @pytest.mark.parametrize("layout", ["ane", "gpu"])
 def test_a_vocabulary_that_no_group_of_rows_divides(tiny, tmp_path, rows, layout):
-    options = {"layout": layout, "self_contained": layout == "gpu"}
-    job = coreml_job(tiny("llama-tied", vocab_size=rows), tmp_path, "lut4-g16", **options)
+    job = coreml_job(tiny("llama-tied", vocab_size=rows), tmp_path, "lut4-g16", layout=layout)
     check_floors(job, tmp_path / "coreml")
 
 
 def test_the_findings_of_the_cache_forms(tiny, tmp_path):
     rules = {}
     for cache in contract.CACHES:
-        job = coreml_job(tiny("llama"), tmp_path, "lut4-g16", kv_cache=cache)
+        folder = tiny("llama")
+        job = coreml_job(folder, tmp_path, "lut4-g16", kv_cache=cache, self_contained=False)
         report = emitted(job, tmp_path / cache).facts["residency"]
         rules[cache] = {
             found["rule"]
@@ -164,11 +165,36 @@ def test_a_stateful_runner_forgets(tiny, tmp_path):
     np.testing.assert_array_equal(runner.feed(ids_for(job)[:9]), first)
 
 
-def test_a_state_s_context_is_a_multiple_of_32(tiny, tmp_path):
-    job = coreml_job(tiny("llama"), tmp_path, kv_cache="state-slice")
+@pytest.mark.parametrize("options", [{}, {"self_contained": False, "kv_cache": "state-blend"}])
+def test_a_state_s_slots_are_a_multiple_of_32_whatever_the_context(tiny, tmp_path, options):
+    job = coreml_job(tiny("llama"), tmp_path, **options)
     job = dataclasses.replace(job, context_length=50)
-    with pytest.raises(BackendError, match="multiple of 32"):
-        emitted(job, tmp_path / "coreml")
+    artifact = emitted(job, tmp_path / "coreml")
+    caches = [each for each in artifact.inputs if each.name.endswith("_cache")]
+    assert [each.shape[-1] for each in caches] == [64, 64]
+    got = run(tmp_path / "coreml", artifact, "float32", job)
+    assert snr_db(reference_of(job), got) > FLOAT32_FLOOR
+
+
+@pytest.mark.parametrize("architecture", ["llama-tied", "llama"])
+def test_a_table_in_parts_is_looked_up_in_all_of_them(tiny, tmp_path, monkeypatch, architecture):
+    """Tied, each part is one constant with that of the head."""
+    monkeypatch.setattr(contract, "HEAD_ROWS", 128)
+    job = coreml_job(tiny(architecture), tmp_path, "lut4-g16")
+    check_floors(job, tmp_path / "coreml")
+    found, _ = blobs(tmp_path / "coreml" / "model.mlpackage")
+    tables = [name for name, part in found if "embed_tokens" in name and part == "indices"]
+    assert tables == [f"model_embed_tokens_{first}_weight" for first in (0, 128, 256)]
+
+
+def test_a_state_is_kept_in_rows_of_32_and_the_last_is_filled_up(tiny, tmp_path):
+    job = coreml_job(tiny("mamba2"), tmp_path)
+    (state,) = [each for each in job.model.states if (each.kind, each.layer) == ("conv", 0)]
+    assert math.prod(state.shape) == 432
+    check_floors(job, tmp_path / "coreml")
+    inputs = read_model(tmp_path / "coreml" / "model.mlpackage").description.functions[0].state
+    shapes = {each.name: each.type.stateType.arrayType.shape for each in inputs}
+    assert list(shapes["conv_0_cache"]) == [1, 1, 14, 32]
 
 
 def test_the_same_job_gives_the_same_bytes(tiny, tmp_path):
@@ -184,7 +210,8 @@ def test_the_same_job_gives_the_same_bytes(tiny, tmp_path):
 
 
 def test_codes_are_those_of_the_bundle_bit_for_bit_and_shared(tiny, tmp_path):
-    job = coreml_job(tiny("llama", num_hidden_layers=4, intermediate_size=512), tmp_path)
+    folder = tiny("llama", num_hidden_layers=4, intermediate_size=512)
+    job = coreml_job(folder, tmp_path, self_contained=False)
     emitted(job, tmp_path / "coreml")
     found, size = blobs(tmp_path / "coreml" / "model.mlpackage")
     bits = 0
@@ -202,7 +229,7 @@ def test_codes_are_those_of_the_bundle_bit_for_bit_and_shared(tiny, tmp_path):
 
 
 def test_an_operation_without_a_meaning_is_refused_by_name(tiny, tmp_path, monkeypatch):
-    emitted(coreml_job(tiny("llama"), tmp_path), tmp_path / "coreml")
+    emitted(coreml_job(tiny("llama"), tmp_path, self_contained=False), tmp_path / "coreml")
     package = Package(tmp_path / "coreml" / "model.mlpackage", "float32")
     monkeypatch.delitem(KERNELS, "conv")
     function = package.program.functions["decode"]

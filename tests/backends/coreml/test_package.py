@@ -31,7 +31,7 @@ def described(job, folder, **options):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"layout": "gpu"}, {"kv_cache": "state-blend"}, {"self_contained": True}],
+    [{}, {"layout": "gpu"}, {"self_contained": False}],
     ids=str,
 )
 def test_every_border_is_described(tiny, tmp_path, options):
@@ -81,7 +81,7 @@ def test_the_embedding_file_is_exact(tiny, tmp_path, scheme):
 
 
 def test_what_is_not_kept_is_decompressed_each_time(tiny, tmp_path):
-    job = coreml_job(tiny("llama"), tmp_path, "lut4-g16")
+    job = coreml_job(tiny("llama"), tmp_path, "lut4-g16", self_contained=False)
     emitted(job, tmp_path / "out")
     path = tmp_path / "out" / "model.mlpackage"
     inputs: dict[str, np.ndarray] = {}
@@ -101,7 +101,7 @@ def test_what_is_not_kept_is_decompressed_each_time(tiny, tmp_path):
 
 
 @pytest.mark.skipif(not ON_MACOS, reason="Core ML itself runs on macOS only")
-@pytest.mark.parametrize("options", [{}, {"kv_cache": "state-slice"}, {"layout": "gpu"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"self_contained": False}, {"layout": "gpu"}], ids=str)
 def test_core_ml_itself_keeps_the_floor(tiny, tmp_path, options):
     job = dataclasses.replace(coreml_job(tiny("llama"), tmp_path, "lut4-g16"), options=options)
     artifact = emitted(job, tmp_path / "out")

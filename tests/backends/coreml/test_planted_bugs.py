@@ -170,15 +170,34 @@ def stale_state_read(planted: Planted) -> None:
     assert before
 
 
+def wrong_position_of_a_token(planted: Planted) -> None:
+    """The runner counts one token too few from the second call on."""
+    right = host.CoremlRunner._inputs
+
+    def late(self, ids, window):
+        found = right(self, ids, window)
+        return {**found, "position": np.maximum(found["position"] - 1, 0)}
+
+    planted.patch.setattr(host.CoremlRunner, "_inputs", late)
+
+
+def old_slots_are_not_kept(planted: Planted) -> None:
+    """The mask of the slots to keep says the opposite."""
+    for op in planted.operations("logical_or"):
+        op.type = "logical_and"
+
+
 def palettes_of_another_group(planted: Planted) -> None:
     """A weight's palettes shifted by one group of rows."""
     palettes = planted.blob("model_layers_0_mlp_up_proj_0_weight", "lut", np.float16)
     palettes[:] = np.roll(palettes, 16)
 
 
-INTEGERS = {"scheme": "int4-g32"}
-PALETTES = {"scheme": "lut4-g16"}
-STATES = {"scheme": "lut4-g16", "kv_cache": "state-slice"}
+HOST: dict[str, Any] = {"self_contained": False}  # its bugs are planted too
+INTEGERS = {"scheme": "int4-g32", **HOST}
+PALETTES = {"scheme": "lut4-g16", **HOST}
+STATES = {"scheme": "lut4-g16", "kv_cache": "state-slice", **HOST}
+BLENDED: dict[str, Any] = {"scheme": "lut4-g16"}
 BUGS = {
     wrong_rope_theta: INTEGERS,
     mask_off_by_one: INTEGERS,
@@ -192,6 +211,8 @@ BUGS = {
     swapped_kv_heads: INTEGERS,
     missing_eps: INTEGERS,
     stale_state_read: STATES,
+    wrong_position_of_a_token: BLENDED,
+    old_slots_are_not_kept: BLENDED,
     palettes_of_another_group: PALETTES,
 }
 
@@ -202,7 +223,7 @@ def originals(tmp_path_factory):
     found = {}
     folder = tmp_path_factory.mktemp("planted")
     model = write_checkpoint(folder / "model", tiny_config("qwen2", rms_norm_eps=1e-3))
-    for number, form in enumerate((INTEGERS, PALETTES, STATES)):
+    for number, form in enumerate((INTEGERS, PALETTES, STATES, BLENDED)):
         options = {key: value for key, value in form.items() if key != "scheme"}
         job = coreml_job(model, folder / str(number), form["scheme"])
         job = dataclasses.replace(job, options=options)
@@ -221,7 +242,7 @@ def evaluated_db(original, folder: Path, patch, plant: Callable[[Planted], None]
     return snr_db(expected, run(folder, changed, "float32", job))
 
 
-@pytest.mark.parametrize("form", [INTEGERS, PALETTES, STATES], ids=str)
+@pytest.mark.parametrize("form", [INTEGERS, PALETTES, STATES, BLENDED], ids=str)
 def test_the_surgery_itself_changes_nothing(originals, tmp_path, monkeypatch, form):
     found = evaluated_db(originals[str(form)], tmp_path / "c", monkeypatch, lambda planted: None)
     assert found > FLOAT32_FLOOR

@@ -123,10 +123,16 @@ def test_every_rule_names_its_source():
     assert {rule.level for rule in RULES.values()} == {"error", "warning", "note"}
 
 
-def test_our_packages_break_no_rule_but_that_of_groups(tiny, tmp_path):
-    artifact = emitted(coreml_job(tiny("qwen3"), tmp_path), tmp_path / "coreml")
+@pytest.mark.parametrize("whole", [True, False])
+def test_our_packages_break_no_rule_but_that_of_groups(tiny, tmp_path, whole):
+    """Nothing but look-up, masks and slots is left to the CPU, and that before all else."""
+    job = coreml_job(tiny("qwen3"), tmp_path, self_contained=whole)
+    artifact = emitted(job, tmp_path / "coreml")
     for report in artifact.facts["residency"].values():
-        assert report["predicted"] == 1.0
+        early = [each for each in report["findings"] if each["rule"] == "prologue"]
+        outside = sum(each["count"] for each in early)
+        assert report["predicted"] == round(1 - outside / report["operations"], 4)
+        assert outside == (13 if whole else 0)
         named = {found["rule"] for found in report["findings"] if found["level"] != "note"}
         assert named == {"group-scales"}
 
@@ -141,6 +147,17 @@ def test_a_recipe_that_requires_the_neural_engine_takes_no_groups(tiny, tmp_path
         dataclasses.replace(channels, options={"require": "ane"}), tmp_path / "channels"
     )
     assert violations(artifact.facts["residency"]) == []
+
+
+@pytest.mark.parametrize("form", [{}, {"kv_cache": "io"}], ids=str)
+def test_a_self_contained_package_does_nothing_else_than_prepare_on_the_cpu(tiny, tmp_path, form):
+    job = coreml_job(tiny("llama"), tmp_path, "int4-per-channel", require="ane", **form)
+    assert violations(emitted(job, tmp_path / "coreml").facts["residency"]) == []
+
+
+def test_an_index_that_the_neural_engine_computes_is_no_preparation(tmp_path):
+    """It follows from an input of floats."""
+    assert "runtime-index" in broken(package(tmp_path, computed_begin))
 
 
 def test_the_file_limit_is_about_the_whole_package(tmp_path, monkeypatch):

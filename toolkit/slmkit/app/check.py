@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from slmkit.app.cases import Cases
 from slmkit.app.chat_form import ChatForm
 from slmkit.app.project import CASES, CHAT, MODEL, TOKENIZER, VECTORS, Project, read_project
-from slmkit.app.template import Check, read_template, setup_folder
+from slmkit.app.template import Check, Template, read_template, setup_folder
 from slmkit.app.tokenizer_kinds import check_tokenizer
 from slmkit.app.vectors import Vectors
 from slmkit.bundle.export import EXPORT, Export
@@ -28,6 +28,7 @@ from slmkit.system.scratch import scratch
 Model = TypeVar("Model", bound=BaseModel)
 PASSED, FAILED, NOT_EXECUTED = "passed", "failed", "not executed"
 FIND_SECONDS = 60  # to say where the tools are
+COULD_NOT = 77  # a command's exit code where this computer lacks something; it says what
 LAST = 1500  # characters of a tool's last words, where it failed
 
 
@@ -70,7 +71,7 @@ def check_app(folder: str | Path) -> AppReport:
             _checked("files and hashes", lambda: _check_files(folder, project)),
             _checked("golden cases", lambda: _check_cases(folder, project)),
             _vectors(folder, project),
-            *(_by_tools(folder, project, check) for check in template.checks),
+            *(_by_tools(folder, project, template, check) for check in template.checks),
             *(Checked(name, NOT_EXECUTED, why) for name, why in template.not_executed.items()),
         ),
     )
@@ -125,7 +126,7 @@ def _check_vectors(folder: Path, project: Project) -> None:
                 raise ValueError(f"{CHAT} makes another text of {chat.messages}")
 
 
-def _by_tools(folder: Path, project: Project, check: Check) -> Checked:
+def _by_tools(folder: Path, project: Project, template: Template, check: Check) -> Checked:
     """A check of the template's, if the tools that it needs were fetched."""
     if project.artifact not in check.artifacts:
         return Checked(check.name, NOT_EXECUTED, f"it is for {', '.join(check.artifacts)}")
@@ -134,27 +135,25 @@ def _by_tools(folder: Path, project: Project, check: Check) -> Checked:
     if tools is None:
         return Checked(check.name, NOT_EXECUTED, f"its tools are not here: run {script}")
     with scratch() as work:
-        words = _words(folder, project, check, {"tools": tools, "out": work / "out"})
+        places = {
+            "python": Path(sys.executable),
+            "setup": setup_folder(),
+            "project": folder.resolve(),
+            "models": (folder / project.models).resolve(),
+            "vectors": (folder / template.vectors).resolve(),
+            "tools": tools,
+            "out": work / "out",
+        }
+        words = [word.format(**places) for word in check.command]
         try:
             code, said = _run(words, work, 60 * check.minutes)
         except subprocess.TimeoutExpired:
             return Checked(check.name, FAILED, f"it took more than {check.minutes:g} minutes")
+    if code == COULD_NOT:
+        return Checked(check.name, NOT_EXECUTED, said.rpartition("\n")[2])
     if code:
         return Checked(check.name, FAILED, said[-LAST:])
     return Checked(check.name, PASSED, said.rpartition("\n")[2])
-
-
-def _words(folder: Path, project: Project, check: Check, more: Mapping[str, Path]) -> list[str]:
-    """The words of a check's command, with places for their names."""
-    places = {
-        "python": Path(sys.executable),
-        "setup": setup_folder(),
-        "project": folder.resolve(),
-        "models": (folder / project.models).resolve(),
-        "vectors": (folder / project.vectors).resolve().parent if project.vectors else Path(),
-        **more,
-    }
-    return [word.format(**places) for word in check.command]
 
 
 def _run(words: Sequence[str], place: Path, seconds: float) -> tuple[int, str]:

@@ -17,7 +17,7 @@ from slmkit.app.cases import Cases, cases_of_bundle
 from slmkit.app.chat_form import ChatForm, NoChatForm
 from slmkit.app.chat_proof import chat_form
 from slmkit.app.json_lines import write_lines
-from slmkit.app.template import FACTS, README, Runnable, Template, read_template
+from slmkit.app.template import FACTS, README, Runnable, Template, read_template, vector_folders
 from slmkit.app.tokenizer_kinds import check_tokenizer
 from slmkit.app.vectors import Vectors, vectors_of
 from slmkit.bundle.export import export
@@ -49,7 +49,7 @@ class Project(BaseModel):
     artifact: str
     models: Inside  # folder of model/, chat.json and cases.json
     inside: bool  # whether they are part of the app; else they are pushed or delivered
-    vectors: Inside | None  # folder of vectors.json; None: the artifact's runtime tokenizes
+    vectors: Inside | None  # folder of its vectors.json; None: the artifact's runtime tokenizes
 
 
 class Parts(BaseModel):
@@ -102,6 +102,8 @@ def new_app(
     )
     with written(place, force, KIND) as new:
         _copy(folder, new, template, name)
+        for each in vector_folders():
+            shutil.copytree(each, new / template.vectors / each.name)
         _write_model(bundle, new, project, parts)
         (new / PROJECT_README).write_text(_readme(folder, project, runnable, parts), "utf-8")
         write_lines(project, new / MARK)
@@ -190,7 +192,7 @@ def _write_model(bundle: Path, new: Path, project: Project, parts: Parts) -> Non
     if parts.vectors is None or project.vectors is None:
         return
     vectors = new / project.vectors
-    vectors.mkdir(parents=True)
+    vectors.mkdir(parents=True, exist_ok=True)
     write_lines(parts.vectors, vectors / VECTORS)
     write_lines(parts.form, vectors / CHAT)
     shutil.copyfile(models / MODEL / (found.tokenizer or "") / TOKENIZER, vectors / TOKENIZER)

@@ -14,7 +14,8 @@ from slmkit.errors import BackendError, RefusedError, UsageError
 
 FACTS = "template.json"
 README = "PROJECT.md"  # of a template; in a project it becomes README.md
-SETUP = "setup"  # beside the templates: scripts that fetch tools for checks
+# Beside the templates: scripts that fetch tools for checks, and vectors of every kind of tokenizer.
+SETUP, VECTORS = "setup", "vectors"
 STRICT = ConfigDict(extra="forbid", frozen=True)
 PACKAGE = Path(__file__).resolve().parents[1]
 # In the wheel beside the package's modules, in a checkout at its top.
@@ -39,8 +40,9 @@ class Check(BaseModel):
 
     ``command``: its words, where {python}, {setup}, {project}, {models}, {vectors}, {out} and
     {tools} stand for a Python, the setup scripts, the project, its models' and vectors' folders,
-    a new folder, and the tools. ``tools``: the setup script that fetches them; with ``--where``
-    it prints their folder.
+    a new folder, and the tools. Exit code 77: this computer lacks something, and the last line
+    says what. ``tools``: the setup script that fetches them; with ``--where`` it prints their
+    folder.
     """
 
     model_config = STRICT
@@ -66,7 +68,7 @@ class Template(BaseModel):
     models: Inside  # folder for model/, chat.json and cases.json
     beside: Inside  # the same for what is too large to be part of the app
     largest: int  # bytes of a model that is part of the app
-    vectors: Inside  # folder of tests' vectors, a folder for each model
+    vectors: Inside  # folder of the tests' vectors: those of every kind, and the model's own
     artifacts: Mapping[str, Runnable]
     left_out: tuple[str, ...]  # patterns of file and folder names that are no part of a project
     checks: tuple[Check, ...]
@@ -112,6 +114,11 @@ def templates() -> dict[str, Path]:
 def setup_folder() -> Path:
     """The folder of the scripts that fetch tools for checks."""
     return _place() / SETUP
+
+
+def vector_folders() -> list[Path]:
+    """A folder with vectors.json and the tokenizer of each kind that the apps read."""
+    return [path.parent for path in sorted((_place() / VECTORS).glob("*/vectors.json"))]
 
 
 def read_template(platform: str) -> tuple[Path, Template]:

@@ -22,12 +22,17 @@ public struct ChatForm: Decodable, Sendable {
   private let begin: String?, noSystem: String?, answer: String?, date: Day?
   private let system: Part?, user: Part?, assistant: Part?
 
-  public var takesSystem: Bool { system != nil }
-
-  /// The ids of a conversation, with the opening of the answer. `date`: for templates that write one.
-  public func ids(_ messages: [Message], _ tokenizer: Tokenizer, date: Date = Date()) throws -> [Int] {
+  /// The ids of a conversation, with the opening of the answer. `room`: where there are more, the oldest turns are left
+  /// out. `date`: for templates that write one.
+  public func ids(_ messages: [Message], _ tokenizer: Tokenizer, room: Int = .max, date: Date = Date()) throws -> [Int]
+  {
     guard refused == nil else { return startIds + tokenizer.encode(messages.last?.content ?? "") }
-    return try tokenizer.encode(render(messages, date: date))
+    let ids = try tokenizer.encode(render(messages, date: date))
+    guard ids.count > room, let oldest = messages.firstIndex(where: { $0.role == "user" }), oldest + 2 < messages.count
+    else {
+      return ids
+    }
+    return try self.ids(Array(messages[..<oldest] + messages[(oldest + 2)...]), tokenizer, room: room, date: date)
   }
 
   /// The text of a conversation, with the opening of the answer.
@@ -58,7 +63,9 @@ public struct ChatForm: Decodable, Sendable {
 
   private static func content(_ message: Message, _ part: Part) -> String {
     var text = Array(message.content.unicodeScalars)[...]
-    if let thinking = part.thinking, let found = message.content.range(of: thinking.end, options: [.literal, .backwards]) {
+    if let thinking = part.thinking,
+      let found = message.content.range(of: thinking.end, options: [.literal, .backwards])
+    {
       text = Array(message.content.unicodeScalars[found.upperBound...])[...]
       text = text.drop { thinking.strip.unicodeScalars.contains($0) }
     }

@@ -9,7 +9,19 @@ public struct SlmkitError: Error, CustomStringConvertible {
 /// What an app needs of `slmkit-export.json`: the facts of one artifact, and its files.
 public struct Export: Decodable, Sendable {
   public struct File: Decodable, Sendable { public let path: String, size: Int, sha256: String }
-  public struct Tensor: Decodable, Sendable { public let name: String, shape: [Dimension] }
+  public struct Tensor: Decodable, Sendable {
+    public let name: String, shape: [Dimension]
+
+    /// Where one token's numbers lie, by the strides of the tensor's axes; nil where no axis is the tokens'.
+    public func row(_ token: Int, strides: [Int]) -> StrideTo<Int>? {
+      let sizes = shape.map { if case .fixed(let size) = $0 { size } else { 0 } }
+      guard let tokens = sizes.firstIndex(of: 0), let most = sizes.max(), strides.count == sizes.count,
+        let axis = sizes.firstIndex(of: most)
+      else { return nil }
+      let start = token * strides[tokens]
+      return stride(from: start, to: start + most * strides[axis], by: strides[axis])
+    }
+  }
   /// One that is given as text is dynamic.
   public enum Dimension: Decodable, Sendable, Equatable {
     case fixed(Int), named(String)
@@ -22,35 +34,28 @@ public struct Export: Decodable, Sendable {
   public struct Generation: Decodable, Sendable {
     public let doSample: Bool, temperature: Double, topP: Double, topK: Int, repetitionPenalty: Double
   }
-  public struct SequenceState: Decodable, Sendable { let states: [[String: Unread]] }
-  struct Unread: Decodable, Sendable { init(from decoder: any Decoder) {} }
-  /// The Core ML backend's facts.
-  public struct Facts: Decodable, Sendable {
-    public struct Package: Decodable, Sendable { public let package: String }
-    public struct Function: Decodable, Sendable { public let tokens: Int }
-    public let packages: [Package], functions: [String: Function], computeUnits: String
-  }
+  struct Layer: Decodable, Sendable { let kind: String }
+  struct SequenceState: Decodable, Sendable { let states: [Layer] }
 
   public let schemaVersion: Int, model: String, artifact: String, format: String
   public let memory: Int  // bytes at the whole context
   public let contextLength: Int, stopIds: [Int], generation: Generation
   public let tokenizer: String?
-  public let inputs: [Tensor], outputs: [Tensor], state: SequenceState, files: [File]
-  private let facts: Optional<Lenient<Facts>>
+  public let inputs: [Tensor], outputs: [Tensor], files: [File]
+  private let state: SequenceState
 
   /// Whether a layer's memory can only go on: it has no slot for each position.
   public var recurrent: Bool { !state.states.isEmpty }
-  public var coreml: Facts? { facts?.value }
 
   /// Raises an error where this app has no runtime for the artifact.
   public func checkRunnable() throws {
-    let needs = [
-      "mlc": "the MLC engine (MLCSwift), whose library for iOS is built on a Mac",
-      "ort": "ONNX Runtime", "hexagon": "ONNX Runtime with QNN, on Android", "litert": "LiteRT-LM",
+    let runtimes = [
+      "hexagon": "ONNX Runtime on Android", "litert": "LiteRT-LM", "ort": "ONNX Runtime",
+      "mlc": "MLC's engine (MLCSwift), whose library for iOS is built on a Mac",
     ]
     guard artifact == "coreml" else {
-      let need = needs[artifact].map { " needs \($0)" } ?? ""
-      throw SlmkitError("the artifact \(artifact) (\(format))\(need); this app runs coreml: slmkit export --artifact coreml")
+      let need = runtimes[artifact] ?? "a runtime of its own"
+      throw SlmkitError("\(artifact) (\(format)) needs \(need); this app runs coreml: slmkit export --artifact coreml")
     }
   }
 
@@ -63,10 +68,13 @@ public struct Export: Decodable, Sendable {
   }
 }
 
-/// A value that is nil where it has another form.
-private struct Lenient<Value: Decodable & Sendable>: Decodable, Sendable {
-  let value: Value?
-  init(from decoder: any Decoder) { value = try? Value(from: decoder) }
+/// The facts of a coreml artifact that say how it is called.
+public struct CoreMLFacts: Decodable, Sendable {
+  public struct Package: Decodable, Sendable { public let package: String }
+  public struct Function: Decodable, Sendable { public let tokens: Int }
+  public let packages: [Package], functions: [String: Function], computeUnits: String
+
+  struct Manifest: Decodable { let facts: CoreMLFacts }
 }
 
 /// A folder with an export in `model/`, and the app's own `chat.json` and `cases.json` beside it.
@@ -74,6 +82,7 @@ public struct ModelFolder: Sendable {
   public let url: URL
   public let export: Export
   public var files: URL { url.appendingPathComponent("model") }
+  public var manifest: URL { files.appendingPathComponent("slmkit-export.json") }
 
   public init(_ url: URL) throws {
     self.url = url
@@ -99,8 +108,11 @@ public struct ModelFolder: Sendable {
     }
   }
 
+  public func coreml() throws -> CoreMLFacts { try read(CoreMLFacts.Manifest.self, manifest).facts }
   public func tokenizer() throws -> Tokenizer {
-    guard let folder = export.tokenizer else { throw SlmkitError("the artifact \(export.artifact) brings no tokenizer") }
+    guard let folder = export.tokenizer else {
+      throw SlmkitError("the artifact \(export.artifact) brings no tokenizer")
+    }
     return try Tokenizer(Data(contentsOf: files.appendingPathComponent("\(folder)/tokenizer.json")))
   }
   public func chat() throws -> ChatForm { try read(ChatForm.self, url.appendingPathComponent("chat.json")) }

@@ -21,7 +21,9 @@ public actor Generator {
   }
 
   /// Streams an answer. To stop, end the loop that reads it, or cancel its task.
-  public nonisolated func answer(_ prompt: [Int], _ sampler: Sampler, limit: Int = .max) -> AsyncThrowingStream<Token, any Error> {
+  public nonisolated func answer(_ prompt: [Int], _ sampler: Sampler, limit: Int = .max) -> AsyncThrowingStream<
+    Token, any Error
+  > {
     AsyncThrowingStream { stream in
       let task = Task {
         do {
@@ -35,7 +37,8 @@ public actor Generator {
 
   private func answer(_ prompt: [Int], _ sampler: Sampler, _ limit: Int, _ each: (Token) -> Void) throws {
     guard !prompt.isEmpty, prompt.count < export.contextLength else {
-      throw SlmkitError("the conversation has \(prompt.count) tokens, and the model holds \(export.contextLength): start a new one")
+      throw SlmkitError(
+        "the conversation has \(prompt.count) tokens, and the model holds \(export.contextLength): start a new one")
     }
     var sampler = sampler, text = TextDecoder(tokenizer), sequence = prompt
     let most = prompt.count + min(limit, export.contextLength - prompt.count)

@@ -7,7 +7,8 @@ public struct Sampler: Sendable {
   private var state: UInt64
 
   /// `topK`: tokens to sample from, 0 for all. `topP`: share of their probability.
-  public init(temperature: Double = 0, topK: Int = 0, topP: Double = 1, repetitionPenalty: Double = 1, seed: UInt64 = 0) {
+  public init(temperature: Double = 0, topK: Int = 0, topP: Double = 1, repetitionPenalty: Double = 1, seed: UInt64 = 0)
+  {
     (self.temperature, self.topK, self.topP) = (temperature, topK, topP)
     self.repetitionPenalty = repetitionPenalty
     state = seed ^ 0x9E37_79B9_7F4A_7C15
@@ -54,7 +55,9 @@ public struct Sampler: Sendable {
 
 /// The ids of the largest logits, the largest first; of equal ones the lower id.
 func best(_ logits: [Float], _ count: Int) -> [Int] {
-  guard count < 100 else { return Array(logits.indices.sorted { logits[$0] != logits[$1] ? logits[$0] > logits[$1] : $0 < $1 }.prefix(count)) }
+  guard count < 100 else {
+    return Array(logits.indices.sorted { logits[$0] != logits[$1] ? logits[$0] > logits[$1] : $0 < $1 }.prefix(count))
+  }
   var found: [Int] = []
   for id in logits.indices where found.count < count || logits[id] > logits[found[count - 1]] {
     if found.count == count { found.removeLast() }

@@ -44,7 +44,8 @@ private func agreement(_ rows: [Row]) -> (greedy: Double, db: Double) {
 
 public struct CaseReport: Encodable, Sendable {
   public let name: String, greedy: Double, db: Double
-  let ttftMs: Double, prefillTps: Double, decodeTps: Double, rows: [Row]
+  public let ttftMs: Double, decodeTps: Double
+  let prefillTps: Double, rows: [Row]
 
   init(_ golden: Cases.Case, _ rows: [Row], prefill: Duration, decode: Duration) {
     (name, self.rows) = (golden.name, rows)
@@ -69,10 +70,11 @@ public struct DeviceReport: Encodable, Sendable {
   let format = "slmkit-device-report/1", model: String, artifact: String, device: Device, runtime: Runtime
   public private(set) var executed = false, greedy: Double?, db: Double?
   public private(set) var cases: [CaseReport] = [], errors: [String] = []
-  public var loadS: Double?, wallS: Double?, peakMb: Int?
+  private let loadS: Double
+  private var wallS: Double?, peakMb: Int?
 
-  public init(_ export: Export, _ device: Device, _ runtime: Runtime) {
-    (model, artifact, self.device, self.runtime) = (export.model, export.artifact, device, runtime)
+  public init(_ export: Export, _ device: Device, _ runtime: Runtime, loadS: Double) {
+    (model, artifact, self.device, self.runtime, self.loadS) = (export.model, export.artifact, device, runtime, loadS)
   }
 
   public mutating func add(_ found: CaseReport) {
@@ -81,10 +83,10 @@ public struct DeviceReport: Encodable, Sendable {
     (greedy, db) = (all.greedy, all.db)
   }
 
-  /// Ends the run. `error`: why there are no more cases, if it could not be finished.
-  public mutating func end(_ error: (any Error)?) {
-    executed = error == nil
-    errors = error.map { ["\($0)"] } ?? []
+  /// Ends the run. `error`: why there are no more cases, if it could not be finished. `wallS`: seconds of the cases.
+  public mutating func end(_ error: (any Error)?, wallS: Double, peakMb: Int) {
+    (executed, errors) = (error == nil, error.map { ["\($0)"] } ?? [])
+    (self.wallS, self.peakMb) = (wallS, peakMb)
   }
 
   public func json() throws -> Data {

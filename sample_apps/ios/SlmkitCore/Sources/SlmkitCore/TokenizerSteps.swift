@@ -57,13 +57,16 @@ struct Split {
       return json["use_regex"].bool == false ? nil : try Split(gpt2)
     case "Digits":
       return try Split(json["individual_digits"].bool == true ? #"\p{N}|[^\p{N}]+"# : #"\p{N}+|[^\p{N}]+"#)
-    case "Split" where pattern["String"].string == " " && behavior == "MergedWithPrevious" && noSpaces(after: normalizers):
+    case "Split"
+    where pattern["String"].string == " " && behavior == "MergedWithPrevious" && noSpaces(after: normalizers):
       return nil
     case "Split":
       guard let regex = pattern["Regex"].string, known.contains(regex) else {
         throw refused("split by \(pattern["Regex"].string ?? pattern["String"].string ?? "nothing")")
       }
-      guard behavior == "Isolated", json["invert"].bool != true else { throw refused("split with behavior \(behavior)") }
+      guard behavior == "Isolated", json["invert"].bool != true else {
+        throw refused("split with behavior \(behavior)")
+      }
       return try Split(regex)
     case let other: throw refused("pre-tokenizer \(other ?? "without a type")")
     }
@@ -81,7 +84,9 @@ struct Split {
 
   func pieces(_ text: String) -> [String] {
     let all = NSString(string: text)
-    return expression.matches(in: text, range: NSRange(location: 0, length: all.length)).map { all.substring(with: $0.range) }
+    return expression.matches(in: text, range: NSRange(location: 0, length: all.length)).map {
+      all.substring(with: $0.range)
+    }
   }
 }
 
@@ -105,7 +110,9 @@ struct AddedTokens {
       let (left, right) = (each["lstrip"].bool == true, each["rstrip"].bool == true)
       return Token(content: Array(content.unicodeScalars), id: id, takesLeft: left, takesRight: right)
     }
-    tokens = Dictionary(grouping: found) { $0.content[0] }.mapValues { $0.sorted { $0.content.count > $1.content.count } }
+    tokens = Dictionary(grouping: found) { $0.content[0] }.mapValues {
+      $0.sorted { $0.content.count > $1.content.count }
+    }
   }
 
   /// The text between tokens, and tokens with the white space that they take.

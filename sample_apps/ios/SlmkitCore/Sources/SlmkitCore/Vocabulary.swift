@@ -94,7 +94,8 @@ struct Vocabulary {
 
   /// "a b", or ["a", "b"].
   private static func parts(_ pair: Json) throws -> [[UInt8]] {
-    let parts = pair.bytes.map { $0.split(separator: UInt8(ascii: " ")).map(Array.init) } ?? pair.items.compactMap(\.bytes)
+    let parts =
+      pair.bytes.map { $0.split(separator: UInt8(ascii: " ")).map(Array.init) } ?? pair.items.compactMap(\.bytes)
     guard parts.count == 2 else { throw SlmkitError("tokenizer.json has a merge that is no pair") }
     return parts
   }
@@ -102,13 +103,17 @@ struct Vocabulary {
   /// Whether a sign of a space follows something else.
   private static func crosses(_ text: [UInt8]) -> Bool {
     let sign = Array(String(Vocabulary.sign).utf8)
-    return text.indices.dropFirst(sign.count).contains { text[$0...].starts(with: sign) && !text[..<$0].suffix(sign.count).elementsEqual(sign) }
+    return text.indices.dropFirst(sign.count).contains {
+      text[$0...].starts(with: sign) && !text[..<$0].suffix(sign.count).elementsEqual(sign)
+    }
   }
 
   /// What SentencePiece shows for a token: a byte, or text with spaces.
   private static func shown(_ token: [UInt8]) -> [UInt8] {
     let text = String(decoding: token, as: UTF8.self)
-    if token.count == 6, text.hasPrefix("<0x"), text.hasSuffix(">"), let byte = UInt8(text.dropFirst(3).prefix(2), radix: 16) {
+    if token.count == 6, text.hasPrefix("<0x"), text.hasSuffix(">"),
+      let byte = UInt8(text.dropFirst(3).prefix(2), radix: 16)
+    {
       return [byte]
     }
     return Array(text.replacingOccurrences(of: String(Vocabulary.sign), with: " ", options: .literal).utf8)

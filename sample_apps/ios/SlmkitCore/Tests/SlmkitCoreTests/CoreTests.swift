@@ -14,7 +14,9 @@ func testExport(_ changes: [String: Any] = [:], stopIds: [Int] = [2]) throws -> 
     "inputs": [["name": "ids", "dtype": "int32", "shape": [1, "tokens"], "about": ""]],
     "outputs": [["name": "logits_0", "dtype": "float16", "shape": [1, 1024, 1, "tokens"], "about": ""]],
     "state": ["context_length": 256, "attention_layers": [0], "kv_heads": 2, "head_width": 32, "states": []],
-    "facts": ["packages": [["package": "model.mlpackage"]], "functions": ["decode": ["tokens": 1]], "compute_units": "all"],
+    "facts": [
+      "packages": [["package": "model.mlpackage"]], "functions": ["decode": ["tokens": 1]], "compute_units": "all",
+    ],
     "files": [["path": "model.bin", "size": 3, "sha256": "abc", "role": nil]] as [[String: Any?]],
   ]
   let data = try JSONSerialization.data(withJSONObject: values.merging(changes) { $1 })
@@ -33,7 +35,9 @@ final class CoreTests: XCTestCase {
     assertRefused("model Unigram") { _ = try Tokenizer(changed(home, "model", "type", to: "Unigram")) }
     assertRefused("normalizer Lowercase") { _ = try Tokenizer(changed(home, "normalizer", to: ["type": "Lowercase"])) }
     assertRefused("pre-tokenizer BertPreTokenizer") {
-      let steps: [String: Any] = ["type": "Sequence", "pretokenizers": [["type": "BertPreTokenizer"], ["type": "ByteLevel"]]]
+      let steps: [String: Any] = [
+        "type": "Sequence", "pretokenizers": [["type": "BertPreTokenizer"], ["type": "ByteLevel"]],
+      ]
       _ = try Tokenizer(changed(home, "pre_tokenizer", to: steps))
     }
     assertRefused(#"split by \d+"#) {
@@ -110,7 +114,9 @@ final class CoreTests: XCTestCase {
 
   func testASecondTurnFeedsOnlyWhatIsNew() async throws {
     let tokenizer = try Kind.named("home").tokenizer()
-    for (states, expected) in [([], [[0, 3], [3, 1], [4, 1], [4, 3]]), ([["kind": "conv"]], [[0, 3], [3, 1], [4, 1], [0, 7]])] {
+    for (states, expected) in [
+      ([], [[0, 3], [3, 1], [4, 1], [4, 3]]), ([["kind": "conv"]], [[0, 3], [3, 1], [4, 1], [0, 7]]),
+    ] {
       let calls = Calls()
       let export = try testExport(["state": ["states": states]])
       let generator = Generator(export, tokenizer) {
@@ -147,14 +153,15 @@ final class CoreTests: XCTestCase {
   }
 
   func testTheSelfTestComparesWithTheReference() async throws {
-    let home = try Kind.named("home"), golden = try home.read(Cases.self, "cases.json"), tokenizer = try home.tokenizer()
+    let home = try Kind.named("home"), golden = try home.read(Cases.self, "cases.json"),
+      tokenizer = try home.tokenizer()
     XCTAssertGreaterThan(golden.cases.count, 0)
     for (offset, greedy, low, high) in [(Float(0), 1.0, 100.0, 400.0), (0.1, 1, 30, 50)] {
       let generator = Generator(try testExport(), tokenizer) { Echo(golden, offset) }
       var report = DeviceReport(
-        try testExport(), .init(model: "Linux", os: "6"), .init(name: "echo", computeUnits: "cpu"))
+        try testExport(), .init(model: "Linux", os: "6"), .init(name: "echo", computeUnits: "cpu"), loadS: 1)
       for each in golden.cases { report.add(try await generator.replay(each)) }
-      report.end(nil)
+      report.end(nil, wallS: 2, peakMb: 3)
       XCTAssertEqual(report.greedy, greedy)
       let db = try XCTUnwrap(report.db)
       XCTAssertTrue((low...high).contains(db), "\(db) dB")

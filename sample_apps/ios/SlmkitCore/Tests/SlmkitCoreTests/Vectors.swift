@@ -31,11 +31,11 @@ struct Kind {
   func tokenizer() throws -> Tokenizer { try Tokenizer(data("tokenizer.json")) }
   func chat() throws -> ChatForm { try read(ChatForm.self, "chat.json") }
 
-  /// Those below the folder that SLMKIT_VECTORS names, else in the repository.
+  /// Those in the folder vectors of the project, else beside it.
   static let all: [Kind] = {
-    let here = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-    let repository = here.appendingPathComponent("../../../../vectors").standardizedFileURL
-    let root = ProcessInfo.processInfo.environment["SLMKIT_VECTORS"].map { URL(fileURLWithPath: $0) } ?? repository
+    let project = URL(fileURLWithPath: #filePath).appendingPathComponent("../../../..").standardizedFileURL
+    let places = [project, project.deletingLastPathComponent()].map { $0.appendingPathComponent("vectors") }
+    let root = places.first { FileManager.default.fileExists(atPath: $0.path) } ?? project
     let names = (try? FileManager.default.contentsOfDirectory(atPath: root.path)) ?? []
     return names.sorted().map { Kind(folder: root.appendingPathComponent($0)) }
       .filter { FileManager.default.fileExists(atPath: $0.folder.appendingPathComponent("vectors.json").path) }

@@ -47,7 +47,7 @@ class RefusalsTest {
 
     @Test
     fun a_model_larger_than_the_free_memory_is_not_loaded() {
-        val said = reason { Models(TestData.assets, folder) { 1_000_000 }.open() }
+        val said = reason { Models(TestData.assets, folder) { 1 }.open() }
         assertTrue(said, "MB of memory and 1 MB are free" in said)
     }
 
