@@ -50,7 +50,7 @@ struct ChatView: View {
       }
       Text(chat.status).font(.caption).foregroundStyle(.secondary)
       HStack {
-        TextField("Message", text: $words).textFieldStyle(.roundedBorder).onSubmit(send)
+        TextField("Message", text: $words).textFieldStyle(.roundedBorder).onSubmit { send() }
         Button(chat.answering == nil ? "Send" : "Stop") { chat.answering == nil ? send() : chat.stop() }
       }
     }
