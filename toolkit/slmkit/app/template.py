@@ -40,8 +40,9 @@ class Check(BaseModel):
 
     ``command``: its words, where {python}, {setup}, {project}, {models}, {vectors}, {out} and
     {tools} stand for a Python, the setup scripts, the project, its models' and vectors' folders,
-    a new folder, and the tools. ``tools``: the setup script that fetches them; with ``--where``
-    it prints their folder.
+    a new folder, and the tools. Exit code 77: this computer lacks something, and the last line
+    says what. ``tools``: the setup script that fetches them; with ``--where`` it prints their
+    folder.
     """
 
     model_config = STRICT

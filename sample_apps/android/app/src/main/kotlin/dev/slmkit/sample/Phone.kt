@@ -39,7 +39,8 @@ class Phone(private val context: Context) {
             context.filesDir.listFiles { file -> file.name.startsWith("models-") }?.forEach { it.deleteRecursively() }
             val part = File(context.filesDir, "models-part")
             part.mkdirs()
-            for (name in listOf("model", "chat.json", "cases.json")) unpack(name, File(part, name))
+            val names = context.assets.list("").orEmpty().filter { it in MODELS }
+            for (name in names) unpack(name, File(part, name))
             check(part.renameTo(folder)) { "cannot write $folder" }
         }
         return folder
@@ -49,5 +50,9 @@ class Phone(private val context: Context) {
         val names = context.assets.list(asset).orEmpty()
         if (names.isEmpty()) context.assets.open(asset).use { from -> to.outputStream().use { from.copyTo(it) } }
         else to.mkdirs().also { names.forEach { unpack("$asset/$it", File(to, it)) } }
+    }
+
+    private companion object {
+        val MODELS = listOf("model", "chat.json", "cases.json")
     }
 }

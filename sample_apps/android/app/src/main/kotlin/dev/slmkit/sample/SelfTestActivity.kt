@@ -23,7 +23,7 @@ class SelfTestActivity : Activity() {
             val reports = run()
             report = Json.write(mapOf("reports" to reports))
             File(getExternalFilesDir(null), "report.json").writeText(report) // adb pull .../files/report.json
-            runOnUiThread { said.text = reports.joinToString("\n\n") { summary(it) } }
+            runOnUiThread { said.text = reports.joinToString("\n\n") { SelfTest.summary(it) } }
         }
     }
 

@@ -47,7 +47,7 @@ class RefusalsTest {
 
     @Test
     fun a_model_larger_than_the_free_memory_is_not_loaded() {
-        val said = reason { Models(TestData.assets, folder) { 1_000_000 }.open() }
+        val said = reason { Models(TestData.assets, folder) { 1 }.open() }
         assertTrue(said, "MB of memory and 1 MB are free" in said)
     }
 
@@ -76,6 +76,8 @@ class RefusalsTest {
         assertTrue("WordPiece" in tokenizer("decoder" to mapOf("type" to "WordPiece")))
         val split = mapOf("type" to "Split", "pattern" to mapOf("Regex" to "a+"), "behavior" to "Isolated", "invert" to false)
         assertTrue("a+" in tokenizer("pre_tokenizer" to split))
+        assertTrue("normalized text" in tokenizer("normalizer" to mapOf("type" to "NFC"), "added_tokens" to listOf(mapOf("id" to 0.0, "content" to "<x>", "normalized" to true))))
+        assertTrue("whole word" in tokenizer("added_tokens" to listOf(mapOf("id" to 0.0, "content" to "<x>", "single_word" to true))))
         assertTrue("ByteLevel" in tokenizer("pre_tokenizer" to mapOf("type" to "ByteLevel", "add_prefix_space" to true, "use_regex" to true)))
     }
 

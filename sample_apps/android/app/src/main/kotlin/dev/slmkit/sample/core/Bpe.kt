@@ -13,7 +13,7 @@ class Bpe(model: Map<String, Any?>) {
     val tokens: Map<Int, String>
 
     init {
-        if (model["type"] != "BPE") throw Refused("the tokenizer is of the kind ${model["type"]}; this app reads BPE")
+        if ((model["type"] ?: "BPE") != "BPE") throw Refused("the tokenizer is of the kind ${model["type"]}; this app reads BPE")
         for (key in listOf("dropout", "continuing_subword_prefix", "end_of_word_suffix")) {
             if (model[key] != null && model[key] != "") throw Refused("the tokenizer's BPE has a $key, which this app does not read")
         }

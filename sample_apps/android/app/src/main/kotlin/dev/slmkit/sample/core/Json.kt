@@ -4,38 +4,43 @@ package dev.slmkit.sample.core
 class Json private constructor(private val text: String) {
     private var at = 0
 
-    private fun fail(expected: String): Nothing =
-        throw IllegalArgumentException("JSON: $expected is expected at character $at")
+    private fun fail(expected: String): Nothing = throw IllegalArgumentException("JSON: $expected is expected at character $at")
 
     private fun next() = text.getOrElse(at) { fail("more") }
 
-    private fun skipSpace() {
+    private fun space() {
         while (at < text.length && text[at] <= ' ') at++
     }
 
-    private fun eat(word: String) {
+    private fun <T> eat(word: String, value: T): T {
         if (!text.startsWith(word, at)) fail(word)
         at += word.length
+        return value
     }
 
     private fun value(): Any? {
-        skipSpace()
-        return when (next()) {
-            '{' -> LinkedHashMap<String, Any?>().also { items('}') { skipSpace(); val key = string(); skipSpace(); eat(":"); it[key] = value() } }
-            '[' -> ArrayList<Any?>().also { items(']') { it.add(value()) } }
+        space()
+        val value = when (next()) {
+            '{' -> LinkedHashMap<String, Any?>().also { items("}") { val key = string(); space(); eat(":", it)[key] = value() } }
+            '[' -> ArrayList<Any?>().also { items("]") { it.add(value()) } }
             '"' -> string()
-            't' -> { eat("true"); true }
-            'f' -> { eat("false"); false }
-            'n' -> { eat("null"); null }
+            't' -> eat("true", true)
+            'f' -> eat("false", false)
+            'n' -> eat("null", null)
             else -> number()
         }
+        space()
+        return value
     }
 
-    private fun items(end: Char, item: () -> Unit) {
+    private fun items(end: String, item: () -> Unit) {
         at++
-        skipSpace()
-        if (next() != end) do { item(); skipSpace() } while (next() == ',' && ++at > 0)
-        eat(end.toString())
+        space()
+        if (!text.startsWith(end, at)) {
+            item()
+            while (next() == ',') { at++; space(); item() }
+        }
+        eat(end, Unit)
     }
 
     private fun number(): Double {
@@ -45,40 +50,31 @@ class Json private constructor(private val text: String) {
     }
 
     private fun string(): String {
-        eat("\"")
-        val out = StringBuilder()
-        while (next() != '"') {
-            val from = at
-            while (next() != '"' && next() != '\\') at++
-            out.append(text, from, at)
-            if (next() == '\\') out.append(escaped())
-        }
+        val out = eat("\"", StringBuilder())
+        while (next() != '"') if (text[at] == '\\') out.append(escaped()) else out.append(text[at++])
         at++
         return out.toString()
     }
 
     private fun escaped(): Char {
-        at += 2
-        return when (val c = text.getOrElse(at - 1) { fail("more") }) {
-            'n' -> '\n'
-            't' -> '\t'
-            'r' -> '\r'
-            'b' -> '\b'
-            'f' -> '\u000c'
-            'u' -> (text.drop(at).take(4).toIntOrNull(16) ?: fail("four hex digits")).toChar().also { at += 4 }
-            else -> c
-        }
+        at++
+        val letter = next()
+        at++
+        if (letter != 'u') return ESCAPES.getOrElse(letter) { letter }
+        return (text.substring(at, minOf(at + 4, text.length)).toIntOrNull(16) ?: fail("a code")).toChar().also { at += 4 }
     }
 
     companion object {
-        fun parse(text: String): Any? = Json(text).run { value().also { skipSpace(); if (at != text.length) fail("the end") } }
+        private val ESCAPES = mapOf('n' to '\n', 't' to '\t', 'r' to '\r', 'b' to '\b', 'f' to '\u000c')
+
+        fun parse(text: String): Any? = Json(text).run { value().also { if (at != text.length) fail("the end") } }
 
         fun write(value: Any?): String = when (value) {
             null, is Boolean, is Int, is Long -> value.toString()
             is Number -> if (value.toDouble().isFinite()) value.toString() else "null"
             is Map<*, *> -> value.entries.joinToString(",", "{", "}") { "${write(it.key.toString())}:${write(it.value)}" }
             is Iterable<*> -> value.joinToString(",", "[", "]") { write(it) }
-            else -> value.toString().map { if (it < ' ' || it == '"' || it == '\\') "\\u%04x".format(it.code) else it.toString() }.joinToString("", "\"", "\"")
+            else -> value.toString().replace(Regex("[\"\\\\\u0000-\u001f]")) { "\\u%04x".format(it.value[0].code) }.let { "\"$it\"" }
         }
     }
 }

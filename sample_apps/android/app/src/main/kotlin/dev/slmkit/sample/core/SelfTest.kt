@@ -78,6 +78,16 @@ class SelfTest(private val device: Map<String, Any>) {
     companion object {
         private const val TOP = 8
 
+        /** A report in a few lines for the screen. */
+        fun summary(report: Map<String, Any?>): String {
+            val head = "${report["model"]}/${report["artifact"]}"
+            if (report["executed"] == false) return "$head: not executed: ${report["errors"].list().joinToString()}"
+            val cases = report["cases"].list().map { it.obj() }.joinToString("") {
+                "\n%s…\n  %.1f dB, first token after %.0f ms, %.1f tokens/s".format((it["name"] as String).take(40), it["db"], it["ttft_ms"], it["decode_tps"])
+            }
+            return "%s: %.1f dB, %.1f %% of the reference's tokens, loaded in %.1f s, peak %s MB".format(head, report["db"], report["greedy"] as Double * 100, report["load_s"], report["peak_mb"]) + cases
+        }
+
         private fun decibels(signal: Double, noise: Double) = 10 * log10(signal / maxOf(noise, 1e-30))
 
         private fun since(start: Long) = (System.nanoTime() - start) / 1e9
