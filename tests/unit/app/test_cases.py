@@ -1,4 +1,4 @@
-"""Golden cases are the reference's: its best ids with their logits, at the position before each id."""
+"""Golden cases are the reference's: its best ids with their logits, just before each token."""
 
 from __future__ import annotations
 
