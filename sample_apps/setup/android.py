@@ -53,7 +53,11 @@ def run(*words: str | Path, place: Path | None = None, **environment: str) -> st
 def fetched() -> Path:
     """The folder of the tools; the first call fetches them. Raises Failed."""
     done = subprocess.run(
-        [HERE / "android.sh"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False
+        [HERE / "android.sh"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise Failed(f"Android's tools cannot be had: {done.stderr.strip()[-500:]}")
@@ -86,13 +90,19 @@ class App:
 
     def jars(self, *names: str) -> list[Path]:
         """Tools that are jars, and what every part of the app needs."""
-        return [self.tools / f"{name}.jar" for name in ("kotlin-stdlib", "kotlinx-coroutines", *names)]
+        return [
+            self.tools / f"{name}.jar" for name in ("kotlin-stdlib", "kotlinx-coroutines", *names)
+        ]
 
-    def kotlin(self, sources: Sequence[Path], out: Path, classes: Sequence[Path], *more: str) -> None:
+    def kotlin(
+        self, sources: Sequence[Path], out: Path, classes: Sequence[Path], *more: str
+    ) -> None:
         """Compile; a warning is an error."""
         compiler = path_of(sorted((self.tools / "kotlinc").glob("*.jar")))
         options = ("-no-stdlib", "-no-reflect", "-jvm-target", "11", "-Werror", *more)
-        run(*JAVA, "-cp", compiler, COMPILER, *options, "-cp", path_of(classes), "-d", out, *sources)
+        run(
+            *JAVA, "-cp", compiler, COMPILER, *options, "-cp", path_of(classes), "-d", out, *sources
+        )
 
     def for_jvm(self, out: Path, flavor: str, tests: Sequence[Path], *jars: Path) -> list[Path]:
         """Compile what is free of Android, and tests; the class path that runs them."""
@@ -101,12 +111,16 @@ class App:
         self.kotlin([*found, *tests], out, classes)
         return [out, *classes]
 
-    def unit_tests(self, classes: Sequence[Path], names: Sequence[str], **properties: str | Path) -> str:
+    def unit_tests(
+        self, classes: Sequence[Path], names: Sequence[str], **properties: str | Path
+    ) -> str:
         """Run JUnit on ONNX Runtime's newest library for this computer."""
         given = {"onnxruntime.native.path": self.tools / "native", "slmkit.assets": self.assets}
         options = [f"-D{key}={value}" for key, value in {**given, **properties}.items()]
         words = ("-cp", path_of(classes), "org.junit.runner.JUnitCore", *names)
-        return run(*JAVA, *options, *words, SLMKIT_ORT=str(onnxruntime()), ORT_DISABLE_TELEMETRY="1")
+        return run(
+            *JAVA, *options, *words, SLMKIT_ORT=str(onnxruntime()), ORT_DISABLE_TELEMETRY="1"
+        )
 
     def for_android(self, out: Path, flavor: str, *jars: Path) -> list[Path]:
         """Compile against Android's own classes; the class files' folder and the libraries."""
@@ -133,8 +147,27 @@ class App:
         )
         models = ("-A", self.assets) if self.assets.is_dir() else ()  # else they are pushed
         files = ("--manifest", work / "AndroidManifest.xml", *models, work / "resources.zip")
-        run(aapt2, "link", "-o", base, "-I", self.tools / "framework.apk", *values, "--java", work / "r", *files)
-        run("javac", "--release", "8", "-Xlint:-options", "-d", work / "classes", *(work / "r").rglob("*.java"))
+        run(
+            aapt2,
+            "link",
+            "-o",
+            base,
+            "-I",
+            self.tools / "framework.apk",
+            *values,
+            "--java",
+            work / "r",
+            *files,
+        )
+        run(
+            "javac",
+            "--release",
+            "8",
+            "-Xlint:-options",
+            "-d",
+            work / "classes",
+            *(work / "r").rglob("*.java"),
+        )
         return base
 
     def apk(self, out: Path, work: Path) -> dict[str, int]:
@@ -143,8 +176,22 @@ class App:
         classes, *libraries = self.for_android(work / "classes", "plain")
         (work / "dex").mkdir()
         run(
-            *("java", "-Xmx1g", "-cp", self.tools / "bundletool.jar", "com.android.tools.r8.D8", "--release"),
-            *("--min-api", self.setting("minSdk"), "--lib", self.tools / "android.jar", "--output", work / "dex"),
+            *(
+                "java",
+                "-Xmx1g",
+                "-cp",
+                self.tools / "bundletool.jar",
+                "com.android.tools.r8.D8",
+                "--release",
+            ),
+            *(
+                "--min-api",
+                self.setting("minSdk"),
+                "--lib",
+                self.tools / "android.jar",
+                "--output",
+                work / "dex",
+            ),
             *sorted(classes.rglob("*.class")),
             *libraries,
         )
@@ -185,7 +232,9 @@ def _write(apk: zipfile.ZipFile, name: str, data: bytes, kind: int) -> None:
     if kind == zipfile.ZIP_STORED and apk.fp is not None:
         gap = -(apk.fp.tell() + ENTRY + len(name.encode())) % _step(name)
         gap += _step(name) if 0 < gap < EXTRA else 0
-        entry.extra = PADDING + (gap - EXTRA).to_bytes(2, "little") + bytes(gap - EXTRA) if gap else b""
+        entry.extra = (
+            PADDING + (gap - EXTRA).to_bytes(2, "little") + bytes(gap - EXTRA) if gap else b""
+        )
     apk.writestr(entry, data)
 
 
@@ -198,8 +247,28 @@ def sign(apk: Path, out: Path, tools: Path) -> None:
     key = tools / "debug.p12"
     if not key.exists():
         run(
-            *("keytool", "-genkeypair", "-keystore", key, "-storetype", "PKCS12", "-storepass", "android"),
-            *("-alias", "debug", "-keyalg", "RSA", "-keysize", "2048", "-validity", "10000", "-dname", "CN=debug"),
+            *(
+                "keytool",
+                "-genkeypair",
+                "-keystore",
+                key,
+                "-storetype",
+                "PKCS12",
+                "-storepass",
+                "android",
+            ),
+            *(
+                "-alias",
+                "debug",
+                "-keyalg",
+                "RSA",
+                "-keysize",
+                "2048",
+                "-validity",
+                "10000",
+                "-dname",
+                "CN=debug",
+            ),
         )
     words = ("sign", "--ks", key, "--ks-pass", "pass:android", "--out", out, apk)
     run("java", "-cp", _signer(tools), "com.android.apksigner.ApkSignerTool", *words)
@@ -207,7 +276,15 @@ def sign(apk: Path, out: Path, tools: Path) -> None:
 
 def check(apk: Path, tools: Path) -> None:
     """Raises Failed if the signature does not hold, or a library or an asset lies where it cannot be mapped."""
-    said = run("java", "-cp", _signer(tools), "com.android.apksigner.ApkSignerTool", "verify", "--verbose", apk)
+    said = run(
+        "java",
+        "-cp",
+        _signer(tools),
+        "com.android.apksigner.ApkSignerTool",
+        "verify",
+        "--verbose",
+        apk,
+    )
     for scheme in ("v2", "v3"):
         if not re.search(rf"Verified using {scheme} .*: true", said):
             raise Failed(f"{apk} is not signed by {scheme}:\n{said}")
@@ -246,7 +323,9 @@ def parts(apk: Path) -> dict[str, int]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("verb", choices=("test", "apk"))
     parser.add_argument("app", type=Path)
     parser.add_argument("out", type=Path)
