@@ -20,14 +20,10 @@ import SwiftUI
         case nil: ProgressView("Loading the model")
         }
       }
-      .task { model = await Result.of { try await LoadedModel.load() } }
+      .task {
+        do { model = .success(try await LoadedModel.load()) } catch { model = .failure(error) }
+      }
     }
-  }
-}
-
-extension Result where Failure == any Error {
-  static func of(_ make: () async throws -> Success) async -> Self {
-    do { return .success(try await make()) } catch { return .failure(error) }
   }
 }
 
@@ -54,7 +50,7 @@ struct ChatView: View {
       }
       Text(chat.status).font(.caption).foregroundStyle(.secondary)
       HStack {
-        TextField("Message", text: $words).textFieldStyle(.roundedBorder).onSubmit(send)
+        TextField("Message", text: $words).textFieldStyle(.roundedBorder).onSubmit { send() }
         Button(chat.answering == nil ? "Send" : "Stop") { chat.answering == nil ? send() : chat.stop() }
       }
     }

@@ -22,7 +22,7 @@ import SlmkitCore
     let export = model.folder.export, start = ContinuousClock.now
     let os = ProcessInfo.processInfo.operatingSystemVersionString
     var report = DeviceReport(
-      export, .init(model: Self.machine, os: os), .init(name: "Core ML", computeUnits: model.units),
+      export, device: ["model": Self.machine, "os": os], runtime: ["name": "Core ML", "compute_units": model.units],
       loadS: model.seconds)
     do {
       for each in try model.folder.cases().cases {

@@ -24,15 +24,13 @@ public struct ChatForm: Decodable, Sendable {
 
   /// The ids of a conversation, with the opening of the answer. `room`: where there are more, the oldest turns are left
   /// out. `date`: for templates that write one.
-  public func ids(_ messages: [Message], _ tokenizer: Tokenizer, room: Int = .max, date: Date = Date()) throws -> [Int]
-  {
-    guard refused == nil else { return startIds + tokenizer.encode(messages.last?.content ?? "") }
-    let ids = try tokenizer.encode(render(messages, date: date))
-    guard ids.count > room, let oldest = messages.firstIndex(where: { $0.role == "user" }), oldest + 2 < messages.count
-    else {
+  public func ids(_ chat: [Message], _ tokenizer: Tokenizer, room: Int = .max, date: Date = Date()) throws -> [Int] {
+    guard refused == nil else { return startIds + tokenizer.encode(chat.last?.content ?? "") }
+    let ids = try tokenizer.encode(render(chat, date: date))
+    guard ids.count > room, let oldest = chat.firstIndex(where: { $0.role == "user" }), oldest + 2 < chat.count else {
       return ids
     }
-    return try self.ids(Array(messages[..<oldest] + messages[(oldest + 2)...]), tokenizer, room: room, date: date)
+    return try self.ids(Array(chat[..<oldest] + chat[(oldest + 2)...]), tokenizer, room: room, date: date)
   }
 
   /// The text of a conversation, with the opening of the answer.
@@ -40,9 +38,9 @@ public struct ChatForm: Decodable, Sendable {
     guard let begin, let noSystem, let answer, let user, let assistant else {
       throw SlmkitError(refused ?? "chat.json names no texts")
     }
-    let today = self.date.map { ($0.text, Self.written(date, $0.pattern)) } ?? ("", "")
-    func fixed(_ text: String) -> String {
-      today.0.isEmpty ? text : text.replacingOccurrences(of: today.0, with: today.1, options: .literal)
+    let day = self.date.map { ($0.text, Self.written(date, $0.pattern)) }
+    let fixed = { (text: String) in
+      day.map { text.replacingOccurrences(of: $0, with: $1, options: .literal) } ?? text
     }
     var rest = messages[...], text = fixed(begin), isOpen = false
     if let first = rest.first, first.role == "system" {

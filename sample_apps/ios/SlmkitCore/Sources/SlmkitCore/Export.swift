@@ -10,26 +10,22 @@ public struct SlmkitError: Error, CustomStringConvertible {
 public struct Export: Decodable, Sendable {
   public struct File: Decodable, Sendable { public let path: String, size: Int, sha256: String }
   public struct Tensor: Decodable, Sendable {
-    public let name: String, shape: [Dimension]
+    public let name: String
+    let shape: [Dimension]
 
     /// Where one token's numbers lie, by the strides of the tensor's axes; nil where no axis is the tokens'.
     public func row(_ token: Int, strides: [Int]) -> StrideTo<Int>? {
-      let sizes = shape.map { if case .fixed(let size) = $0 { size } else { 0 } }
-      guard let tokens = sizes.firstIndex(of: 0), let most = sizes.max(), strides.count == sizes.count,
-        let axis = sizes.firstIndex(of: most)
+      let longest = shape.indices.max { shape[$0].size ?? 0 < shape[$1].size ?? 0 }
+      guard let tokens = shape.firstIndex(where: { $0.size == nil }), let axis = longest, let size = shape[axis].size,
+        strides.count == shape.count
       else { return nil }
       let start = token * strides[tokens]
-      return stride(from: start, to: start + most * strides[axis], by: strides[axis])
+      return stride(from: start, to: start + size * strides[axis], by: strides[axis])
     }
   }
-  /// One that is given as text is dynamic.
-  public enum Dimension: Decodable, Sendable, Equatable {
-    case fixed(Int), named(String)
-
-    public init(from decoder: any Decoder) throws {
-      let value = try decoder.singleValueContainer()
-      self = if let size = try? value.decode(Int.self) { .fixed(size) } else { .named(try value.decode(String.self)) }
-    }
+  struct Dimension: Decodable, Sendable {
+    let size: Int?  // nil: the number of tokens
+    init(from decoder: any Decoder) throws { size = try? decoder.singleValueContainer().decode(Int.self) }
   }
   public struct Generation: Decodable, Sendable {
     public let doSample: Bool, temperature: Double, topP: Double, topK: Int, repetitionPenalty: Double
@@ -49,14 +45,10 @@ public struct Export: Decodable, Sendable {
 
   /// Raises an error where this app has no runtime for the artifact.
   public func checkRunnable() throws {
-    let runtimes = [
-      "hexagon": "ONNX Runtime on Android", "litert": "LiteRT-LM", "ort": "ONNX Runtime",
-      "mlc": "MLC's engine (MLCSwift), whose library for iOS is built on a Mac",
-    ]
-    guard artifact == "coreml" else {
-      let need = runtimes[artifact] ?? "a runtime of its own"
-      throw SlmkitError("\(artifact) (\(format)) needs \(need); this app runs coreml: slmkit export --artifact coreml")
-    }
+    guard artifact != "coreml" else { return }
+    let mlc = artifact == "mlc" ? ", MLC's engine (MLCSwift), whose library for iOS is built on a Mac" : ""
+    throw SlmkitError(
+      "\(artifact) needs a runtime for \(format)\(mlc); this app runs coreml: slmkit export --artifact coreml")
   }
 
   /// Raises an error where the system would end the app while it loads. `available`: bytes.

@@ -20,11 +20,11 @@ public actor Generator {
     self.backend = try backend()
   }
 
+  public typealias Answer = AsyncThrowingStream<Token, any Error>
+
   /// Streams an answer. To stop, end the loop that reads it, or cancel its task.
-  public nonisolated func answer(_ prompt: [Int], _ sampler: Sampler, limit: Int = .max) -> AsyncThrowingStream<
-    Token, any Error
-  > {
-    AsyncThrowingStream { stream in
+  public nonisolated func answer(_ prompt: [Int], _ sampler: Sampler, limit: Int = .max) -> Answer {
+    Answer { stream in
       let task = Task {
         do {
           try await self.answer(prompt, sampler, limit) { stream.yield($0) }

@@ -3,17 +3,8 @@ import Foundation
 /// `cases.json`: golden prompts, and what the float32 reference says at every step.
 public struct Cases: Decodable, Sendable {
   public struct Case: Decodable, Sendable { public let name: String, promptIds: [Int], steps: [Step] }
-  public struct Step: Decodable, Sendable {
-    let id: Int, norm: Double
-    let best: [(id: Int, logit: Double)]
-
-    enum Keys: String, CodingKey { case id, norm, top }
-    public init(from decoder: any Decoder) throws {
-      let values = try decoder.container(keyedBy: Keys.self)
-      (id, norm) = (try values.decode(Int.self, forKey: .id), try values.decode(Double.self, forKey: .norm))
-      best = try values.decode([[Double]].self, forKey: .top).map { (Int($0[0]), $0[1]) }
-    }
-  }
+  /// `top`: the best ids with their logits, the best one first.
+  public struct Step: Decodable, Sendable { let id: Int, top: [[Double]] }
   public let cases: [Case]
 }
 
@@ -28,9 +19,9 @@ public struct Row: Encodable, Sendable {
     let most = Double(logits[0])
     norm = most + log(all.reduce(0) { $0 + exp(Double($1) - most) })
     guard norm.isFinite else { throw SlmkitError("logits are not finite") }
-    same = ids[0] == step.best[0].id
-    signal = step.best.reduce(0) { $0 + $1.logit * $1.logit }
-    noise = step.best.reduce(0) { $0 + pow($1.logit - Double(all[$1.id]), 2) }
+    same = Double(ids[0]) == step.top[0][0]
+    signal = step.top.reduce(0) { $0 + $1[1] * $1[1] }
+    noise = step.top.reduce(0) { $0 + pow($1[1] - Double(all[Int($1[0])]), 2) }
   }
   enum CodingKeys: String, CodingKey { case ids, logits, norm }
 }
@@ -43,9 +34,8 @@ private func agreement(_ rows: [Row]) -> (greedy: Double, db: Double) {
 }
 
 public struct CaseReport: Encodable, Sendable {
-  public let name: String, greedy: Double, db: Double
-  public let ttftMs: Double, decodeTps: Double
-  let prefillTps: Double, rows: [Row]
+  public let name: String, greedy: Double, db: Double, ttftMs: Double, prefillTps: Double, decodeTps: Double
+  let rows: [Row]
 
   init(_ golden: Cases.Case, _ rows: [Row], prefill: Duration, decode: Duration) {
     (name, self.rows) = (golden.name, rows)
@@ -58,22 +48,13 @@ public struct CaseReport: Encodable, Sendable {
 
 /// `slmkit-device-report/1`: a run of all cases on a device.
 public struct DeviceReport: Encodable, Sendable {
-  public struct Device: Encodable, Sendable {
-    let model: String, os: String
-    public init(model: String, os: String) { (self.model, self.os) = (model, os) }
-  }
-  public struct Runtime: Encodable, Sendable {
-    let name: String, computeUnits: String
-    public init(name: String, computeUnits: String) { (self.name, self.computeUnits) = (name, computeUnits) }
-  }
-
-  let format = "slmkit-device-report/1", model: String, artifact: String, device: Device, runtime: Runtime
+  let format = "slmkit-device-report/1", model: String, artifact: String
+  let device: [String: String], runtime: [String: String], loadS: Double
   public private(set) var executed = false, greedy: Double?, db: Double?
   public private(set) var cases: [CaseReport] = [], errors: [String] = []
-  private let loadS: Double
   private var wallS: Double?, peakMb: Int?
 
-  public init(_ export: Export, _ device: Device, _ runtime: Runtime, loadS: Double) {
+  public init(_ export: Export, device: [String: String], runtime: [String: String], loadS: Double) {
     (model, artifact, self.device, self.runtime, self.loadS) = (export.model, export.artifact, device, runtime, loadS)
   }
 

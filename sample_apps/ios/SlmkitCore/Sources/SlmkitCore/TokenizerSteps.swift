@@ -50,24 +50,21 @@ struct Split {
 
   /// nil: a step that cuts nothing.
   static func read(_ json: Json, _ normalizers: [Normalizer]) throws -> Split? {
-    let pattern = json["pattern"], behavior = json["behavior"].string ?? ""
     switch json["type"].string {
     case "ByteLevel":
       guard json["add_prefix_space"].bool == false else { throw refused("ByteLevel with add_prefix_space") }
       return json["use_regex"].bool == false ? nil : try Split(gpt2)
     case "Digits":
       return try Split(json["individual_digits"].bool == true ? #"\p{N}|[^\p{N}]+"# : #"\p{N}+|[^\p{N}]+"#)
-    case "Split"
-    where pattern["String"].string == " " && behavior == "MergedWithPrevious" && noSpaces(after: normalizers):
-      return nil
     case "Split":
-      guard let regex = pattern["Regex"].string, known.contains(regex) else {
-        throw refused("split by \(pattern["Regex"].string ?? pattern["String"].string ?? "nothing")")
+      let text = json["pattern"]["Regex"].string ?? json["pattern"]["String"].string ?? "nothing"
+      if text == " ", normalizers.contains(where: { if case .replace(" ", _) = $0 { true } else { false } }) {
+        return nil
       }
-      guard behavior == "Isolated", json["invert"].bool != true else {
-        throw refused("split with behavior \(behavior)")
+      guard known.contains(text), json["behavior"].string == "Isolated", json["invert"].bool != true else {
+        throw refused("split by \(text)")
       }
-      return try Split(regex)
+      return try Split(text)
     case let other: throw refused("pre-tokenizer \(other ?? "without a type")")
     }
   }
@@ -76,10 +73,6 @@ struct Split {
   private init(_ pattern: String) throws {
     let exact = pattern.replacing(#"\s"#, with: #"\p{White_Space}"#).replacing(#"\S"#, with: #"\P{White_Space}"#)
     expression = try NSRegularExpression(pattern: exact)
-  }
-
-  private static func noSpaces(after normalizers: [Normalizer]) -> Bool {
-    normalizers.contains { if case .replace(" ", _) = $0 { true } else { false } }
   }
 
   func pieces(_ text: String) -> [String] {

@@ -6,9 +6,8 @@ struct Vocabulary {
   let bytes: [Int: [UInt8]]
   private let ids: [[UInt8]: Int]
   private let merges: [UInt64: (rank: Int, id: Int)]
-  private let byteIds: [Int]  // of each single byte
-  private static let sign: Unicode.Scalar = "\u{2581}"  // what SentencePiece writes for a space
-  private let byteLevel: Bool, wholeFirst: Bool, wordwise: Bool
+  private let byteIds: [Int]  // of each single byte; -1: it has none
+  private let byteLevel: Bool, wholeFirst: Bool
 
   init(_ model: Json, added: [Json], byteLevel: Bool) throws {
     let type = model["type"].string ?? "BPE"
@@ -18,7 +17,7 @@ struct Vocabulary {
     }
     var ids: [[UInt8]: Int] = [:], bytes: [Int: [UInt8]] = [:]
     for (key, value) in model["vocab"].pairs {
-      guard let id = value.int else { throw refused("vocabulary, whose ids are no whole numbers") }
+      guard let id = value.int, id >= 0 else { throw refused("vocabulary, whose ids are no whole numbers") }
       let text = byteLevel ? Self.unmapped(key) : key
       ids[text] = id
       bytes[id] = byteLevel ? text : Self.shown(key)
@@ -30,45 +29,32 @@ struct Vocabulary {
     byteIds = try (0...255).map { byte in
       let name = byteLevel ? [UInt8(byte)] : Array(String(format: "<0x%02X>", byte).utf8)
       let isText = !(0xC0...0xC1).contains(byte) && byte < 0xF5  // others are in no UTF-8
-      guard let id = ids[name] ?? (isText ? nil : -1), byteLevel || model["byte_fallback"].bool == true else {
+      let mayLack = !isText || byteLevel && model["unk_token"].isNull  // SmolLM2 leaves such bytes out
+      guard let id = ids[name] ?? (mayLack ? -1 : nil), byteLevel || model["byte_fallback"].bool == true else {
         throw refused("vocabulary, which has no token for byte \(byte)")
       }
       return id
     }
-    var merges: [UInt64: (rank: Int, id: Int)] = [:], crossing = false
+    var merges: [UInt64: (rank: Int, id: Int)] = [:]
     for (rank, pair) in model["merges"].items.enumerated() {
       let parts = try Self.parts(pair).map { byteLevel ? Self.unmapped($0) : $0 }
       guard let left = ids[parts[0]], let right = ids[parts[1]], let joined = ids[parts[0] + parts[1]] else {
         throw SlmkitError("tokenizer.json has a merge of tokens that are not in its vocabulary")
       }
       merges[Self.key(left, right)] = (rank, joined)
-      crossing = crossing || (!byteLevel && Self.crosses(parts[0] + parts[1]))
     }
     (self.ids, self.bytes, self.merges, self.byteLevel) = (ids, bytes, merges, byteLevel)
     wholeFirst = model["ignore_merges"].bool == true
-    wordwise = !byteLevel && !crossing
   }
 
   /// Appends the ids of a piece.
   func encode(_ piece: String, _ found: inout [Int]) {
     if wholeFirst, let id = ids[Array(piece.utf8)] { return found.append(id) }
-    guard wordwise else { return join(symbols(piece), &found) }
-    for word in words(piece) { join(symbols(word), &found) }
-  }
-
-  /// Cuts before every sign of a space that follows something else: no token crosses there.
-  private func words(_ piece: String) -> [String] {
-    var words: [String.UnicodeScalarView] = [], last = Vocabulary.sign
-    for scalar in piece.unicodeScalars {
-      if words.isEmpty || (scalar == Vocabulary.sign && last != scalar) { words.append(.init()) }
-      words[words.count - 1].append(scalar)
-      last = scalar
-    }
-    return words.map { String($0) }
+    found += joined(symbols(piece))
   }
 
   private func symbols(_ piece: String) -> [Int] {
-    if byteLevel { return piece.utf8.map { byteIds[Int($0)] } }
+    if byteLevel { return piece.utf8.map { byteIds[Int($0)] }.filter { $0 >= 0 } }
     return piece.unicodeScalars.flatMap { scalar in
       let text = Array(String(Character(scalar)).utf8)
       return ids[text].map { [$0] } ?? text.map { byteIds[Int($0)] }
@@ -76,7 +62,7 @@ struct Vocabulary {
   }
 
   /// Joins the pair of lowest rank, the first one of several, until none is left.
-  private func join(_ symbols: [Int], _ found: inout [Int]) {
+  private func joined(_ symbols: [Int]) -> [Int] {
     var symbols = symbols
     func rank(_ at: Int) -> Int { merges[Self.key(symbols[at], symbols[at + 1])]?.rank ?? Int.max }
     var ranks = symbols.indices.dropLast().map(rank)
@@ -87,7 +73,7 @@ struct Vocabulary {
       if at > 0 { ranks[at - 1] = rank(at - 1) }
       if at < ranks.count { ranks[at] = rank(at) }
     }
-    found += symbols
+    return symbols
   }
 
   private static func key(_ left: Int, _ right: Int) -> UInt64 { UInt64(left) << 32 | UInt64(right) }
@@ -100,14 +86,6 @@ struct Vocabulary {
     return parts
   }
 
-  /// Whether a sign of a space follows something else.
-  private static func crosses(_ text: [UInt8]) -> Bool {
-    let sign = Array(String(Vocabulary.sign).utf8)
-    return text.indices.dropFirst(sign.count).contains {
-      text[$0...].starts(with: sign) && !text[..<$0].suffix(sign.count).elementsEqual(sign)
-    }
-  }
-
   /// What SentencePiece shows for a token: a byte, or text with spaces.
   private static func shown(_ token: [UInt8]) -> [UInt8] {
     let text = String(decoding: token, as: UTF8.self)
@@ -116,7 +94,7 @@ struct Vocabulary {
     {
       return [byte]
     }
-    return Array(text.replacingOccurrences(of: String(Vocabulary.sign), with: " ", options: .literal).utf8)
+    return Array(text.replacingOccurrences(of: "\u{2581}", with: " ", options: .literal).utf8)
   }
 
   /// The bytes that byte-level BPE writes as printable characters; text of other characters stays.

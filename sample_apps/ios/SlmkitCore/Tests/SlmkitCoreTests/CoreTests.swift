@@ -76,7 +76,9 @@ final class CoreTests: XCTestCase {
   func testOnlyCoremlRunsAndOthersAreNamed() throws {
     XCTAssertNoThrow(try testExport().checkRunnable())
     assertRefused("MLC") { try testExport(["artifact": "mlc", "facts": ["params": 1]]).checkRunnable() }
-    assertRefused("LiteRT-LM") { try testExport(["artifact": "litert"]).checkRunnable() }
+    assertRefused("a runtime for TFLite") {
+      try testExport(["artifact": "litert", "format": "TFLite"]).checkRunnable()
+    }
   }
 
   func testMemoryIsGuarded() throws {
@@ -159,7 +161,7 @@ final class CoreTests: XCTestCase {
     for (offset, greedy, low, high) in [(Float(0), 1.0, 100.0, 400.0), (0.1, 1, 30, 50)] {
       let generator = Generator(try testExport(), tokenizer) { Echo(golden, offset) }
       var report = DeviceReport(
-        try testExport(), .init(model: "Linux", os: "6"), .init(name: "echo", computeUnits: "cpu"), loadS: 1)
+        try testExport(), device: ["model": "Linux"], runtime: ["name": "echo"], loadS: 1)
       for each in golden.cases { report.add(try await generator.replay(each)) }
       report.end(nil, wallS: 2, peakMb: 3)
       XCTAssertEqual(report.greedy, greedy)
@@ -204,7 +206,7 @@ private final class Echo: ModelBackend {
       let fed = sequence.count - each.promptIds.count
       guard each.steps.prefix(fed).map(\.id).elementsEqual(sequence.suffix(fed)) else { continue }
       var logits = [Float](repeating: -100, count: 1024)
-      for (id, logit) in each.steps[fed].best { logits[id] = Float(logit) + error }
+      for pair in each.steps[fed].top { logits[Int(pair[0])] = Float(pair[1]) + error }
       return logits
     }
     throw SlmkitError("no case has this sequence")
