@@ -1,4 +1,4 @@
-"""The Android sample app: its Kotlin runs on the JVM with the real artifacts, and becomes a signed APK."""
+"""The Android sample app: Kotlin on the JVM with the real artifacts, and a signed APK."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 
 import slmkit
-from android import Failed, check, named, parts, run, stored
+from android import named
 from android_tools import KINDS, ROOT, app, library, write_assets, write_greedy, write_random_texts
+from apk import Failed, check, check_places, parts, run, stored
 from slmkit.checkpoint.folder import SAMPLE_MODEL
 from slmkit.inference.load import load
 
@@ -134,7 +136,7 @@ def test_the_report_of_the_self_test_has_python_s_logits(junit, bundle, assets, 
     assert report["greedy"] == same / steps
 
 
-def test_litert_lm_answers_as_the_reference_through_the_app_s_backend(
+def test_litert_lm_answers_through_the_app_s_backend_as_the_reference(
     junit, bundle, greedy, tmp_path
 ):
     litert = write_assets(bundle, "litert", tmp_path / "litert")
@@ -153,7 +155,7 @@ def test_onnxruntime_genai_answers_as_python(junit, assets, greedy, tmp_path):
 
 
 def test_the_sources_compile_against_android_and_a_newer_call_does_not(classes, assets, tmp_path):
-    """The flavor litertlm here, plain in the APK; the oldest android.jar that Debian has is of API 23."""
+    """The flavor litertlm; plain becomes the APK. android.jar is of API 23."""
     made = app(assets)
     made.resources(tmp_path)
     made.for_android(tmp_path / "classes", "litertlm", classes[0])
@@ -207,9 +209,10 @@ def test_a_changed_apk_and_a_shifted_library_are_found(apk, assets, tmp_path):
     broken.write_bytes(data)
     with pytest.raises(Failed, match=r"DOES NOT VERIFY|ERROR"):
         check(broken, tools)
-    unaligned = tmp_path / "unaligned.apk"
-    run("zip", "-q", "-0", "-r", unaligned, KOTLIN.name, place=KOTLIN.parent)
-    assert stored(unaligned)
+    with zipfile.ZipFile(broken, "w") as file:
+        file.writestr("lib/arm64-v8a/libshifted.so", b"code")
+    with pytest.raises(Failed, match="not at a multiple of 16384"):
+        check_places(broken)
 
 
 def test_the_apk_takes_another_application_id_and_no_assets(assets, tmp_path):
