@@ -1,4 +1,4 @@
-"""The Android sample app: its Kotlin runs on the JVM with the real artifacts, and becomes a signed APK."""
+"""The Android sample app: Kotlin on the JVM with the real artifacts, and a signed APK."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,13 +14,14 @@ import numpy as np
 import pytest
 
 import slmkit
-from android import Failed, check, named, parts, run, stored
-from android_tools import KINDS, app, library, write_assets, write_greedy, write_random_texts
+from android import named
+from android_tools import KINDS, ROOT, app, library, write_assets, write_greedy, write_random_texts
+from apk import Failed, check, check_places, parts, run, stored
 from slmkit.checkpoint.folder import SAMPLE_MODEL
 from slmkit.inference.load import load
 
 DEMO = os.environ.get("SLMKIT_DEMO")  # the bundle that `make demo` has just built
-KOTLIN = Path(__file__).parent / "kotlin"
+KOTLIN = ROOT / "tests" / "fixtures" / "android_runtimes"
 SAME = 1e-5  # of logits in Python and on the JVM: both call one library; vectors have 5 digits
 TOP = 8  # logits of a step in a report
 MEGABYTES = 40  # of an APK for arm64 with the sample model: 32 are ONNX Runtime
@@ -49,7 +51,10 @@ def greedy(bundle, tmp_path_factory):
 def classes(assets, tmp_path_factory):
     """Everything that runs on the JVM, compiled once: the class path."""
     made, out = app(assets), tmp_path_factory.mktemp("classes")
-    tests = [*sorted((made.app / "src" / "test" / "kotlin").rglob("*.kt")), *sorted(KOTLIN.glob("*.kt"))]
+    tests = [
+        *sorted((made.app / "src" / "test" / "kotlin").rglob("*.kt")),
+        *sorted(KOTLIN.glob("*.kt")),
+    ]
     return made.for_jvm(out, "litertlm", tests, made.tools / "jna.jar")
 
 
@@ -63,7 +68,9 @@ def junit(classes, tmp_path) -> Callable[..., str]:
             "slmkit.cache": tmp_path,
             **{f"slmkit.{key}": value for key, value in properties.items()},
         }
-        return app(assets).unit_tests(classes, [f"dev.slmkit.sample.{name}" for name in names], **given)
+        return app(assets).unit_tests(
+            classes, [f"dev.slmkit.sample.{name}" for name in names], **given
+        )
 
     return call
 
@@ -119,14 +126,19 @@ def test_the_report_of_the_self_test_has_python_s_logits(junit, bundle, assets, 
             assert row["logits"] == pytest.approx(logits[best].tolist(), abs=SAME)
             assert row["norm"] == pytest.approx(np.logaddexp.reduce(logits.astype(float)), abs=SAME)
             ids, want = np.transpose(step["top"])
-            signal, noise = signal + (want**2).sum(), noise + ((logits[ids.astype(int)] - want) ** 2).sum()
+            signal, noise = (
+                signal + (want**2).sum(),
+                noise + ((logits[ids.astype(int)] - want) ** 2).sum(),
+            )
             same, steps = same + (best[0] == ids[0]), steps + 1
             logits = runner.feed(np.asarray([step["id"]]))[-1]
     assert report["db"] == pytest.approx(10 * np.log10(signal / noise), abs=1e-3)
     assert report["greedy"] == same / steps
 
 
-def test_litert_lm_answers_as_the_reference_through_the_app_s_backend(junit, bundle, greedy, tmp_path):
+def test_litert_lm_answers_through_the_app_s_backend_as_the_reference(
+    junit, bundle, greedy, tmp_path
+):
     litert = write_assets(bundle, "litert", tmp_path / "litert")
     said = junit(litert, [greedy], "LiteRtLmTest", litertlm=library("litert_lm", "liblitert-lm.so"))
     assert re.search(r"^OK \(4 tests\)", said, re.MULTILINE), said
@@ -143,14 +155,16 @@ def test_onnxruntime_genai_answers_as_python(junit, assets, greedy, tmp_path):
 
 
 def test_the_sources_compile_against_android_and_a_newer_call_does_not(classes, assets, tmp_path):
-    """The flavor litertlm here, plain in the APK; the oldest android.jar that Debian has is of API 23."""
+    """The flavor litertlm; plain becomes the APK. android.jar is of API 23."""
     made = app(assets)
     made.resources(tmp_path)
     made.for_android(tmp_path / "classes", "litertlm", classes[0])
     newer = tmp_path / "Newer.kt"
     newer.write_text("fun soc() = android.os.Build.SOC_MODEL\n", encoding="utf-8")
     with pytest.raises(Failed, match="unresolved reference 'SOC_MODEL'"):
-        made.kotlin([newer], tmp_path / "newer", [*made.jars(), made.tools / "android.jar"], "-no-jdk")
+        made.kotlin(
+            [newer], tmp_path / "newer", [*made.jars(), made.tools / "android.jar"], "-no-jdk"
+        )
 
 
 def test_a_warning_is_an_error(classes, assets, tmp_path):
@@ -176,7 +190,9 @@ def test_the_apk_is_signed_aligned_and_small(apk, assets):
     libraries = [name for name in places if name.endswith(".so")]
     assert sorted(libraries) == [f"lib/arm64-v8a/libonnxruntime{end}.so" for end in ("", "4j_jni")]
     assert all(places[name] % 16384 == 0 for name in libraries)
-    assert {"assets/model/model.onnx", "assets/model/model.onnx.data"} <= set(places)  # not compressed
+    assert {"assets/model/model.onnx", "assets/model/model.onnx.data"} <= set(
+        places
+    )  # not compressed
     sizes = parts(apk)
     assert sum(sizes.values()) == apk.stat().st_size < MEGABYTES * 10**6
     said = run(tools / "aapt2", "dump", "badging", apk)
@@ -193,9 +209,10 @@ def test_a_changed_apk_and_a_shifted_library_are_found(apk, assets, tmp_path):
     broken.write_bytes(data)
     with pytest.raises(Failed, match=r"DOES NOT VERIFY|ERROR"):
         check(broken, tools)
-    unaligned = tmp_path / "unaligned.apk"
-    run("zip", "-q", "-0", "-r", unaligned, "kotlin", place=KOTLIN.parent)
-    assert stored(unaligned)
+    with zipfile.ZipFile(broken, "w") as file:
+        file.writestr("lib/arm64-v8a/libshifted.so", b"code")
+    with pytest.raises(Failed, match="not at a multiple of 16384"):
+        check_places(broken)
 
 
 def test_the_apk_takes_another_application_id_and_no_assets(assets, tmp_path):
@@ -204,8 +221,13 @@ def test_the_apk_takes_another_application_id_and_no_assets(assets, tmp_path):
     shutil.copytree(app(assets).app.parent, copy)
     path = copy / "app" / "build.gradle.kts"
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace('applicationId = "dev.slmkit.sample"', 'applicationId = "org.example.chat"'), encoding="utf-8")
+    path.write_text(
+        text.replace('applicationId = "dev.slmkit.sample"', 'applicationId = "org.example.chat"'),
+        encoding="utf-8",
+    )
     made = type(app(assets))(copy, app(assets).tools)
     base = made.resources(tmp_path)
     assert "package: name='org.example.chat'" in run(made.tools / "aapt2", "dump", "badging", base)
-    assert named(sorted((copy / "app" / "src" / "test" / "kotlin").rglob("*.kt")))[0].startswith("dev.slmkit.sample.")
+    assert named(sorted((copy / "app" / "src" / "test" / "kotlin").rglob("*.kt")))[0].startswith(
+        "dev.slmkit.sample."
+    )
