@@ -34,7 +34,7 @@ wheel() { # NAME==VERSION FILES...: of a wheel, without folders
 # Kotlin 2.3, and kotlinx-coroutines 1.10 out of the jar that a notebook's kernel carries.
 wheel kotlin-jupyter-kernel==0.19.0.944 'run_kotlin_kernel/jars/*'
 mv "$work"/files/*.jar "$new/kotlinc"; cp "$new"/kotlinc/kotlin-stdlib-*.jar "$new/kotlin-stdlib.jar"
-(mkdir "$work/c" && cd "$work/c" && unzip -qo "$new"/kotlinc/kotlin-jupyter-kernel-*-all.jar 'kotlinx/coroutines/*' \
+(mkdir "$work/c" && cd "$work/c" && unzip -qo "$new"/kotlinc/kotlin-jupyter-kernel-*-all.jar 'kotlinx/coroutines/*' '_COROUTINE/*' \
     META-INF/kotlinx-coroutines-core.kotlin_module && zip -qr "$new/kotlinx-coroutines.jar" .)
 
 # D8 3.3 (inside bundletool), aapt2 2.20 and the resources of API 36 (inside apktool).
@@ -62,7 +62,8 @@ mv "$work/aar/classes.jar" "$new/onnxruntime-android.jar"; mv "$work/aar/jni" "$
 again "$here/debs.sh" --alone bookworm amd64 "$work/stable" apksigner libapksig-java libjna-java libjna-jni junit4 libhamcrest-java >&2
 again "$here/debs.sh" --alone sid amd64 "$work/sid" libandroid-23-java >&2
 for each in apksigner apksig jna junit4 hamcrest; do cp -L "$work/stable/usr/share/java/$each.jar" "$new"; done
-cp -L "$work"/stable/usr/lib/*/jni/libjnidispatch.system.so "$new/native/libjnidispatch.so"
+(cd "$work" && mkdir -p com/sun/jna/linux-x86-64 && cp -L stable/usr/lib/*/jni/libjnidispatch.system.so \
+    com/sun/jna/linux-x86-64/libjnidispatch.so && zip -qr "$new/jna.jar" com) # where JNA looks for it
 cp -L "$work/sid/usr/share/java/com.android.android-23.jar" "$new/android.jar"
 symbols=$(dirname "$(dirname "$(readlink -f "$(command -v javac)")")")/lib/ct.sym
 mkdir -p "$work/o/java/util"; unzip -p "$symbols" 8/java.base/java/util/Optional.sig > "$work/o/java/util/Optional.class"

@@ -85,9 +85,13 @@ def corpus() -> Iterator[str]:
 
 
 def gpt2(folder: Path) -> None:
-    """Byte-level BPE with GPT-2's split, and every digit alone (SmolLM2, StarCoder)."""
+    """Byte-level BPE with GPT-2's split, and every digit alone (SmolLM2, StarCoder).
+
+    Some bytes have no token, as in SmolLM2: a tokenizer leaves them out.
+    """
     steps = [pre_tokenizers.Digits(True), pre_tokenizers.ByteLevel(False)]
-    library = _byte_level(pre_tokenizers.Sequence(steps), ("<|endoftext|>", *IM))
+    split = pre_tokenizers.Sequence(steps)
+    library = _byte_level(split, ("<|endoftext|>", *IM), lacks=LACKS_OF_SMOLLM2)
     _write(library, folder, CHATML, bos="<|im_start|>", eos="<|im_end|>")
 
 
@@ -131,6 +135,8 @@ def phi3(folder: Path) -> None:
     _write(library, folder, LINES, bos="<s>", eos="<|end|>")
 
 
+# Of the bytes 04, 06, 13, 14, 16, 1D, F1 and F2.
+LACKS_OF_SMOLLM2 = "\u0104\u0106\u0113\u0114\u0116\u011d\u00f1\u00f2"
 IM = ("<|im_start|>", "<|im_end|>")
 KINDS: dict[str, Callable[[Path], None]] = {
     "gpt2": gpt2,
@@ -156,8 +162,13 @@ def _begin(token: str, number: int) -> Any:
 
 
 def _byte_level(
-    split: Any, special: Sequence[str], normalizer: Any = None, ignore_merges: bool = False
+    split: Any,
+    special: Sequence[str],
+    normalizer: Any = None,
+    ignore_merges: bool = False,
+    lacks: str = "",
 ) -> Tokenizer:
+    """``lacks``: letters of bytes without a token."""
     library = Tokenizer(models.BPE(ignore_merges=ignore_merges))
     if normalizer is not None:
         library.normalizer = normalizer
@@ -167,7 +178,7 @@ def _byte_level(
         vocab_size=SIZE,
         show_progress=False,
         special_tokens=list(special),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        initial_alphabet=sorted(set(pre_tokenizers.ByteLevel.alphabet()) - set(lacks)),
     )
     library.train_from_iterator(corpus(), trainer)
     return library

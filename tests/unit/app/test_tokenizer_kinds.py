@@ -29,7 +29,7 @@ CHANGES = [
     ("gpt2", "pre_tokenizer.pretokenizers.1.add_prefix_space", True, "ByteLevel"),
     ("gpt2", "pre_tokenizer.pretokenizers.0.individual_digits", False, "Digits"),
     ("gpt2", "pre_tokenizer", None, "none"),
-    ("gpt2", "model.vocab.!", REMOVED, "1 bytes"),
+    ("qwen2", "model", {"type": "BPE", "unk_token": "?", "vocab": {}}, "243 bytes"),
     ("gpt2", "added_tokens.0.single_word", True, "whole word"),
     ("llama3", "pre_tokenizer.pretokenizers.0.pattern.Regex", r"\w+|\W+", "expression"),
     ("llama3", "pre_tokenizer.pretokenizers.0.behavior", "Removed", "expression"),
@@ -59,6 +59,11 @@ def test_a_setting_that_the_apps_do_not_read_is_refused_by_name(kind, key, value
 
 def test_bytes_that_no_text_has_may_lack_a_token():
     assert tokenizer_kind(changed(KINDS["gemma"], "model.vocab.<0xFF>", REMOVED))
+
+
+def test_byte_level_bpe_without_an_unknown_token_may_lack_bytes():
+    assert "\u0104" not in KINDS["gpt2"]["model"]["vocab"]  # of byte 4, as in SmolLM2
+    assert tokenizer_kind(KINDS["gpt2"])
 
 
 def test_a_unigram_tokenizer_is_refused_with_a_hint(tmp_path):

@@ -9,11 +9,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from slmkit.bundle.manifest import BundledArtifact
-from slmkit.parity.golden import Golden, Outputs
+from slmkit.parity.golden import TOP, Golden, Outputs
 from slmkit.parity.golden_file import load_golden
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
-BEST = 8  # ids of a step whose logits are compared
+BEST = TOP  # ids of a step whose logits are compared
 DIGITS = 5  # after the point, of a logit: 1e-5 of logits near 10 is 120 dB
 
 
@@ -49,8 +49,7 @@ class Cases(BaseModel):
 def cases_of(golden: Golden) -> Cases:
     """The golden prompts of text, with what the reference says on the artifact's codes.
 
-    Where a bundle keeps some columns of a large vocabulary, the best of those: the first four
-    of each step are the best of all.
+    A bundle of a large vocabulary keeps some of its columns, among them the best of each step.
     """
     golden = golden.judged(random_ids=False)
     found = []

@@ -36,6 +36,7 @@ TEXTS = (
     "x²٣ 4½ Ⅷ",
     "▁literal▁▁ sign",
     "\x00\x1f control \ufeff",
+    "byte\x04s th\x06at \x13 SmolLM2 \U00040000 lacks",
 )
 COUNT = 8  # picks of a sampler
 WIDTH = 32  # logits of a sampler

@@ -6,7 +6,7 @@ struct Vocabulary {
   let bytes: [Int: [UInt8]]
   private let ids: [[UInt8]: Int]
   private let merges: [UInt64: (rank: Int, id: Int)]
-  private let byteIds: [Int]  // of each single byte
+  private let byteIds: [Int]  // of each single byte; -1: it has none
   private let byteLevel: Bool, wholeFirst: Bool
 
   init(_ model: Json, added: [Json], byteLevel: Bool) throws {
@@ -29,7 +29,8 @@ struct Vocabulary {
     byteIds = try (0...255).map { byte in
       let name = byteLevel ? [UInt8(byte)] : Array(String(format: "<0x%02X>", byte).utf8)
       let isText = !(0xC0...0xC1).contains(byte) && byte < 0xF5  // others are in no UTF-8
-      guard let id = ids[name] ?? (isText ? nil : -1), byteLevel || model["byte_fallback"].bool == true else {
+      let mayLack = !isText || byteLevel && model["unk_token"].isNull  // SmolLM2 leaves such bytes out
+      guard let id = ids[name] ?? (mayLack ? -1 : nil), byteLevel || model["byte_fallback"].bool == true else {
         throw refused("vocabulary, which has no token for byte \(byte)")
       }
       return id
@@ -53,7 +54,7 @@ struct Vocabulary {
   }
 
   private func symbols(_ piece: String) -> [Int] {
-    if byteLevel { return piece.utf8.map { byteIds[Int($0)] } }
+    if byteLevel { return piece.utf8.map { byteIds[Int($0)] }.filter { $0 >= 0 } }
     return piece.unicodeScalars.flatMap { scalar in
       let text = Array(String(Character(scalar)).utf8)
       return ids[text].map { [$0] } ?? text.map { byteIds[Int($0)] }

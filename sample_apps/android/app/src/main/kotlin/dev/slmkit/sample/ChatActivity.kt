@@ -27,13 +27,17 @@ class ChatActivity : Activity() {
             imeOptions = EditorInfo.IME_ACTION_SEND
         }
         val send = {
-            if (model.state.value.busy) model.stop() else model.ask(question.text.toString().ifBlank { getString(R.string.example) })
+            val words = question.text.toString().ifBlank { getString(R.string.example) }
+            if (model.state.value.busy) model.stop() else model.ask(words)
             question.text.clear()
         }
         val ask = button(R.string.ask) { send() }
-        question.setOnEditorActionListener { _, action, _ -> (action == EditorInfo.IME_ACTION_SEND).also { if (it) send() } }
+        question.setOnEditorActionListener { _, action, _ ->
+            (action == EditorInfo.IME_ACTION_SEND).also { if (it) send() }
+        }
         val column = column()
-        column.addView(row(button(R.string.forget) { model.forget() }, button(R.string.self_test) { startActivity(Intent(this, SelfTestActivity::class.java)) }))
+        val selfTest = button(R.string.self_test) { startActivity(Intent(this, SelfTestActivity::class.java)) }
+        column.addView(row(button(R.string.forget) { model.forget() }, selfTest))
         column.addView(status)
         val scroll = column.scrolling(said)
         column.addView(LinearLayout(this).apply { addView(question, wide); addView(ask) })
@@ -41,7 +45,8 @@ class ChatActivity : Activity() {
         scope.launch {
             model.state.collect {
                 status.text = it.status
-                said.text = it.messages.joinToString("\n\n") { message -> if (message.role == "user") "> ${message.content}" else message.content }
+                val turns = it.messages.map { (role, words) -> if (role == "user") "> $words" else words }
+                said.text = turns.joinToString("\n\n")
                 ask.setText(if (it.busy) R.string.stop else R.string.ask)
                 ask.isEnabled = it.ready
                 scroll.post { scroll.fullScroll(ScrollView.FOCUS_DOWN) }

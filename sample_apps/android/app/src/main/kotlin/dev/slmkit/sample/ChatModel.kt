@@ -41,13 +41,14 @@ class ChatModel(private val scope: CoroutineScope, private val open: () -> Assis
     fun ask(words: String) {
         val assistant = assistant ?: return
         if (changes.value.busy || words.isBlank()) return
-        changes.update { it.copy(busy = true, messages = it.messages + Message("user", words.trim()) + Message("assistant", "")) }
+        val question = Message("user", words.trim())
+        changes.update { it.copy(busy = true, messages = it.messages + question + Message("assistant", "")) }
         job = scope.launch { // busy before this line: a second question is refused, whenever this one begins
             val clock = Clock()
             try {
                 assistant.answer(changes.value.messages.dropLast(1)).collect { piece ->
                     clock.count(piece)
-                    changes.update { it.copy(messages = it.messages.dropLast(1) + it.messages.last().run { copy(content = content + piece.text) }) }
+                    changes.update { it.copy(messages = it.messages.dropLast(1) + it.messages.last().plus(piece.text)) }
                 }
                 changes.update { it.copy(status = clock.toString()) }
             } catch (e: CancellationException) {
@@ -56,7 +57,8 @@ class ChatModel(private val scope: CoroutineScope, private val open: () -> Assis
             } catch (e: Exception) {
                 changes.update { it.copy(status = e.message ?: e.toString()) }
             }
-        }.also { it.invokeOnCompletion { changes.update { state -> state.copy(busy = false) } } } // also if it is stopped before it begins
+        }
+        job?.invokeOnCompletion { changes.update { it.copy(busy = false) } } // also if it is stopped before it begins
     }
 
     /** Ends the answer after the token that is being computed; what was said stays. */
@@ -75,6 +77,8 @@ class ChatModel(private val scope: CoroutineScope, private val open: () -> Assis
         scope.cancel()
         job?.invokeOnCompletion { last?.close() } ?: last?.close()
     }
+
+    private fun Message.plus(text: String) = copy(content = content + text)
 
     private class Clock {
         private val start = System.nanoTime()

@@ -5,6 +5,7 @@ import android.content.Context
 import android.os.Build
 import android.system.Os
 import dev.slmkit.sample.backends.Models
+import dev.slmkit.sample.core.SelfTest
 import java.io.File
 
 /** What the app needs of this phone: its models, its free memory, and what it is. */
@@ -22,7 +23,7 @@ class Phone(private val context: Context) {
         "machine" to Build.HARDWARE,
         "os" to "Android ${Build.VERSION.RELEASE}, API ${Build.VERSION.SDK_INT}",
         "abi" to Build.SUPPORTED_ABIS[0],
-        "hwcap" to (File("/proc/cpuinfo").takeIf { it.canRead() }?.readLines()?.firstOrNull { it.startsWith("Features") }?.substringAfter(": ") ?: ""),
+        "hwcap" to SelfTest.line("/proc/cpuinfo", "Features").orEmpty(),
     )
 
     private fun freeMemory(): Long {
@@ -49,7 +50,8 @@ class Phone(private val context: Context) {
     private fun unpack(asset: String, to: File) {
         val names = context.assets.list(asset).orEmpty()
         if (names.isEmpty()) context.assets.open(asset).use { from -> to.outputStream().use { from.copyTo(it) } }
-        else to.mkdirs().also { names.forEach { unpack("$asset/$it", File(to, it)) } }
+        if (names.isNotEmpty()) to.mkdirs()
+        for (name in names) unpack("$asset/$name", File(to, name))
     }
 
     private companion object {

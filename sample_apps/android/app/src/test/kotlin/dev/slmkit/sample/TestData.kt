@@ -12,5 +12,5 @@ object TestData {
         .split(File.pathSeparator).flatMap { File(it).listFiles().orEmpty().sorted() }.filter { File(it, "vectors.json").isFile }
 
     fun read(folder: File, kind: String): List<Map<String, Any?>> =
-        Json.parse(File(folder, "vectors.json").readText()).obj()[kind].list().map { it.obj() }
+        Json.parse(File(folder, "vectors.json").readText()).obj()[kind]?.list().orEmpty().map { it.obj() }
 }

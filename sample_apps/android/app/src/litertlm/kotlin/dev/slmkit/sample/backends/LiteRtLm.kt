@@ -9,7 +9,7 @@ import dev.slmkit.sample.core.Assistant
 import dev.slmkit.sample.core.Export
 import dev.slmkit.sample.core.Message
 import dev.slmkit.sample.core.Piece
-import dev.slmkit.sample.core.Refused
+import dev.slmkit.sample.core.demand
 import java.io.File
 import kotlinx.coroutines.CancellationException
 import kotlinx.coroutines.Dispatchers
@@ -20,18 +20,24 @@ import com.google.ai.edge.litertlm.Message as Turn
 
 fun openLiteRtLm(export: Export, cache: File, threads: Int): Assistant {
     val model = File(export.folder, "model.litertlm")
-    if (!model.isFile) throw Refused("${export.model}/litert has no model.litertlm: LiteRT-LM does not run models with recurrent states")
+    demand(model.isFile) { "${export.model} has no model.litertlm: LiteRT-LM runs no model with recurrent states" }
     return LiteRtLmBackend(model, cache, threads)
 }
 
 /** LiteRT-LM: tokenizer, template, sampler and stop ids are in its file. */
 class LiteRtLmBackend(model: File, cache: File, threads: Int) : Assistant {
     override val name = "LiteRT-LM, CPU, $threads threads"
-    private val engine = Engine(EngineConfig(model.path, Backend.CPU(threads), cacheDir = cache.path)).apply { initialize() }
+    private val engine = Engine(EngineConfig(model.path, Backend.CPU(threads), cacheDir = cache.path))
+
+    init {
+        engine.initialize()
+    }
 
     override fun answer(messages: List<Message>): Flow<Piece> = flow {
         val before = messages.dropLast(1).map { turn(it) }
-        engine.createConversation(ConversationConfig(initialMessages = before)).use { stream(it, messages.last().content) { piece -> emit(piece) } }
+        engine.createConversation(ConversationConfig(initialMessages = before)).use { conversation ->
+            stream(conversation, messages.last().content) { emit(it) }
+        }
     }.flowOn(Dispatchers.Default)
 
     private suspend fun stream(conversation: Conversation, words: String, emit: suspend (Piece) -> Unit) {

@@ -8,7 +8,7 @@ import dev.slmkit.sample.core.ModelBackend
 import java.nio.FloatBuffer
 import java.nio.LongBuffer
 
-/** ONNX Runtime through its Java API, the same on Android and on the JVM. Its contract: docs/pages/contracts/ort.md. */
+/** ONNX Runtime through its Java API, the same on Android and on the JVM; called as slmkit's contract of ort says. */
 class OrtBackend(path: String, private val chunk: Int, threads: Int) : ModelBackend {
     override val name = "ONNX Runtime, CPU, $threads threads"
     private val environment = OrtEnvironment.getEnvironment()
@@ -52,10 +52,13 @@ class OrtBackend(path: String, private val chunk: Int, threads: Int) : ModelBack
         val next = words.use { mask.use { session.run(inputs) } }
         free()
         result = next
-        state = shapes.keys.associateWith { next.get(it.replace("past_key_values", "present").replace("past_", "present_")).get() as OnnxTensor }
+        state = shapes.keys.associateWith { next.get(outputOf(it)).get() as OnnxTensor }
     }
 
-    private fun row(values: LongArray) = OnnxTensor.createTensor(environment, LongBuffer.wrap(values), longArrayOf(1, values.size.toLong()))
+    private fun outputOf(input: String) = input.replace("past_key_values", "present").replace("past_", "present_")
+
+    private fun row(values: LongArray): OnnxTensor =
+        OnnxTensor.createTensor(environment, LongBuffer.wrap(values), longArrayOf(1, values.size.toLong()))
 
     private fun free() {
         result?.close() ?: state.values.forEach { it.close() }

@@ -10,15 +10,14 @@ class Bpe(model: Map<String, Any?>) {
     private val bytes: List<Int>? // of the 256 tokens <0x00> to <0xFF>
     private val wholeFirst = model["ignore_merges"] == true
     private val fused = model["fuse_unk"] == true
-    val tokens: Map<Int, String>
 
     init {
-        if ((model["type"] ?: "BPE") != "BPE") throw Refused("the tokenizer is of the kind ${model["type"]}; this app reads BPE")
+        demand((model["type"] ?: "BPE") == "BPE") { "the tokenizer is a ${model["type"]}; this app reads BPE" }
         for (key in listOf("dropout", "continuing_subword_prefix", "end_of_word_suffix")) {
-            if (model[key] != null && model[key] != "") throw Refused("the tokenizer's BPE has a $key, which this app does not read")
+            val none = model[key] == null || model[key] == ""
+            demand(none) { "the tokenizer's BPE has a $key, which this app does not read" }
         }
         for ((token, id) in model["vocab"].obj()) vocab[token] = id.int()
-        tokens = vocab.entries.associate { it.value to it.key }
         unknown = (model["unk_token"] as String?)?.let { vocab[it] }
         val all = (0..255).map { vocab["<0x%02X>".format(it)] }
         bytes = if (model["byte_fallback"] == true && null !in all) all.filterNotNull() else null
@@ -27,6 +26,8 @@ class Bpe(model: Map<String, Any?>) {
             merges[pair(vocab.getValue(left), vocab.getValue(right))] = pair(rank, vocab.getValue(left + right))
         }
     }
+
+    fun tokens() = vocab.entries.associate { it.value to it.key }
 
     fun encode(word: String, out: MutableList<Int>) {
         val whole = if (wholeFirst) vocab[word] else null

@@ -7,7 +7,7 @@ import java.util.Locale
 /** One turn of a conversation; ``role`` is system, user or assistant. */
 data class Message(val role: String, val content: String)
 
-/** What stands before and after each message: chat.json, proved equal to the model's chat template, or refused. */
+/** What stands before and after each message: chat.json, proved equal to the model's template, or refused. */
 class ChatForm(text: String, today: Date = Date()) {
     private val root: Map<String, Any?>
 
@@ -17,7 +17,7 @@ class ChatForm(text: String, today: Date = Date()) {
 
     init {
         val written = Json.parse(text).obj()
-        if (written["format"] != FORMAT) throw Refused("chat.json has the format ${written["format"]}; this app reads $FORMAT")
+        demand(written["format"] == FORMAT) { "chat.json has the format ${written["format"]}; this app reads $FORMAT" }
         refused = written["refused"] as String?
         startIds = written["start_ids"].ints()
         root = written["date"]?.obj()?.let { date ->
@@ -28,16 +28,21 @@ class ChatForm(text: String, today: Date = Date()) {
 
     fun render(messages: List<Message>): String {
         val system = messages.firstOrNull()?.takeIf { it.role == "system" }
-        if (system != null && root["system"] == null) throw Refused("the model's chat template takes no system message")
+        demand(system == null || root["system"] != null) { "the model's chat template takes no system message" }
         val opened = system != null && root["system"].obj()["opens_user"] == true
-        val turns = messages.drop(if (system == null) 0 else 1).mapIndexed { at, turn -> part(turn, before = at > 0 || !opened) }
-        return "${root["begin"]}${system?.let { part(it) } ?: root["no_system"]}${turns.joinToString("")}${root["answer"]}"
+        val turns = messages.drop(if (system == null) 0 else 1)
+        val parts = turns.mapIndexed { at, turn -> part(turn, before = at > 0 || !opened) }
+        val start = if (system == null) root["no_system"] else part(system)
+        return "${root["begin"]}$start${parts.joinToString("")}${root["answer"]}"
     }
 
     private fun part(message: Message, before: Boolean = true): String {
         val part = root[message.role].obj()
         var said = message.content
-        part["thinking"]?.obj()?.let { if (it["end"] as String in said) said = said.substringAfterLast(it["end"] as String).trimStart { c -> c in it["strip"] as String } }
+        part["thinking"]?.obj()?.let { thought ->
+            val rest = said.substringAfterLast(thought["end"] as String, "")
+            if (thought["end"] as String in said) said = rest.trimStart { it in thought["strip"] as String }
+        }
         if (part["trim"] == true) said = said.trim { it.isWhite() || it in '\u001c'..'\u001f' } // as Python's strip
         return (if (before) part["before"] as String else "") + said + part["after"]
     }

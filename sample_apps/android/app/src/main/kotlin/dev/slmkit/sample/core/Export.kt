@@ -6,13 +6,17 @@ import java.security.MessageDigest
 /** The reason why this app cannot do something, in a sentence that the screen shows. */
 class Refused(message: String) : Exception(message)
 
+inline fun demand(holds: Boolean, otherwise: () -> String) {
+    if (!holds) throw Refused(otherwise())
+}
+
 /** One artifact as `slmkit export` writes it: the facts that an app needs, and its files. */
 class Export(val folder: File) {
     private val root = Json.parse(File(folder, FILE).readText()).obj()
 
     init {
         val version = root["schema_version"].int()
-        if (version != 1) throw Refused("$folder: $FILE has the schema version $version; this app reads 1")
+        demand(version == 1) { "$folder: $FILE has the schema version $version; this app reads 1" }
     }
 
     val model = root["model"] as String
@@ -27,25 +31,29 @@ class Export(val folder: File) {
 
     /** Refuses a model for which ``available`` bytes are too few. */
     fun checkMemory(available: Long) {
-        if (memory > available) throw Refused("$model needs ${memory.mega()} MB of memory and ${available.mega()} MB are free: close other apps, or take a smaller model")
+        demand(memory <= available) {
+            "$model needs ${mega(memory)} MB of memory and ${mega(available)} MB are free: " +
+                "close other apps, or take a smaller model"
+        }
     }
 
     /** Refuses files that are not those which were exported: sizes first, then SHA-256. */
     fun checkFiles() {
-        val files = root["files"].list().map { it.obj() }
-        for (file in files) {
-            val size = File(folder, file["path"] as String).length()
-            if (size != (file["size"] as Double).toLong()) throw Refused("${file["path"]} has $size bytes, not ${file["size"].int()}: copy the model again")
+        val files = root["files"].list().map { it.obj() }.associateBy { File(folder, it["path"] as String) }
+        for ((file, known) in files) {
+            val size = (known["size"] as Double).toLong()
+            demand(file.length() == size) { "$file has ${file.length()} bytes, not $size: copy the model again" }
         }
-        for (file in files) if (sha256(File(folder, file["path"] as String)) != file["sha256"]) throw Refused("${file["path"]} is damaged: copy the model again")
+        for ((file, known) in files) {
+            demand(sha256(file) == known["sha256"]) { "$file is damaged: copy the model again" }
+        }
     }
 
-    private fun Long.mega() = (this + 999_999) / 1_000_000
+    private fun mega(bytes: Long) = (bytes + 999_999) / 1_000_000
 
     private fun sha256(file: File): String {
         val digest = MessageDigest.getInstance("SHA-256")
-        val buffer = ByteArray(1 shl 16)
-        file.inputStream().use { while (true) { val count = it.read(buffer); if (count < 0) break; digest.update(buffer, 0, count) } }
+        file.forEachBlock(1 shl 16) { buffer, count -> digest.update(buffer, 0, count) }
         return digest.digest().joinToString("") { "%02x".format(it) }
     }
 

@@ -17,9 +17,11 @@ interface Decoder {
     fun end(): String
 }
 
-private fun unknown(part: String, steps: Any?): Nothing = throw Refused("the tokenizer's $part is ${Json.write(steps)}, which this app does not read")
+private fun known(holds: Boolean, root: Map<String, Any?>, part: String) =
+    demand(holds) { "the tokenizer's $part is ${Json.write(root[part])}, which this app does not read" }
 
-private fun steps(value: Any?, name: String) = value?.obj()?.let { if (it["type"] == "Sequence") it[name].list() else listOf(it) } ?: emptyList()
+private fun steps(value: Any?, name: String): List<Any?> =
+    if (value?.obj()?.get("type") == "Sequence") value.obj()[name].list() else listOfNotNull(value)
 
 /** Bytes as letters, and the splits of GPT-2, Llama 3 and Qwen 2. */
 class ByteLevel(root: Map<String, Any?>) : Form {
@@ -31,16 +33,19 @@ class ByteLevel(root: Map<String, Any?>) : Form {
         val last = steps.lastOrNull()?.obj().orEmpty()
         val before = steps.dropLast(1)
         val regex = (before.singleOrNull()?.obj()?.get("pattern") as? Map<*, *>)?.get("Regex")
-        val split = mapOf("type" to "Split", "pattern" to mapOf("Regex" to regex), "behavior" to "Isolated", "invert" to false)
-        val plain = last["type"] == "ByteLevel" && last["add_prefix_space"] != true
+        val pattern = mapOf("Regex" to regex)
+        val split = mapOf("type" to "Split", "pattern" to pattern, "behavior" to "Isolated", "invert" to false)
+        val own = last["use_regex"] != false // GPT-2's
         splits = when {
-            plain && last["use_regex"] != false && before.isEmpty() -> listOf(portable(GPT_2))
-            plain && last["use_regex"] != false && before == listOf(DIGITS) -> listOf(Regex("\\p{N}"), portable(GPT_2))
-            plain && last["use_regex"] == false && before == listOf(split) && (regex == LLAMA_3 || regex == QWEN_2) -> listOf(portable(regex as String))
-            else -> unknown("pre-tokenizer", root["pre_tokenizer"])
+            own && before.isEmpty() -> listOf(portable(GPT_2))
+            own && before == listOf(DIGITS) -> listOf(Regex("\\p{N}"), portable(GPT_2))
+            !own && before == listOf(split) && regex in listOf(LLAMA_3, QWEN_2) -> listOf(portable(regex as String))
+            else -> emptyList()
         }
-        if (root["normalizer"] != null && !composes) unknown("normalizer", root["normalizer"])
-        if (root["decoder"]?.obj()?.get("type") != "ByteLevel") unknown("decoder", root["decoder"])
+        val bytes = last["type"] == "ByteLevel" && last["add_prefix_space"] != true
+        known(bytes && splits.isNotEmpty(), root, "pre_tokenizer")
+        known(composes || root["normalizer"] == null, root, "normalizer")
+        known(root["decoder"]?.obj()?.get("type") == "ByteLevel", root, "decoder")
     }
 
     override fun words(text: String): List<String> {
@@ -51,20 +56,27 @@ class ByteLevel(root: Map<String, Any?>) : Form {
 
     private fun isolated(split: Regex, text: String): List<String> {
         val ends = split.findAll(text).flatMap { listOf(it.range.first, it.range.last + 1) } + text.length
-        return (sequenceOf(0) + ends).zipWithNext { from, to -> text.substring(from, to) }.filter { it.isNotEmpty() }.toList()
+        val parts = (sequenceOf(0) + ends).zipWithNext { from, to -> text.substring(from, to) }
+        return parts.filter { it.isNotEmpty() }.toList()
     }
 
     override fun decoder() = object : Decoder {
         private var waiting = ByteArray(0)
 
         override fun add(word: String): String {
-            waiting += if (word.all { it in BYTES }) ByteArray(word.length) { BYTES.getValue(word[it]) } else word.toByteArray()
-            return taken(waiting.size - open(waiting))
+            val letters = word.all { it in BYTES }
+            waiting += if (letters) ByteArray(word.length) { BYTES.getValue(word[it]) } else word.toByteArray()
+            return taken(more = true)
         }
 
-        override fun end() = taken(waiting.size)
+        override fun end() = taken(more = false)
 
-        private fun taken(size: Int) = String(waiting, 0, size, Charsets.UTF_8).also { waiting = waiting.copyOfRange(size, waiting.size) }
+        private fun taken(more: Boolean): String {
+            val text = StringBuilder()
+            val count = decode(waiting, text, more)
+            waiting = waiting.copyOfRange(count, waiting.size)
+            return text.toString()
+        }
     }
 
     private companion object {
@@ -83,22 +95,31 @@ class ByteLevel(root: Map<String, Any?>) : Form {
             for (letter in printable) letters[letter.code] = letter
             others.forEachIndexed { at, byte -> letters[byte] = (256 + at).toChar() }
         }
+        val SIZES = mapOf(0..0x7F to 1, 0xC2..0xDF to 2, 0xE0..0xEF to 3, 0xF0..0xF4 to 4) // by the first byte
         val BYTES = LETTERS.withIndex().associate { (byte, letter) -> letter to byte.toByte() }
 
-        /** An expression that means the same on every platform. (?i) of the tokenizers' library takes the long s for an s. */
+        /** An expression that means the same on every platform. To the tokenizers' (?i), the long s is an s. */
         fun portable(regex: String) = Regex(
             regex.replace(CONTRACTIONS, "'(?:[sS\u017fdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])")
                 .replace("[^\\s", "[^$WHITE").replace("\\s", "[$WHITE]").replace("\\S", "[^$WHITE]"),
         )
 
-        /** How many bytes at the end begin a character of UTF-8 that is not whole. */
-        fun open(bytes: ByteArray): Int {
-            for (back in 1..minOf(3, bytes.size)) {
-                val byte = bytes[bytes.size - back].toInt() and 255
-                if (byte >= 0xC0) return if (back < (if (byte >= 0xF0) 4 else if (byte >= 0xE0) 3 else 2)) back else 0
-                if (byte < 0x80) break
+        /** UTF-8; what is none becomes U+FFFD, in Unicode's numbers. How many bytes are done, if ``more`` follow. */
+        fun decode(bytes: ByteArray, text: StringBuilder, more: Boolean): Int {
+            var at = 0
+            while (at < bytes.size) {
+                val lead = bytes[at].toInt() and 255
+                val whole = SIZES.entries.firstOrNull { lead in it.key }?.value ?: 0
+                val least = when (lead) { 0xE0 -> 0xA0; 0xF0 -> 0x90; else -> 0x80 } // of the second byte
+                val most = when (lead) { 0xED -> 0x9F; 0xF4 -> 0x8F; else -> 0xBF }
+                fun follows(size: Int) = bytes[at + size].toInt().and(255) in if (size == 1) least..most else 0x80..0xBF
+                var size = 1
+                while (size < whole && at + size < bytes.size && follows(size)) size++
+                if (size < whole && at + size == bytes.size && more) break
+                text.append(if (size == whole) String(bytes, at, size, Charsets.UTF_8) else "\ufffd")
+                at += size
             }
-            return 0
+            return at
         }
     }
 }
@@ -109,11 +130,12 @@ class Pieces(root: Map<String, Any?>) : Form {
 
     init {
         val normalizers = steps(root["normalizer"], "normalizers")
-        prefix = if (normalizers.firstOrNull() == PREPEND) SPACE else ""
-        if (normalizers != listOfNotNull(PREPEND.takeIf { prefix == SPACE }, replace(" ", SPACE))) unknown("normalizer", root["normalizer"])
-        val decoders = listOf(replace(SPACE, " "), mapOf("type" to "ByteFallback"), mapOf("type" to "Fuse")) + listOfNotNull(STRIP.takeIf { prefix == SPACE })
-        if (steps(root["decoder"], "decoders") != decoders) unknown("decoder", root["decoder"])
-        if (root["pre_tokenizer"] != null && root["pre_tokenizer"] != UNUSED) unknown("pre-tokenizer", root["pre_tokenizer"])
+        val prefixed = normalizers.firstOrNull() == PREPEND
+        prefix = if (prefixed) SPACE else ""
+        known(normalizers == listOfNotNull(PREPEND.takeIf { prefixed }, replace(" ", SPACE)), root, "normalizer")
+        val decoders = DECODERS + listOfNotNull(STRIP.takeIf { prefixed })
+        known(steps(root["decoder"], "decoders") == decoders, root, "decoder")
+        known(root["pre_tokenizer"].let { it == null || it == UNUSED }, root, "pre_tokenizer")
     }
 
     override fun words(text: String) = listOf(prefix + text.replace(" ", SPACE))
@@ -123,7 +145,8 @@ class Pieces(root: Map<String, Any?>) : Form {
         private var first = prefix == SPACE
 
         override fun add(word: String): String {
-            val byte = HEX.matchEntire(word)?.groupValues?.get(1)?.toInt(16) ?: return end() + begun(word.replace(SPACE, " "))
+            val byte = HEX.matchEntire(word)?.groupValues?.get(1)?.toInt(16)
+            if (byte == null) return end() + begun(word.replace(SPACE, " "))
             waiting += byte.toByte()
             return ""
         }
@@ -134,7 +157,11 @@ class Pieces(root: Map<String, Any?>) : Form {
             return begun(if (lost) "\ufffd".repeat(waiting.size) else text).also { waiting = ByteArray(0) }
         }
 
-        private fun begun(text: String) = (if (first) text.removePrefix(" ") else text).also { first = first && text.isEmpty() }
+        private fun begun(text: String): String {
+            val rest = if (first) text.removePrefix(" ") else text
+            first = first && text.isEmpty()
+            return rest
+        }
     }
 
     private companion object {
@@ -142,8 +169,12 @@ class Pieces(root: Map<String, Any?>) : Form {
         val HEX = Regex("<0x([0-9A-F]{2})>")
         val PREPEND = mapOf("type" to "Prepend", "prepend" to SPACE)
         val STRIP = mapOf("type" to "Strip", "content" to " ", "start" to 1.0, "stop" to 0.0)
-        val UNUSED = mapOf("type" to "Split", "pattern" to mapOf("String" to " "), "behavior" to "MergedWithPrevious", "invert" to false)
+        val DECODERS = listOf(replace(SPACE, " "), mapOf("type" to "ByteFallback"), mapOf("type" to "Fuse"))
+        val UNUSED = // Gemma's: the normalizer leaves no space
+            mapOf("type" to "Split", "pattern" to text(" "), "behavior" to "MergedWithPrevious", "invert" to false)
 
-        fun replace(old: String, new: String) = mapOf("type" to "Replace", "pattern" to mapOf("String" to old), "content" to new)
+        fun replace(old: String, new: String) = mapOf("type" to "Replace", "pattern" to text(old), "content" to new)
+
+        fun text(text: String) = mapOf("String" to text)
     }
 }

@@ -57,12 +57,15 @@ class Generator(
     /** Token ids up to a stop id, which is the last, or the end of the context. */
     fun ids(prompt: List<Int>, sampler: Sampler): Flow<Int> = flow {
         val room = export.contextLength - prompt.size
-        if (prompt.isEmpty() || room <= 0) throw Refused("the prompt has ${prompt.size} tokens; the model reads 1 to ${export.contextLength - 1}")
+        demand(prompt.isNotEmpty() && room > 0) {
+            "the prompt has ${prompt.size} tokens; the model reads 1 to ${export.contextLength - 1}"
+        }
         backend.reset()
         var logits = backend.feed(prompt)
         val before = HashSet(prompt)
+        val padding = logits.indices.filter { it !in tokenizer } // ids of the vocabulary that no token has
         for (count in 1..room) {
-            for (id in logits.indices) if (id !in tokenizer) logits[id] = Float.NEGATIVE_INFINITY // padding of the vocabulary
+            for (id in padding) logits[id] = Float.NEGATIVE_INFINITY
             val id = sampler.next(logits, before)
             before.add(id)
             emit(id)

@@ -4,7 +4,8 @@ package dev.slmkit.sample.core
 class Json private constructor(private val text: String) {
     private var at = 0
 
-    private fun fail(expected: String): Nothing = throw IllegalArgumentException("JSON: $expected is expected at character $at")
+    private fun fail(expected: String): Nothing =
+        throw IllegalArgumentException("JSON: $expected is expected at character $at")
 
     private fun next() = text.getOrElse(at) { fail("more") }
 
@@ -21,7 +22,7 @@ class Json private constructor(private val text: String) {
     private fun value(): Any? {
         space()
         val value = when (next()) {
-            '{' -> LinkedHashMap<String, Any?>().also { items("}") { val key = string(); space(); eat(":", it)[key] = value() } }
+            '{' -> LinkedHashMap<String, Any?>().also { items("}") { it[key()] = value() } }
             '[' -> ArrayList<Any?>().also { items("]") { it.add(value()) } }
             '"' -> string()
             't' -> eat("true", true)
@@ -43,6 +44,12 @@ class Json private constructor(private val text: String) {
         eat(end, Unit)
     }
 
+    private fun key(): String {
+        val key = string()
+        space()
+        return eat(":", key)
+    }
+
     private fun number(): Double {
         val from = at
         while (at < text.length && text[at] in "+-0123456789.eE") at++
@@ -61,10 +68,13 @@ class Json private constructor(private val text: String) {
         val letter = next()
         at++
         if (letter != 'u') return ESCAPES.getOrElse(letter) { letter }
-        return (text.substring(at, minOf(at + 4, text.length)).toIntOrNull(16) ?: fail("a code")).toChar().also { at += 4 }
+        val code = text.substring(at, minOf(at + 4, text.length)).toIntOrNull(16) ?: fail("a code")
+        at += 4
+        return code.toChar()
     }
 
     companion object {
+        private val SPECIAL = Regex("[\"\\\\\u0000-\u001f]")
         private val ESCAPES = mapOf('n' to '\n', 't' to '\t', 'r' to '\r', 'b' to '\b', 'f' to '\u000c')
 
         fun parse(text: String): Any? = Json(text).run { value().also { if (at != text.length) fail("the end") } }
@@ -72,9 +82,9 @@ class Json private constructor(private val text: String) {
         fun write(value: Any?): String = when (value) {
             null, is Boolean, is Int, is Long -> value.toString()
             is Number -> if (value.toDouble().isFinite()) value.toString() else "null"
-            is Map<*, *> -> value.entries.joinToString(",", "{", "}") { "${write(it.key.toString())}:${write(it.value)}" }
+            is Map<*, *> -> value.entries.joinToString(",", "{", "}") { (key, it) -> "${write("$key")}:${write(it)}" }
             is Iterable<*> -> value.joinToString(",", "[", "]") { write(it) }
-            else -> value.toString().replace(Regex("[\"\\\\\u0000-\u001f]")) { "\\u%04x".format(it.value[0].code) }.let { "\"$it\"" }
+            else -> "\"" + value.toString().replace(SPECIAL) { "\\u%04x".format(it.value[0].code) } + "\""
         }
     }
 }

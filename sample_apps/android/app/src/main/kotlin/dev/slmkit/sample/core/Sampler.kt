@@ -2,7 +2,7 @@ package dev.slmkit.sample.core
 
 import kotlin.math.exp
 
-/** Greedy at temperature 0; else repetition penalty, temperature, top-k and top-p, with random numbers that Python and Swift draw too. */
+/** Greedy at temperature 0, else penalty, temperature, top-k and top-p, with the random numbers of Python and Swift. */
 class Sampler(
     private val temperature: Double = 0.0,
     private val topK: Int = 0, // 0: all
@@ -14,7 +14,7 @@ class Sampler(
 
     /** A token id. ``before``: the sequence so far, for the penalty, which changes the logits. */
     fun next(logits: FloatArray, before: Set<Int>): Int {
-        if (penalty != 1f) for (id in before) logits[id] = if (logits[id] < 0) logits[id] * penalty else logits[id] / penalty
+        for (id in before) logits[id] = if (logits[id] < 0) logits[id] * penalty else logits[id] / penalty
         if (temperature == 0.0) return logits.indices.maxBy { logits[it] }
         val order = best(logits, if (topK == 0) logits.size else topK)
         val weights = DoubleArray(order.size) { exp(logits[order[it]] / temperature - logits[order[0]] / temperature) }
@@ -43,13 +43,14 @@ class Sampler(
         fun of(generation: Map<String, Any?>, seed: Long): Sampler {
             fun number(key: String) = generation[key] as Double
             val temperature = if (generation["do_sample"] == true) number("temperature") else 0.0
-            return Sampler(temperature, generation["top_k"].int(), number("top_p"), number("repetition_penalty").toFloat(), seed)
+            val penalty = number("repetition_penalty").toFloat()
+            return Sampler(temperature, generation["top_k"].int(), number("top_p"), penalty, seed)
         }
 
         /** Ids of the ``count`` largest logits, best first; of equal ones the lower id. */
         fun best(logits: FloatArray, count: Int): List<Int> {
             val keys = LongArray(logits.size) { id ->
-                val bits = (logits[id] + 0f).toRawBits() // as whole numbers, floats have the order of their bits, negative ones the reverse
+                val bits = (logits[id] + 0f).toRawBits() // in the order of the floats, negative ones in the reverse
                 (if (bits < 0) bits xor Int.MAX_VALUE else bits).inv().toLong() shl 32 or id.toLong()
             }
             keys.sort()

@@ -6,15 +6,17 @@ import kotlin.math.ln
 import kotlin.math.log10
 import kotlin.math.pow
 
-/** Replays the golden cases of a bundle on this device and compares with the float32 reference: slmkit-device-report/1. */
+/** Replays a bundle's golden cases on this device and compares with the float32 reference: slmkit-device-report/1. */
 class SelfTest(private val device: Map<String, Any>) {
     /** Runs one artifact. ``open`` gives its backend. An artifact that cannot run is a report with the reason. */
     fun run(export: Export, cases: String, open: () -> ModelBackend): Map<String, Any?> {
         val start = System.nanoTime()
-        val report = linkedMapOf<String, Any?>("format" to "slmkit-device-report/1", "artifact" to export.artifact, "model" to export.model, "device" to device)
+        val report = linkedMapOf<String, Any?>("format" to "slmkit-device-report/1", "device" to device)
+        report["artifact"] = export.artifact
+        report["model"] = export.model
         try {
             val root = Json.parse(cases).obj()
-            if (root["format"] != "slmkit-app-cases/1") throw Refused("cases.json has the format ${root["format"]}; this app reads slmkit-app-cases/1")
+            demand(root["format"] == FORMAT) { "cases.json has the format ${root["format"]}; this app reads $FORMAT" }
             open().use { backend ->
                 report["runtime"] = mapOf("name" to backend.name)
                 report["load_s"] = since(start)
@@ -66,34 +68,47 @@ class SelfTest(private val device: Map<String, Any>) {
                 noise += (logits[id.int()] - want).pow(2)
             }
             if (best[0] == top[0][0].int()) same++
-            rows.add(mapOf("ids" to best, "logits" to best.map { logits[it] }, "norm" to most + ln(logits.sumOf { exp(it - most) })))
+            val norm = most + ln(logits.sumOf { exp(it - most) })
+            rows.add(mapOf("ids" to best, "logits" to best.map { logits[it] }, "norm" to norm))
         }
 
         fun report() = mapOf(
-            "name" to case["name"], "greedy" to same / steps.size.toDouble(), "db" to decibels(signal, noise), "ttft_ms" to prefill * 1e3,
-            "prefill_tps" to case["prompt_ids"].list().size / prefill, "decode_tps" to if (steps.size > 1) (steps.size - 1) / decode else 0.0, "rows" to rows,
+            "name" to case["name"],
+            "greedy" to same / steps.size.toDouble(),
+            "db" to decibels(signal, noise),
+            "ttft_ms" to prefill * 1e3,
+            "prefill_tps" to case["prompt_ids"].list().size / prefill,
+            "decode_tps" to if (steps.size > 1) (steps.size - 1) / decode else 0.0,
+            "rows" to rows,
         )
     }
 
     companion object {
         private const val TOP = 8
+        private const val FORMAT = "slmkit-app-cases/1"
 
         /** A report in a few lines for the screen. */
         fun summary(report: Map<String, Any?>): String {
             val head = "${report["model"]}/${report["artifact"]}"
             if (report["executed"] == false) return "$head: not executed: ${report["errors"].list().joinToString()}"
-            val cases = report["cases"].list().map { it.obj() }.joinToString("") {
-                "\n%s…\n  %.1f dB, first token after %.0f ms, %.1f tokens/s".format((it["name"] as String).take(40), it["db"], it["ttft_ms"], it["decode_tps"])
+            val lines = report["cases"].list().map { it.obj() }.map {
+                val times = "first token after %.0f ms, %.1f tokens/s".format(it["ttft_ms"], it["decode_tps"])
+                "%s…\n  %.1f dB, %s".format((it["name"] as String).take(40), it["db"], times)
             }
-            return "%s: %.1f dB, %.1f %% of the reference's tokens, loaded in %.1f s, peak %s MB".format(head, report["db"], report["greedy"] as Double * 100, report["load_s"], report["peak_mb"]) + cases
+            val percent = report["greedy"] as Double * 100
+            val same = "%.1f dB, %.1f %% of the reference's tokens".format(report["db"], percent)
+            val cost = "loaded in %.1f s, peak %s MB".format(report["load_s"], report["peak_mb"])
+            return (listOf("$head: $same, $cost") + lines).joinToString("\n")
         }
 
         private fun decibels(signal: Double, noise: Double) = 10 * log10(signal / maxOf(noise, 1e-30))
 
         private fun since(start: Long) = (System.nanoTime() - start) / 1e9
 
-        private fun peakMegabytes() = File("/proc/self/status").takeIf { it.canRead() }?.useLines { lines ->
-            lines.firstOrNull { it.startsWith("VmHWM") }?.filter { it.isDigit() }?.toLong()?.div(1024)
-        }
+        private fun peakMegabytes() = line("/proc/self/status", "VmHWM")?.filter { it.isDigit() }?.toLong()?.div(1024)
+
+        /** What a file of the system says after a name. */
+        fun line(path: String, name: String) = File(path).takeIf { it.canRead() }
+            ?.useLines { lines -> lines.firstOrNull { it.startsWith(name) } }?.substringAfter(":")?.trim()
     }
 }

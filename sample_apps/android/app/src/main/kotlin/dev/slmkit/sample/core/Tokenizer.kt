@@ -1,20 +1,21 @@
 package dev.slmkit.sample.core
 
-/** A tokenizer.json: byte-level BPE, or SentencePiece's BPE with byte fallback. Any other kind is refused by its name. */
-class Tokenizer(text: String) {
-    private val root = Json.parse(text).obj()
+/** A tokenizer.json: byte-level BPE, or SentencePiece's with byte fallback. Any other kind is refused by name. */
+class Tokenizer private constructor(root: Map<String, Any?>) {
+    constructor(text: String) : this(Json.parse(text).obj())
+
     private val bpe = Bpe(root["model"].obj())
     private val form = if (root["model"].obj()["byte_fallback"] == true) Pieces(root) else ByteLevel(root)
     private val added = root["added_tokens"].list().map { Added(it.obj(), root["normalizer"] != null) }
     private val special = added.filter { it.special }.map { it.id }.toSet()
-    private val words = bpe.tokens + added.associate { it.id to it.content }
+    private val words = bpe.tokens() + added.associate { it.id to it.content }
     private val longest = added.sortedByDescending { it.content.length }
 
     operator fun contains(id: Int) = id in words
 
     /** Ids of a text in which added tokens stand for themselves. No start token is added. */
     fun encode(text: String): List<Int> = ArrayList<Int>().also { ids ->
-        val (late, early) = longest.partition { it.normalized } // as the library finds them: some in the text between the others
+        val (late, early) = longest.partition { it.normalized } // late: in what is between others
         cut(text, early, ids) { between ->
             cut(between, late, ids) { plain -> form.words(plain).forEach { bpe.encode(it, ids) } }
         }
@@ -39,13 +40,15 @@ class Tokenizer(text: String) {
         if (plain < text.length) between(text.substring(plain))
     }
 
-    fun decode(ids: Iterable<Int>, special: Boolean = false): String = Text(special).run { ids.joinToString("") { add(it) } + end() }
+    fun decode(ids: Iterable<Int>, special: Boolean = false): String =
+        Text(special).run { ids.joinToString("") { add(it) } + end() }
 
     /** Text out of ids as they come. Bytes of a character wait until it is whole. */
     inner class Text(private val withSpecial: Boolean = false) {
         private val decoder = form.decoder()
 
-        fun add(id: Int): String = words[id]?.takeIf { withSpecial || id !in special }?.let { decoder.add(it) } ?: ""
+        fun add(id: Int): String =
+            words[id]?.takeIf { withSpecial || id !in special }?.let { decoder.add(it) } ?: ""
 
         fun end(): String = decoder.end()
     }
@@ -59,11 +62,14 @@ class Tokenizer(text: String) {
         val right = token["rstrip"] == true
 
         init {
-            if (token["single_word"] == true) throw Refused("the tokenizer finds its token $content as a whole word only, which this app does not")
-            if (normalized && normalizes) throw Refused("the tokenizer finds its token $content in normalized text, which this app does not")
+            val place = if (token["single_word"] == true) "as a whole word only" else "in normalized text"
+            demand(token["single_word"] != true && !(normalized && normalizes)) {
+                "the tokenizer finds its token $content $place, which this app does not"
+            }
         }
     }
 }
 
-/** White space as Unicode has it: regular expressions of Java, of Android and of tokenizers differ in theirs. */
-fun Char.isWhite() = this in '\t'..'\r' || this in '\u2000'..'\u200a' || this in " \u0085\u00a0\u1680\u2028\u2029\u202f\u205f\u3000"
+/** White space as Unicode has it: Java, Android and tokenizers differ in theirs. */
+fun Char.isWhite() =
+    this in '\t'..'\r' || this in '\u2000'..'\u200a' || this in " \u0085\u00a0\u1680\u2028\u2029\u202f\u205f\u3000"
