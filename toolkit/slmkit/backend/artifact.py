@@ -106,6 +106,10 @@ class Artifact:
     ships: dict[str, tuple[str, ...]] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
     app_tokenizer: bool = False  # an app needs the bundle's tokenizer beside them
+    # Of those that ship, patterns of files that are linked into the app: no store delivers them.
+    linked: tuple[str, ...] = ()
+    # Of devices that are chips: the names that phones with one give in Android's Build.SOC_MODEL.
+    soc_models: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def default_mode(self) -> str:
