@@ -13,10 +13,9 @@ final class CoreMLBackend: ModelBackend {
 
   /// `packages`: compiled, in the order of the manifest. Raises an error for the other forms of the artifact.
   init(_ export: Export, _ facts: CoreMLFacts, packages: [URL]) throws {
-    let inputs = export.inputs.map(\.name)
-    guard inputs.contains("ids"), Set(inputs).isSubset(of: ["ids", "position", "hidden"]) else {
-      throw SlmkitError(
-        "this app runs self-contained packages of coreml, whose inputs are ids and position: not \(inputs)")
+    guard facts.selfContained else {
+      let inputs = export.inputs.map(\.name).joined(separator: ", ")
+      throw SlmkitError("this app runs self-contained packages of coreml: ids and position in, not \(inputs)")
     }
     func load(_ name: String) throws -> Function? {
       try facts.functions[name].map { function in

@@ -16,7 +16,7 @@ import SwiftUI
               Label("Self-test", systemImage: "checkmark.seal")
             }.tag(1)
           }
-        case .failure(let error): Text("\(error)").padding()
+        case .failure(let error): Text(String(describing: error)).padding()
         case nil: ProgressView("Loading the model")
         }
       }

@@ -210,6 +210,16 @@ def test_an_artifact_that_the_app_does_not_run_is_refused(toy, qwen, tmp_path):
     assert "does not run ort" in str(told.value)
 
 
+def test_another_form_of_an_artifact_is_refused(toy, qwen, tmp_path):
+    form = {"tokenizes": "app", "words": {"word": "w"}}
+    toy(artifacts={"ort": {**form, "facts": {"accuracy_level": 4}}})
+    api.new_app(qwen, "toy", tmp_path / "fits")
+    toy(artifacts={"ort": {**form, "facts": {"accuracy_level": 0}}})
+    told = refused(tmp_path, bundle=qwen, platform="toy")
+    assert isinstance(told.value, RefusedError)
+    assert told.value.hint == "build it with --option ort.accuracy_level=0"
+
+
 def test_a_tokenizer_that_apps_cannot_read_is_refused(toy, qwen, tmp_path):
     bundle = shutil.copytree(qwen, tmp_path / "changed")
     path = bundle / "tokenizer" / "tokenizer.json"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -26,13 +27,24 @@ class Runnable(BaseModel):
     """An artifact that the app runs.
 
     ``tokenizes``: who makes ids of text, the app's own tokenizer or the artifact's runtime;
-    ``words``: for the project's README.
+    ``facts``: of its contract, which it must have; ``words``: for the project's README.
     """
 
     model_config = STRICT
 
     tokenizes: Literal["app", "runtime"]
+    facts: Mapping[str, Any] = Field(default_factory=dict)
     words: Mapping[str, str] = Field(default_factory=dict)
+
+    def check_form(self, artifact: BundledArtifact) -> None:
+        """Raise RefusedError for a form of the artifact that the app does not run."""
+        for key, value in self.facts.items():
+            if artifact.facts.get(key) != value:
+                wanted = json.dumps(value)
+                raise RefusedError(
+                    f"the app runs another form of {artifact.name}, with {key}: {wanted}",
+                    f"build it with --option {artifact.name}.{key}={wanted}",
+                )
 
 
 class Check(BaseModel):
@@ -90,7 +102,7 @@ class Template(BaseModel):
         if name is None:
             found = [each for each in manifest.artifacts if each.name in self.artifacts]
             if found:
-                return found[0]
+                return self._checked(found[0])
             has = ", ".join(each.name for each in manifest.artifacts)
             raise RefusedError(
                 f"the {self.platform} app runs none of the bundle's artifacts: {has}",
@@ -102,6 +114,10 @@ class Template(BaseModel):
                 f"the {self.platform} app does not run {name}: it only names what that needs",
                 f"it runs {runs}; for others see USE.md in the bundle",
             )
+        return self._checked(artifact)
+
+    def _checked(self, artifact: BundledArtifact) -> BundledArtifact:
+        self.artifacts[artifact.name].check_form(artifact)
         return artifact
 
 

@@ -64,7 +64,7 @@ public struct Export: Decodable, Sendable {
 public struct CoreMLFacts: Decodable, Sendable {
   public struct Package: Decodable, Sendable { public let package: String }
   public struct Function: Decodable, Sendable { public let tokens: Int }
-  public let packages: [Package], functions: [String: Function], computeUnits: String
+  public let packages: [Package], functions: [String: Function], computeUnits: String, selfContained: Bool
 
   struct Manifest: Decodable { let facts: CoreMLFacts }
 }
