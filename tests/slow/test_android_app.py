@@ -15,13 +15,14 @@ import pytest
 
 import slmkit
 from android import named
-from android_tools import KINDS, ROOT, app, library, write_assets, write_greedy, write_random_texts
+from android_tools import app, library, write_assets, write_greedy
 from apk import Failed, check, check_places, parts, run, stored
+from app_vectors import KINDS, write_random_vectors
 from slmkit.checkpoint.folder import SAMPLE_MODEL
 from slmkit.inference.load import load
 
 DEMO = os.environ.get("SLMKIT_DEMO")  # the bundle that `make demo` has just built
-KOTLIN = ROOT / "tests" / "fixtures" / "android_runtimes"
+KOTLIN = Path(__file__).resolve().parents[1] / "fixtures" / "android_runtimes"
 SAME = 1e-5  # of logits in Python and on the JVM: both call one library; vectors have 5 digits
 TOP = 8  # logits of a step in a report
 MEGABYTES = 40  # of an APK for arm64 with the sample model: 32 are ONNX Runtime
@@ -89,7 +90,7 @@ def test_core_model_and_chat_are_right_on_the_jvm(junit, assets, greedy, tmp_pat
 
 
 def test_vectors_of_every_kind_of_tokenizer_and_random_texts_hold(junit, assets, tmp_path):
-    random = write_random_texts(tmp_path / "random")
+    random = write_random_vectors(tmp_path / "random")
     said = junit(assets, [KINDS[0].parent, random], "VectorsTest")
     assert "OK (3 tests)" in said
 

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from android_tools import SAMPLE_APPS
+from app_tools import APPS
 
-APP = SAMPLE_APPS / "android"
+APP = APPS / "android"
 SOURCES = sorted((APP / "app" / "src").rglob("*.kt"))
 MAIN = [path for path in SOURCES if "test" not in path.relative_to(APP).parts]
 CORE = [path for path in MAIN if path.parent.name == "core"]

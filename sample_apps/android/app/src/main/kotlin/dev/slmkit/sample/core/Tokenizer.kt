@@ -30,12 +30,12 @@ class Tokenizer private constructor(root: Map<String, Any?>) {
                 at++
                 continue
             }
-            val end = if (token.left) text.substring(plain, at).trimEnd { it.isWhite() }.length + plain else at
-            if (end > plain) between(text.substring(plain, end))
+            val start = if (token.left) text.substring(0, at).trimEnd { it.isWhite() }.length else at
+            if (start > plain) between(text.substring(plain, start))
             ids.add(token.id)
             at += token.content.length
-            while (token.right && at < text.length && text[at].isWhite()) at++
-            plain = at
+            plain = at // the next token may begin in the white space that this one takes
+            while (token.right && plain < text.length && text[plain].isWhite()) plain++
         }
         if (plain < text.length) between(text.substring(plain))
     }
