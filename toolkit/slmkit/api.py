@@ -156,10 +156,11 @@ class Bundle:
         artifact: str | None = None,
         devices: Sequence[str] = (),
         force: bool = False,
+        form: str = "plain",
     ) -> Export:
-        """Copy what an app loads of an artifact (on some chips or GPUs alone) into folder ``to``.
-        Raises BundleError, UsageError."""
-        return export(self.path, artifact, Path(to), devices, force)
+        """Copy what an app loads of an artifact (on some chips or GPUs alone) into folder ``to``,
+        in a store's form if one is named. Raises BundleError, UsageError, RefusedError."""
+        return export(self.path, artifact, Path(to), devices, force, form)
 
     def load(self, artifact: str | None = None, mode: str | None = None) -> Session:
         """An artifact in its runtime: the first one, as it ships, if none is named."""

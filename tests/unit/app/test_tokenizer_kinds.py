@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from copy import deepcopy
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slmkit.app.tokenizer_kinds import Unknown, check_tokenizer, tokenizer_kind
 from slmkit.errors import RefusedError
@@ -18,6 +21,21 @@ KINDS = {
     for path in sorted(VECTORS.glob("*/tokenizer.json"))
 }
 REMOVED = object()
+SMALL = {  # without their tokens, which are most of a file; byte fallback asks for those of bytes
+    kind: {**values, "model": {**values["model"], "vocab": {}, "merges": []}}
+    for kind, values in KINDS.items()
+    if not values["model"]["byte_fallback"]
+}
+WORDS = (
+    "type",
+    "content",
+    "pattern",
+    "Regex",
+    "String",
+    "normalizers",
+    "pretokenizers",
+    "decoders",
+)
 # One change to a file of a kind, and a word of the refusal.
 CHANGES = [
     ("gpt2", "model.type", "WordPiece", "WordPiece"),
@@ -71,6 +89,33 @@ def test_a_unigram_tokenizer_is_refused_with_a_hint(tmp_path):
     with pytest.raises(RefusedError, match="Unigram") as told:
         check_tokenizer(tmp_path / "tokenizer.json")
     assert "runtime" in told.value.hint
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(WORDS), inner),
+    max_leaves=4,
+)
+
+
+@given(st.data())
+def test_any_change_of_a_file_is_read_or_refused(tmp_path_factory, data):
+    """Never another exception."""
+    values = deepcopy(SMALL[data.draw(st.sampled_from(sorted(SMALL)))])
+    inner, key = data.draw(st.sampled_from(list(places(values))))
+    inner[key] = data.draw(JSON)
+    path = tmp_path_factory.mktemp("any") / "tokenizer.json"
+    path.write_text(json.dumps(values), encoding="utf-8")
+    with contextlib.suppress(RefusedError):
+        assert "BPE" in check_tokenizer(path)
+
+
+def places(values):
+    """Every place in JSON values, as what holds it and its key or number."""
+    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+        yield values, key
+        if isinstance(value, dict | list):
+            yield from places(value)
 
 
 def changed(values, key, value):

@@ -52,13 +52,13 @@ HINT = "take an artifact whose runtime tokenizes itself, or another model"
 
 def check_tokenizer(path: Path) -> str:
     """The kind of a tokenizer.json, in words. Raises RefusedError for one that no app reads."""
-    values = parse_json(read_text(path, LARGEST))
     try:
-        return tokenizer_kind(values)
+        return tokenizer_kind(parse_json(read_text(path, LARGEST)))
     except Unknown as why:
-        raise RefusedError(
-            f"the apps' tokenizers cannot read tokenizer.json: {why}", HINT
-        ) from None
+        reason = str(why)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = f"it is damaged ({error})"
+    raise RefusedError(f"the apps' tokenizers cannot read tokenizer.json: {reason}", HINT)
 
 
 class Unknown(Exception):

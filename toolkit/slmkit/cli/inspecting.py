@@ -1,4 +1,5 @@
-"""Commands that only look: inspect, plan, verify, recipes, targets, doctor."""
+"""Commands that look, and copy out of a bundle: inspect, plan, verify, export, recipes, targets,
+doctor."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from slmkit.cli.options import (
     print_json,
     print_tables,
     request_arguments,
+    split_names,
 )
 
 
@@ -72,6 +74,45 @@ def verify(bundle: Path) -> None:
     from slmkit import api
 
     click.echo(f"{api.Bundle(bundle).verify()} files are what the manifest says")
+
+
+@click.command()
+@click.argument("bundle", type=FOLDER)
+@click.option("--artifact", help="Which artifact [default: the first].")
+@click.option(
+    "--device",
+    "--soc",
+    help="Only for these chips or GPUs: sm8650,sm8750 [default: all].",
+)
+@click.option("--to", type=FOLDER, required=True, help="A new folder.")
+@click.option(
+    "--as",
+    "form",
+    default="plain",
+    show_default=True,
+    help="plain, ai-pack (Play for On-device AI) or background-assets (App Store).",
+)
+@click.option("--force", is_flag=True, help="Replace an older export.")
+@json_option
+@command
+def export(
+    bundle: Path,
+    artifact: str | None,
+    device: str | None,
+    to: Path,
+    form: str,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Copy the files that an app loads of an artifact, and nothing else."""
+    from slmkit import api
+    from slmkit.planning.memory import gigabytes
+
+    devices = split_names(device)
+    found = api.Bundle(bundle).export(to, artifact, devices=devices, force=force, form=form)
+    if as_json:
+        return print_json(found.model_dump(mode="json"))
+    print_tables(f"{found.artifact}: {len(found.files)} files, {gigabytes(found.size)}, in {to}")
 
 
 @click.group(invoke_without_command=True)

@@ -15,7 +15,7 @@ from slmkit import __version__
 from slmkit.cli.app import app
 from slmkit.cli.comparing import compare
 from slmkit.cli.evaluating import evaluate, sensitivity
-from slmkit.cli.inspecting import doctor, inspect, plan, recipes, targets, verify
+from slmkit.cli.inspecting import doctor, export, inspect, plan, recipes, targets, verify
 from slmkit.cli.options import (
     FOLDER,
     Group,
@@ -222,37 +222,12 @@ for each in (
     plan,
     sensitivity,
     verify,
+    export,
     recipes,
     targets,
     doctor,
 ):
     main.add_command(each)
-
-
-@main.command()
-@click.argument("bundle", type=FOLDER)
-@click.option("--artifact", help="Which artifact [default: the first].")
-@click.option(
-    "--device",
-    "--soc",
-    help="Only for these chips or GPUs: sm8650,sm8750 [default: all].",
-)
-@click.option("--to", type=FOLDER, required=True, help="A new folder.")
-@click.option("--force", is_flag=True, help="Replace an older export.")
-@json_option
-@command
-def export(
-    bundle: Path, artifact: str | None, device: str | None, to: Path, force: bool, as_json: bool
-) -> None:
-    """Copy the files that an app loads of an artifact, and nothing else."""
-    from slmkit import api
-    from slmkit.planning.memory import gigabytes
-
-    devices = device.split(",") if device else ()
-    found = api.Bundle(bundle).export(to, artifact, devices=devices, force=force)
-    if as_json:
-        return print_json(found.model_dump(mode="json"))
-    print_tables(f"{found.artifact}: {len(found.files)} files, {gigabytes(found.size)}, in {to}")
 
 
 def _show_parity(

@@ -20,7 +20,7 @@ from slmkit.bundle.manifest import (
     read_manifest,
     write_manifest,
 )
-from slmkit.bundle.roles import with_roles
+from slmkit.bundle.roles import set_apart, with_roles
 from slmkit.bundle.verify import list_files
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.checkpoint.named_templates import MORE, additional_templates
@@ -148,6 +148,7 @@ def _emit_all(
             plan.chat_template,
         )
         artifacts[name] = emit(job, plan.checkpoint, own, folder / name, cache, progress)
+        set_apart(folder, artifacts[name])
     return artifacts
 
 
