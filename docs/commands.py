@@ -16,6 +16,7 @@ GROUPS = {  # the commands in the order in which one needs them
     "Before a build": ("inspect", "plan", "sensitivity", "recipes", "targets", "doctor"),
     "Build and prove": ("build", "parity", "trace", "verify"),
     "Use a bundle": ("run", "eval", "compare"),
+    "Into an app": ("export", "app"),
 }
 INTRODUCTION = """\
 # The command line

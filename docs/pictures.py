@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 
 from slmkit.bundle.manifest import read_manifest
-from slmkit.cli.parity_tables import parity_table
+from slmkit.cli.tables.parity import parity_table
 
 IMAGES = Path(__file__).parent / "pages" / "images"
 WIDTH = 81  # columns of the terminal that is drawn

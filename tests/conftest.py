@@ -86,6 +86,8 @@ TOGETHER = (
     "mlc/test_lowering.py",
     "mlc/test_planted_bugs.py",
     "ort/test_planted_bugs.py",
+    "slow/test_android_app.py",
+    "slow/test_ios_app.py",
     "slow/test_mlc_arm64.py",
     "slow/test_resolution.py",
     "slow/test_wheel.py",

@@ -24,21 +24,20 @@ def weight_files(
     form, layers = read(options), model.spec.layers
     sizes = unit_sizes(model, schemes, form)
     chunks = plan_chunks(model, schemes, form, context_length)
-    extra = table_bytes(model, context_length) if form.self_contained else 0
-    if len(chunks) == 1:
-        extra -= shared_bytes(model, schemes, form)
+    tables = table_bytes(model, context_length) if form.self_contained else 0
+    twice = shared_bytes(model, schemes, form) if len(chunks) == 1 else 0
     packages = []
     for number, chunk in enumerate(chunks, 1):
-        name, size = package_name(number, len(chunks)), chunk.bytes_of(sizes) + extra
-        packages.append(WeightFile(name, size, chunk.about(layers)))
+        size = chunk.bytes_of(sizes) - twice + (tables if chunk.layers(layers) else 0)
+        packages.append(WeightFile(package_name(number, len(chunks)), size, chunk.about(layers)))
     if form.self_contained:
         return packages
-    tables = [
+    looked_up = [
         WeightFile(name, size, "the embedding")
         for table in model.looked_up
         for name, size in table_file_sizes(model.shapes[table], schemes[table]).items()
     ]
-    return [*packages, *tables]
+    return [*packages, *looked_up]
 
 
 def shared_bytes(model: Model, schemes: Mapping[str, Scheme], form: Form) -> int:

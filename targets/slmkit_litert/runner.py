@@ -10,6 +10,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
+from slmkit.backend.artifact import file_of
 from slmkit.backend.interface import Artifact
 from slmkit.backend.static_runner import StaticRunner, Window
 from slmkit.ops import Floats
@@ -37,7 +38,7 @@ class LitertRunner(StaticRunner):
         self.runtime = (
             f"ai-edge-litert {version('ai-edge-litert')}, {KERNELS[mode]}, {mode} weights"
         )
-        self.interpreter = _open_interpreter(folder / facts["model"], mode)
+        self.interpreter = _open_interpreter(file_of(folder, facts["model"]), mode)
         self.sizes, self.whole_chunks = (facts["prefill"], 1), bool(artifact.state.states)
         self.signatures = {
             tokens: self.interpreter.get_signature_runner(name)

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from slmkit.backend.artifact import file_of
 from slmkit.backend.interface import Artifact
 from slmkit.backend.static_runner import check_context
 from slmkit.ops import Floats
 from slmkit_mlc.gpus import known_gpus
-from slmkit_mlc.lowering.definition import read_definition
+from slmkit_mlc.lowering.definition import FILE, read_definition
 from slmkit_mlc.verify.machine import Machine, build_for_cpu
 
 
@@ -26,7 +27,7 @@ class MlcRunner:
     """
 
     def __init__(self, folder: Path, artifact: Artifact, mode: str) -> None:
-        self.definition = definition = read_definition(folder)
+        self.definition = definition = read_definition(file_of(folder, FILE).parent)
         params = folder / artifact.facts["params"]
         tvm = f"TVM {version('apache-tvm')}"
         self.tap_names: list[str] = []

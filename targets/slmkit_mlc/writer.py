@@ -80,6 +80,7 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
         shipped=definition.dtype,
         report=_report(libraries, fidelity, gpus, by_mlc_llm, job.tokens),
         ships={"": (f"{PARAMS}/*",), **{gpu: (facts["file"],) for gpu, facts in libraries.items()}},
+        linked=("*.tar",),
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from process_cost import build_command, build_parser, measure
 
+from slmkit.backend.artifact import PROOF
 from slmkit.backend.interface import Artifact, Runner
 from slmkit.bundle.manifest import read_manifest
 from slmkit_onnx.hexagon.modes import open_runner
@@ -72,11 +73,12 @@ def main() -> None:
     )
     bundle = next(options.folder.iterdir())
     artifact = read_manifest(bundle).artifact("hexagon")
+    graphs = bundle / PROOF / "hexagon"
     names = [part["name"] for part in artifact.facts["parts"]]
     report: dict[str, Any] = {"build": cost, "limit_gb": LIMIT_GB, "bundle_mb": size_mb(bundle)}
     for soc in options.soc.split(","):
         report[soc] = {
-            kind: binaries(bundle / "hexagon", names, soc, kind == "shared", options.folder / "out")
+            kind: binaries(graphs, names, soc, kind == "shared", options.folder / "out")
             for kind in ("separate", "shared")
         }
         if soc in {mode.name for mode in artifact.modes}:

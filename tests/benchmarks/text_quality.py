@@ -23,7 +23,7 @@ from rich.console import Console
 from slmkit.activations.observe import calibration_runs
 from slmkit.bundle.manifest import BundledArtifact, read_manifest
 from slmkit.checkpoint.folder import Checkpoint
-from slmkit.cli.parity_tables import parity_note, parity_table
+from slmkit.cli.tables.parity import parity_note, parity_table
 from slmkit.evaluation.text import HELD_OUT
 from slmkit.parity.compare import Answers, Proof, answers, float_outputs, quantization_cost
 from slmkit.parity.golden import Prompt

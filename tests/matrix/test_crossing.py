@@ -230,9 +230,14 @@ def shift(states: dict[str, Any]) -> None:
     for name in [each for each in states if "conv" in each]:
         held = states[name]
         array = held.numpy() if isinstance(held, onnxruntime.OrtValue) else held
+        if CONV_STATE not in array.shape:  # Core ML keeps the numbers in rows, tokens last
+            array = array.reshape(-1, CONV_STATE)
         tokens = min(axis for axis, size in enumerate(array.shape) if size == CONV_STATE)
         moved = np.roll(array, 1, tokens)
-        states[name] = type(held).ortvalue_from_numpy(moved) if array is not held else moved
+        if isinstance(held, onnxruntime.OrtValue):
+            states[name] = type(held).ortvalue_from_numpy(moved)
+        else:
+            states[name] = moved.reshape(held.shape)
 
 
 class ShiftingRunner:
@@ -254,7 +259,7 @@ HELD: dict[str, Callable[[Any], dict[str, Any]]] = {  # a runner's states by nam
     "ort": lambda runner: runner.past,
     "hexagon": lambda runner: runner.cache.states,
     "litert": lambda runner: runner.caches,
-    "coreml": lambda runner: runner.states,
+    "coreml": lambda runner: runner.packages[0].states,
 }
 CONV_STATE = 2  # tokens that a convolution of lfm2 remembers
 

@@ -30,6 +30,7 @@ FAMILIES = {
 CASES = [(family, name, "int4") for family, (_, names) in FAMILIES.items() for name in names]
 CASES += [("qwen2", "coreml", "int4-coreml-gpu"), ("llama", "ort", "float16")]
 EVERY_UNIT = 2_700_000  # bytes: a layer or the head of WIDE, and no two of them
+FIRST_UNIT = 3_600_000  # a layer and the table
 
 
 def request_for(tmp_path: Path, family: str, artifact: str, recipe: str, **changes: int) -> Request:
@@ -54,19 +55,28 @@ def test_files_are_as_large_as_planned(tmp_path, family, artifact, recipe):
 
 
 @pytest.mark.parametrize(
-    ("artifact", "option", "names"),
+    ("artifact", "options", "names"),
     [
-        ("coreml", "chunk_limit", {f"model_{number}.mlpackage" for number in (1, 2, 3)}),
+        (
+            "coreml",
+            {"chunk_limit": FIRST_UNIT},
+            {f"model_{number}.mlpackage" for number in (1, 2, 3)},
+        ),
+        (
+            "coreml",
+            {"chunk_limit": EVERY_UNIT, "self_contained": False},
+            {f"model_{number}.mlpackage" for number in (1, 2, 3)},
+        ),
         (
             "hexagon",
-            "part_limit",
+            {"part_limit": EVERY_UNIT},
             {f"sm8650/prefill.{part}_qnn.bin" for part in ("layers.0-0", "layers.1-1", "head")},
         ),
     ],
 )
-def test_a_large_model_is_cut_as_planned(tmp_path, artifact, option, names):
+def test_a_large_model_is_cut_as_planned(tmp_path, artifact, options, names):
     recipe = yaml.safe_load((SHIPPED / "int4.yaml").read_text(encoding="utf-8"))
-    recipe["artifacts"].setdefault(artifact, {})[option] = EVERY_UNIT
+    recipe["artifacts"].setdefault(artifact, {}).update(options)
     (tmp_path / "cut.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     request = request_for(tmp_path, "qwen2", artifact, str(tmp_path / "cut.yaml"), **WIDE)
     (planned,) = planned_alone(request).artifacts

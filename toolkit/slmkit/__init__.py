@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from slmkit.api import (
         AnswerScore,
+        AppError,
+        AppReport,
         BackendError,
         Bundle,
         BundleError,
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
         Measured,
         MissingPackageError,
         ParityError,
+        Project,
         Recipe,
         RecipeError,
         RefusedError,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
         TextScore,
         UsageError,
         build,
+        check_app,
         compare,
         compare_layers,
         estimate,
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
         evaluate_text,
         inspect,
         load,
+        new_app,
         sensitivity,
         targets,
     )
@@ -51,6 +56,8 @@ if sys.version_info < (3, 11):  # noqa: UP036  older ones must be able to read t
 __version__ = "0.1.0"
 __all__ = [
     "AnswerScore",
+    "AppError",
+    "AppReport",
     "BackendError",
     "Bundle",
     "BundleError",
@@ -63,6 +70,7 @@ __all__ = [
     "Measured",
     "MissingPackageError",
     "ParityError",
+    "Project",
     "Recipe",
     "RecipeError",
     "RefusedError",
@@ -78,6 +86,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "build",
+    "check_app",
     "compare",
     "compare_layers",
     "estimate",
@@ -86,6 +95,7 @@ __all__ = [
     "evaluate_text",
     "inspect",
     "load",
+    "new_app",
     "sensitivity",
     "targets",
 ]

@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from slmkit.app.check import AppReport, check_app
+from slmkit.app.project import Project, new_app
 from slmkit.backend import registry
 from slmkit.backend.targets import Target
 from slmkit.bundle.export import Export, export
@@ -19,6 +21,7 @@ from slmkit.bundle.manifest import Manifest, read_manifest
 from slmkit.bundle.verify import verify
 from slmkit.checkpoint.folder import SAMPLE_MODEL
 from slmkit.errors import (
+    AppError,
     BackendError,
     BundleError,
     CheckpointError,
@@ -53,6 +56,8 @@ from slmkit.workflows.tasks import evaluate_tasks
 
 __all__ = [
     "AnswerScore",
+    "AppError",
+    "AppReport",
     "BackendError",
     "Bundle",
     "BundleError",
@@ -66,6 +71,7 @@ __all__ = [
     "MissingPackageError",
     "ParityError",
     "Progress",
+    "Project",
     "Rechecked",
     "Recipe",
     "RecipeError",
@@ -81,6 +87,7 @@ __all__ = [
     "TextScore",
     "UsageError",
     "build",
+    "check_app",
     "compare",
     "compare_layers",
     "estimate",
@@ -89,6 +96,7 @@ __all__ = [
     "evaluate_text",
     "inspect",
     "load",
+    "new_app",
     "sensitivity",
     "targets",
 ]
@@ -148,10 +156,11 @@ class Bundle:
         artifact: str | None = None,
         devices: Sequence[str] = (),
         force: bool = False,
+        form: str = "plain",
     ) -> Export:
-        """Copy what an app loads of an artifact (on some chips or GPUs alone) into folder ``to``.
-        Raises BundleError, UsageError."""
-        return export(self.path, artifact, Path(to), devices, force)
+        """Copy what an app loads of an artifact (on some chips or GPUs alone) into folder ``to``,
+        in a store's form if one is named. Raises BundleError, UsageError, RefusedError."""
+        return export(self.path, artifact, Path(to), devices, force, form)
 
     def load(self, artifact: str | None = None, mode: str | None = None) -> Session:
         """An artifact in its runtime: the first one, as it ships, if none is named."""
@@ -186,14 +195,14 @@ def build(
     MissingPackageError, RefusedError for a model that an artifact cannot carry or that does not
     fit, ParityError if an artifact breaks a bound: then no bundle is written.
     """
-    request = _request(
-        model,
+    request = Request(
+        Path(model),
         target,
         recipe,
         context=context,
         memory_limit=memory_limit,
-        artifacts=artifacts,
-        options=options,
+        artifacts=tuple(artifacts),
+        options=options or {},
         out=Path(out),
         calibration=None if calibration is None else Path(calibration),
         chat_template=chat_template,
@@ -219,14 +228,14 @@ def estimate(
     Other arguments and errors as those of ``build``.
     """
     return estimating.estimate(
-        _request(
-            model,
+        Request(
+            Path(model),
             target,
             recipe,
             context=context,
             memory_limit=memory_limit,
-            artifacts=artifacts,
-            options=options,
+            artifacts=tuple(artifacts),
+            options=options or {},
         )
     )
 
@@ -247,8 +256,8 @@ def compare_layers(
     ``build``; nothing is written but temporary files.
     """
     artifacts = () if artifact is None else (artifact,)
-    request = _request(
-        model,
+    request = Request(
+        Path(model),
         target,
         recipe,
         context=context,
@@ -278,22 +287,3 @@ def targets() -> dict[str, tuple[Target, tuple[str, ...]]]:
     """All targets by name, each with the artifacts that are built for it."""
     found = registry.targets()
     return {name: (target, registry.artifacts_of(target)) for name, target in found.items()}
-
-
-def _request(
-    model: PathLike,
-    target: str,
-    recipe: str | Recipe,
-    *,
-    artifacts: Sequence[str] = (),
-    options: Options | None = None,
-    **more: Any,
-) -> Request:
-    return Request(
-        Path(model),
-        target,
-        recipe,
-        artifacts=tuple(artifacts),
-        options=options or {},
-        **more,
-    )

@@ -60,6 +60,12 @@ class MissingPackageError(BackendError):
     exit_code = 5
 
 
+class AppError(SlmkitError):
+    """A check of an app project failed."""
+
+    exit_code = 6
+
+
 SIGNALLED = 128  # and the signal's number is the exit code after a signal, as shells have it
 INTERRUPTED = 130  # after Ctrl-C, SIGINT
 EXIT_CODES = {
@@ -69,6 +75,7 @@ EXIT_CODES = {
     3: "parity failed: an artifact breaks a bound",
     4: "the model is refused: an artifact cannot carry it, or it does not fit into memory",
     5: "a Python package is missing",
+    6: "a check of an app project failed",
     INTERRUPTED: "interrupted (129: by SIGHUP, 143: by SIGTERM)",
 }
 

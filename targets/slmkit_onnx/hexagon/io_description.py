@@ -99,6 +99,7 @@ def artifact(
         ships=_ships(plan),
         sources=("prefill*.onnx", "decode*.onnx", DATA),
         app_tokenizer=plan.options.runtime != "genai",
+        soc_models={name: (name.upper(),) for name in plan.options.soc},
     )
 
 

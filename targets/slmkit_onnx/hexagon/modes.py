@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from slmkit.backend.artifact import file_of
 from slmkit.backend.interface import Artifact
 from slmkit.system.scratch import scratch
 from slmkit_onnx.hexagon.options import Options
@@ -34,7 +35,7 @@ def open_runner(folder: Path, artifact: Artifact, mode: str) -> HexagonRunner:
     names = [part["name"] for part in facts["parts"]]
 
     def on_cpu(kind: str, part: str) -> Any:
-        return open_on_cpu(folder / graph_file(kind, part))
+        return open_on_cpu(file_of(folder, graph_file(kind, part)))
 
     if mode == "float":
         chains = _chains(facts, ["model"], lambda kind, part: on_cpu(FLOAT + kind, part))
@@ -65,7 +66,7 @@ def _open_on_emulator(
         return HexagonRunner(folder, artifact, runtime, chains, floats=False, embeds=True)
 
     def emulated(kind: str, part: str) -> Any:
-        return qnn_session(folder / graph_file(kind, part), soc)
+        return qnn_session(file_of(folder, graph_file(kind, part)), soc)
 
     return HexagonRunner(folder, artifact, runtime, _chains(artifact.facts, names, emulated), False)
 
@@ -79,7 +80,8 @@ def _reload_binaries(
     with scratch() as place:
         out = place / soc.name
         for part in names:
-            compile_part(folder, out, part, soc, False, Options.timeout)
+            graphs = file_of(folder, graph_file(KINDS[0], part)).parent
+            compile_part(graphs, out, part, soc, False, Options.timeout)
         return _chains(
             artifact.facts,
             names,
@@ -98,7 +100,7 @@ def _single_out_layers(
     singled_out = {parts[0].name, parts[-2].name}
 
     def open_part(kind: str, part: str) -> Any:
-        path = folder / graph_file(CHECK + kind, part)
+        path = file_of(folder, graph_file(CHECK + kind, part))
         return open_session(path) if part in singled_out else open_on_cpu(path, htp_rounding=False)
 
     return _chains(artifact.facts, [part.name for part in parts], open_part)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slmkit.backend.artifact import file_of
 from slmkit.backend.interface import Artifact, SequenceState
 from slmkit.backend.static_runner import StaticRunner, Window, slots
 from slmkit.ops import Floats, Rope
@@ -142,7 +143,8 @@ class HexagonRunner(StaticRunner):
         self.host = Host(ropes, facts["windows"], facts["hidden"], contract)
         self.embed = None
         if floats or embeds or facts["embedding"] == "host":
-            self.embed = cpu_session(folder / EMBED, folder)
+            table = file_of(folder, EMBED)
+            self.embed = cpu_session(table, table.parent)
         self.cache = Cache(artifact.state, contract, floats)
         self.taps: dict[str, Floats] = {}
 

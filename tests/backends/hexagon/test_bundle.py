@@ -89,7 +89,8 @@ def test_the_manifest_says_what_an_app_must_pair_and_what_was_not_run(built):
     assert any("weight-shared" in each for each in manifest.not_executed)
     files = {file.path for file in manifest.files}
     assert {"hexagon/sm8650/prefill.onnx", "hexagon/sm8650/decode.onnx"} <= files
-    assert {"hexagon/calibration.json", "hexagon/embed.onnx"} <= files
+    apart = ("calibration.json", "embed.onnx", "prefill.onnx", "weights.data", "float.decode.onnx")
+    assert {f"proof/hexagon/{name}" for name in apart} <= files
 
 
 def test_parity_runs_again_and_says_the_same(built):

@@ -118,7 +118,7 @@ def test_a_changed_bundle_does_not_run(bundle, change, said):
 
 
 def test_what_is_not_loaded_is_not_asked_for(bundle):
-    (bundle / "parity" / "held_out.json").unlink()
+    (bundle / "proof" / "held_out.json").unlink()
     load(bundle)
 
 

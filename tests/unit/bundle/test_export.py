@@ -33,7 +33,7 @@ def bundle(tmp_path_factory):
 def test_every_file_has_a_role(bundle):
     roles = {file.path: file.role for file in read_manifest(bundle).files}
     assert {path for path, role in roles.items() if role == "proof"} == {
-        path for path in roles if path.startswith("parity/")
+        path for path in roles if path.startswith("proof/")
     }
     assert roles["ort/model.onnx"] == roles["tokenizer/tokenizer.json"] == "ships"
 
@@ -105,7 +105,7 @@ def test_files_of_some_devices_are_chosen_and_the_rest_has_its_role(bundle):
     made = BundledArtifact(
         **{name: getattr(plain, name) for name in plain.__dataclass_fields__},
         folder="npu",
-        golden="parity/g",
+        golden="proof/g",
         memory=MemoryPlan(16, 1, 1, 1),
         libraries={},
     )
@@ -115,10 +115,15 @@ def test_files_of_some_devices_are_chosen_and_the_rest_has_its_role(bundle):
         sources=("*.onnx",),
         app_tokenizer=True,
     )
-    names = ("npu/embed.onnx", "npu/a/x.bin", "npu/b/x.bin", "npu/graph.onnx", "npu/check.json")
+    apart = ("proof/npu/graph.onnx", "proof/npu/check.json", "proof/g")
+    names = ("npu/embed.onnx", "npu/a/x.bin", "npu/b/x.bin", *apart)
     plain_files = [File(path=name, size=1, sha256="0" * 64) for name in (*names, "tokenizer/t")]
     files = with_roles(plain_files, [made], "tokenizer")
-    assert [file.role for file in files] == ["ships", "ships", "ships", "source", "proof", "ships"]
+    assert [file.role for file in files] == [
+        *("ships", "ships", "ships"),
+        *("source", "proof", "proof"),
+        "ships",
+    ]
 
     manifest = read_manifest(bundle).model_copy(update={"files": files})
 

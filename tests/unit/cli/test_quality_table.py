@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from rich.console import Console
 
-from slmkit.cli.quality_table import price_words, quality_note, quality_table
+from slmkit.cli.tables.quality import price_words, quality_note, quality_table
 from slmkit.evaluation.divergence import Divergence
 from slmkit.evaluation.flips import flips
 from slmkit.evaluation.gate import REFUSED, Quality, judged

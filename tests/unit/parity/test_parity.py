@@ -16,7 +16,7 @@ from rich.console import Console
 
 from slmkit.backend.declaration import EVERY_ERROR, ErrorKind
 from slmkit.backend.interface import Mode
-from slmkit.cli.parity_tables import parity_note, parity_table
+from slmkit.cli.tables.parity import parity_note, parity_table
 from slmkit.parity.golden import Golden, outputs_of
 from slmkit.parity.golden_file import load_golden, save_golden
 from slmkit.parity.metrics import Comparison, broken, judge, measure, to_json

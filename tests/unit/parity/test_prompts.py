@@ -7,7 +7,7 @@ import pytest
 from chat_templates import FAMILIES, with_template
 from slmkit.backend.prompts import Prompt, RefusedPrompt
 from slmkit.checkpoint.chat.conversations import expected_prompt
-from slmkit.cli.parity_tables import prompts_note, prompts_table
+from slmkit.cli.tables.parity import prompts_note, prompts_table
 from slmkit.parity.prompts import compare_with, failures_of_prompts, prompts_to_json
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
+from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
@@ -15,6 +16,7 @@ from pydantic.dataclasses import dataclass
 from slmkit.interpreters.recorder import Model, State
 
 STRICT = ConfigDict(extra="forbid")
+PROOF = "proof"  # the folder of a bundle's files that no app loads
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -100,15 +102,26 @@ class Artifact:
     report: Report = field(default_factory=Report)
     # Patterns of the files in the artifact's folder that an app loads, by the device that they are
     # for ("sm8650", "adreno"; "": every one), and of those that they are compiled from. All other
-    # files are for the proof.
+    # files are for the proof. In a bundle, those that no app loads lie apart: see ``file_of``.
     ships: dict[str, tuple[str, ...]] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
     app_tokenizer: bool = False  # an app needs the bundle's tokenizer beside them
+    # Of those that ship, patterns of files that are linked into the app: no store delivers them.
+    linked: tuple[str, ...] = ()
+    # Of devices that are chips: the names that phones with one give in Android's Build.SOC_MODEL.
+    soc_models: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def default_mode(self) -> str:
         """The mode for answering and scoring."""
         return self.shipped or self.modes[-1].name
+
+
+def file_of(folder: Path, name: str) -> Path:
+    """A file of an artifact, by its name in the folder that the backend wrote: it lies there, or in
+    a bundle in ``proof/`` beside it, if no app loads it."""
+    path = folder / name
+    return path if path.exists() else folder.parent / PROOF / folder.name / name
 
 
 _ADAPTER = TypeAdapter(Artifact)

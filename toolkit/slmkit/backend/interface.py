@@ -181,5 +181,6 @@ class Backend(Protocol):
         ...
 
     def open_runner(self, folder: Path, artifact: Artifact, mode: str) -> Runner:
-        """Load a written artifact in one of its modes."""
+        """Load a written artifact in one of its modes. Files that it does not ship lie where
+        ``slmkit.backend.artifact.file_of`` finds them."""
         ...

@@ -1,14 +1,18 @@
-"""The role of each file of a bundle, and the files that an app needs of an artifact."""
+"""The role of each file of a bundle, where it lies, and the files that an app needs."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
+from pathlib import Path
 
+from slmkit.backend.artifact import PROOF, Artifact
 from slmkit.bundle.manifest import BundledArtifact, File, Manifest, Role
 from slmkit.errors import UsageError
 
 EVERY = ""  # the device of files that every one needs
+USE = "USE.md"  # how an app uses each artifact
 
 
 def with_roles(
@@ -19,6 +23,26 @@ def with_roles(
     return tuple(
         file.model_copy(update={"role": _role(file.path, known, tokenizer)}) for file in files
     )
+
+
+def set_apart(bundle: Path, artifact: Artifact) -> None:
+    """Move the files of a written artifact that no app loads to ``proof/``, under the same names;
+    of a backend that does not say what it ships, none."""
+    folder, apart = bundle / artifact.name, bundle / PROOF / artifact.name
+    for path in sorted(folder.rglob("*")) if artifact.ships else ():
+        name = path.relative_to(folder)
+        if path.is_file() and _role_in(artifact, name.as_posix()) != "ships":
+            (apart / name).parent.mkdir(parents=True, exist_ok=True)
+            path.rename(apart / name)
+            with contextlib.suppress(OSError):  # it holds more
+                path.parent.rmdir()
+
+
+def proof_file(bundle: Path, name: str) -> Path:
+    """A file of the proof of the whole bundle; in bundles of older versions it lies in
+    ``parity/``."""
+    older = bundle / "parity" / Path(name).name
+    return older if older.exists() else bundle / name
 
 
 def shipped(
@@ -47,15 +71,23 @@ def shipped(
 
 
 def _role(path: str, artifacts: Iterable[BundledArtifact], tokenizer: str) -> Role:
+    if path == USE:
+        return "docs"
     if path.startswith(f"{tokenizer}/"):
         return "ships"
     for artifact in artifacts:
-        shipped = [each for patterns in artifact.ships.values() for each in patterns]
-        if _matches(path, [f"{artifact.folder}/{each}" for each in shipped]):
-            return "ships"
-        if _matches(path, [f"{artifact.folder}/{each}" for each in artifact.sources]):
-            return "source"
+        if path.startswith(f"{artifact.folder}/"):
+            return _role_in(artifact, path.removeprefix(f"{artifact.folder}/"))
+        if path.startswith(f"{PROOF}/{artifact.folder}/"):
+            return _role_in(artifact, path.removeprefix(f"{PROOF}/{artifact.folder}/"))
     return "proof"
+
+
+def _role_in(artifact: Artifact, name: str) -> Role:
+    """The role of a file by its name in the folder that the backend wrote."""
+    if _matches(name, [each for patterns in artifact.ships.values() for each in patterns]):
+        return "ships"
+    return "source" if _matches(name, artifact.sources) else "proof"
 
 
 def _matches(path: str, patterns: Iterable[str]) -> bool:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from slmkit.backend.artifact import PROOF
 from slmkit.bundle.manifest import MANIFEST, BundledArtifact, File, Manifest, read_manifest
 from slmkit.errors import BundleError, SlmkitError
 from slmkit.system.cache import Cache, default_folder, file_hash, key_of
@@ -38,7 +39,7 @@ def verify_loaded(
     They are hashed once: the cache (the default one, if none is given) keeps that they were right,
     until their sizes or times change. Raises BundleError as ``verify``.
     """
-    parts = (artifact.folder, manifest.tokenizer)
+    parts = (artifact.folder, f"{PROOF}/{artifact.folder}", manifest.tokenizer)
     files = [file for file in manifest.files if file.path.startswith(tuple(f"{p}/" for p in parts))]
     found = {name for part in parts for name in _entries(folder / part, folder)}
     with contextlib.suppress(OSError):  # a file is missing

@@ -77,8 +77,8 @@ def compare(
     Size, memory, divergence on a text, flips with McNemar's test, tasks, and decode speed.
     """
     from slmkit import api
-    from slmkit.cli.comparison_tables import comparison_shown
     from slmkit.cli.console import shown_progress
+    from slmkit.cli.tables.comparison import comparison_shown
     from slmkit.workflows.evaluate import evaluation_to_json
 
     of_tasks = {name: asked.pop(name) for name in OF_TASKS}

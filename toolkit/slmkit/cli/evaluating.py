@@ -89,7 +89,7 @@ def evaluate(
     """Evaluate a bundle's artifact, or a checkpoint's reference: answers, text, or tasks."""
     from slmkit import api
     from slmkit.cli.console import shown_progress
-    from slmkit.cli.evaluation_tables import shown
+    from slmkit.cli.tables.evaluation import shown
     from slmkit.workflows.evaluate import evaluation_to_json
 
     arguments = {name: value for name, value in asked.items() if value is not None}
@@ -159,7 +159,7 @@ def sensitivity(
     from slmkit import api
     from slmkit.checkpoint.folder import SAMPLE_MODEL
     from slmkit.cli.console import shown_progress
-    from slmkit.cli.evaluation_tables import sensitivity_shown
+    from slmkit.cli.tables.evaluation import sensitivity_shown
     from slmkit.workflows.sensitivity_plot import check_plot, save_plot
 
     if plot is not None:

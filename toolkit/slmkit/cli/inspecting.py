@@ -1,4 +1,5 @@
-"""Commands that only look: inspect, plan, verify, recipes, targets, doctor."""
+"""Commands that look, and copy out of a bundle: inspect, plan, verify, export, recipes, targets,
+doctor."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from slmkit.cli.options import (
     print_json,
     print_tables,
     request_arguments,
+    split_names,
 )
 
 
@@ -26,7 +28,7 @@ def inspect(path: Path, as_json: bool) -> None:
     """A checkpoint's or a bundle's architecture, parameters, sizes, memory by context length."""
     from slmkit import api
     from slmkit.bundle.manifest import MANIFEST
-    from slmkit.cli.model_tables import bundle_table, checkpoint_table
+    from slmkit.cli.tables.model import bundle_table, checkpoint_table
 
     if (path / MANIFEST).exists():
         manifest = api.Bundle(path).manifest
@@ -50,7 +52,7 @@ def plan(as_json: bool, **asked: Any) -> None:
     Exit code 4 if the build would be refused.
     """
     from slmkit import api
-    from slmkit.cli.estimate_tables import estimate_table
+    from slmkit.cli.tables.estimate import estimate_table
 
     found = api.estimate(**request_arguments(**asked))
     if not as_json:
@@ -74,12 +76,51 @@ def verify(bundle: Path) -> None:
     click.echo(f"{api.Bundle(bundle).verify()} files are what the manifest says")
 
 
+@click.command()
+@click.argument("bundle", type=FOLDER)
+@click.option("--artifact", help="Which artifact [default: the first].")
+@click.option(
+    "--device",
+    "--soc",
+    help="Only for these chips or GPUs: sm8650,sm8750 [default: all].",
+)
+@click.option("--to", type=FOLDER, required=True, help="A new folder.")
+@click.option(
+    "--as",
+    "form",
+    default="plain",
+    show_default=True,
+    help="plain, ai-pack (Play for On-device AI) or background-assets (App Store).",
+)
+@click.option("--force", is_flag=True, help="Replace an older export.")
+@json_option
+@command
+def export(
+    bundle: Path,
+    artifact: str | None,
+    device: str | None,
+    to: Path,
+    form: str,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Copy the files that an app loads of an artifact, and nothing else."""
+    from slmkit import api
+    from slmkit.planning.memory import gigabytes
+
+    devices = split_names(device)
+    found = api.Bundle(bundle).export(to, artifact, devices=devices, force=force, form=form)
+    if as_json:
+        return print_json(found.model_dump(mode="json"))
+    print_tables(f"{found.artifact}: {len(found.files)} files, {gigabytes(found.size)}, in {to}")
+
+
 @click.group(invoke_without_command=True)
 @json_option
 @click.pass_context
 def recipes(context: click.Context, as_json: bool) -> None:
     """List the shipped recipes, or show one."""
-    from slmkit.cli.model_tables import recipes_table
+    from slmkit.cli.tables.model import recipes_table
     from slmkit.recipe.recipe import load_recipe, shipped_names
 
     if context.invoked_subcommand is not None:
@@ -111,7 +152,7 @@ def targets(as_json: bool) -> None:
     from dataclasses import asdict
 
     from slmkit import api
-    from slmkit.cli.model_tables import targets_table
+    from slmkit.cli.tables.model import targets_table
 
     found = api.targets().values()
     if as_json:
@@ -127,7 +168,7 @@ def targets(as_json: bool) -> None:
 def doctor(as_json: bool) -> None:
     """Show what is installed, and the pip command for what is not."""
     from slmkit.cli import doctor as examination
-    from slmkit.cli.model_tables import doctor_commands, doctor_table
+    from slmkit.cli.tables.model import doctor_commands, doctor_table
 
     rows, around = examination.examine(), examination.surroundings()
     if as_json:

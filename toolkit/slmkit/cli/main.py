@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from slmkit import __version__
+from slmkit.cli.app import app
 from slmkit.cli.comparing import compare
 from slmkit.cli.evaluating import evaluate, sensitivity
-from slmkit.cli.inspecting import doctor, inspect, plan, recipes, targets, verify
+from slmkit.cli.inspecting import doctor, export, inspect, plan, recipes, targets, verify
 from slmkit.cli.options import (
     FOLDER,
     Group,
@@ -64,8 +65,8 @@ def build(cache: Path | None, no_cache: bool, as_json: bool, **asked: Any) -> No
     """Build a bundle: quantize, emit every artifact, prove each one."""
     from slmkit import api
     from slmkit.cli.console import shown_progress
-    from slmkit.cli.parity_tables import notices_note, parity_note, report_note
-    from slmkit.cli.quality_table import calibration_notes
+    from slmkit.cli.tables.parity import notices_note, parity_note, report_note
+    from slmkit.cli.tables.quality import calibration_notes
     from slmkit.planning.memory import gigabytes
     from slmkit.workflows.build import FailedParity
 
@@ -102,7 +103,7 @@ def parity(
     """Prove a bundle again: every artifact against the reference. Exit code 3 if one fails."""
     from slmkit import api
     from slmkit.cli.console import shown_progress
-    from slmkit.cli.parity_tables import parity_note
+    from slmkit.cli.tables.parity import parity_note
 
     opened = api.Bundle(bundle)
     with shown_progress() as progress:
@@ -139,7 +140,7 @@ def trace(
     from slmkit import api
     from slmkit.checkpoint.folder import SAMPLE_MODEL
     from slmkit.cli.console import shown_progress
-    from slmkit.cli.parity_tables import layers_table
+    from slmkit.cli.tables.parity import layers_table
     from slmkit.workflows.layerwise import tap_to_json
 
     with shown_progress() as progress:
@@ -214,43 +215,19 @@ def run(
 
 
 for each in (
+    app,
     compare,
     evaluate,
     inspect,
     plan,
     sensitivity,
     verify,
+    export,
     recipes,
     targets,
     doctor,
 ):
     main.add_command(each)
-
-
-@main.command()
-@click.argument("bundle", type=FOLDER)
-@click.option("--artifact", help="Which artifact [default: the first].")
-@click.option(
-    "--device",
-    "--soc",
-    help="Only for these chips or GPUs: sm8650,sm8750 [default: all].",
-)
-@click.option("--to", type=FOLDER, required=True, help="A new folder.")
-@click.option("--force", is_flag=True, help="Replace an older export.")
-@json_option
-@command
-def export(
-    bundle: Path, artifact: str | None, device: str | None, to: Path, force: bool, as_json: bool
-) -> None:
-    """Copy the files that an app loads of an artifact, and nothing else."""
-    from slmkit import api
-    from slmkit.planning.memory import gigabytes
-
-    devices = device.split(",") if device else ()
-    found = api.Bundle(bundle).export(to, artifact, devices=devices, force=force)
-    if as_json:
-        return print_json(found.model_dump(mode="json"))
-    print_tables(f"{found.artifact}: {len(found.files)} files, {gigabytes(found.size)}, in {to}")
 
 
 def _show_parity(
@@ -264,8 +241,8 @@ def _show_parity(
 ) -> None:
     """The tables; or, as JSON, the report in the error's details. ``kept``: the build's report,
     where nothing was measured again."""
-    from slmkit.cli.parity_tables import parity_table, prompts_note, prompts_table
-    from slmkit.cli.quality_table import quality_note, quality_table
+    from slmkit.cli.tables.parity import parity_table, prompts_note, prompts_table
+    from slmkit.cli.tables.quality import quality_note, quality_table
 
     if not as_json:
         if found or recorded:

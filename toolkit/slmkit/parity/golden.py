@@ -35,7 +35,7 @@ DECODE = 32  # tokens decoded one by one after a prompt, through the cache
 DECODE_LARGE = 2
 LARGE = 100_000_000  # parameters
 COLUMNS = 4096  # logits kept per position in a bundle: all of a smaller vocabulary
-TOP = 4  # the reference's best ids per position are always among them
+TOP = 8  # best ids of each of at most 376 positions, which are always among them
 SEED = 20260101
 WHOLE_CONTEXT = "long"  # the name of that comparison, beside the mode's
 

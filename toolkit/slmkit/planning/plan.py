@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from slmkit.backend.artifact import PROOF
 from slmkit.backend.declaration import EVERY_ERROR
 from slmkit.backend.registry import (
     artifacts_of,
@@ -70,7 +71,7 @@ class Encoding:
     @property
     def golden(self) -> str:
         """The file of the reference's answers on these codes, in the bundle."""
-        return f"parity/golden-{'-'.join(self.artifacts)}.safetensors"
+        return f"{PROOF}/golden-{'-'.join(self.artifacts)}.safetensors"
 
 
 @dataclass(frozen=True)

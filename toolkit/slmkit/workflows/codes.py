@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slmkit.activations.observe import Runs, calibration_runs, load_runs
+from slmkit.backend.artifact import PROOF
 from slmkit.backend.registry import declaration_of, declarations
 from slmkit.bundle.manifest import Manifest
+from slmkit.bundle.roles import proof_file
 from slmkit.checkpoint.folder import Checkpoint, open_checkpoint
 from slmkit.errors import BundleError, RefusedError
 from slmkit.planning.calibration import calibration_texts
@@ -24,7 +26,7 @@ from slmkit.system.progress import Progress
 from slmkit.workflows.quality import refuse_noise
 from slmkit.workflows.sensitivity import with_budget
 
-CALIBRATION = "parity/calibration.json"  # the token ids that chose the factors on weights
+CALIBRATION = f"{PROOF}/calibration.json"  # the token ids that chose the factors on weights
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def bundle_codes(
     progress: Progress,
 ) -> CodesFile:
     """The codes that an artifact of a bundle holds, made again from its checkpoint."""
-    prepared, text = None, folder / CALIBRATION
+    prepared, text = None, proof_file(folder, CALIBRATION)
     if text.is_file():  # bundles of older versions have none, and no factors either
         prepared = prepare(checkpoint, manifest.recipe, load_runs(text), cache, progress)
     schemes = matrix_schemes(checkpoint.model, manifest.recipe, artifact)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slmkit.activations.observe import Runs, calibration_runs
+from slmkit.backend.artifact import PROOF
 from slmkit.backend.declaration import QUANTIZATION
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.errors import SlmkitError
@@ -24,7 +25,7 @@ from slmkit.recipe.bounds import Bound
 from slmkit.recipe.recipe import Recipe
 from slmkit.system.progress import Progress
 
-TEXT = "parity/held_out.json"  # the token ids that were read, in a bundle
+TEXT = f"{PROOF}/held_out.json"  # the token ids that were read, in a bundle
 NOISE_WINDOW, NOISE_TOKENS = 64, 512  # of calibration text that is read, to see whether it is text
 ANSWERS = "held_out.npz"  # the float model's answers, while a build lasts
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from slmkit.activations.observe import load_runs
 from slmkit.backend.declaration import QUANTIZATION
 from slmkit.bundle.manifest import Manifest, read_manifest
+from slmkit.bundle.roles import proof_file
 from slmkit.bundle.verify import verify
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.errors import ParityError
@@ -88,9 +89,10 @@ def _open_gate(
     folder: Path, manifest: Manifest, checkpoint: Checkpoint, scratch: Path, progress: Progress
 ) -> Gate | None:
     """The gate on the text that the build read; bundles of older versions have none."""
-    if not (folder / TEXT).is_file():
+    kept = proof_file(folder, TEXT)
+    if not kept.is_file():
         return None
-    text = windows_of(list(load_runs(folder / TEXT)))
+    text = windows_of(list(load_runs(kept)))
     return open_gate(checkpoint, manifest.recipe, text, scratch, progress)
 
 

@@ -12,8 +12,8 @@ from slmkit.backend.artifact import ReportTable
 from slmkit.backend.targets import Target
 from slmkit.bundle.manifest import Manifest
 from slmkit.cli.doctor import Row
-from slmkit.cli.quality_table import price_words
-from slmkit.cli.wording import context, feed_forward, mixing
+from slmkit.cli.tables.quality import price_words
+from slmkit.cli.tables.wording import context, feed_forward, mixing
 from slmkit.planning.memory import gigabytes
 from slmkit.recipe.recipe import Recipe
 from slmkit.workflows.inspect import CONTEXTS, Inspection

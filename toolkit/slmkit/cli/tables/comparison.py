@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
-from slmkit.cli.evaluation_tables import flips_text
-from slmkit.cli.parity_tables import number_text
+from slmkit.cli.tables.evaluation import flips_text
+from slmkit.cli.tables.parity import number_text
 from slmkit.harness.run import TaskScore
 from slmkit.planning.memory import gigabytes
 from slmkit.workflows.compare import Compared, Measured

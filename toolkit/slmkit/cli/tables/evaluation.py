@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from slmkit.cli.parity_tables import number_text
+from slmkit.cli.tables.parity import number_text
 from slmkit.evaluation.divergence import Divergence
 from slmkit.evaluation.flips import Flips
 from slmkit.harness.run import TaskReport

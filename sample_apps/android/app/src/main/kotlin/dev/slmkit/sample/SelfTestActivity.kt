@@ -1,0 +1,41 @@
+package dev.slmkit.sample
+
+import android.app.Activity
+import android.content.Intent
+import android.os.Bundle
+import dev.slmkit.sample.core.Json
+import dev.slmkit.sample.core.SelfTest
+import java.io.File
+import kotlin.concurrent.thread
+
+/** Replays the golden prompts on this phone. Its report can be shared, and lies in the app's external files. */
+class SelfTestActivity : Activity() {
+    private var report = ""
+
+    override fun onCreate(saved: Bundle?) {
+        super.onCreate(saved)
+        val said = text(selectable = true).apply { setText(R.string.running) }
+        val column = column()
+        column.addView(row(button(R.string.share) { share() }))
+        column.scrolling(said)
+        setContentView(column)
+        thread {
+            val reports = run()
+            report = Json.write(mapOf("reports" to reports))
+            File(getExternalFilesDir(null), "report.json").writeText(report) // adb pull .../files/report.json
+            runOnUiThread { said.text = reports.joinToString("\n\n") { SelfTest.summary(it) } }
+        }
+    }
+
+    private fun run(): List<Map<String, Any?>> {
+        val phone = Phone(this)
+        val models = phone.models()
+        return models.exports.map { SelfTest(phone.facts()).run(it, models.cases) { models.backend(it) } }
+    }
+
+    private fun share() {
+        if (report.isEmpty()) return
+        val send = Intent(Intent.ACTION_SEND).setType("application/json").putExtra(Intent.EXTRA_TEXT, report)
+        startActivity(Intent.createChooser(send, getString(R.string.share)))
+    }
+}

@@ -1,0 +1,73 @@
+package dev.slmkit.sample.backends
+
+import ai.onnxruntime.OnnxTensor
+import ai.onnxruntime.OrtEnvironment
+import ai.onnxruntime.OrtSession
+import ai.onnxruntime.TensorInfo
+import dev.slmkit.sample.core.ModelBackend
+import java.nio.FloatBuffer
+import java.nio.LongBuffer
+
+/** ONNX Runtime through its Java API, the same on Android and on the JVM; called as slmkit's contract of ort says. */
+class OrtBackend(path: String, private val chunk: Int, threads: Int) : ModelBackend {
+    override val name = "ONNX Runtime, CPU, $threads threads"
+    private val environment = OrtEnvironment.getEnvironment()
+    private val session = OrtSession.SessionOptions().use {
+        it.setIntraOpNumThreads(threads)
+        environment.createSession(path, it)
+    }
+    private val shapes = session.inputInfo.filterKeys { it.startsWith("past") }.mapValues { (_, input) ->
+        // the batch is 1; what else varies is the number of past tokens, none at first
+        (input.info as TensorInfo).shape.mapIndexed { at, size -> if (at == 0) 1L else maxOf(size, 0L) }.toLongArray()
+    }
+    private val attends = "attention_mask" in session.inputNames
+    private var state: Map<String, OnnxTensor> = emptyMap()
+    private var result: OrtSession.Result? = null // it owns the state, once there is one
+    private var length = 0
+
+    override fun reset() {
+        free()
+        length = 0
+        state = shapes.mapValues { (_, shape) ->
+            OnnxTensor.createTensor(environment, FloatBuffer.allocate(shape.fold(1L, Long::times).toInt()), shape)
+        }
+    }
+
+    override fun feed(ids: List<Int>): FloatArray {
+        val pieces = ids.chunked(chunk)
+        pieces.dropLast(1).forEach { run(it) }
+        run(pieces.last())
+        val logits = (result!!.get("logits").get() as OnnxTensor).floatBuffer // [1, T, V]
+        val last = FloatArray(logits.capacity() / pieces.last().size)
+        logits.position(logits.capacity() - last.size)
+        logits.get(last)
+        return last
+    }
+
+    private fun run(ids: List<Int>) {
+        length += ids.size
+        val inputs = HashMap(state)
+        val words = row(LongArray(ids.size) { ids[it].toLong() }).also { inputs["input_ids"] = it }
+        val mask = if (attends) row(LongArray(length) { 1 }).also { inputs["attention_mask"] = it } else null
+        val next = words.use { mask.use { session.run(inputs) } }
+        free()
+        result = next
+        state = shapes.keys.associateWith { next.get(outputOf(it)).get() as OnnxTensor }
+    }
+
+    private fun outputOf(input: String) = input.replace("past_key_values", "present").replace("past_", "present_")
+
+    private fun row(values: LongArray): OnnxTensor =
+        OnnxTensor.createTensor(environment, LongBuffer.wrap(values), longArrayOf(1, values.size.toLong()))
+
+    private fun free() {
+        result?.close() ?: state.values.forEach { it.close() }
+        result = null
+        state = emptyMap()
+    }
+
+    override fun close() {
+        free()
+        session.close()
+    }
+}
