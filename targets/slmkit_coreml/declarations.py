@@ -19,6 +19,7 @@ COREML = Declaration(
             {"snr_db": 40, "max_kl": 0.001},
         ),
     },
+    use="slmkit_coreml:use.md.jinja",
     float16=True,
     rank=25,
 )

@@ -30,6 +30,7 @@ LITERT = Declaration(
             random_ids=True,
         ),
     },
+    use="slmkit_litert:use.md.jinja",
     rank=30,
 )
 DECLARATIONS = (LITERT,)

@@ -33,6 +33,7 @@ MLC = Declaration(
             "as MLC's documentation says",
         ),
     ),
+    use="slmkit_mlc:use.md.jinja",
     float16=True,
     rank=40,
 )

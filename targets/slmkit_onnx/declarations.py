@@ -26,6 +26,7 @@ ORT = Declaration(
             ("onnxruntime-genai",),
         ),
     ),
+    use="slmkit_onnx.ort:use.md.jinja",
     rank=10,
 )
 HEXAGON = Declaration(
@@ -58,6 +59,7 @@ HEXAGON = Declaration(
             several=True,
         ),
     ),
+    use="slmkit_onnx.hexagon:use.md.jinja",
     float16=True,
     rank=20,
 )

@@ -39,7 +39,8 @@ final class CoreMLBackend: ModelBackend {
     if position == 0 { states = decode.models.map { $0.makeState() } }
     var rest = ids, at = position, found: [Float] = []
     while !rest.isEmpty {
-      let function = next(rest.count, at: at), chunk = rest.prefix(function.tokens)
+      let whole = prefill.flatMap { export.reads(rest.count, at: at, by: $0.tokens) ? $0 : nil }
+      let function = whole ?? decode, chunk = rest.prefix(function.tokens)
       rest = rest.dropFirst(chunk.count)
       let outputs = try run(function, chunk, at: at)
       if rest.isEmpty { found = try read(outputs, token: chunk.count - 1) }
@@ -48,12 +49,7 @@ final class CoreMLBackend: ModelBackend {
     return found
   }
 
-  /// A short chunk is filled up: what the filling leaves in its slots, later tokens write over.
-  private func next(_ count: Int, at position: Int) -> Function {
-    guard let prefill, position + prefill.tokens <= export.contextLength, count > 1 else { return decode }
-    return count >= prefill.tokens || !export.recurrent ? prefill : decode
-  }
-
+  /// What the filling of a chunk leaves in its slots, later tokens write over.
   private func run(_ function: Function, _ chunk: ArraySlice<Int>, at position: Int) throws -> any MLFeatureProvider {
     let filled = chunk.map { Int32($0) } + [Int32](repeating: 0, count: function.tokens - chunk.count)
     var values = [

@@ -12,7 +12,7 @@ from slmkit.recipe.scheme import Scheme
 from slmkit_onnx.hexagon import files, options, partition
 from slmkit_onnx.hexagon.contract import STATES
 
-VERSION = 8
+VERSION = 9
 CALIBRATED = True
 
 

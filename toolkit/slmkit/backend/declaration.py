@@ -76,6 +76,7 @@ class Declaration:
     errors: Mapping[str, ErrorKind] = field(default_factory=dict)
     command_options: tuple[CommandOption, ...] = ()
     extras: tuple[Extra, ...] = ()
+    use: str = ""  # "package:file", a Jinja template: the artifact's part of a bundle's USE.md
     float16: bool = False  # it computes in float16: a model that would overflow is refused
     rank: int = LAST  # position in builds and listings; the first continues the golden prompts
 

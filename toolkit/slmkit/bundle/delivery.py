@@ -13,12 +13,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from slmkit.backend.targets import ANDROID, IOS
 from slmkit.bundle.manifest import BundledArtifact, File, Manifest
+from slmkit.bundle.pages import render
 from slmkit.errors import RefusedError, UsageError
 
 PLAIN, AI_PACK, BACKGROUND_ASSETS = "plain", "ai-pack", "background-assets"
@@ -28,14 +26,6 @@ LINKED = "linked"  # files that an app is linked with
 PACK_LIMIT, APP_LIMIT = 1_500_000_000, 4_000_000_000  # bytes of a pack, and of all of one device
 HOSTED_LIMIT = 200_000_000_000  # bytes of all asset packs that Apple hosts for an app
 MANUFACTURERS = ("QTI", "Qualcomm")  # phones give either in Build.SOC_MANUFACTURER
-TEMPLATES = Environment(
-    loader=PackageLoader("slmkit.bundle"),
-    autoescape=select_autoescape(("xml.jinja",)),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
 
 
 @dataclass(frozen=True)
@@ -118,11 +108,11 @@ def _ai_packs(
             path = f"{pack}/src/main/assets/{place}"
             folders.append(Folder(path, (device,) if device else (), tuple(part)))
     targets = {each: artifact.soc_models[each] for each in sorted(groups)}
-    texts = {f"{pack}/build.gradle.kts": _render("ai_pack.gradle.kts", pack=pack) for pack in packs}
+    texts = {f"{pack}/build.gradle.kts": render("ai_pack.gradle.kts", pack=pack) for pack in packs}
     if targets:
         name = "device_targeting_configuration.xml"
-        texts[name] = _render(name, groups=targets, manufacturers=MANUFACTURERS)
-    texts["DELIVERY.md"] = _render(
+        texts[name] = render(name, groups=targets, manufacturers=MANUFACTURERS)
+    texts["DELIVERY.md"] = render(
         "ai_pack.md",
         packs=list(packs),
         groups=list(targets),
@@ -164,7 +154,7 @@ def _background_assets(
     named = {"pack": pack, "model": manifest.model.name, "artifact": artifact.name}
     texts = {
         "manifest.json": json.dumps(packaged, indent=2) + "\n",
-        "DELIVERY.md": _render("background_assets.md", **named, linked=linked),
+        "DELIVERY.md": render("background_assets.md", **named, linked=linked),
     }
     return (Folder(MODEL, (), tuple(files)),), texts
 
@@ -179,7 +169,3 @@ def _check(
             f"{artifact.name}: {name} has {size / 1e9:.2f} GB, and {allowed}",
             "choose a smaller model or recipe, or let the app download it itself",
         )
-
-
-def _render(name: str, **values: Any) -> str:
-    return TEMPLATES.get_template(f"{name}.jinja").render(values)

@@ -39,8 +39,9 @@ def inside(path: str) -> str:
 Inside = Annotated[str, AfterValidator(inside)]
 
 
-# What a file is there for: an app loads it; what ships was compiled from it; parity needs it.
-Role = Literal["ships", "source", "proof"]
+# What a file is there for: an app loads it; what ships was compiled from it; parity needs it; it is
+# to be read.
+Role = Literal["ships", "source", "proof", "docs"]
 
 
 class File(BaseModel):

@@ -12,6 +12,7 @@ from slmkit.bundle.manifest import BundledArtifact, File, Manifest, Role
 from slmkit.errors import UsageError
 
 EVERY = ""  # the device of files that every one needs
+USE = "USE.md"  # how an app uses each artifact
 
 
 def with_roles(
@@ -70,6 +71,8 @@ def shipped(
 
 
 def _role(path: str, artifacts: Iterable[BundledArtifact], tokenizer: str) -> Role:
+    if path == USE:
+        return "docs"
     if path.startswith(f"{tokenizer}/"):
         return "ships"
     for artifact in artifacts:

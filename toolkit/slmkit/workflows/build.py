@@ -20,7 +20,8 @@ from slmkit.bundle.manifest import (
     read_manifest,
     write_manifest,
 )
-from slmkit.bundle.roles import set_apart, with_roles
+from slmkit.bundle.pages import use_page
+from slmkit.bundle.roles import USE, set_apart, with_roles
 from slmkit.bundle.verify import list_files
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.checkpoint.named_templates import MORE, additional_templates
@@ -106,7 +107,7 @@ def build(request: Request, progress: Progress) -> Built:
             comparisons = _prove(plan, made.codes, proof, gate, progress)
             proven = comparisons, gate.quality(proof)
             manifest = _manifest(plan, artifacts, *proven, made, missed, folder)
-            write_manifest(manifest.model_copy(update={"prompts": prompts}), folder)
+            _finish(manifest.model_copy(update={"prompts": prompts}), folder, plan.place.name)
         cache.prune()
     return Built(plan.place, read_manifest(plan.place))
 
@@ -237,6 +238,13 @@ def _manifest(
         not_executed=(NO_DEVICE, *unrun, *quality.not_executed),
         files=with_roles(list_files(folder), bundled, TOKENIZER),
     )
+
+
+def _finish(manifest: Manifest, folder: Path, name: str) -> None:
+    """Write the page for apps, and the manifest, which lists it too."""
+    (folder / USE).write_text(use_page(manifest, name), encoding="utf-8")
+    files = with_roles(list_files(folder), manifest.artifacts, manifest.tokenizer)
+    write_manifest(manifest.model_copy(update={"files": files}), folder)
 
 
 def _model_facts(plan: Plan) -> ModelFacts:

@@ -43,6 +43,12 @@ public struct Export: Decodable, Sendable {
   /// Whether a layer's memory can only go on: it has no slot for each position.
   public var recurrent: Bool { !state.states.isEmpty }
 
+  /// Whether `count` tokens that are left to read go through a function of so many tokens, and not one by one. A chunk
+  /// that they do not fill is filled up, which a memory without positions would keep.
+  public func reads(_ count: Int, at position: Int, by tokens: Int) -> Bool {
+    position + tokens <= contextLength && count > 1 && (count >= tokens || !recurrent)
+  }
+
   /// Raises an error where this app has no runtime for the artifact.
   public func checkRunnable() throws {
     guard artifact != "coreml" else { return }

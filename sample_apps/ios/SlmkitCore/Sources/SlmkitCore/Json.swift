@@ -30,10 +30,10 @@ private struct JsonReader {
   var failure: SlmkitError { SlmkitError("tokenizer.json is no JSON at byte \(at)") }
 
   /// The character that comes next, after white space.
-  var next: Character? {
+  var next: Unicode.Scalar? {
     mutating get {
       while at < bytes.count, bytes[at] <= 0x20 { at += 1 }
-      return at < bytes.count ? Character(Unicode.Scalar(bytes[at])) : nil
+      return at < bytes.count ? Unicode.Scalar(bytes[at]) : nil
     }
   }
 
@@ -63,7 +63,7 @@ private struct JsonReader {
     }
   }
 
-  private mutating func list<Item>(_ end: Character, _ item: (inout Self) throws -> Item) throws -> [Item] {
+  private mutating func list<Item>(_ end: Unicode.Scalar, _ item: (inout Self) throws -> Item) throws -> [Item] {
     var found: [Item] = [], open = true
     at += 1
     if next == end { open = false }

@@ -100,17 +100,13 @@ struct Vocabulary {
   /// The bytes that byte-level BPE writes as printable characters; text of other characters stays.
   private static func unmapped(_ token: [UInt8]) -> [UInt8] {
     let scalars = String(decoding: token, as: UTF8.self).unicodeScalars
-    let bytes = scalars.compactMap { byteOf[$0] }
+    let bytes = scalars.compactMap { $0.value < byteOf.count ? byteOf[Int($0.value)] : nil }
     return bytes.count == scalars.count ? bytes : token
   }
 
-  private static let byteOf: [Unicode.Scalar: UInt8] = {
-    let printable = (0...255).map { (33...126).contains($0) || (161...172).contains($0) || $0 >= 174 }
-    var next = 256, found: [Unicode.Scalar: UInt8] = [:]
-    for byte in 0...255 {
-      found[Unicode.Scalar(printable[byte] ? byte : next)!] = UInt8(byte)
-      next += printable[byte] ? 0 : 1
-    }
-    return found
+  /// By the scalar that stands for it: itself if it can be seen, else the next one above 255.
+  private static let byteOf: [UInt8?] = {
+    let seen = (0...255).map { (33...126).contains($0) || (161...172).contains($0) || $0 >= 174 }
+    return (0...255).map { seen[$0] ? UInt8($0) : nil } + (0...255).filter { !seen[$0] }.map { UInt8($0) }
   }()
 }

@@ -81,6 +81,38 @@ final class CoreTests: XCTestCase {
     }
   }
 
+  func testAPromptIsReadInChunksWithinTheContext() throws {
+    let (plain, recurrent) = (try testExport(), try testExport(["state": ["states": [["kind": "scan"]]]]))
+    XCTAssertTrue(plain.reads(64, at: 192, by: 64) && recurrent.reads(64, at: 192, by: 64))
+    XCTAssertFalse(plain.reads(64, at: 193, by: 64))
+    XCTAssertFalse(plain.reads(1, at: 0, by: 64))
+    XCTAssertTrue(plain.reads(2, at: 0, by: 64))
+    XCTAssertFalse(recurrent.reads(63, at: 0, by: 64))
+  }
+
+  func testOneTokenSLogitsLieInARowOrAColumn() throws {
+    func row(_ shape: [Any], _ strides: [Int]) throws -> [Int]? {
+      try testExport(["outputs": [["name": "logits", "shape": shape]]]).outputs[0].row(2, strides: strides).map(
+        Array.init)
+    }
+    XCTAssertEqual(try row([1, 3, 1, "tokens"], [96, 32, 32, 1]), [2, 34, 66])  // rows of the Neural Engine, filled up
+    XCTAssertEqual(try row([1, "tokens", 3], [12, 3, 1]), [6, 7, 8])
+    XCTAssertNil(try row([1, 3, 1, 4], [12, 4, 4, 1]))
+    XCTAssertNil(try row([1, "tokens", 3], [3, 1]))
+  }
+
+  func testOldTurnsLeaveALongConversation() throws {
+    let gemma = try Kind.named("gemma"), (tokenizer, form) = (try gemma.tokenizer(), try gemma.chat())
+    let turns = ["system", "user", "assistant", "user"].map { Message($0, "the lights of the \($0)") }
+    let (whole, short) = (try form.ids(turns, tokenizer), try form.ids([turns[0], turns[3]], tokenizer))
+    XCTAssertEqual(try form.ids(turns, tokenizer, room: whole.count), whole)
+    XCTAssertEqual(try form.ids(turns, tokenizer, room: whole.count - 1), short)
+    XCTAssertEqual(try form.ids(turns, tokenizer, room: 1), short)
+    let raw = try JSONDecoder().decode(ChatForm.self, from: Data(#"{"refused": "it has none", "startIds": [2]}"#.utf8))
+    XCTAssertEqual(try raw.ids(turns, tokenizer), [2] + tokenizer.encode(turns[3].content))
+    assertRefused("it has none") { _ = try raw.render(turns) }
+  }
+
   func testMemoryIsGuarded() throws {
     XCTAssertNoThrow(try testExport().checkMemory(available: 5_000_000))
     assertRefused("home needs 5 MB, and 4 MB are free") { try testExport().checkMemory(available: 3_999_999) }

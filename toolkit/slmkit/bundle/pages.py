@@ -1,0 +1,66 @@
+"""Texts that are written for people: templates of this folder and of backends, filled in."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from slmkit.backend.registry import declaration_of
+from slmkit.bundle.manifest import BundledArtifact, Manifest
+from slmkit.bundle.roles import shipped
+from slmkit.planning.memory import gigabytes
+
+TEMPLATES = Environment(
+    loader=PackageLoader("slmkit.bundle"),
+    autoescape=select_autoescape(("xml.jinja",)),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+
+
+def render(name: str, **values: Any) -> str:
+    """A template of ``templates/``, by its name without ``.jinja``."""
+    return TEMPLATES.get_template(f"{name}.jinja").render(values)
+
+
+def use_page(manifest: Manifest, name: str) -> str:
+    """USE.md of a bundle that is called ``name``: for each artifact what an app links, loads and
+    calls, as its backend's template says. The manifest must list its files."""
+    parts = [_part(manifest, artifact, name) for artifact in manifest.artifacts]
+    return render("use.md", manifest=manifest, parts=parts)
+
+
+def _part(manifest: Manifest, artifact: BundledArtifact, name: str) -> str:
+    """The part of one artifact: what the manifest says of any, then the backend's own lines."""
+    declared = declaration_of(artifact.name)
+    devices = tuple(device for device in artifact.ships if device)
+    values = {
+        "manifest": manifest,
+        "artifact": artifact,
+        "about": declared.about,
+        "bundle": name,
+        "devices": devices,
+        "size": _size(manifest, artifact, devices),
+        "memory": gigabytes(artifact.memory.total),
+        "own": "",
+    }
+    if declared.use:
+        package, _, file = declared.use.partition(":")
+        text = files(package).joinpath(file).read_text(encoding="utf-8")
+        values["own"] = TEMPLATES.from_string(text).render(values).strip()
+    return render("use_artifact.md", **values)
+
+
+def _size(manifest: Manifest, artifact: BundledArtifact, devices: tuple[str, ...]) -> str:
+    """What one device gets, at most; of a backend that does not say, all of the folder."""
+    if not artifact.ships:
+        inside = f"{artifact.folder}/"
+        found = [sum(file.size for file in manifest.files if file.path.startswith(inside))]
+    else:
+        chosen = [[device] for device in devices] or [[]]
+        found = [sum(file.size for file in shipped(manifest, artifact, each)) for each in chosen]
+    return gigabytes(max(found))
