@@ -104,6 +104,8 @@ class App:
         manifest = (self.main / "AndroidManifest.xml").read_text(encoding="utf-8")
         namespace = self.setting("namespace")
         named = manifest.replace("<manifest ", f'<manifest package="{namespace}" ', 1)
+        # Gradle's plugin adds this by itself, and warns of a manifest that has it.
+        named = named.replace("<application", '<application android:extractNativeLibs="false"', 1)
         (work / "AndroidManifest.xml").write_text(named, encoding="utf-8")
         aapt2, base = self.tools / "aapt2", work / "base.apk"
         run(aapt2, "compile", "-o", work / "resources.zip", "--dir", self.main / "res")

@@ -196,6 +196,8 @@ def test_the_apk_is_signed_aligned_and_small(apk, assets):
     )  # not compressed
     sizes = parts(apk)
     assert sum(sizes.values()) == apk.stat().st_size < MEGABYTES * 10**6
+    tree = run(tools / "aapt2", "dump", "xmltree", "--file", "AndroidManifest.xml", apk)
+    assert re.search(r"extractNativeLibs\(\w+\)=false", tree)
     said = run(tools / "aapt2", "dump", "badging", apk)
     assert "package: name='dev.slmkit.sample'" in said
     assert "minSdkVersion:'26'" in said

@@ -34,7 +34,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "recipes" / "README.md",
-    ROOT / "sample_apps" / "home_model" / "README.md",
+    *sorted((ROOT / "sample_apps").glob("*/README.md")),
     *sorted(PAGES.rglob("*.md")),
 ]
 TEXTS = {path: path.read_text(encoding="utf-8") for path in DOCUMENTS}

@@ -30,7 +30,7 @@ class SelfTestActivity : Activity() {
     private fun run(): List<Map<String, Any?>> {
         val phone = Phone(this)
         val models = phone.models()
-        return models.exports.map { SelfTest(phone.facts()).run(it, models.cases) { models.backend(it) } }
+        return models.exports.map { SelfTest(phone.facts()).run(it, { models.cases }) { models.backend(it) } }
     }
 
     private fun share() {

@@ -34,7 +34,7 @@ import org.junit.rules.Timeout
 /** The app's model in ONNX Runtime, and the chat on it. */
 class ModelTest {
     @get:Rule
-    val timeout: Timeout = Timeout.seconds(60) // a question without an end is a failure
+    val timeout: Timeout = Timeout.seconds(120) // a question without an end is a failure
     private val models = Models(TestData.assets, File(System.getProperty("java.io.tmpdir"))) { Long.MAX_VALUE }
     private val export = models.exports.first { it.artifact == "ort" }
     private val tokenizer = Tokenizer(export.tokenizer.readText())
@@ -117,7 +117,7 @@ class ModelTest {
 
     @Test
     fun the_self_test_finds_the_reference_s_tokens_and_logits() {
-        val report = SelfTest(mapOf("model" to "JVM")).run(export, models.cases) { models.backend(export) }
+        val report = SelfTest(mapOf("model" to "JVM")).run(export, { models.cases }) { models.backend(export) }
         println(SelfTest.summary(report))
         System.getProperty("slmkit.report")?.let { File(it).writeText(Json.write(report)) }
         assertEquals(emptyList<String>(), report["errors"])
@@ -130,9 +130,9 @@ class ModelTest {
         val wrong = object : ModelBackend by models.backend(export) {
             override fun feed(ids: List<Int>) = FloatArray(300_000)
         }
-        val report = SelfTest(emptyMap()).run(export, models.cases) { wrong }
+        val report = SelfTest(emptyMap()).run(export, { models.cases }) { wrong }
         assertEquals(0.0, report["db"] as Double, 1e-9)
-        val broken = SelfTest(emptyMap()).run(export, "{}") { wrong }
+        val broken = SelfTest(emptyMap()).run(export, { "{}" }) { wrong }
         assertEquals("${export.model}/ort: not executed: cases.json has the format null; this app reads slmkit-app-cases/1", SelfTest.summary(broken))
     }
 

@@ -9,15 +9,16 @@ import kotlin.math.pow
 /** Replays a bundle's golden cases on this device and compares with the float32 reference: slmkit-device-report/1. */
 class SelfTest(private val device: Map<String, Any>) {
     /** Runs one artifact. ``open`` gives its backend. An artifact that cannot run is a report with the reason. */
-    fun run(export: Export, cases: String, open: () -> ModelBackend): Map<String, Any?> {
+    fun run(export: Export, cases: () -> String, open: () -> ModelBackend): Map<String, Any?> {
         val start = System.nanoTime()
         val report = linkedMapOf<String, Any?>("format" to "slmkit-device-report/1", "device" to device)
         report["artifact"] = export.artifact
         report["model"] = export.model
         try {
-            val root = Json.parse(cases).obj()
-            demand(root["format"] == FORMAT) { "cases.json has the format ${root["format"]}; this app reads $FORMAT" }
             open().use { backend ->
+                val root = Json.parse(cases()).obj()
+                val format = root["format"]
+                demand(format == FORMAT) { "cases.json has the format $format; this app reads $FORMAT" }
                 report["runtime"] = mapOf("name" to backend.name)
                 report["load_s"] = since(start)
                 val ran = root["cases"].list().map { Case(it.obj()).apply { run(backend) } }
