@@ -23,7 +23,12 @@ from apk import Failed, check, pack, parts, path_of, run, sign
 
 HERE = Path(__file__).resolve().parent
 COMPILER = "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"
+COULD_NOT = 77  # exit code where this computer lacks something
 JAVA = ("java", "-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+
+
+class Missing(Failed):
+    """This computer lacks something that the app itself does not need."""
 
 
 def fetched() -> Path:
@@ -175,10 +180,10 @@ class App:
 
 
 def onnxruntime() -> Path:
-    """The library of the Python package."""
+    """The library of the Python package. Raises Missing."""
     found = find_spec("onnxruntime")
     if found is None or found.origin is None:
-        raise Failed('onnxruntime is not installed: pip install "slmkit[ort]"')
+        raise Missing('onnxruntime is not installed: pip install "slmkit[ort]"')
     (library,) = (Path(found.origin).parent / "capi").glob("libonnxruntime.so.*")
     return library
 
@@ -206,6 +211,9 @@ def main() -> None:
             classes = app.for_jvm(words.out.resolve(), "plain", tests)
             given = {"slmkit.vectors": words.vectors.resolve()} if words.vectors else {}
             print(app.unit_tests(classes, named(tests), **given))  # noqa: T201
+    except Missing as missing:
+        print(missing)  # noqa: T201
+        sys.exit(COULD_NOT)
     except Failed as failed:
         sys.exit(str(failed))
 

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Run a command in the Debian tree of swift.sh, with one folder of this machine at /work; nothing stays mounted.
+# Run a command in the Debian tree of swift.sh, with one folder of this machine at /project; nothing stays mounted.
 # usage: in_root.sh TREE FOLDER COMMAND...       needs user namespaces, or root; exit code 77: there are neither
 #
-# The command sees the tree, /work (where it starts), an empty /tmp, and no network.
+# The command sees the tree, /project (where it starts), an empty /tmp, and no network.
 tree=$1 folder=$2; shift 2
 own="--mount --net --pid --fork"
 user="--user --map-root-user"
@@ -15,6 +15,6 @@ exec unshare $user $own --kill-child sh -ec '
     mount -t proc proc "$tree/proc"
     mount --rbind /dev "$tree/dev"
     mount -t tmpfs tmpfs "$tree/tmp"
-    mount --bind "$folder" "$tree/work"
-    exec chroot "$tree" /usr/bin/env -i -C /work PATH=/usr/libexec/swift/bin:/usr/bin HOME=/tmp LANG=C.UTF-8 "$@"
+    mount --bind "$folder" "$tree/project"
+    exec chroot "$tree" /usr/bin/env -i -C /project PATH=/usr/libexec/swift/bin:/usr/bin HOME=/tmp LANG=C.UTF-8 "$@"
 ' sh "$tree" "$folder" "$@"

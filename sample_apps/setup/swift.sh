@@ -28,5 +28,5 @@ cd "$new/usr"; swift=libexec/swift
 rm -rf share/{doc,man,locale,perl,python3} lib/python3* lib/*/perl* libexec/gcc \
     $swift/bin/{lldb*,repl_swift,swift-api-*,sourcekit-lsp,docc} $swift/lib/{liblldb*,libsourcekitdInProc.so} \
     $swift/lib/swift/{embedded,FrameworkABIBaseline} $swift/lib/swift_static
-mkdir -p "$new"/{proc,dev,tmp,work} # what in_root.sh mounts
+mkdir -p "$new"/{proc,dev,tmp,project} # what in_root.sh mounts
 mv "$new" "$tools"; echo "$tools"

@@ -89,7 +89,7 @@ def write_random_texts(folder: Path, library: Tokenizer) -> None:
 
 
 def test_the_core_agrees_with_python(swift, project):
-    done = swift(project, "bash", "test.sh", "/work/build")
+    done = swift(project, "bash", "test.sh", "/project/build")
     assert done.returncode == 0, done.stdout[-3000:]
     ran = re.findall(
         r"Executed (\d+) tests?, with (?:(\d+) tests? skipped and )?(\d+) failures", done.stdout
@@ -104,7 +104,7 @@ def test_another_id_in_the_vectors_is_found(swift, project):
     values["tokenizer"][0]["ids"][0] += 1
     path.write_text(json.dumps(values))
     try:
-        done = swift(project, "bash", "test.sh", "/work/build")
+        done = swift(project, "bash", "test.sh", "/project/build")
     finally:
         path.write_text(kept, "utf-8")
     assert done.returncode
@@ -112,7 +112,7 @@ def test_another_id_in_the_vectors_is_found(swift, project):
 
 
 def test_the_app_has_the_types_of_its_modules(swift, project):
-    done = swift(project, "bash", "typecheck.sh", "/work/modules")
+    done = swift(project, "bash", "typecheck.sh", "/project/modules")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("type-checked\n")
 
@@ -139,7 +139,7 @@ def test_a_wrong_type_is_found(swift, project, file, old, new):
     assert old in text
     path.write_text(text.replace(old, new), "utf-8")
     try:
-        done = swift(project, "bash", "typecheck.sh", "/work/modules")
+        done = swift(project, "bash", "typecheck.sh", "/project/modules")
     finally:
         path.write_text(text, "utf-8")
     assert done.returncode and file in done.stderr
