@@ -1,6 +1,7 @@
-"""Draw the parity tables of bundles as SVG: python docs/pictures.py dist/home-android-int4 ...
+"""Draw bundles as SVG: python docs/pictures.py dist/home-android-int4 ...
 
-The picture shows what `slmkit build` printed: the same table, from the bundle's manifest.
+One picture shows what `slmkit build` printed: the same table of parity, from the bundle's manifest.
+Of a bundle for Android another one shows its USE.md.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ import io
 import sys
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.markdown import Markdown
 from rich.terminal_theme import TerminalTheme
 
 from slmkit.bundle.manifest import read_manifest
+from slmkit.bundle.roles import USE
 from slmkit.cli.tables.parity import parity_table
 
 IMAGES = Path(__file__).parent / "pages" / "images"
@@ -33,7 +36,7 @@ THEME = TerminalTheme(
 )
 # rich's own form names fonts on a server; this one uses the reader's.
 FORM = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" \
-xmlns="http://www.w3.org/2000/svg" role="img" aria-label="The parity table of a build">
+xmlns="http://www.w3.org/2000/svg" role="img" aria-label="TITLE">
 <style>
 .{unique_id}-matrix {{ font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, \
 "DejaVu Sans Mono", monospace; font-size: {char_height}px; line-height: {line_height}px; \
@@ -62,10 +65,22 @@ clip-path="url(#{unique_id}-clip-terminal)">
 def parity_picture(bundle: Path) -> str:
     """The parity table of a bundle, as the text of an SVG."""
     manifest = read_manifest(bundle)
-    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
-    console.print(parity_table(manifest.parity, quality=manifest.quality), highlight=False)
     title = f"slmkit build --target {manifest.target}: the model {manifest.model.name}"
-    return console.export_svg(title=title, theme=THEME, code_format=FORM, unique_id="parity")
+    return _drawn(parity_table(manifest.parity, quality=manifest.quality), title, "parity", WIDTH)
+
+
+def use_picture(bundle: Path, lines: int = 100) -> str:
+    """The first ``lines`` of a bundle's USE.md, as the text of an SVG."""
+    text = (bundle / USE).read_text(encoding="utf-8").splitlines()[:lines]
+    page = Markdown("\n".join(text), code_theme="friendly")
+    return _drawn(page, f"{USE} of {bundle.name}", "use", 120)
+
+
+def _drawn(content: RenderableType, title: str, name: str, width: int) -> str:
+    console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
+    console.print(content, highlight=False)
+    form = FORM.replace("TITLE", title)
+    return console.export_svg(title=title, theme=THEME, code_format=form, unique_id=name)
 
 
 def place_of(bundle: Path) -> Path:
@@ -79,3 +94,5 @@ if __name__ == "__main__":
         sys.exit("usage: python docs/pictures.py BUNDLE ...")
     for each in map(Path, sys.argv[1:]):
         place_of(each).write_text(parity_picture(each), encoding="utf-8")
+        if place_of(each).name == "parity.svg":
+            (IMAGES / "use.svg").write_text(use_picture(each), encoding="utf-8")
