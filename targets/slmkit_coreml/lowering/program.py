@@ -30,6 +30,7 @@ def build_program(
     job: Job, form: Form, chunk: Part, windows: Mapping[str, Window]
 ) -> tuple[Program, CoremlOps]:
     """Build a chunk's program; also return its ops, which know the names of embedding and taps."""
+    mb.name_count.clear()  # else names of operations depend on what this process built before
     program = Program()
     arrays: dict[str, tuple[Array, ...]] = {}
     for name, window in windows.items():

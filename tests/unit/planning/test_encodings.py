@@ -34,7 +34,7 @@ def test_the_shipped_default_gives_core_ml_palettes_and_the_others_groups():
     assert str(recipe.scheme(name, 3)) == "int4 g32 two-level"
     assert str(recipe.scheme(name, 3, "hexagon")) == "int4 g32 two-level"
     assert str(recipe.scheme(name, 3, "coreml")) == "lut4 g16"
-    assert str(recipe.scheme("lm_head", 3, "coreml")) == "lut6 g16"
+    assert str(recipe.scheme("lm_head", 3, "coreml")) == "int8 per-channel"
 
 
 def test_artifacts_with_the_same_weights_share_an_encoding(tiny):

@@ -102,8 +102,11 @@ def test_both_kinds_of_factors_meet_in_one_weight(twin, tmp_path):
 
 def test_weights_with_palettes_are_not_smoothed(twin, tmp_path):
     checkpoint, prepared = prepared_by(twin, tmp_path / "cache")
-    factors = prepared.factors(checkpoint, int4(checkpoint, "coreml"))
-    assert all(factor.inputs is None for factor in factors.values())
+    schemes = int4(checkpoint, "coreml")
+    factors = prepared.factors(checkpoint, schemes)
+    read = {name for name, factor in factors.items() if factor.inputs is not None}
+    assert not any(schemes[name].encoding == "palette" for name in read & schemes.keys())
+    assert read <= {"lm_head"}  # which has one scale per row
 
 
 @pytest.mark.parametrize(
