@@ -22,7 +22,7 @@ __all__ = [
     "weight_files",
 ]
 
-VERSION = 5
+VERSION = 6
 CALIBRATED = False
 
 

@@ -57,6 +57,16 @@ def test_a_bundle_has_the_page_and_it_is_one_of_its_files(bundle):
     assert verify(bundle) == len(manifest.files)
 
 
+def test_a_backend_s_part_is_no_html(bundle):
+    """An apostrophe or a sign of Kotlin stays what it is."""
+    manifest = read_manifest(bundle)
+    (artifact,) = manifest.artifacts
+    first = replace(artifact.inputs[0], about='the layers\' keys: a<b> & "c"')
+    changed = replace(artifact, inputs=(first, *artifact.inputs[1:]))
+    page = use_page(manifest.model_copy(update={"artifacts": (changed,)}), "mine")
+    assert 'the layers\' keys: a<b> & "c"' in page and "&#" not in page
+
+
 def test_it_says_version_memory_command_and_what_was_not_executed(bundle):
     manifest, page = read_manifest(bundle), (bundle / USE).read_text(encoding="utf-8")
     (artifact,) = manifest.artifacts

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-from slmkit.bundle.manifest import BundledArtifact
+from slmkit.bundle.manifest import STRICT, BundledArtifact
 from slmkit.parity.golden import TOP, Golden, Outputs
 from slmkit.parity.golden_file import load_golden
 
-STRICT = ConfigDict(extra="forbid", frozen=True)
 BEST = TOP  # ids of a step whose logits are compared
 DIGITS = 5  # after the point, of a logit: 1e-5 of logits near 10 is 120 dB
 

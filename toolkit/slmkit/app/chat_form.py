@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-STRICT = ConfigDict(extra="forbid", frozen=True)
+from slmkit.bundle.manifest import STRICT
+
 Message = Mapping[str, str]  # "role" and "content"
 
 
@@ -37,8 +38,8 @@ class System(Part):
 
 
 class Thinking(BaseModel):
-    """What is left out of an earlier answer: all up to the last ``end``, if it is there, and the
-    characters of ``strip`` that follow it."""
+    """The thoughts that are left out of an earlier answer: all up to the last ``end``, if it is
+    there, and the characters of ``strip`` that follow it."""
 
     model_config = STRICT
 

@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from jinja2 import Environment, StrictUndefined
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from slmkit import __version__
@@ -22,7 +21,8 @@ from slmkit.app.tokenizer_kinds import check_tokenizer
 from slmkit.app.vectors import Vectors, vectors_of
 from slmkit.bundle.export import export
 from slmkit.bundle.folder import Kind, check_place, written
-from slmkit.bundle.manifest import BundledArtifact, Inside, Manifest, read_manifest
+from slmkit.bundle.manifest import STRICT, BundledArtifact, Inside, Manifest, read_manifest
+from slmkit.bundle.pages import fill
 from slmkit.bundle.roles import shipped
 from slmkit.bundle.verify import check_files
 from slmkit.checkpoint.tokenizer import Tokenizer
@@ -39,7 +39,7 @@ PROJECT_README = "README.md"
 class Project(BaseModel):
     """slmkit-app.json: what a project was made of, and where its parts are."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = STRICT
 
     format: Literal["slmkit-app/1"] = "slmkit-app/1"
     slmkit: str  # version
@@ -53,7 +53,7 @@ class Project(BaseModel):
 
 
 class Parts(BaseModel):
-    """What a project takes of a bundle; worked out before anything is written."""
+    """The parts that a project takes of a bundle; worked out before anything is written."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
 
@@ -200,9 +200,6 @@ def _write_model(bundle: Path, new: Path, project: Project, parts: Parts) -> Non
 
 def _readme(template: Path, project: Project, runnable: Runnable, parts: Parts) -> str:
     """README.md of the project, out of the template's own text."""
-    environment = Environment(  # noqa: S701 - Markdown, not HTML
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
     text = (template / README).read_text(encoding="utf-8")
     values = {**project.model_dump(), **runnable.words, "size": gigabytes(parts.size)}
-    return environment.from_string(text).render(values)
+    return fill(text, **values)

@@ -8,16 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from slmkit.bundle.manifest import BundledArtifact, Inside, Manifest
+from slmkit.bundle.manifest import STRICT, BundledArtifact, Inside, Manifest
 from slmkit.errors import BackendError, RefusedError, UsageError
 
 FACTS = "template.json"
 README = "PROJECT.md"  # of a template; in a project it becomes README.md
 # Beside the templates: scripts that fetch tools for checks, and vectors of every kind of tokenizer.
 SETUP, VECTORS = "setup", "vectors"
-STRICT = ConfigDict(extra="forbid", frozen=True)
 PACKAGE = Path(__file__).resolve().parents[1]
 # In the wheel beside the package's modules, in a checkout at its top.
 PLACES = (PACKAGE / "sample_apps", PACKAGE.parents[1] / "sample_apps")
@@ -67,7 +66,7 @@ class Check(BaseModel):
 
 
 class Template(BaseModel):
-    """What slmkit must know of a sample app to make a project of it."""
+    """The facts that slmkit must know of a sample app to make a project of it."""
 
     model_config = STRICT
 

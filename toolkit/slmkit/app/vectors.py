@@ -11,15 +11,15 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from slmkit.app.chat_form import ChatForm, NoChatForm
 from slmkit.app.chat_proof import conversations
-from slmkit.app.sampler import AppSampler
 from slmkit.backend.interface import Runner
+from slmkit.bundle.manifest import STRICT
 from slmkit.checkpoint.tokenizer import BUILD_DAY, Tokenizer
+from slmkit.inference.generate import Sampler
 
-STRICT = ConfigDict(extra="forbid", frozen=True)
 TEXTS = (
     "Turn off the kitchen lights at 7 pm.",
     "  leading and   inner spaces",
@@ -41,13 +41,13 @@ TEXTS = (
 COUNT = 8  # picks of a sampler
 WIDTH = 32  # logits of a sampler
 SAMPLERS = (
-    AppSampler(),
-    AppSampler(1.0, seed=1),
-    AppSampler(0.7, top_p=0.9, seed=2),
-    AppSampler(1.5, top_p=0.5, seed=3),
-    AppSampler(1.0, top_k=5, seed=4),
-    AppSampler(0.8, top_k=10, top_p=0.8, repetition_penalty=1.3, seed=5),
-    AppSampler(repetition_penalty=2.0),
+    Sampler(),
+    Sampler(1.0, seed=1),
+    Sampler(0.7, top_p=0.9, seed=2),
+    Sampler(1.5, top_p=0.5, seed=3),
+    Sampler(1.0, top_k=5, seed=4),
+    Sampler(0.8, top_k=10, top_p=0.8, repetition_penalty=1.3, seed=5),
+    Sampler(repetition_penalty=2.0),
 )
 TOP = 4  # best ids of a greedy step
 LIMIT = 64  # tokens of a greedy answer, at most

@@ -14,7 +14,7 @@ from slmkit.planning.memory import gigabytes
 
 TEMPLATES = Environment(
     loader=PackageLoader("slmkit.bundle"),
-    autoescape=select_autoescape(("xml.jinja",)),
+    autoescape=select_autoescape(("xml.jinja",), default_for_string=False),  # others: Markdown
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -25,6 +25,11 @@ TEMPLATES = Environment(
 def render(name: str, **values: Any) -> str:
     """A template of ``templates/``, by its name without ``.jinja``."""
     return TEMPLATES.get_template(f"{name}.jinja").render(values)
+
+
+def fill(text: str, **values: Any) -> str:
+    """A template's text of Markdown or Kotlin, filled in."""
+    return TEMPLATES.from_string(text).render(values)
 
 
 def use_page(manifest: Manifest, name: str) -> str:
@@ -51,12 +56,12 @@ def _part(manifest: Manifest, artifact: BundledArtifact, name: str) -> str:
     if declared.use:
         package, _, file = declared.use.partition(":")
         text = files(package).joinpath(file).read_text(encoding="utf-8")
-        values["own"] = TEMPLATES.from_string(text).render(values).strip()
+        values["own"] = fill(text, **values).strip()
     return render("use_artifact.md", **values)
 
 
 def _size(manifest: Manifest, artifact: BundledArtifact, devices: tuple[str, ...]) -> str:
-    """What one device gets, at most; of a backend that does not say, all of the folder."""
+    """The most that one device gets; of a backend that does not say, all of the folder."""
     if not artifact.ships:
         inside = f"{artifact.folder}/"
         found = [sum(file.size for file in manifest.files if file.path.startswith(inside))]

@@ -11,6 +11,7 @@ import numpy as np
 from slmkit.backend.interface import Runner
 from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.errors import SlmkitError, UsageError
+from slmkit.inference.draws import DRAW, draws
 from slmkit.ops import Floats
 
 INCOMPLETE = "\ufffd"  # a decoder's output for the first bytes of a character
@@ -20,7 +21,9 @@ INCOMPLETE = "\ufffd"  # a decoder's output for the first bytes of a character
 class Sampler:
     """Selects the next token: greedy at temperature 0, else top-k and nucleus (top-p) sampling.
 
-    In the order of transformers: repetition penalty, temperature, top-k, top-p.
+    In the order of transformers: repetition penalty, temperature, top-k, top-p. Of equal logits the
+    lower id counts as the better one. After the penalty, which is of float32, all is computed in
+    float64. The sample apps do the same with the same random numbers.
     Raises UsageError for numbers that say nothing.
 
     Source: Holtzman et al. 2019, "The Curious Case of Neural Text Degeneration".
@@ -32,7 +35,7 @@ class Sampler:
     top_k: int = 0  # tokens to sample from; 0: all
     repetition_penalty: float = 1.0
     never: Sequence[int] = ()  # ids that no token has
-    random: np.random.Generator = field(init=False)
+    random: Iterator[int] = field(init=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:  # not for NaN either
@@ -47,21 +50,19 @@ class Sampler:
             )
         if self.seed < 0:
             raise UsageError(f"the seed is {self.seed}", "give 0 or more")
-        self.random = np.random.default_rng(self.seed)
+        self.random = draws(self.seed)
 
     def pick(self, logits: Floats, before: Sequence[int] = ()) -> int:
         """A token id from logits (V,). ``before``: the sequence so far, for the penalty."""
         logits = self._allowed(logits, before)
         if self.temperature == 0:
             return int(logits.argmax())
-        scaled = (logits - logits.max()).astype(np.float64) / self.temperature
-        order = np.argsort(-scaled, kind="stable")
-        order = order[: self.top_k] if self.top_k else order
-        probabilities = np.exp(scaled[order])
-        probabilities /= probabilities.sum()
-        count = int(np.searchsorted(np.cumsum(probabilities), self.top_p)) + 1
-        nucleus = probabilities[:count] / probabilities[:count].sum()
-        return int(self.random.choice(order[:count], p=nucleus))
+        order = np.argsort(-logits, kind="stable")[: self.top_k or None]
+        scaled = logits[order].astype(np.float64) / self.temperature
+        mass = np.cumsum(np.exp(scaled - scaled[0]))
+        last = np.searchsorted(mass, self.top_p * mass[-1])  # of those to sample from
+        at = np.searchsorted(mass[:last], next(self.random) / DRAW * mass[last], side="right")
+        return int(order[at])
 
     def _allowed(self, logits: Floats, before: Sequence[int]) -> Floats:
         """The logits after the penalty, and without ids that no token has.

@@ -1,1 +1,1 @@
-"""What the commands show: a file of tables for each thing."""
+"""The tables that commands show: a file for each thing."""
