@@ -15,7 +15,7 @@ LADDER = [  # a room may import from its own step and from those below it
     {"__main__"},
     {"cli"},
     {"api"},
-    {"workflows"},
+    {"workflows", "serving"},
     {"inference", "harness", "app"},
     {"bundle"},
     {"planning", "parity", "evaluation"},

@@ -127,6 +127,15 @@ def versions_of(artifact: str) -> dict[str, str | None]:
     return installed_versions((*declared.packages, *declared.proof_packages, "numpy"))
 
 
+def require_extra(what: str, extra: str, *packages: str) -> None:
+    """Raise MissingPackageError if something that needs an extra of slmkit lacks packages."""
+    lacking = [name for name, version in installed_versions(packages).items() if version is None]
+    if lacking:
+        raise MissingPackageError(
+            f"{what} needs {', '.join(lacking)}", pip_command([f"slmkit[{extra}]"])
+        )
+
+
 def pip_command(requirements: Iterable[str]) -> str:
     """The command that installs requirements, extras of slmkit joined to one."""
     asked = list(dict.fromkeys(requirements))

@@ -182,7 +182,15 @@ class Tokenizer:
         check_unicode(text)
         if raw or not (self.template or self.templates.texts):
             return self.encode(text)
-        return self.encode(self.chat([{"role": "user", "content": text}]), special=False)
+        return self.chat_ids([{"role": "user", "content": text}])
+
+    def chat_ids(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
+        """Token ids of messages in the chat template, up to where the answer begins."""
+        for message in messages:
+            check_unicode(str(message.get("content")))
+        return self.encode(self.chat(messages, tools=tools), special=False)
 
 
 class GenerationTag(Extension):

@@ -29,6 +29,7 @@ from slmkit.cli.options import (
     print_tables,
     request_arguments,
 )
+from slmkit.cli.talking import chat, run, serve
 from slmkit.errors import SlmkitError
 
 if TYPE_CHECKING:
@@ -166,61 +167,16 @@ def trace(
     raise error
 
 
-@main.command()
-@click.argument("bundle", type=FOLDER)
-@click.option("--prompt", required=True, help="What to ask; goes through the chat template.")
-@click.option("--raw", is_flag=True, help="Use the prompt as it is, without the chat template.")
-@click.option(
-    "--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="Longest answer."
-)
-@click.option(
-    "--temperature",
-    type=click.FloatRange(0),
-    help="0 is greedy [default: the model's, by generation_config.json].",
-)
-@click.option(
-    "--top-p",
-    type=click.FloatRange(0, 1),
-    help="Share of probability to sample from [default: the model's].",
-)
-@click.option(
-    "--top-k",
-    type=click.IntRange(0),
-    help="Most tokens to sample from, 0 for all [default: the model's].",
-)
-@click.option(
-    "--repetition-penalty",
-    type=click.FloatRange(0, min_open=True),
-    help="On tokens that were there before, 1 for none [default: the model's].",
-)
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the sampling."
-)
-@click.option("--artifact", help="Which artifact [default: the first].")
-@click.option("--mode", help="How to run it [default: as it ships].")
-@command
-def run(
-    bundle: Path,
-    prompt: str,
-    artifact: str | None,
-    mode: str | None,
-    **sampling: Any,
-) -> None:
-    """Answer a prompt with a bundle (or, slowly, with a checkpoint's reference)."""
-    from slmkit import api
-
-    for piece in api.load(bundle, artifact, mode).stream(prompt, **sampling):
-        click.echo(piece, nl=False)
-    click.echo()
-
-
 for each in (
     app,
+    chat,
     compare,
     evaluate,
     inspect,
     plan,
+    run,
     sensitivity,
+    serve,
     verify,
     export,
     recipes,

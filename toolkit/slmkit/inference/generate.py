@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 import numpy as np
 
 from slmkit.backend.interface import Runner
 from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.errors import SlmkitError, UsageError
+from slmkit.inference.continued import ContinuedRunner
 from slmkit.inference.draws import DRAW, draws
 from slmkit.ops import Floats
 
 INCOMPLETE = "\ufffd"  # a decoder's output for the first bytes of a character
+Finish = Literal["stop", "length"]  # why an answer ends: OpenAI's words
+
+
+class Constraint(Protocol):
+    """A form that answers must have."""
+
+    def narrow(self, logits: Floats, answer: Sequence[int]) -> Floats:
+        """The logits (V,), minus infinity where a token cannot follow ``answer`` (token ids)."""
+        ...
 
 
 @dataclass
@@ -107,32 +118,55 @@ def generate(
     limit: int,
     sampler: Sampler,
     chunk: int,
-) -> Iterator[int]:
+    constraint: Constraint | None = None,
+) -> Generator[int, None, Finish]:
     """Yield token ids after ``prompt`` until a stop id, which is not yielded, or a limit.
 
     ``limit``: most ids; the runner's context length limits them too. ``chunk``: most prompt tokens
-    of one call of ``runner.feed``. Raises SlmkitError for an empty or too long prompt.
+    of one call of ``runner.feed``. A ``ContinuedRunner`` reads only what it does not hold yet.
+    Returns why it ended. Raises SlmkitError for an empty or too long prompt.
     """
-    if not prompt:
-        raise SlmkitError("the prompt is empty", "give some text")
-    if len(prompt) >= runner.context_length:
-        raise SlmkitError(
-            f"the prompt has {len(prompt)} tokens, the artifact's context {runner.context_length}",
-            "shorten it, or build with a larger --context",
-        )
-    runner.reset()
-    ids = np.asarray(prompt, dtype=np.int64)
-    for at in range(0, len(ids), chunk):
-        logits = runner.feed(ids[at : at + chunk])
+    check_prompt(prompt, runner.context_length)
+    logits = _read(runner, prompt, chunk)
     sequence = list(prompt)
     for count in range(min(limit, runner.context_length - len(prompt))):
-        token = sampler.pick(logits[-1], sequence)
+        scores = logits[-1]
+        if constraint is not None:
+            scores = constraint.narrow(scores, sequence[len(prompt) :])
+        token = sampler.pick(scores, sequence)
         if token in stop:
-            return
+            return "stop"
         sequence.append(token)
         yield token
         if count + 1 < limit and len(prompt) + count + 1 < runner.context_length:
             logits = runner.feed(np.asarray([token]))
+    return "length"
+
+
+def check_prompt(prompt: Sequence[int], context: int) -> None:
+    """Raise SlmkitError for a prompt that is empty, or leaves no room for an answer."""
+    if not prompt:
+        raise SlmkitError("the prompt is empty", "give some text")
+    if len(prompt) >= context:
+        raise SlmkitError(
+            f"the prompt has {len(prompt)} tokens, the artifact's context {context}",
+            "shorten it, or build with a larger --context",
+        )
+
+
+def _read(runner: Runner, prompt: Sequence[int], chunk: int) -> Floats:
+    """Feed what is not held. The logits of the last part, (T, V)."""
+    held = 0
+    if isinstance(runner, ContinuedRunner):
+        held = runner.resume(prompt)
+    else:
+        runner.reset()
+    ids = np.asarray(prompt, dtype=np.int64)
+    for at in range(held, len(ids), chunk):
+        logits = runner.feed(ids[at : at + chunk])
+    if isinstance(runner, ContinuedRunner):
+        runner.mark()
+    return logits
 
 
 def stream_text(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:

@@ -70,7 +70,8 @@ def is_bundle(folder: Path) -> bool:
 def float_session(checkpoint: Checkpoint) -> Session:
     """A checkpoint's float weights on the NumPy reference."""
     runner = ReferenceRunner(checkpoint.shards, checkpoint.spec)
-    return Session(runner, checkpoint.tokenizer, CHUNK, f"{checkpoint.name}, {runner.runtime}")
+    about = f"{checkpoint.name}, {runner.runtime}"
+    return Session(runner, checkpoint.tokenizer, CHUNK, about, checkpoint.name)
 
 
 def load_bundle(
@@ -95,4 +96,4 @@ def load_bundle(
     tokenizer = Tokenizer(folder / manifest.tokenizer, manifest.chat_template, model.vocab_size)
     tokenizer.stop_ids = manifest.stop_ids  # the checkpoint's config.json may have named them
     about = f"{manifest.model.name}, {artifact.name} {chosen}, {runner.runtime}"
-    return Session(runner, tokenizer, manifest.recipe.prefill_chunk, about)
+    return Session(runner, tokenizer, manifest.recipe.prefill_chunk, about, model.name)

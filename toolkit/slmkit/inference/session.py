@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmkit.backend.interface import Runner
-from slmkit.checkpoint.tokenizer import Tokenizer
+from slmkit.checkpoint.tokenizer import Message, Tokenizer
 from slmkit.errors import UsageError
+from slmkit.inference.answer import Answer
+from slmkit.inference.constraint import json_constraint
+from slmkit.inference.continued import ContinuedRunner
 from slmkit.inference.evaluate import (
     HELD_OUT,
     Score,
@@ -20,7 +23,7 @@ from slmkit.inference.evaluate import (
     read_examples,
     sample_vocabulary,
 )
-from slmkit.inference.generate import generate, sampler_of, stream_text
+from slmkit.inference.generate import check_prompt, generate, sampler_of
 from slmkit.ops import Floats
 from slmkit.system.progress import Progress, Silent
 
@@ -33,29 +36,73 @@ class Session:
     tokenizer: Tokenizer
     chunk: int  # tokens of a prompt fed at once
     about: str  # which artifact, on which runtime
+    name: str = "model"
 
     def stream(
-        self, prompt: str, *, max_tokens: int = 256, seed: int = 0, raw: bool = False, **asked: Any
-    ) -> Iterator[str]:
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        max_tokens: int = 256,
+        seed: int = 0,
+        raw: bool = False,
+        system: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        stop: Sequence[str] = (),
+        json_schema: Mapping[str, Any] | None = None,
+        **asked: Any,
+    ) -> Answer:
         """Pieces of the answer as they are made.
 
-        ``raw``: the prompt as it is, without the chat template. ``asked``: ``temperature``,
-        ``top_p``, ``top_k`` and ``repetition_penalty``; those left out, or None, are the model
-        author's (generation_config.json). At ``temperature`` 0 the best token is taken, as where
-        the author says nothing. Raises SlmkitError for a prompt that is empty or does not fit
-        into the context.
+        ``prompt``: a user's text, or messages of "role" and "content". ``raw``: the text as it is,
+        without the chat template. ``system``: a message before all others. ``tools``: JSON schemas
+        of functions, for the template. ``stop``: texts that end the answer. ``json_schema``: the
+        answer is JSON of this form. ``asked``: ``temperature``, ``top_p``, ``top_k`` and
+        ``repetition_penalty``; those left out, or None, are the model author's
+        (generation_config.json). At ``temperature`` 0 the best token is taken, as where the author
+        says nothing. Raises SlmkitError for a prompt that is empty or does not fit into the
+        context, UsageError, MissingPackageError.
         """
-        ids = self.tokenizer.prompt_ids(prompt, raw)
+        ids = self.prompt_ids(prompt, raw, system, tools)
+        check_prompt(ids, self.runner.context_length)
+        if not all(stop):
+            raise UsageError("a stop text is empty", "give at least one character")
         sampler = sampler_of(self.tokenizer, seed, **asked)
-        stop = self.tokenizer.stop_ids
-        tokens = generate(self.runner, ids, stop, max_tokens, sampler, self.chunk)
-        return stream_text(self.tokenizer, tokens)
+        constraint = json_constraint(self.tokenizer, json_schema) if json_schema else None
+        held = self.runner.resume(ids) if isinstance(self.runner, ContinuedRunner) else 0
+        tokens = generate(
+            self.runner, ids, self.tokenizer.stop_ids, max_tokens, sampler, self.chunk, constraint
+        )
+        return Answer(self.tokenizer, tokens, len(ids), held, stop)
 
-    def generate(
-        self, prompt: str, *, max_tokens: int = 256, seed: int = 0, raw: bool = False, **asked: Any
-    ) -> str:
+    def generate(self, prompt: str | Sequence[Message], **asked: Any) -> str:
         """The whole answer; arguments as those of ``stream``."""
-        return "".join(self.stream(prompt, max_tokens=max_tokens, seed=seed, raw=raw, **asked))
+        return "".join(self.stream(prompt, **asked))
+
+    def prompt_ids(
+        self,
+        prompt: str | Sequence[Message],
+        raw: bool = False,
+        system: str | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> list[int]:
+        """Token ids of a prompt; arguments as those of ``stream``."""
+        if isinstance(prompt, str):
+            if system is None and tools is None:
+                return self.tokenizer.prompt_ids(prompt, raw)
+            prompt = [{"role": "user", "content": prompt}]
+        if raw:
+            raise UsageError(
+                "a raw prompt has no place for a system message or tools", "leave out --raw"
+            )
+        first = [] if system is None else [{"role": "system", "content": system}]
+        ids = self.tokenizer.chat_ids([*first, *prompt], tools)
+        if tools and ids == self.tokenizer.chat_ids([*first, *prompt]):
+            raise UsageError("the model's chat template has no place for tools", "leave them out")
+        return ids
+
+    def continued(self) -> Session:
+        """A session on the same runner that does not read again what it holds already."""
+        return replace(self, runner=ContinuedRunner(self.runner))
 
     def logits(self, ids: Sequence[int] | NDArray[np.integer[Any]]) -> Floats:
         """Logits after each token of a new sequence, (T, V) float32.

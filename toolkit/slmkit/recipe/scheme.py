@@ -23,7 +23,7 @@ class Scheme(BaseModel):
     encoding: Literal["float16", "per-channel", "group-wise", "palette"]
     bits: Literal[3, 4, 6, 8] | None = None
     group_size: Literal[32, 64, 128] | None = None  # inputs that share a scale
-    group_rows: Literal[8, 16, 32] | None = None  # output rows that share a palette
+    group_rows: Literal[4, 8, 16, 32] | None = None  # output rows that share a palette
     symmetric: bool = True
     scales: Literal["free", "two-level"] = "free"
     method: Literal["absmax", "mse", "gptq"] = "mse"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from slmkit.errors import MissingPackageError, UsageError
+from slmkit.backend.registry import require_extra
+from slmkit.errors import UsageError
 from slmkit.workflows.sensitivity import Sensitivity
 
 ENDINGS = (".svg", ".png")
@@ -19,12 +20,7 @@ def check_plot(path: Path) -> None:
         )
     if not path.absolute().parent.is_dir():
         raise UsageError(f"--plot {path}: there is no such folder", "make it first")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise MissingPackageError(
-            "a plot needs matplotlib, which is not installed", "pip install 'slmkit[plot]'"
-        ) from None
+    require_extra("a plot", "plot", "matplotlib")
 
 
 def save_plot(found: Sequence[Sensitivity], path: Path) -> None:

@@ -1,0 +1,1 @@
+"""A server for clients of OpenAI's interface."""
