@@ -9,12 +9,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from slmkit.backend.registry import declaration_of
 from slmkit.bundle.manifest import BundledArtifact, Manifest
-from slmkit.bundle.roles import shipped
+from slmkit.bundle.roles import most_that_ships
 from slmkit.planning.memory import gigabytes
 
 TEMPLATES = Environment(
     loader=PackageLoader("slmkit.bundle"),
-    autoescape=select_autoescape(("xml.jinja",), default_for_string=False),  # others: Markdown
+    autoescape=select_autoescape(
+        ("xml.jinja", "html.jinja"), default_for_string=False
+    ),  # others: Markdown
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
@@ -49,7 +51,7 @@ def _part(manifest: Manifest, artifact: BundledArtifact, name: str) -> str:
         "about": declared.about,
         "bundle": name,
         "devices": devices,
-        "size": _size(manifest, artifact, devices),
+        "size": gigabytes(sum(file.size for file in most_that_ships(manifest, artifact))),
         "memory": gigabytes(artifact.memory.total),
         "own": "",
     }
@@ -58,14 +60,3 @@ def _part(manifest: Manifest, artifact: BundledArtifact, name: str) -> str:
         text = files(package).joinpath(file).read_text(encoding="utf-8")
         values["own"] = fill(text, **values).strip()
     return render("use_artifact.md", **values)
-
-
-def _size(manifest: Manifest, artifact: BundledArtifact, devices: tuple[str, ...]) -> str:
-    """The most that one device gets; of a backend that does not say, all of the folder."""
-    if not artifact.ships:
-        inside = f"{artifact.folder}/"
-        found = [sum(file.size for file in manifest.files if file.path.startswith(inside))]
-    else:
-        chosen = [[device] for device in devices] or [[]]
-        found = [sum(file.size for file in shipped(manifest, artifact, each)) for each in chosen]
-    return gigabytes(max(found))

@@ -13,6 +13,7 @@ from slmkit.errors import UsageError
 
 EVERY = ""  # the device of files that every one needs
 USE = "USE.md"  # how an app uses each artifact
+REPORT, SUMMARY = "report.html", "report.md"  # of the build
 
 
 def with_roles(
@@ -70,8 +71,19 @@ def shipped(
     return tuple(file for file in manifest.files if _matches(file.path, own))
 
 
+def most_that_ships(manifest: Manifest, artifact: BundledArtifact) -> tuple[File, ...]:
+    """The files that one device gets, of the device that gets the most; of a backend that does
+    not say which files an app loads, all in its folder."""
+    if not artifact.ships:
+        inside = f"{artifact.folder}/"
+        return tuple(file for file in manifest.files if file.path.startswith(inside))
+    devices = [[device] for device in artifact.ships if device] or [[]]
+    found = [shipped(manifest, artifact, each) for each in devices]
+    return max(found, key=lambda files: sum(file.size for file in files))
+
+
 def _role(path: str, artifacts: Iterable[BundledArtifact], tokenizer: str) -> Role:
-    if path == USE:
+    if path in (USE, REPORT, SUMMARY):
         return "docs"
     if path.startswith(f"{tokenizer}/"):
         return "ships"

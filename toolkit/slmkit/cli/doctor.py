@@ -18,7 +18,6 @@ from slmkit.system.cache import default_folder
 
 OTHERS = (  # beyond the backends'
     Extra("eval", "tasks of lm-evaluation-harness", ("lm-eval", "datasets")),
-    Extra("plot", "the picture of slmkit sensitivity", ("matplotlib",)),
     Extra("serve", "a server, answers by a JSON schema", ("starlette", "uvicorn", "llguidance")),
     Extra("test", "the test suite", ("pytest", "pytest-xdist", "hypothesis", "uv")),
     Extra("dev", "commits and the changelog", ("pre-commit", "towncrier", "check-jsonschema")),

@@ -141,7 +141,7 @@ def _check_options(task: str, given: Collection[str]) -> None:
 @click.option(
     "--plot",
     type=FOLDER,
-    help="Write a picture too, .svg or .png; needs the extra plot.",
+    help="Write a picture too, .svg or .png.",
 )
 @cache_options
 @json_option

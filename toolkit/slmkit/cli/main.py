@@ -59,15 +59,17 @@ def main() -> None:
 )
 @click.option("--chat-template", help="Which one of the model's several chat templates.")
 @click.option("--force", is_flag=True, help="Replace an older bundle.")
+@click.option("--details", is_flag=True, help="Print every comparison, as `slmkit parity` does.")
 @cache_options
 @json_option
 @command
-def build(cache: Path | None, no_cache: bool, as_json: bool, **asked: Any) -> None:
+def build(cache: Path | None, no_cache: bool, as_json: bool, details: bool, **asked: Any) -> None:
     """Build a bundle: quantize, emit every artifact, prove each one."""
     from slmkit import api
     from slmkit.cli.console import shown_progress
-    from slmkit.cli.tables.parity import notices_note, parity_note, report_note
+    from slmkit.cli.tables.parity import parity_note, report_note
     from slmkit.cli.tables.quality import calibration_notes
+    from slmkit.cli.tables.summary import next_steps, summary_table, warnings_note
     from slmkit.planning.memory import gigabytes
     from slmkit.workflows.build import FailedParity
 
@@ -84,12 +86,14 @@ def build(cache: Path | None, no_cache: bool, as_json: bool, **asked: Any) -> No
         about["notices"] = bundle.manifest.notices
         found = _parity_json(bundle.parity, (), quality, bundle.manifest.prompts)
         return print_json({**about, **found})
-    _show_parity(bundle.parity, (), quality, as_json, prompts=bundle.manifest.prompts)
-    if not as_json:
+    if details:
+        _show_parity(bundle.parity, (), quality, as_json, prompts=bundle.manifest.prompts)
         print_tables(*calibration_notes(bundle.manifest))
-    notes = parity_note(bundle.parity), notices_note(bundle.manifest), report_note(bundle.manifest)
-    size = gigabytes(bundle.size)
-    print_tables(*filter(None, notes), f"bundle {bundle.path} ({size})")
+        print_tables(*filter(None, [parity_note(bundle.parity), report_note(bundle.manifest)]))
+    notes = filter(None, [warnings_note(bundle.manifest)])
+    print_tables("", summary_table(bundle.manifest), *notes)
+    print_tables(next_steps(bundle.manifest, bundle.path))
+    print_tables(f"bundle {bundle.path} ({gigabytes(bundle.size)})")
 
 
 @main.command()

@@ -21,7 +21,8 @@ from slmkit.bundle.manifest import (
     write_manifest,
 )
 from slmkit.bundle.pages import use_page
-from slmkit.bundle.roles import USE, set_apart, with_roles
+from slmkit.bundle.report.pages import html_report, markdown_report
+from slmkit.bundle.roles import REPORT, SUMMARY, USE, set_apart, with_roles
 from slmkit.bundle.verify import list_files
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.checkpoint.named_templates import MORE, additional_templates
@@ -241,8 +242,14 @@ def _manifest(
 
 
 def _finish(manifest: Manifest, folder: Path, name: str) -> None:
-    """Write the page for apps, and the manifest, which lists it too."""
-    (folder / USE).write_text(use_page(manifest, name), encoding="utf-8")
+    """Write the pages for people, and the manifest, which lists them too."""
+    pages = {
+        USE: use_page(manifest, name),
+        REPORT: html_report(manifest, name),
+        SUMMARY: markdown_report(manifest, name),
+    }
+    for path, text in pages.items():
+        (folder / path).write_text(text, encoding="utf-8")
     files = with_roles(list_files(folder), manifest.artifacts, manifest.tokenizer)
     write_manifest(manifest.model_copy(update={"files": files}), folder)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from slmkit.backend.registry import require_extra
 from slmkit.errors import UsageError
 from slmkit.workflows.sensitivity import Sensitivity
 
@@ -13,14 +12,13 @@ ENDINGS = (".svg", ".png")
 
 
 def check_plot(path: Path) -> None:
-    """Raise UsageError for a file that is no picture, MissingPackageError without matplotlib."""
+    """Raise UsageError for a file that is no picture."""
     if path.suffix not in ENDINGS:
         raise UsageError(
             f"--plot {path}: not a picture's name", f"end it in {' or '.join(ENDINGS)}"
         )
     if not path.absolute().parent.is_dir():
         raise UsageError(f"--plot {path}: there is no such folder", "make it first")
-    require_extra("a plot", "plot", "matplotlib")
 
 
 def save_plot(found: Sequence[Sensitivity], path: Path) -> None:

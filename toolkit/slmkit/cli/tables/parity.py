@@ -156,11 +156,6 @@ def prompts_note(found: Iterable[PromptComparison]) -> str:
     return escape("\n".join(notice for each in found for notice in each.notices))
 
 
-def notices_note(manifest: Manifest) -> str:
-    """All that the checkpoint's files left open, and how it was decided, a line each."""
-    return escape("\n".join(f"notice: {each}" for each in manifest.notices))
-
-
 def layers_table(taps: Iterable[Tap]) -> Table:
     """One row per tap; the first bad one is where to look."""
     table = Table(title="artifact against reference on the same codes", title_justify="left")

@@ -1,0 +1,45 @@
+"""report.html and report.md of a bundle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slmkit.backend.registry import find_target
+from slmkit.bundle.manifest import Manifest
+from slmkit.bundle.pages import render
+from slmkit.bundle.report import plots
+from slmkit.bundle.report.facts import artifact_facts
+from slmkit.planning.memory import gigabytes
+
+
+def markdown_report(manifest: Manifest, name: str) -> str:
+    """report.md of a bundle that is called ``name``; the manifest must list its files."""
+    return render("report.md", **_values(manifest, name))
+
+
+def html_report(manifest: Manifest, name: str) -> str:
+    """report.html: one file that loads nothing, for light and dark screens of any width."""
+    values = _values(manifest, name)
+    found, limit = values["artifacts"], find_target(manifest.target).memory_limit
+    drawn = {
+        "ladder": plots.ladder(found),
+        "sizes": plots.sizes(found),
+        "memory": plots.memory(manifest.artifacts, limit),
+    }
+    return render("report.html", **values, **drawn)
+
+
+def _values(manifest: Manifest, name: str) -> dict[str, Any]:
+    return {
+        "title": name,
+        "manifest": manifest,
+        "artifacts": artifact_facts(manifest),
+        "quality": manifest.quality,
+        "gigabytes": gigabytes,
+        "number": _number,
+        "decibels": plots.decibels,
+    }
+
+
+def _number(value: float) -> str:
+    return "not finite" if value != value else f"{value:.2g}"
