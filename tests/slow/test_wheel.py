@@ -57,6 +57,13 @@ def test_the_version_and_the_type_markers_are_in_the_wheel(installed, tmp_path):
     tops = {name.split("/")[0] for name in names if name.endswith("/__init__.py")}
     assert tops == {"slmkit", "slmkit_onnx", "slmkit_coreml", "slmkit_litert", "slmkit_mlc"}
     assert {f"{top}/py.typed" for top in tops} <= names
+    templates = {name for name in names if name.startswith("slmkit/sample_apps/")}
+    assert {f"slmkit/sample_apps/{app}/template.json" for app in ("android", "ios")} <= templates
+    assert not [
+        name
+        for name in templates
+        if name.endswith(("/cases.json", ".data", "/weight.bin")) and "/vectors/" not in name
+    ]  # the apps' own models
 
 
 def test_help_and_recipes_are_in_the_wheel(installed, tmp_path):
