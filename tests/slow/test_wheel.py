@@ -89,7 +89,7 @@ def test_the_sample_model_is_in_the_wheel_and_can_be_built(installed, tmp_path):
     assert built["passed"]
     said = run(installed, "run", built["bundle"], "--prompt", "wake me at seven", cwd=tmp_path)
     assert json.loads(said)["intent"] == "alarm"
-    words = ("app", "new", "--bundle", built["bundle"], "--platform", "android", "--out", "app")
-    report = json.loads(run(installed, *words, "--check", "--json", cwd=tmp_path))
+    new = ("app", "new", "--bundle", built["bundle"], "--platform", "android", "--out", "app")
+    report = json.loads(run(installed, *new, "--check", "--json", cwd=tmp_path))
     outcomes = [each["outcome"] for each in report["checks"]]
     assert outcomes[:3] == ["passed"] * 3 and "failed" not in outcomes
