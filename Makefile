@@ -1,5 +1,6 @@
 # make demo: set up, build and prove the sample model, ask it something.  make test: set up, test.
 # make test-all: every row, every client.  make lint: ruff and mypy.  make docs: the pages of docs/.
+# make home-inside: the sample model again into the sample apps.
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= dist
@@ -10,7 +11,7 @@ CHECK_PYTHON = import sys; sys.exit(sys.version_info < (3, 11) and "slmkit needs
 newer, and " + sys.executable + " is Python " + sys.version.split()[0] + ": name another one, as \
 in make PYTHON=python3.12 VENV=.venv312" or 0)
 
-.PHONY: demo test test-all lint docs clean
+.PHONY: demo test test-all lint docs home-inside clean
 
 demo: $(VENV)/.with-demo
 	$(BIN)/slmkit build --target android --out $(OUT) --force
@@ -29,6 +30,9 @@ lint: $(VENV)/.with-test
 
 docs: $(VENV)/.with-docs
 	$(BIN)/python -m mkdocs build --strict -f docs/mkdocs.yml --site-dir $(abspath $(OUT))/site
+
+home-inside: $(VENV)/.with-demo
+	$(BIN)/python sample_apps/home_model/put_inside.py
 
 $(VENV)/.with-%: pyproject.toml
 	@if test -x $(BIN)/python; then python=$(BIN)/python; else python=$(PYTHON); fi; \

@@ -73,6 +73,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 # Files whose tests share what is slow to make: one process runs all of a file.
 TOGETHER = (
     "bundle/test_bundle.py",
+    "bundle/test_export.py",
     "cli/test_cli.py",
     "coreml/test_planted_bugs.py",
     "hexagon/test_bundle.py",
@@ -86,6 +87,7 @@ TOGETHER = (
     "mlc/test_lowering.py",
     "mlc/test_planted_bugs.py",
     "ort/test_planted_bugs.py",
+    "sample_apps/test_app_projects.py",
     "slow/test_android_app.py",
     "slow/test_ios_app.py",
     "slow/test_mlc_arm64.py",

@@ -221,7 +221,7 @@ def test_a_changed_apk_and_a_shifted_library_are_found(apk, assets, tmp_path):
 def test_the_apk_takes_another_application_id_and_no_assets(assets, tmp_path):
     """As a project of `slmkit app new` whose model is pushed."""
     copy = tmp_path / "app"
-    shutil.copytree(app(assets).app.parent, copy)
+    shutil.copytree(app(assets).app.parent, copy, ignore=shutil.ignore_patterns("assets"))
     path = copy / "app" / "build.gradle.kts"
     text = path.read_text(encoding="utf-8")
     path.write_text(

@@ -57,6 +57,13 @@ def test_the_version_and_the_type_markers_are_in_the_wheel(installed, tmp_path):
     tops = {name.split("/")[0] for name in names if name.endswith("/__init__.py")}
     assert tops == {"slmkit", "slmkit_onnx", "slmkit_coreml", "slmkit_litert", "slmkit_mlc"}
     assert {f"{top}/py.typed" for top in tops} <= names
+    templates = {name for name in names if name.startswith("slmkit/sample_apps/")}
+    assert {f"slmkit/sample_apps/{app}/template.json" for app in ("android", "ios")} <= templates
+    assert not [
+        name
+        for name in templates
+        if name.endswith(("/cases.json", ".data", "/weight.bin")) and "/vectors/" not in name
+    ]  # the apps' own models
 
 
 def test_help_and_recipes_are_in_the_wheel(installed, tmp_path):
@@ -65,31 +72,24 @@ def test_help_and_recipes_are_in_the_wheel(installed, tmp_path):
     assert {"int4", "int8", "float16"} <= set(names)
 
 
-def test_the_sample_model_is_in_the_wheel_and_can_be_built(installed, tmp_path):
-    words = (
-        "build",
-        "--target",
-        "android",
-        "--soc",
-        "sm8650",
-        "--artifacts",
-        "ort,hexagon,litert",
-        "--json",
-    )
-    built = json.loads(run(installed, *words, cwd=tmp_path))
+def test_every_backend_s_data_is_in_the_wheel(installed, tiny, tmp_path):
+    """By a tiny model: what differs from a checkout is files that are missing."""
+    words = ("build", "--model", tiny("llama"), "--target", "android", "--soc", "sm8650", "--json")
+    built = json.loads(run(installed, *words, "--artifacts", "hexagon,litert", cwd=tmp_path))
     assert built["passed"]
-    assert {line["artifact"] for line in built["comparisons"]} == {
-        "ort",
-        "hexagon",
-        "litert",
-        "all",
-    }
+    assert {line["artifact"] for line in built["comparisons"]} == {"hexagon", "litert", "all"}
     data = "from slmkit_mlc.gpus import known_gpus; from slmkit_mlc.contract import contract"
     python = installed.with_name("python")
     run(python, "-c", f"{data}; assert known_gpus() and contract()", cwd=tmp_path)
+
+
+def test_the_sample_model_is_in_the_wheel_and_can_be_built(installed, tmp_path):
+    words = ("build", "--target", "android", "--artifacts", "ort", "--json")
+    built = json.loads(run(installed, *words, cwd=tmp_path))
+    assert built["passed"]
     said = run(installed, "run", built["bundle"], "--prompt", "wake me at seven", cwd=tmp_path)
     assert json.loads(said)["intent"] == "alarm"
-    words = ("app", "new", "--bundle", built["bundle"], "--platform", "android", "--out", "app")
-    report = json.loads(run(installed, *words, "--check", "--json", cwd=tmp_path))
+    new = ("app", "new", "--bundle", built["bundle"], "--platform", "android", "--out", "app")
+    report = json.loads(run(installed, *new, "--check", "--json", cwd=tmp_path))
     outcomes = [each["outcome"] for each in report["checks"]]
     assert outcomes[:3] == ["passed"] * 3 and "failed" not in outcomes

@@ -14,6 +14,8 @@ from slmkit.backend.registry import declaration_of
 from slmkit.cli.main import main
 
 TOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+IN_WHEEL = TOOLS["hatch"]["build"]["targets"]["wheel"]["only-include"]
+PACKAGES = [path for path in IN_WHEEL if path.startswith(("toolkit/", "targets/"))]
 TYPES = {each["directory"]: each["name"] for each in TOOLS["towncrier"]["type"]}
 FRAGMENTS = ROOT / TOOLS["towncrier"]["directory"]
 WORKFLOW = yaml.safe_load((ROOT / "docs/pages/examples/ci.yml").read_text(encoding="utf-8"))
@@ -72,7 +74,7 @@ def test_the_cache_of_the_example_workflow_is_the_one_that_slmkit_uses():
     assert WORKFLOW["env"]["SLMKIT_CACHE"].endswith(f"/{cached}")
 
 
-@pytest.mark.parametrize("package", TOOLS["hatch"]["build"]["targets"]["wheel"]["packages"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_says_that_it_has_types(package):
     assert (ROOT / package / "py.typed").is_file()
 

@@ -10,7 +10,9 @@ import app_tools
 import slmkit
 import tiers
 from app_bundles import bundle_of
+from slmkit.app.project import MODEL
 from slmkit.app.template import read_template, templates
+from slmkit.bundle.export import EXPORT
 from slmkit.checkpoint.folder import SAMPLE_MODEL
 
 BY_PYTHON = ("files and hashes", "golden cases", "tokenizer and chat, in Python")
@@ -46,6 +48,11 @@ def bundles(tmp_path_factory):
     return get
 
 
+def model_files(folder):
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_new_project_is_right_as_far_as_python_can_tell(name, bundles, tmp_path, monkeypatch):
     monkeypatch.setenv("SLMKIT_TOOLS", str(tmp_path / "none"))
@@ -56,6 +63,11 @@ def test_a_new_project_is_right_as_far_as_python_can_tell(name, bundles, tmp_pat
     others = [each for name, each in found.items() if name not in BY_PYTHON]
     assert all(each.outcome == "not executed" and each.why for each in others)
     assert project.inside and (tmp_path / "app" / project.models / "cases.json").is_file()
+    own = [
+        path for path in model_files(tmp_path / "app" / project.models / MODEL) if path != EXPORT
+    ]
+    told = json.loads((tmp_path / "app" / project.models / MODEL / EXPORT).read_text("utf-8"))
+    assert own == sorted(file["path"] for file in told["files"])  # none of the sample app's own
     files = [path for path in (tmp_path / "app").rglob("*") if path.is_file()]
     assert not [path for path in files if b"dev.slmkit.sample" in path.read_bytes()]
     readme = (tmp_path / "app" / "README.md").read_text(encoding="utf-8")
