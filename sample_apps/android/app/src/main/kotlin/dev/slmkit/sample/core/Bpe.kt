@@ -1,5 +1,7 @@
 package dev.slmkit.sample.core
 
+import java.util.PriorityQueue
+
 /** Byte-pair encoding of one word: the pair of the lowest rank is joined first, from the left. */
 class Bpe(model: Map<String, Any?>) {
     private val vocab = HashMap<String, Int>()
@@ -29,10 +31,10 @@ class Bpe(model: Map<String, Any?>) {
 
     fun encode(word: String, out: MutableList<Int>) {
         val whole = if (wholeFirst) vocab[word] else null
-        out.addAll(if (whole != null) listOf(whole) else join(symbols(word)))
+        if (whole != null) out.add(whole) else join(symbols(word)) { out.add(it) }
     }
 
-    private fun symbols(word: String): MutableList<Int> {
+    private fun symbols(word: String): IntArray {
         val ids = ArrayList<Int>()
         var at = 0
         var afterUnknown = false
@@ -48,22 +50,30 @@ class Bpe(model: Map<String, Any?>) {
             afterUnknown = id == null && bytes == null
             at = next
         }
-        return ids
+        return ids.toIntArray()
     }
 
-    /** Joins the pair of the lowest rank, the first of several, until none is left. */
-    private fun join(ids: MutableList<Int>): List<Int> {
-        fun merge(at: Int) = merges[pair(ids[at], ids[at + 1])] ?: Long.MAX_VALUE
-        val found = MutableList(maxOf(ids.size - 1, 0)) { merge(it) }
+    private class Candidate(val merge: Long, val at: Int)
+
+    private fun join(ids: IntArray, emit: (Int) -> Unit) {
+        val next = IntArray(ids.size) { it + 1 }
+        val before = IntArray(ids.size) { it - 1 }
+        val queue = PriorityQueue<Candidate>(11, compareBy({ it.merge ushr 32 }, { it.at }))
+        fun merge(at: Int) = if (at < 0 || next[at] >= ids.size) null else merges[pair(ids[at], ids[next[at]])]
+        fun offer(at: Int) { merge(at)?.let { queue.add(Candidate(it, at)) } }
+        for (at in ids.indices) offer(at)
         while (true) {
-            val best = found.minOrNull()?.takeIf { it < Long.MAX_VALUE } ?: return ids
-            val at = found.indexOf(best)
-            ids[at] = best.toInt()
-            ids.removeAt(at + 1)
-            found.removeAt(at)
-            if (at > 0) found[at - 1] = merge(at - 1)
-            if (at < found.size) found[at] = merge(at)
+            val best = queue.poll() ?: break
+            if (ids[best.at] < 0 || merge(best.at) != best.merge) continue // joined in the meantime
+            val gone = next[best.at]
+            ids[best.at] = best.merge.toInt()
+            ids[gone] = -1
+            next[best.at] = next[gone]
+            if (next[gone] < ids.size) before[next[gone]] = best.at
+            offer(before[best.at])
+            offer(best.at)
         }
+        ids.forEach { if (it >= 0) emit(it) }
     }
 
     private fun pair(high: Int, low: Int) = high.toLong().shl(32) or low.toLong()
