@@ -64,16 +64,23 @@ def quantized(
     return Quantized(runs, prepared, codes)
 
 
-def checkpoint_of(manifest: Manifest, model: Path) -> Checkpoint:
+def checkpoint_of(manifest: Manifest, model: Path, adapters: Sequence[Path] = ()) -> Checkpoint:
     """The checkpoint that a bundle was built from, at the bundle's context length.
 
-    Raises BundleError if ``model`` is another one.
+    Raises BundleError if ``model`` is another one, or ``adapters`` are others than those that were
+    merged.
     """
-    checkpoint = open_checkpoint(model)
-    if checkpoint.shards.fingerprint != manifest.model.checkpoint_sha256:
+    checkpoint = open_checkpoint(model, adapters=adapters)
+    if checkpoint.shards.base_fingerprint != manifest.model.checkpoint_sha256:
         raise BundleError(
             f"{model} is not the checkpoint that the bundle was built from",
             f"its weights' SHA-256 should be {manifest.model.checkpoint_sha256}",
+        )
+    if checkpoint.shards.adapters != manifest.model.adapters:
+        named = ", ".join(each.name for each in manifest.model.adapters) or "none"
+        raise BundleError(
+            "the adapters are not those that were merged into the bundle",
+            f"it was built with --adapter of: {named}",
         )
     return checkpoint.at_context(manifest.context_length)
 
