@@ -49,7 +49,11 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "embedding": ("llama", {}, {"target_modules": ["embed_tokens", "q_proj"]}),
     "head": ("llama", {}, {"target_modules": ["lm_head", "q_proj"]}),
     "saved": ("llama", {}, {"target_modules": ATTENTION, "modules_to_save": ["lm_head", "norm"]}),
-    "saved-table": ("llama", {}, {"target_modules": ATTENTION, "modules_to_save": ["embed_tokens"]}),
+    "saved-table": (
+        "llama",
+        {},
+        {"target_modules": ATTENTION, "modules_to_save": ["embed_tokens"]},
+    ),
     "conv1d-option": ("llama", {}, {"target_modules": ATTENTION, "fan_in_fan_out": True}),
     "biases": ("llama-biases", {}, {"target_modules": ATTENTION, "bias": "all"}),
     "biases-of-lora": ("llama-biases", {}, {"target_modules": ATTENTION, "bias": "lora_only"}),
@@ -131,7 +135,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "tokens": ("llama", {"trainable_token_indices": [3, 4]}, "trainable_token_indices"),
     "tied-table": ("qwen2", {"target_modules": ["embed_tokens"]}, "tie_word_embeddings is true"),
     "tied-saved": ("qwen2", {"modules_to_save": ["lm_head"]}, "tie_word_embeddings is true"),
-    "dora-of-table": ("llama", {"target_modules": ["embed_tokens"], "use_dora": True}, "DoRA of the"),
+    "dora-of-table": (
+        "llama",
+        {"target_modules": ["embed_tokens"], "use_dora": True},
+        "DoRA of the",
+    ),
     "experts": (
         "qwen2-moe",
         {"target_parameters": ["mlp.experts.gate_up_proj"]},

@@ -16,6 +16,7 @@ from slmkit.app.check import AppReport, check_app
 from slmkit.app.project import Project, new_app
 from slmkit.backend import registry
 from slmkit.backend.targets import Target
+from slmkit.bundle.adapter import BesideAdapter
 from slmkit.bundle.export import Export, export
 from slmkit.bundle.manifest import Manifest, read_manifest
 from slmkit.bundle.verify import verify
@@ -45,6 +46,7 @@ from slmkit.workflows import build as building
 from slmkit.workflows import estimate as estimating
 from slmkit.workflows import inspect as inspecting
 from slmkit.workflows import layerwise
+from slmkit.workflows.adapter import add_adapter
 from slmkit.workflows.compare import Compared, Measured, compare
 from slmkit.workflows.estimate import Estimate
 from slmkit.workflows.evaluate import AnswerScore, TextScore, evaluate_answers, evaluate_text
@@ -59,6 +61,7 @@ __all__ = [
     "AppError",
     "AppReport",
     "BackendError",
+    "BesideAdapter",
     "Bundle",
     "BundleError",
     "CheckpointError",
@@ -86,6 +89,7 @@ __all__ = [
     "TaskScore",
     "TextScore",
     "UsageError",
+    "add_adapter",
     "build",
     "check_app",
     "compare",
@@ -148,9 +152,8 @@ class Bundle:
         are computed anew, over every logit. ``Rechecked.check()`` raises ParityError if a bound is
         broken. Raises BundleError for damaged files or another checkpoint.
         """
-        checkpoint = None if model is None else Path(model)
-        where, merged = chosen_folder(cache), tuple(map(Path, adapters))
-        return recheck(self.path, checkpoint, where, progress or Silent(), merged)
+        checkpoint, merged = None if model is None else Path(model), tuple(map(Path, adapters))
+        return recheck(self.path, checkpoint, chosen_folder(cache), progress or Silent(), merged)
 
     def export(
         self,
@@ -188,12 +191,11 @@ def build(
 ) -> Bundle:
     """Quantize a checkpoint, write every artifact of a target, prove each one.
 
-    ``recipe``: a shipped recipe's name, a YAML file, or a ``Recipe``. ``context``: context length
-    in tokens. ``memory_limit``: bytes that an app may use. ``artifacts``: only these.
-    ``options``: of the recipe's ``artifacts``, by artifact. ``calibration``: text, or JSONL of
-    messages. ``chat_template``: the name of one of the checkpoint's several. ``adapters``:
-    folders of LoRA adapters as PEFT writes them, merged in this order. ``force``: replace an older
-    bundle.
+    ``recipe``: a shipped recipe's name, a YAML file, or a ``Recipe``. ``context``: in tokens.
+    ``memory_limit``: bytes that an app may use. ``artifacts``: only these. ``options``: of the
+    recipe's ``artifacts``, by artifact. ``calibration``: text, or JSONL of messages.
+    ``chat_template``: the name of one of the checkpoint's several. ``adapters``: folders of LoRA
+    adapters of PEFT, merged in this order. ``force``: replace an older bundle.
 
     Raises CheckpointError, RecipeError, UsageError for what cannot be read or does not exist,
     MissingPackageError, RefusedError for a model that an artifact cannot carry or that does not

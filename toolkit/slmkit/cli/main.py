@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from slmkit import __version__
+from slmkit.cli.adapting import adapter
 from slmkit.cli.app import app
 from slmkit.cli.comparing import compare
 from slmkit.cli.evaluating import evaluate, sensitivity
@@ -225,6 +226,7 @@ def run(
 
 
 for each in (
+    adapter,
     app,
     compare,
     evaluate,
