@@ -85,6 +85,7 @@ TOGETHER = (
     "mlc/test_library.py",
     "mlc/test_lowering.py",
     "mlc/test_planted_bugs.py",
+    "ort/test_adapters.py",
     "ort/test_planted_bugs.py",
     "slow/test_android_app.py",
     "slow/test_ios_app.py",

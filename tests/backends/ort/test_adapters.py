@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -38,6 +39,7 @@ from slmkit.workflows.adapter import FailedAdapter, emit_adapter, prove
 from slmkit.workflows.codes import bundle_codes, checkpoint_of
 from tiny_models import tiny_config, write_checkpoint
 
+ORT: Any = find_backend("ort")  # which takes adapters
 LINEARS = ("q_proj", "k_proj", "down_proj", "up_proj", "lm_head")
 FLOOR = 100  # dB, of float32
 
@@ -49,7 +51,7 @@ class Built:
         self.work = folder
         self.model = write_checkpoint(folder / "tiny", tiny_config("llama"))
         options = {"ort": {"adapters": "all"}}
-        about = {"target": "android", "artifacts": ["ort"], "context": 128}
+        about: dict[str, Any] = {"target": "android", "artifacts": ["ort"], "context": 128}
         cache = folder / "cache"
         self.bundle = api.build(
             self.model, **about, options=options, out=folder / "dist", cache=cache
@@ -61,8 +63,8 @@ class Built:
         self.low_ranks = open_adapter(self.adapter, self.checkpoint.model).low_ranks
         self.cache = cache
 
-    def add(self, out: Path, **more: object) -> api.BesideAdapter:
-        about = {"model": self.model, "cache": self.cache, **more}
+    def add(self, out: Path, **more: Any) -> api.BesideAdapter:
+        about: dict[str, Any] = {"model": self.model, "cache": self.cache, **more}
         return api.add_adapter(self.bundle, self.adapter, out, **about)
 
     def hashes(self) -> dict[str, str]:
@@ -70,7 +72,7 @@ class Built:
         return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
     def runner(self, adapter: Path | None = None) -> Runner:
-        backend, about = find_backend("ort"), (self.bundle / "ort", self.artifact, "shipped")
+        backend, about = ORT, (self.bundle / "ort", self.artifact, "shipped")
         if adapter is None:
             return backend.open_runner(*about)
         return backend.open_adapted_runner(*about, adapter)
@@ -198,7 +200,7 @@ def test_genai_answers_with_it_as_our_runner_does(built, tmp_path):
         if name:
             generator.set_active_adapter(adapters, name)
         generator.append_tokens(np.array(ids, dtype=np.int32))
-        answer = []
+        answer: list[int] = []
         while not generator.is_done() and len(answer) < 20:
             generator.generate_next_token()
             answer.append(int(generator.get_next_tokens()[0]))
@@ -206,7 +208,8 @@ def test_genai_answers_with_it_as_our_runner_does(built, tmp_path):
 
     def ours(adapter):
         runner = built.runner(adapter)
-        answer, fed = [], np.array(ids)
+        answer: list[int] = []
+        fed = np.array(ids)
         while len(answer) < 20:
             fed = runner.feed(fed)[-1:].argmax(axis=1)
             answer.append(int(fed[0]))
@@ -273,7 +276,7 @@ def test_places_of_every_architecture_compute_what_the_reference_does(tiny, tmp_
             0.2 * random.standard_normal(s) for s in ((outputs, 1 + at % 3), (1 + at % 3, inputs))
         )
         low_ranks[name] = LowRank(up.astype(np.float32), down.astype(np.float32))
-    backend = find_backend("ort")
+    backend = ORT
     assert backend.adapter_problems(artifact, list(low_ranks)) == []
     file = tmp_path / backend.emit_adapter(artifact, low_ranks, tmp_path)
     ids = np.arange(5, 40)
@@ -290,7 +293,7 @@ def test_only_the_linears_that_are_named_have_places(tiny, tmp_path):
     artifact = emitted(job, tmp_path / "ort")
     joined = [place["weights"] for place in artifact.facts["adapters"]]
     assert len(joined) == 2 and all(any(n.endswith("q_proj") for n in each) for each in joined)
-    backend = find_backend("ort")
+    backend = ORT
     (problem,) = backend.adapter_problems(artifact, ["model.layers.0.mlp.up_proj"])
     assert "no place for an adapter of model.layers.0.mlp.up_proj" in problem
     plain = emitted(make_job("ort", folder, tmp_path), tmp_path / "plain")

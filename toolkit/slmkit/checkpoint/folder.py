@@ -42,6 +42,7 @@ class Checkpoint:
     shards: Shards | MergedWeights  # with adapters, if any were named
     tokenizer: Tokenizer
     notices: tuple[str, ...] = ()  # what a user should know, a sentence each
+    adapters: tuple[Path, ...] = ()  # folders of those that are merged into the weights
 
     @property
     def spec(self) -> Spec:
@@ -96,7 +97,7 @@ def open_checkpoint(
         notices.append(OTHER_FAMILY.format(other, spec.model_type))
     notices += tokenizer.notices()
     notices += [notice for each in adapters for notice in tokenizer_notices(each, folder)]
-    return Checkpoint(folder, config, model, shards, tokenizer, tuple(notices))
+    return Checkpoint(folder, config, model, shards, tokenizer, tuple(notices), tuple(adapters))
 
 
 def refuse_links(folder: Path, *names: str) -> None:

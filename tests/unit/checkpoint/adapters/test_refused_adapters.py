@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.errors import CheckpointError
 
 NAN, HUGE = float("nan"), 10**30
-CONFIGS = {
+CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "another-kind": ({"peft_type": "IA3"}, "peft_type is 'IA3'"),
     "no-kind": ({"peft_type": ...}, "peft_type is None"),
     "mlx": ({"peft_type": ..., "lora_parameters": {}}, "one of mlx-lm"),
@@ -61,7 +62,7 @@ CONFIGS = {
     "words-for-dora": ({"use_dora": "yes"}, "use_dora is 'yes'"),
 }
 BAD = np.ones((4, 64), np.float32)
-TENSORS = {
+TENSORS: dict[str, tuple[dict[str, Any], str]] = {
     "no-b": ({r"0__self_attn__q_proj__lora_B": None}, "no lora_B of model.layers.0.self_attn.q"),
     "no-a": ({r"1__self_attn__v_proj__lora_A": None}, "no lora_A of model.layers.1.self_attn.v"),
     "no-layer": ({r"layers__1": None}, "names model.layers.1.self_attn.q_proj, of which .* noth"),

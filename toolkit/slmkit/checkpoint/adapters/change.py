@@ -42,8 +42,8 @@ class LowRank:
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """What an adapter does with one weight: a new one in its place, then a change of low rank, then
-    DoRA's magnitudes."""
+    """The work of an adapter on one weight: a new one in its place, then a change of low rank,
+    then DoRA's magnitudes."""
 
     low_rank: LowRank | None = None
     magnitude: Floats | None = None  # (N,): the length of each row after the change
