@@ -33,7 +33,7 @@ def test_a_bundle_tells_of_its_adapter_and_is_proved_with_it_alone(model, tmp_pa
     assert (facts.name, facts.rank, facts.trained_on) == (model.name, 4, "some/base")
     assert any(f"with the adapter {model.name} (LoRA" in each for each in bundle.manifest.notices)
     bundle.recheck(model, adapters=[model], cache=False).check()
-    for wrong in ([other], [model, other]):
+    for wrong in ([other, model], [model, other]):
         with pytest.raises(BundleError, match="adapters are not those"):
             bundle.recheck(model, adapters=wrong, cache=False)
     with pytest.raises(UsageError, match="cannot be merged into its codes"):

@@ -117,7 +117,7 @@ def bundle_factors(
 def _prepared(
     folder: Path, manifest: Manifest, checkpoint: Checkpoint, cache: Cache, progress: Progress
 ) -> Preparation | None:
-    """What a build decided about the weights; bundles of older versions have no text, and no
+    """The decisions of a build about the weights; bundles of older versions have no text, and no
     factors either."""
     text = proof_file(folder, CALIBRATION)
     if not text.is_file():
