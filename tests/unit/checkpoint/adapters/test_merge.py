@@ -207,3 +207,47 @@ def test_a_tied_head_is_changed_with_its_table_alike_or_not_at_all(base, tmp_pat
         open_checkpoint(base, adapters=[adapter])
     save(table.copy())
     np.testing.assert_array_equal(rows_of(base, "model.embed_tokens.weight", adapter), table)
+
+
+def test_dora_scales_each_row_to_its_magnitude(base, tmp_path):
+    adapter = write_adapter(tmp_path / "a", base, use_dora=True)
+    random, tensors = np.random.default_rng(4), stored(adapter)
+    for name in [each for each in tensors if "lora_B" in each]:
+        lengths = random.uniform(0.5, 2, len(tensors[name])).astype(np.float32)
+        tensors[f"{name.partition('.lora_')[0]}.lora_magnitude_vector"] = lengths
+    safetensors.numpy.save_file(tensors, adapter / "adapter_model.safetensors")
+    changed = rows_of(base, f"{Q}.weight") + change_of(adapter, Q, 2)
+    lengths = tensors[f"base_model.model.{Q}.lora_magnitude_vector"]
+    expected = changed * (lengths / np.linalg.norm(changed, axis=1))[:, None]
+    np.testing.assert_allclose(rows_of(base, f"{Q}.weight", adapter), expected, atol=2e-6)
+    (facts,) = open_checkpoint(base, adapters=[adapter]).shards.adapters
+    assert facts.kind == "DoRA"
+
+
+def test_a_table_has_its_adapter_the_other_way_round(base, tmp_path):
+    """PEFT's A of an embedding is (rank, tokens), its B (width, rank)."""
+    targets = ["embed_tokens", "q_proj", "v_proj"]
+    adapter = write_adapter(tmp_path / "a", base, target_modules=targets)
+    random, at = np.random.default_rng(4), "base_model.model.model.embed_tokens.lora_embedding"
+    down, up = random.standard_normal((4, 320)), random.standard_normal((64, 4))
+    more = {f"{at}_A": down.astype(np.float32), f"{at}_B": up.astype(np.float32)}
+    safetensors.numpy.save_file(stored(adapter) | more, adapter / "adapter_model.safetensors")
+    table, picked = "model.embed_tokens.weight", np.array([7, 319, 7])
+    expected = rows_of(base, table, rows=picked) + 2 * (up @ down).T[picked]
+    np.testing.assert_allclose(rows_of(base, table, adapter, rows=picked), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("base_name", "shown"),
+    [
+        ("/home/someone/secret/tiny", "tiny"),
+        ("C:\\models\\tiny\\", "tiny"),
+        ("org/tiny", "org/tiny"),
+        ("tiny\x1b[31m\n", "tiny[31m"),
+        ("x" * 200, "x" * 96),
+    ],
+)
+def test_of_a_path_on_the_trainer_s_computer_the_end_is_shown(base, tmp_path, base_name, shown):
+    adapter = write_adapter(tmp_path / "a", base, base_model_name_or_path=base_name)
+    (facts,) = open_checkpoint(base, adapters=[adapter]).shards.adapters
+    assert facts.trained_on == shown

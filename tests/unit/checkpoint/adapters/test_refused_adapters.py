@@ -221,3 +221,8 @@ def test_modules_are_named_by_peft_s_rules(changes, expected):
     config = LoraConfig(4, 8.0, False, False, [], [], [], [], {}, {}, [])
     found = find({**config.as_json(), **changes}, MODULES, MODULES[2:3])
     assert sorted(found) == sorted(MODULES[each] for each in expected)
+
+
+def test_a_product_beyond_float32_is_refused(base, tmp_path):
+    adapter = write_adapter(tmp_path / "large", base, alpha=1e30, size=1e20)
+    refused(base, adapter, "holds NaN or infinity")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from slmkit.errors import CheckpointError
 from slmkit.models.config import Config, read_json
 
 CONFIG = "adapter_config.json"
+LONGEST_NAME = 96  # characters; the hub's names have at most that many
 LARGEST_RANK = 1 << 16  # no matrix of a small model is as wide
 KNOWN = frozenset(  # keys that are read here
     {
@@ -117,7 +119,7 @@ def read_lora_config(folder: Path) -> LoraConfig:
             for key in found
         },
         modules_to_save=_listed(config, "modules_to_save"),
-        base=base if isinstance(base, str) else "",
+        base=_model_name(base) if isinstance(base, str) else "",
     )
 
 
@@ -149,6 +151,14 @@ def _refuse_others(config: Config) -> None:
                 "way that slmkit does not compute",
                 MERGE,
             )
+
+
+def _model_name(base: str) -> str:
+    """The name of the model that it was trained on, for notices: of a path on the trainer's
+    computer its last part, which is all that others may see."""
+    is_path = base.startswith((".", "/", "~")) or "\\" in base or ":" in base
+    name = re.split(r"[/\\]", base.rstrip("/\\"))[-1] if is_path else base
+    return "".join(each for each in name if each.isprintable())[:LONGEST_NAME]
 
 
 def _is_off(value: Any) -> bool:

@@ -257,7 +257,8 @@ class _Reader:
         if is_table:
             down, up = np.ascontiguousarray(up.T), np.ascontiguousarray(down.T)
         scale = alpha / math.sqrt(rank) if self.config.use_rslora else alpha / rank
-        return LowRank(up * np.float32(scale), down)
+        with np.errstate(over="ignore"):  # a product beyond float32 is refused as infinity
+            return LowRank(finite(up * np.float32(scale), parts[pair[1]]), down)
 
     def _magnitude(self, name: str, parts: Mapping[str, str], rows: int) -> Floats | None:
         """DoRA's; it must be there if the config says so, and only then."""
