@@ -128,11 +128,11 @@ def evaluate_answers(
     the two alone are counted. ``limit``: only the first examples.
     """
     progress, folder, merged = progress or Silent(), Path(path), paths_of(adapters)
+    if model is None:
+        refuse_adapters(folder, merged)
     with opened_cache(cache) as place:
         judged = judged_session(folder, artifact, mode, recipe, place, progress, merged)
         score = judged.evaluate(data, limit=limit, progress=progress)
-        if model is None:
-            refuse_adapters(folder, merged)
         floats = None if model is None else _floats(folder, recipe, Path(model), merged)
         if floats is None:
             return AnswerScore(judged.about, score, None, None)
