@@ -86,6 +86,7 @@ TOGETHER = (
     "mlc/test_library.py",
     "mlc/test_lowering.py",
     "mlc/test_planted_bugs.py",
+    "ort/test_adapters.py",
     "ort/test_planted_bugs.py",
     "sample_apps/test_app_projects.py",
     "slow/test_android_app.py",

@@ -21,6 +21,8 @@ COREML = Declaration(
     },
     use="slmkit_coreml:use.md.jinja",
     float16=True,
+    no_adapters="Core ML loads no weights beside a package: an adapter would be one more function "
+    "inside it, compiled with it",
     rank=25,
 )
 DECLARATIONS = (COREML,)

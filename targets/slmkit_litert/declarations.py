@@ -31,6 +31,7 @@ LITERT = Declaration(
         ),
     },
     use="slmkit_litert:use.md.jinja",
+    no_adapters="LiteRT-LM, which apps run it with, has no public interface for adapters",
     rank=30,
 )
 DECLARATIONS = (LITERT,)

@@ -35,6 +35,8 @@ MLC = Declaration(
     ),
     use="slmkit_mlc:use.md.jinja",
     float16=True,
+    no_adapters="MLC LLM's runtime loads no adapters: its library is compiled for the weights "
+    "alone",
     rank=40,
 )
 DECLARATIONS = (MLC,)

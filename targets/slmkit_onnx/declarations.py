@@ -27,6 +27,7 @@ ORT = Declaration(
         ),
     ),
     use="slmkit_onnx.ort:use.md.jinja",
+    no_adapters="",
     rank=10,
 )
 HEXAGON = Declaration(
@@ -60,6 +61,8 @@ HEXAGON = Declaration(
         ),
     ),
     use="slmkit_onnx.hexagon:use.md.jinja",
+    no_adapters="QNN applies adapters (LoRA v2) that its own converter made for its own model "
+    "files, not to context binaries that ONNX Runtime loads",
     float16=True,
     rank=20,
 )

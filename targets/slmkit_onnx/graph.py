@@ -64,6 +64,13 @@ class Graph:
         self.inputs.append(helper.make_tensor_value_info(name, TYPES[dtype], shape))
         return name
 
+    def optional_input(
+        self, name: str, dtype: str, shape: tuple[int | str, ...], default: NDArray[Any]
+    ) -> str:
+        """Declare a graph input that has the value ``default`` where none is given."""
+        self.tensors[name] = numpy_helper.from_array(default, name)
+        return self.input(name, dtype, shape)
+
     def output(self, name: str, shape: tuple[int | str, ...], dtype: str = "float32") -> None:
         """Declare a graph output."""
         self.outputs.append(helper.make_tensor_value_info(name, TYPES[dtype], shape))

@@ -16,6 +16,7 @@ from slmkit.app.check import AppReport, check_app
 from slmkit.app.project import Project, new_app
 from slmkit.backend import registry
 from slmkit.backend.targets import Target
+from slmkit.bundle.adapter import BesideAdapter
 from slmkit.bundle.export import Export, export
 from slmkit.bundle.manifest import Manifest, read_manifest
 from slmkit.bundle.verify import verify
@@ -45,6 +46,7 @@ from slmkit.workflows import build as building
 from slmkit.workflows import estimate as estimating
 from slmkit.workflows import inspect as inspecting
 from slmkit.workflows import layerwise
+from slmkit.workflows.adapter import add_adapter
 from slmkit.workflows.compare import Compared, Measured, compare
 from slmkit.workflows.estimate import Estimate
 from slmkit.workflows.evaluate import AnswerScore, TextScore, evaluate_answers, evaluate_text
@@ -59,6 +61,7 @@ __all__ = [
     "AppError",
     "AppReport",
     "BackendError",
+    "BesideAdapter",
     "Bundle",
     "BundleError",
     "CheckpointError",
@@ -86,6 +89,7 @@ __all__ = [
     "TaskScore",
     "TextScore",
     "UsageError",
+    "add_adapter",
     "build",
     "check_app",
     "compare",
@@ -138,17 +142,18 @@ class Bundle:
         self,
         model: PathLike | None = None,
         *,
+        adapters: Sequence[PathLike] = (),
         cache: CacheChoice = True,
         progress: Progress | None = None,
     ) -> Rechecked:
         """Run every artifact again and compare it with the reference's answers.
 
-        With ``model``, the checkpoint that the bundle was built from, codes and references are
-        computed anew, over every logit. ``Rechecked.check()`` raises ParityError if a bound is
+        With ``model`` and ``adapters``, those that the bundle was built from, codes and references
+        are computed anew, over every logit. ``Rechecked.check()`` raises ParityError if a bound is
         broken. Raises BundleError for damaged files or another checkpoint.
         """
-        checkpoint = None if model is None else Path(model)
-        return recheck(self.path, checkpoint, chosen_folder(cache), progress or Silent())
+        checkpoint, merged = None if model is None else Path(model), tuple(map(Path, adapters))
+        return recheck(self.path, checkpoint, chosen_folder(cache), progress or Silent(), merged)
 
     def export(
         self,
@@ -179,17 +184,18 @@ def build(
     options: Options | None = None,
     calibration: PathLike | None = None,
     chat_template: str | None = None,
+    adapters: Sequence[PathLike] = (),
     force: bool = False,
     cache: CacheChoice = True,
     progress: Progress | None = None,
 ) -> Bundle:
     """Quantize a checkpoint, write every artifact of a target, prove each one.
 
-    ``recipe``: a shipped recipe's name, a YAML file, or a ``Recipe``. ``context``: context length
-    in tokens. ``memory_limit``: bytes that an app may use. ``artifacts``: only these.
-    ``options``: of the recipe's ``artifacts``, by artifact. ``calibration``: text, or JSONL of
-    messages. ``chat_template``: the name of one of the checkpoint's several. ``force``: replace an
-    older bundle.
+    ``recipe``: a shipped recipe's name, a YAML file, or a ``Recipe``. ``context``: in tokens.
+    ``memory_limit``: bytes that an app may use. ``artifacts``: only these. ``options``: of the
+    recipe's ``artifacts``, by artifact. ``calibration``: text, or JSONL of messages.
+    ``chat_template``: the name of one of the checkpoint's several. ``adapters``: folders of LoRA
+    adapters of PEFT, merged in this order. ``force``: replace an older bundle.
 
     Raises CheckpointError, RecipeError, UsageError for what cannot be read or does not exist,
     MissingPackageError, RefusedError for a model that an artifact cannot carry or that does not
@@ -206,6 +212,7 @@ def build(
         out=Path(out),
         calibration=None if calibration is None else Path(calibration),
         chat_template=chat_template,
+        adapters=tuple(map(Path, adapters)),
         force=force,
         cache=chosen_folder(cache),
     )
@@ -221,6 +228,7 @@ def estimate(
     memory_limit: int | None = None,
     artifacts: Sequence[str] = (),
     options: Options | None = None,
+    adapters: Sequence[PathLike] = (),
 ) -> Estimate:
     """Files, memory and refusals of a build, from config.json (a folder's, or the file) alone.
 
@@ -236,6 +244,7 @@ def estimate(
             memory_limit=memory_limit,
             artifacts=tuple(artifacts),
             options=options or {},
+            adapters=tuple(map(Path, adapters)),
         )
     )
 
@@ -247,6 +256,7 @@ def compare_layers(
     recipe: str | Recipe = "int4",
     context: int | None = None,
     artifact: str | None = None,
+    adapters: Sequence[PathLike] = (),
     cache: CacheChoice = True,
     progress: Progress | None = None,
 ) -> list[Tap]:
@@ -262,17 +272,18 @@ def compare_layers(
         recipe,
         context=context,
         artifacts=artifacts,
+        adapters=tuple(map(Path, adapters)),
         cache=chosen_folder(cache),
     )
     return layerwise.compare_layers(request, progress or Silent())
 
 
-def inspect(model: PathLike) -> Inspection:
+def inspect(model: PathLike, adapters: Sequence[PathLike] = ()) -> Inspection:
     """A checkpoint's architecture, sizes, and memory by recipe and context length, in bytes.
 
-    Only headers are read. Raises CheckpointError.
+    Only headers are read, and all of ``adapters``. Raises CheckpointError.
     """
-    return inspecting.inspect(Path(model))
+    return inspecting.inspect(Path(model), tuple(map(Path, adapters)))
 
 
 def load(path: PathLike, artifact: str | None = None, mode: str | None = None) -> Session:

@@ -9,6 +9,7 @@ from typing import Any
 from slmkit.backend.interface import (
     Artifact,
     Job,
+    LowRank,
     Model,
     Progress,
     Runner,
@@ -23,7 +24,10 @@ from slmkit_onnx.ort.options import problems
 __all__ = [
     "CALIBRATED",
     "VERSION",
+    "adapter_problems",
     "emit",
+    "emit_adapter",
+    "open_adapted_runner",
     "open_prompts",
     "open_runner",
     "problems",
@@ -65,6 +69,27 @@ def open_runner(folder: Path, artifact: Artifact, mode: str) -> Runner:
     from slmkit_onnx.ort.runner import OrtRunner
 
     return OrtRunner(folder, artifact, exact=mode == "exact")
+
+
+def adapter_problems(artifact: Artifact, names: Sequence[str]) -> list[str]:
+    """Why an adapter of these weights cannot be used beside the artifact, one sentence each."""
+    from slmkit_onnx.ort import adapter_file
+
+    return adapter_file.adapter_problems(artifact, names)
+
+
+def emit_adapter(artifact: Artifact, low_ranks: Mapping[str, LowRank], folder: Path) -> str:
+    """Write an adapter's file for ONNX Runtime into ``folder``; its name."""
+    from slmkit_onnx.ort.adapter_file import write_adapter
+
+    return write_adapter(artifact, low_ranks, folder)
+
+
+def open_adapted_runner(folder: Path, artifact: Artifact, mode: str, adapter: Path) -> Runner:
+    """Load a written artifact with an adapter's file beside it."""
+    from slmkit_onnx.ort.runner import OrtRunner
+
+    return OrtRunner(folder, artifact, exact=mode == "exact", adapter=adapter)
 
 
 def open_prompts(folder: Path, artifact: Artifact) -> PromptRuntime:

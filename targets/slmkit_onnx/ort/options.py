@@ -6,20 +6,32 @@ from collections.abc import Mapping
 from typing import Any
 
 from slmkit.backend.interface import Model
-from slmkit.backend.support import Support, one_of, refuse_palettes
+from slmkit.backend.support import Option, Support, one_of, refuse_palettes
 from slmkit.recipe.scheme import Scheme
+from slmkit_onnx.ort.lowering import adapters
+from slmkit_onnx.ort.lowering.adapters import ALL
 
 PALETTES = (
     "palettes have no kernels: use encoding group-wise or per-channel, and name palettes under "
     "artifacts.coreml.weights"
 )
+ADAPTERS = Option(
+    lambda value: value == ALL or _are_names(value),
+    "all, or a list of names of linears, such as [q_proj, v_proj]",
+)
 SUPPORT = Support(
     "ort",
-    options={"accuracy_level": one_of(0, 1, 4)},
+    options={"accuracy_level": one_of(0, 1, 4), "adapters": ADAPTERS},
     refusals=(refuse_palettes(PALETTES),),
 )
 
 
+def _are_names(value: Any) -> bool:
+    names = isinstance(value, list) and all(isinstance(each, str) and each for each in value)
+    return names and len(value) > 0
+
+
 def problems(model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any]) -> list[str]:
     """Everything that this backend cannot do for the model and recipe, one sentence each."""
-    return SUPPORT.problems(model, schemes, options)
+    found = SUPPORT.problems(model, schemes, options)
+    return found or adapters.problems(model, options.get("adapters"))

@@ -15,18 +15,21 @@ from slmkit.backend.static_runner import check_context
 from slmkit.ops import Floats
 from slmkit_onnx.ort.contract import state_tensors
 from slmkit_onnx.ort.lowering.ops import TAP
-from slmkit_onnx.sessions import RUNTIME, cpu_session
+from slmkit_onnx.sessions import RUNTIME, cpu_session, load_error
 
 
 class OrtRunner:
     """Run tokens and keep the state of one sequence; ``exact``: at accuracy_level 0."""
 
-    def __init__(self, folder: Path, artifact: Artifact, exact: bool) -> None:
+    def __init__(
+        self, folder: Path, artifact: Artifact, exact: bool, adapter: Path | None = None
+    ) -> None:
         self.runtime = RUNTIME
         self.context_length = artifact.state.context_length
         self.has_attention = bool(artifact.state.attention_layers)
         model = folder / artifact.facts["model"]
         self.session = cpu_session(_with_accuracy_level_0(model) if exact else model, folder)
+        self.adapter = None if adapter is None else load_adapter(adapter)
         self.state_tensors = state_tensors(artifact.state)
         self.length = 0
         self.past: dict[str, Any] = {}
@@ -53,17 +56,11 @@ class OrtRunner:
         """
         self.length += len(ids)
         check_context(self.length, self.context_length)
-        binding = self.session.io_binding()
-        binding.bind_cpu_input("input_ids", np.asarray(ids, dtype=np.int64)[None])
+        inputs = {"input_ids": _tensor(np.asarray(ids, dtype=np.int64)[None]), **self.past}
         if self.has_attention:
-            binding.bind_cpu_input("attention_mask", np.ones((1, self.length), dtype=np.int64))
-        for name, value in self.past.items():
-            binding.bind_ortvalue_input(name, value)
-        for output in self.session.get_outputs():
-            binding.bind_output(output.name)
-        self.session.run_with_iobinding(binding)
+            inputs["attention_mask"] = _tensor(np.ones((1, self.length), dtype=np.int64))
         names = [output.name for output in self.session.get_outputs()]
-        values = dict(zip(names, binding.get_outputs(), strict=True))
+        values = dict(zip(names, self._run(names, inputs), strict=True))
         self.past = {each.past: values[each.present] for each in self.state_tensors}
         self.taps = {
             name.removeprefix(TAP): value.numpy()[0]
@@ -72,6 +69,34 @@ class OrtRunner:
         }
         result: Floats = values["logits"].numpy()[0]
         return result
+
+    def _run(self, names: list[str], inputs: dict[str, Any]) -> Any:
+        """All outputs. With an adapter without a binding: ONNX Runtime ignores adapters there."""
+        if self.adapter is not None:
+            options = onnxruntime.RunOptions()
+            options.add_active_adapter(self.adapter)  # which it does not keep alive
+            return self.session.run_with_ort_values(names, inputs, options)
+        binding = self.session.io_binding()
+        for name, value in inputs.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in names:
+            binding.bind_output(name)
+        self.session.run_with_iobinding(binding)
+        return binding.get_outputs()
+
+
+def load_adapter(path: Path) -> onnxruntime.LoraAdapter:
+    """An adapter's file. Raises BackendError for one that cannot be read."""
+    adapter = onnxruntime.LoraAdapter()
+    try:
+        adapter.Load(str(path))
+    except Exception as error:  # the runtime's own exception types
+        raise load_error(path.name, error) from None
+    return adapter
+
+
+def _tensor(array: NDArray[Any]) -> Any:
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
 
 def _zeros(shape: tuple[int, ...]) -> Any:

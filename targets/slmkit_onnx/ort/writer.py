@@ -10,6 +10,7 @@ from slmkit_onnx.graph import Graph
 from slmkit_onnx.ort.contract import state_tensors
 from slmkit_onnx.ort.files import DATA
 from slmkit_onnx.ort.genai import write_genai
+from slmkit_onnx.ort.lowering.adapters import AdapterPlaces
 from slmkit_onnx.ort.lowering.attention import AttentionWriter, supports_fused_attention
 from slmkit_onnx.ort.lowering.ops import OnnxOps
 from slmkit_onnx.ort.lowering.weights import WeightWriter
@@ -30,9 +31,10 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
         graph.input(tensor.name, tensor.dtype, tensor.shape)
     for tensor in outputs:
         graph.output(tensor.name, tensor.shape, tensor.dtype)
+    places = AdapterPlaces(graph, job.model, job.options.get("adapters"))
     ops = OnnxOps(
         graph,
-        WeightWriter(graph, job.codes, level),
+        WeightWriter(graph, job.codes, level, places),
         AttentionWriter(graph, job.spec, job.context_length),
         job.debug,
     )
@@ -56,6 +58,7 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
             "model": MODEL,
             "accuracy_level": level,
             "attention": "GroupQueryAttention" if fused else "decomposed",
+            **({"adapters": places.facts()} if places.places else {}),
         },
         ships={"": ("*",)},
     )

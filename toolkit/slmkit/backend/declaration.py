@@ -77,6 +77,9 @@ class Declaration:
     command_options: tuple[CommandOption, ...] = ()
     extras: tuple[Extra, ...] = ()
     use: str = ""  # "package:file", a Jinja template: the artifact's part of a bundle's USE.md
+    # why no LoRA adapter can lie beside an artifact; empty: one can, and the module has what
+    # ``interface.TakesAdapters`` asks for
+    no_adapters: str = "its backend has no form of adapters"
     float16: bool = False  # it computes in float16: a model that would overflow is refused
     rank: int = LAST  # position in builds and listings; the first continues the golden prompts
 

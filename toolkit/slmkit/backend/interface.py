@@ -20,6 +20,7 @@ from slmkit.backend.artifact import (
     SequenceState,
     Tensor,
 )
+from slmkit.checkpoint.adapters.change import LowRank
 from slmkit.checkpoint.generation import Generation
 from slmkit.interpreters.recorder import Model, State
 from slmkit.models.spec import Spec
@@ -33,6 +34,7 @@ __all__ = [
     "Chat",
     "Generation",
     "Job",
+    "LowRank",
     "Mode",
     "Model",
     "Portable",
@@ -44,6 +46,7 @@ __all__ = [
     "SequenceState",
     "Spec",
     "State",
+    "TakesAdapters",
     "Tensor",
     "TokenFacts",
     "WeightFile",
@@ -183,4 +186,26 @@ class Backend(Protocol):
     def open_runner(self, folder: Path, artifact: Artifact, mode: str) -> Runner:
         """Load a written artifact in one of its modes. Files that it does not ship lie where
         ``slmkit.backend.artifact.file_of`` finds them."""
+        ...
+
+
+@runtime_checkable
+class TakesAdapters(Protocol):
+    """A backend whose artifacts take LoRA adapters from files of their own, beside the base's."""
+
+    def adapter_problems(self, artifact: Artifact, names: Sequence[str]) -> list[str]:
+        """Why an adapter of these weights cannot be used with the artifact, one sentence each."""
+        ...
+
+    def emit_adapter(
+        self, artifact: Artifact, low_ranks: Mapping[str, LowRank], folder: Path
+    ) -> str:
+        """Write an adapter, by weight name, as one file into ``folder``; its name. The artifact's
+        own files are neither read nor changed."""
+        ...
+
+    def open_adapted_runner(
+        self, folder: Path, artifact: Artifact, mode: str, adapter: Path
+    ) -> Runner:
+        """Load a written artifact in one of its modes, with an adapter's file."""
         ...

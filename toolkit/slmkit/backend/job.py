@@ -39,6 +39,7 @@ class JobDescription:
     debug: bool = False
     cache: Path | None = None
     chat_template: str | None = None  # the name of one of several
+    adapters: tuple[Path, ...] = ()  # merged into the checkpoint: the codes hold them
 
     def as_json(self) -> dict[str, Any]:
         """For another process: ``job_from_json`` is the inverse."""
@@ -50,12 +51,12 @@ class JobDescription:
         return {
             key: value
             for key, value in self.as_json().items()
-            if key not in ("checkpoint", "codes", "cache")
+            if key not in ("checkpoint", "codes", "cache", "adapters")
         }
 
     def open(self) -> Job:
         """Open the checkpoint and the codes, record the model. Raises CheckpointError."""
-        opened = open_checkpoint(self.checkpoint, self.chat_template)
+        opened = open_checkpoint(self.checkpoint, self.chat_template, self.adapters)
         checkpoint, codes = opened.at_context(self.context_length), CodesFile(self.codes)
         return Job(
             artifact=self.artifact,

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.dataclasses import dataclass
 
 from slmkit.backend.artifact import Artifact
+from slmkit.checkpoint.adapters.merged import AdapterFacts
 from slmkit.checkpoint.generation import Generation
 from slmkit.errors import BundleError
 from slmkit.evaluation.gate import Quality
@@ -72,6 +73,7 @@ class ModelFacts(BaseModel):
     tied: bool
     trained_context: int
     checkpoint_sha256: str
+    adapters: tuple[AdapterFacts, ...] = ()  # merged into its weights, in this order
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))

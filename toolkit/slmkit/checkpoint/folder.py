@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slmkit.checkpoint.adapters.merged import MergedWeights, merged
+from slmkit.checkpoint.adapters.own_tokenizer import tokenizer_notices
 from slmkit.checkpoint.model_card import CARD
 from slmkit.checkpoint.shards import Shards
 from slmkit.checkpoint.tokenizer import BUILD_DAY, FILES, Tokenizer
-from slmkit.checkpoint.weight_files import INDEX
+from slmkit.checkpoint.weight_files import ADAPTERS, INDEX
 from slmkit.errors import CheckpointError
 from slmkit.interpreters.recorder import Model, summarize
 from slmkit.models.config import Config, read_config
@@ -36,9 +39,10 @@ class Checkpoint:
     folder: Path
     config: Config
     model: Model  # recorded once, when the folder was opened
-    shards: Shards
+    shards: Shards | MergedWeights  # with adapters, if any were named
     tokenizer: Tokenizer
     notices: tuple[str, ...] = ()  # what a user should know, a sentence each
+    adapters: tuple[Path, ...] = ()  # folders of those that are merged into the weights
 
     @property
     def spec(self) -> Spec:
@@ -63,10 +67,13 @@ class Checkpoint:
         return replace(self, model=self.model.at_context(context))
 
 
-def open_checkpoint(folder: Path, chat_template: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    folder: Path, chat_template: str | None = None, adapters: Sequence[Path] = ()
+) -> Checkpoint:
     """Open a checkpoint and check its weights and tokenizer against config.json.
 
-    ``chat_template``: the name of one of several chat templates.
+    ``chat_template``: the name of one of several chat templates. ``adapters``: folders of LoRA
+    adapters, which are merged into the weights in this order.
     Raises CheckpointError, with a hint, for anything missing, damaged, mismatched or unsupported.
     """
     if not folder.is_dir():
@@ -75,17 +82,22 @@ def open_checkpoint(folder: Path, chat_template: str | None = None) -> Checkpoin
         )
     stored = [path.name for path in folder.glob("*.safetensors")]
     refuse_links(folder, CONFIG, INDEX, CARD, *FILES, *stored)
+    for each in adapters:
+        refuse_links(each, *ADAPTERS, *FILES)
     config = read_config(folder / CONFIG)
     spec = read_spec(config)
     model = summarize(spec)
-    shards = _open_weights(folder, config, model)
+    adapted = any(each.resolve() == folder.resolve() for each in adapters)
+    base = _open_weights(folder, config, model, adapted)
+    shards = merged(base, model, adapters, architecture(spec).transforms)
     tokenizer = Tokenizer(folder, chat_template, spec.vocabulary)
     larger = [LARGER.format(config.values["model_type"], spec.model_type)]
     notices = [*(larger if is_larger(config, MODELS) else []), *shards.notices]
     if other := other_family(config):
         notices.append(OTHER_FAMILY.format(other, spec.model_type))
     notices += tokenizer.notices()
-    return Checkpoint(folder, config, model, shards, tokenizer, tuple(notices))
+    notices += [notice for each in adapters for notice in tokenizer_notices(each, folder)]
+    return Checkpoint(folder, config, model, shards, tokenizer, tuple(notices), tuple(adapters))
 
 
 def refuse_links(folder: Path, *names: str) -> None:
@@ -125,7 +137,7 @@ def model_name(path: Path) -> str:
     return path.stem if path.is_file() else path.name
 
 
-def _open_weights(folder: Path, config: Config, model: Model) -> Shards:
+def _open_weights(folder: Path, config: Config, model: Model, adapted: bool) -> Shards:
     """The weights, checked. Raises CheckpointError; for a quantized model it says so.
 
     A tool that merges or dequantizes may leave ``quantization_config`` behind over float tensors.
@@ -134,7 +146,7 @@ def _open_weights(folder: Path, config: Config, model: Model) -> Shards:
     family = architecture(spec)
     if quantized and quantized.values.get("quant_method") in COMPUTED_QUANTIZED:
         raise _quantized(config)
-    shards = Shards(folder, family.transforms, family.stacked)
+    shards = Shards(folder, family.transforms, family.stacked, adapted)
     predicting = config.integer(PREDICTING, 0, least=0)
     try:
         shards.check(model.weights, spec.tied, spec.layers, predicting)

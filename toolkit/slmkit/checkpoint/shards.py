@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,14 +35,17 @@ class Shards:
         folder: Path,
         transforms: WeightTransforms | None = None,
         stacked: tuple[str, ...] = (),
+        adapted: bool = False,
     ) -> None:
         """Open all files of ``folder``. Raises CheckpointError for missing or duplicate tensors.
 
         ``transforms``: by ending of a tensor's name; applied to vectors only.
         ``stacked``: name endings of tensors of several matrices, each of which gets a name.
+        ``adapted``: an adapter in the folder is known, and merged by whoever asks.
         """
         self.folder, self.transforms = folder, transforms or {}
-        chosen = weight_files(folder)
+        self.adapters: tuple[Any, ...] = ()  # none is merged here: ``checkpoint.adapters`` does
+        chosen = weight_files(folder, adapted)
         self.notices = list(chosen.notices)  # what a user should know about files and names
         self.files = [SafetensorsFile(path) for path in chosen.paths]
         for file in self.files:
@@ -165,6 +169,11 @@ class Shards:
             with open(file.path, "rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
         return digest.hexdigest()
+
+    @property
+    def base_fingerprint(self) -> str:
+        """The fingerprint of the checkpoint without adapters: this one."""
+        return self.fingerprint
 
     def _finite(self, tensor: str, values: Floats) -> Floats:
         if not np.isfinite(values).all():

@@ -107,7 +107,8 @@ def refuse_unknown(unknown: Collection[str]) -> None:
     if adapted:
         raise CheckpointError(
             message,
-            "they are of an adapter (LoRA): merge it first, in peft with merge_and_unload()",
+            "they are of an adapter (LoRA) in the same file: save base and adapter apart with "
+            "PEFT, and name the adapter's folder with --adapter",
         )
     raise CheckpointError(
         message,

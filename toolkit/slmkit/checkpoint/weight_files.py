@@ -19,9 +19,7 @@ ADAPTERS = (  # of peft, and of mlx-lm
     "adapters.safetensors",
 )
 MERGE = (
-    'merge it first, where peft is installed: python -c "import peft; m = '
-    "peft.AutoPeftModelForCausalLM.from_pretrained('FOLDER').merge_and_unload(); "
-    "m.save_pretrained('merged')\", and copy the tokenizer's files; "
+    "--adapter FOLDER merges an adapter of PEFT into the checkpoint that --model names; "
     "for the model without it, move the adapter's files away"
 )
 
@@ -34,19 +32,23 @@ class WeightFiles:
     notices: tuple[str, ...] = ()
 
 
-def weight_files(folder: Path) -> WeightFiles:
+def weight_files(folder: Path, adapted: bool = False) -> WeightFiles:
     """Choose the files: model.safetensors, else the shards that the index names.
 
-    Raises CheckpointError for an adapter, for pickles alone, and for a missing shard.
+    ``adapted``: an adapter in the folder is known, and merged.
+
+    Raises CheckpointError for another adapter, for pickles alone, and for a missing shard.
     """
-    _refuse_adapters(folder)
+    if not adapted:
+        _refuse_adapters(folder)
     if (folder / SINGLE).exists():
         paths = [folder / SINGLE]
     elif (folder / INDEX).exists():
         paths = _indexed(folder)
     else:
         raise _none(folder)
-    others = sorted(set(folder.glob("*.safetensors")) - set(paths))
+    known = {*paths, *(folder / name for name in ADAPTERS if adapted)}
+    others = sorted(set(folder.glob("*.safetensors")) - known)
     return WeightFiles(tuple(paths), tuple(_unread(paths, others, (folder / INDEX).exists())))
 
 

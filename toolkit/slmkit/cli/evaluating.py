@@ -11,6 +11,7 @@ import click
 
 from slmkit.cli.options import (
     FOLDER,
+    adapter_option,
     cache_options,
     chosen_cache,
     command,
@@ -59,6 +60,7 @@ ONLY = {  # options that not every task takes
     type=FOLDER,
     help="The float checkpoint to compare with [text: the path itself, where it is one].",
 )
+@adapter_option
 @click.option("--limit", type=click.IntRange(1), help="answers, NAME: only the first N examples.")
 @click.option("--wrong", type=click.IntRange(0), help="answers: show N wrong answers.")
 @click.option(
@@ -92,7 +94,7 @@ def evaluate(
     from slmkit.cli.tables.evaluation import shown
     from slmkit.workflows.evaluate import evaluation_to_json
 
-    arguments = {name: value for name, value in asked.items() if value is not None}
+    arguments = {name: value for name, value in asked.items() if value not in (None, ())}
     _check_options(task, arguments)
     wrong = arguments.pop("wrong", 0)
     arguments["cache"] = chosen_cache(cache, no_cache)

@@ -10,6 +10,7 @@ import click
 
 from slmkit.cli.options import (
     FOLDER,
+    adapter_option,
     build_options,
     command,
     json_option,
@@ -22,19 +23,22 @@ from slmkit.cli.options import (
 
 @click.command()
 @click.argument("path", type=FOLDER)
+@adapter_option
 @json_option
 @command
-def inspect(path: Path, as_json: bool) -> None:
+def inspect(path: Path, adapters: tuple[Path, ...], as_json: bool) -> None:
     """A checkpoint's or a bundle's architecture, parameters, sizes, memory by context length."""
     from slmkit import api
     from slmkit.bundle.manifest import MANIFEST
     from slmkit.cli.tables.model import bundle_table, checkpoint_table
+    from slmkit.workflows.evaluate import refuse_adapters
 
     if (path / MANIFEST).exists():
+        refuse_adapters(path, adapters)
         manifest = api.Bundle(path).manifest
         values, table = manifest.model_dump(mode="json"), bundle_table(manifest)
     else:
-        found = api.inspect(path)
+        found = api.inspect(path, adapters)
         values, table = found.as_json(), checkpoint_table(found)
     if as_json:
         print_json(values)

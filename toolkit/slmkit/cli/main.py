@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from slmkit import __version__
+from slmkit.cli.adapting import adapter
 from slmkit.cli.app import app
 from slmkit.cli.comparing import compare
 from slmkit.cli.evaluating import evaluate, sensitivity
@@ -19,6 +20,7 @@ from slmkit.cli.inspecting import doctor, export, inspect, plan, recipes, target
 from slmkit.cli.options import (
     FOLDER,
     Group,
+    adapter_option,
     build_options,
     cache_options,
     chosen_cache,
@@ -99,11 +101,17 @@ def build(cache: Path | None, no_cache: bool, as_json: bool, details: bool, **as
 @main.command()
 @click.argument("bundle", type=FOLDER)
 @click.option("--model", type=FOLDER, help="The checkpoint, to compute the references anew.")
+@adapter_option
 @cache_options
 @json_option
 @command
 def parity(
-    bundle: Path, model: Path | None, cache: Path | None, no_cache: bool, as_json: bool
+    bundle: Path,
+    model: Path | None,
+    adapters: tuple[Path, ...],
+    cache: Path | None,
+    no_cache: bool,
+    as_json: bool,
 ) -> None:
     """Prove a bundle again: every artifact against the reference. Exit code 3 if one fails."""
     from slmkit import api
@@ -112,7 +120,8 @@ def parity(
 
     opened = api.Bundle(bundle)
     with shown_progress() as progress:
-        found = opened.recheck(model, cache=chosen_cache(cache, no_cache), progress=progress)
+        where = chosen_cache(cache, no_cache)
+        found = opened.recheck(model, adapters=adapters, cache=where, progress=progress)
     report, kept = (found.comparisons, found.recorded, found.quality), opened.manifest.quality
     try:
         found.check()
@@ -137,6 +146,7 @@ def trace(
     recipe: str,
     context: int | None,
     artifact: str | None,
+    adapters: tuple[Path, ...],
     cache: Path | None,
     no_cache: bool,
     as_json: bool,
@@ -155,6 +165,7 @@ def trace(
             recipe=recipe,
             context=context,
             artifact=artifact,
+            adapters=adapters,
             cache=chosen_cache(cache, no_cache),
             progress=progress,
         )
@@ -172,6 +183,7 @@ def trace(
 
 
 for each in (
+    adapter,
     app,
     chat,
     compare,

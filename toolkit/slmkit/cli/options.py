@@ -78,8 +78,20 @@ def json_option(function: Function) -> Function:
     return option(function)
 
 
+def adapter_option(function: Function) -> Function:
+    """--adapter wherever a checkpoint is read; the function gets ``adapters``."""
+    option = click.option(
+        "--adapter",
+        "adapters",
+        type=FOLDER,
+        multiple=True,
+        help="A LoRA adapter of PEFT to merge into the model; may be repeated, in order.",
+    )
+    return option(function)
+
+
 def model_options(function: Function) -> Function:
-    """Model, target, recipe and context length."""
+    """Model, adapters, target, recipe and context length."""
     for option in (
         click.option(
             "--context", type=int, help="Context length in tokens [default: the recipe's]."
@@ -87,6 +99,7 @@ def model_options(function: Function) -> Function:
         click.option(
             "--recipe", default="int4", show_default=True, help="Recipe name or YAML file."
         ),
+        adapter_option,
         click.option(
             "--model", type=FOLDER, help="Checkpoint folder [default: the sample model home]."
         ),

@@ -20,6 +20,7 @@ from slmkit.evaluation.gate import gate_mode
 from slmkit.interpreters import reference
 from slmkit.models.spec import Spec
 from slmkit.ops import Floats
+from slmkit.parity.adapted import AdaptedCodes
 from slmkit.parity.crossing import Crossing, reference_crossing
 from slmkit.parity.execute import CROSSING
 from slmkit.parity.golden import (
@@ -87,6 +88,7 @@ class Proof:
     held_out: HeldOut | None = None
     crossing: Crossing | None = None  # read in the modes that show errors of lowering
     first: Run | None = None
+    adapter: Path | None = None  # a file beside the artifact, with which it runs
     # artifact, mode, runtime, and how far it is from the float model on the held-out text
     measured: list[tuple[str, str, str, Divergence]] = field(default_factory=list)
 
@@ -159,6 +161,8 @@ class Proof:
             "prompt_lengths": list(lengths),
             "decode": list(decode),
         }
+        if self.adapter is not None:
+            payload["adapter"] = str(self.adapter)
         crossing = self.crossing if crosses(mode) else None
         if crossing is not None:
             payload["crossing"] = crossing.to_json()
@@ -195,7 +199,7 @@ def crosses(mode: Mode) -> bool:
 
 
 def answers(
-    codes: CodesFile,
+    codes: CodesFile | AdaptedCodes,
     spec: Spec,
     prompts: Sequence[Prompt],
     sequences: Sequence[Ids],

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from slmkit.backend.artifact import artifact_from_json
-from slmkit.backend.interface import Runner
+from slmkit.backend.interface import Runner, TakesAdapters
 from slmkit.backend.registry import find_backend
 from slmkit.evaluation.answers_file import measure_runner
 from slmkit.ops import Floats
@@ -26,9 +26,12 @@ def run_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
     with the float model's answers.
     """
     artifact = artifact_from_json(payload["artifact"])
-    runner = find_backend(artifact.name).open_runner(
-        Path(payload["folder"]), artifact, payload["mode"]
-    )
+    backend = find_backend(artifact.name)
+    about = Path(payload["folder"]), artifact, payload["mode"]
+    if "adapter" in payload and isinstance(backend, TakesAdapters):
+        runner = backend.open_adapted_runner(*about, Path(payload["adapter"]))
+    else:
+        runner = backend.open_runner(*about)
     sequences = []
     plans = zip(payload["sequences"], payload["prompt_lengths"], payload["decode"], strict=True)
     for at, (ids, prompt_length, decode) in enumerate(plans):

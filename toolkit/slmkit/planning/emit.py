@@ -42,6 +42,7 @@ def describe_job(
         target=target,
         chat_template=chat_template,
         checkpoint=checkpoint.folder,
+        adapters=checkpoint.adapters,
         codes=codes.path,
         options=recipe.options(artifact),
         context_length=context_length,

@@ -56,6 +56,7 @@ class Request:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by artifact
     calibration: Path | None = None  # calibration text; None: the checkpoint's own, or ours
     chat_template: str | None = None  # the name of one of several; None: the default one
+    adapters: tuple[Path, ...] = ()  # folders of LoRA adapters, merged in this order
     force: bool = False
     cache: Path | None = None  # None: no cache
 
@@ -121,7 +122,8 @@ class Plan:
 
 def make_plan(request: Request) -> Plan:
     """Check everything that can be checked before work begins. Raises SlmkitError."""
-    checkpoint = open_checkpoint(request.model, request.chat_template).at_build_day()
+    opened = open_checkpoint(request.model, request.chat_template, request.adapters)
+    checkpoint = opened.at_build_day()
     choice = choose(checkpoint.model, request)
     problems = [why for name in choice.artifacts for why in choice.problems(name)]
     if problems:

@@ -268,7 +268,8 @@ def _model_facts(plan: Plan) -> ModelFacts:
         vocab_size=spec.vocabulary,
         tied=spec.tied,
         trained_context=spec.trained_context,
-        checkpoint_sha256=plan.checkpoint.shards.fingerprint,
+        checkpoint_sha256=plan.checkpoint.shards.base_fingerprint,
+        adapters=plan.checkpoint.shards.adapters,
     )
 
 

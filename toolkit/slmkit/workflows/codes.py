@@ -13,6 +13,7 @@ from slmkit.backend.registry import declaration_of, declarations
 from slmkit.bundle.manifest import Manifest
 from slmkit.bundle.roles import proof_file
 from slmkit.checkpoint.folder import Checkpoint, open_checkpoint
+from slmkit.checkpoint.scaled_weights import Factors
 from slmkit.errors import BundleError, RefusedError
 from slmkit.planning.calibration import calibration_texts
 from slmkit.planning.codes import calibrated, codes_of
@@ -64,16 +65,23 @@ def quantized(
     return Quantized(runs, prepared, codes)
 
 
-def checkpoint_of(manifest: Manifest, model: Path) -> Checkpoint:
+def checkpoint_of(manifest: Manifest, model: Path, adapters: Sequence[Path] = ()) -> Checkpoint:
     """The checkpoint that a bundle was built from, at the bundle's context length.
 
-    Raises BundleError if ``model`` is another one.
+    Raises BundleError if ``model`` is another one, or ``adapters`` are others than those that were
+    merged.
     """
-    checkpoint = open_checkpoint(model)
-    if checkpoint.shards.fingerprint != manifest.model.checkpoint_sha256:
+    checkpoint = open_checkpoint(model, adapters=adapters)
+    if checkpoint.shards.base_fingerprint != manifest.model.checkpoint_sha256:
         raise BundleError(
             f"{model} is not the checkpoint that the bundle was built from",
             f"its weights' SHA-256 should be {manifest.model.checkpoint_sha256}",
+        )
+    if checkpoint.shards.adapters != manifest.model.adapters:
+        named = ", ".join(each.name for each in manifest.model.adapters) or "none"
+        raise BundleError(
+            "the adapters are not those that were merged into the bundle",
+            f"it was built with --adapter of: {named}",
         )
     return checkpoint.at_context(manifest.context_length)
 
@@ -87,11 +95,34 @@ def bundle_codes(
     progress: Progress,
 ) -> CodesFile:
     """The codes that an artifact of a bundle holds, made again from its checkpoint."""
-    prepared, text = None, proof_file(folder, CALIBRATION)
-    if text.is_file():  # bundles of older versions have none, and no factors either
-        prepared = prepare(checkpoint, manifest.recipe, load_runs(text), cache, progress)
+    prepared = _prepared(folder, manifest, checkpoint, cache, progress)
     schemes = matrix_schemes(checkpoint.model, manifest.recipe, artifact)
     return codes_of(checkpoint, schemes, cache, progress, prepared)
+
+
+def bundle_factors(
+    folder: Path,
+    manifest: Manifest,
+    checkpoint: Checkpoint,
+    artifact: str,
+    cache: Cache,
+    progress: Progress,
+) -> dict[str, Factors]:
+    """The factors on the weights that an artifact of a bundle holds, by weight name."""
+    prepared = _prepared(folder, manifest, checkpoint, cache, progress)
+    schemes = matrix_schemes(checkpoint.model, manifest.recipe, artifact)
+    return prepared.factors(checkpoint, schemes) if prepared else {}
+
+
+def _prepared(
+    folder: Path, manifest: Manifest, checkpoint: Checkpoint, cache: Cache, progress: Progress
+) -> Preparation | None:
+    """The decisions of a build about the weights; bundles of older versions have no text, and no
+    factors either."""
+    text = proof_file(folder, CALIBRATION)
+    if not text.is_file():
+        return None
+    return prepare(checkpoint, manifest.recipe, load_runs(text), cache, progress)
 
 
 def recipe_codes(

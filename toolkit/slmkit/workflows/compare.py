@@ -197,7 +197,10 @@ def _float_model(model: Path | None, sides: Sequence[_Side]) -> Session:
         found = next((side.checkpoint for side in sides if side.is_float), None)
     if found is None:
         sample = open_checkpoint(SAMPLE_MODEL)
-        built = [side.manifest.model.checkpoint_sha256 for side in sides if side.manifest]
+        plain = [
+            each.manifest for each in sides if each.manifest and not each.manifest.model.adapters
+        ]
+        built = [manifest.model.checkpoint_sha256 for manifest in plain]
         found = sample if sample.shards.fingerprint in built else None
     if found is None:
         return sides[0].session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -85,16 +86,16 @@ def estimate(request: Request) -> Estimate:
         choice.context_length,
         choice.memory_limit,
         tuple(_artifact(choice, name) for name in choice.artifacts),
-        _notices(path, config),
+        _notices(path, config, request.adapters),
     )
 
 
-def _notices(path: Path, config: Config) -> tuple[str, ...]:
+def _notices(path: Path, config: Config, adapters: Sequence[Path]) -> tuple[str, ...]:
     """The notices of a checkpoint; that it cannot be opened is one. None without weights."""
     if not path.is_dir() or not has_weights(path):
-        return ()
+        return tuple(f"the adapter {each} is not read: there are no weights" for each in adapters)
     try:
-        return open_checkpoint(path).notices
+        return open_checkpoint(path, adapters=adapters).notices
     except CheckpointError as error:
         if config.section(QUANTIZED):
             raise  # no float weights: there is nothing to estimate

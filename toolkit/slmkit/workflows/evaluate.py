@@ -71,6 +71,7 @@ def evaluate_text(
     mode: str | None = None,
     recipe: str | Recipe | None = None,
     model: PathLike | None = None,
+    adapters: Sequence[PathLike] = (),
     data: PathLike | None = None,
     window: int = WINDOW,
     tokens: int = TOKENS,
@@ -83,15 +84,17 @@ def evaluate_text(
     ``recipe``: of a checkpoint, judge its codes under this recipe (with ``artifact``, those of
     that artifact). ``model``: the float checkpoint to compare with; by default the checkpoint
     itself; for a bundle, the checkpoint that it was built from, unless that is the sample model.
+    ``adapters``: LoRA adapters that are merged into the checkpoint that is judged; of a bundle,
+    into the float model.
     ``data``: plain text, or JSONL of messages or texts; by default slmkit's own held-out text.
     ``window``, ``tokens``: most tokens that are read from an empty cache, and in all.
 
     Raises BundleError, CheckpointError, RecipeError, UsageError.
     """
-    progress, folder = progress or Silent(), Path(path)
+    progress, folder, merged = progress or Silent(), Path(path), paths_of(adapters)
     with opened_cache(cache) as place:
-        judged = judged_session(folder, artifact, mode, recipe, place, progress)
-        floats = _floats(folder, recipe, None if model is None else Path(model))
+        judged = judged_session(folder, artifact, mode, recipe, place, progress, merged)
+        floats = _floats(folder, recipe, None if model is None else Path(model), merged)
         room = min(window, judged.runner.context_length)
         text = evaluation_text(judged.tokenizer, Path(data) if data else None, room, tokens)
         progress.stage("read the text", text.tokens)
@@ -113,6 +116,7 @@ def evaluate_answers(
     mode: str | None = None,
     recipe: str | Recipe | None = None,
     model: PathLike | None = None,
+    adapters: Sequence[PathLike] = (),
     data: PathLike | None = None,
     limit: int | None = None,
     cache: CacheChoice = True,
@@ -123,11 +127,13 @@ def evaluate_answers(
     With ``model``, the float checkpoint answers too, slowly, and answers that are right in one of
     the two alone are counted. ``limit``: only the first examples.
     """
-    progress, folder = progress or Silent(), Path(path)
+    progress, folder, merged = progress or Silent(), Path(path), paths_of(adapters)
+    if model is None:
+        refuse_adapters(folder, merged)
     with opened_cache(cache) as place:
-        judged = judged_session(folder, artifact, mode, recipe, place, progress)
+        judged = judged_session(folder, artifact, mode, recipe, place, progress, merged)
         score = judged.evaluate(data, limit=limit, progress=progress)
-        floats = None if model is None else _floats(folder, recipe, Path(model))
+        floats = None if model is None else _floats(folder, recipe, Path(model), merged)
         if floats is None:
             return AnswerScore(judged.about, score, None, None)
         expected = floats.evaluate(data, limit=limit, progress=progress)
@@ -157,6 +163,7 @@ def judged_session(
     recipe: str | Recipe | None,
     cache: Cache,
     progress: Progress,
+    adapters: Sequence[Path] = (),
 ) -> Session:
     """The model that is evaluated: an artifact, a checkpoint, or its codes under a recipe.
 
@@ -168,7 +175,7 @@ def judged_session(
                 f"{folder} is a bundle, which has its recipe", "--recipe is for a checkpoint"
             )
         return load_bundle(folder, artifact, mode, cache)
-    checkpoint = open_checkpoint(folder)
+    checkpoint = open_checkpoint(folder, adapters=adapters)
     if recipe is None:
         if artifact is not None:
             raise UsageError(
@@ -184,7 +191,9 @@ def judged_session(
     return Session(runner, checkpoint.tokenizer, CHUNK, about)
 
 
-def _floats(folder: Path, recipe: str | Recipe | None, model: Path | None) -> Session | None:
+def _floats(
+    folder: Path, recipe: str | Recipe | None, model: Path | None, adapters: Sequence[Path] = ()
+) -> Session | None:
     """The float model to compare with; None if it is the judged one itself."""
     if is_bundle(folder):
         manifest = read_manifest(folder)
@@ -196,14 +205,28 @@ def _floats(folder: Path, recipe: str | Recipe | None, model: Path | None) -> Se
                     "name the checkpoint that it was built from with --model",
                 )
             model = SAMPLE_MODEL
-        return float_session(checkpoint_of(manifest, model))
+        return float_session(checkpoint_of(manifest, model, adapters))
     if model is None and recipe is None:
         return None
-    checkpoint = open_checkpoint(model or folder)
+    checkpoint = open_checkpoint(model or folder, adapters=() if model else adapters)
     if recipe is None:
         return float_session(checkpoint)
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     return float_session(at_build_context(checkpoint, chosen))
+
+
+def paths_of(folders: Sequence[PathLike]) -> tuple[Path, ...]:
+    """Folders as paths."""
+    return tuple(map(Path, folders))
+
+
+def refuse_adapters(folder: Path, adapters: Sequence[Path]) -> None:
+    """Raise UsageError for adapters that nothing would read: a bundle holds its own."""
+    if adapters and is_bundle(folder):
+        raise UsageError(
+            f"{folder} is a bundle: an adapter cannot be merged into its codes",
+            "build the checkpoint with --adapter; for one beside a bundle see `slmkit adapter`",
+        )
 
 
 def at_build_context(checkpoint: Checkpoint, recipe: Recipe) -> Checkpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,9 @@ class Inspection:
         return values
 
 
-def inspect(folder: Path) -> Inspection:
-    """Open and check a checkpoint; nothing but headers is read."""
-    checkpoint = open_checkpoint(folder)
+def inspect(folder: Path, adapters: Sequence[Path] = ()) -> Inspection:
+    """Open and check a checkpoint: nothing but headers is read, and the whole of ``adapters``."""
+    checkpoint = open_checkpoint(folder, adapters=adapters)
     spec, shards = checkpoint.spec, checkpoint.shards
     model = checkpoint.model
     entries = [file.entries[name] for name, file in shards.where.items()]

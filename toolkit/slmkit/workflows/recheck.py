@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,11 +52,18 @@ class Rechecked:
             raise ParityError(f"parity failed: {reasons}", "build the bundle again")
 
 
-def recheck(folder: Path, model: Path | None, cache: Path | None, progress: Progress) -> Rechecked:
+def recheck(
+    folder: Path,
+    model: Path | None,
+    cache: Path | None,
+    progress: Progress,
+    adapters: Sequence[Path] = (),
+) -> Rechecked:
     """Verify every hash, run every artifact again, compare with the golden answers.
 
-    With the checkpoint, codes and both references are computed anew, over every logit; without,
-    the golden answers kept in the bundle serve, and the quantization error is the recorded one.
+    With the checkpoint (and the ``adapters`` that were merged into it), codes and both references
+    are computed anew, over every logit; without, the golden answers kept in the bundle serve, and
+    the quantization error is the recorded one.
     """
     verify(folder)
     manifest = read_manifest(folder)
@@ -69,7 +76,10 @@ def recheck(folder: Path, model: Path | None, cache: Path | None, progress: Prog
         costs: tuple[Comparison, ...] = ()
         gate = None
         if model is not None:
-            where, checkpoint = Cache(cache or work / "cache"), checkpoint_of(manifest, model)
+            where, checkpoint = (
+                Cache(cache or work / "cache"),
+                checkpoint_of(manifest, model, adapters),
+            )
             gate = _open_gate(folder, manifest, checkpoint, work, progress)
             proof.held_out = gate.file if gate else None
             kept, costs = _anew(folder, manifest, kept, checkpoint, gate, where, progress)

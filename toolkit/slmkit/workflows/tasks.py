@@ -9,7 +9,7 @@ from slmkit.harness.run import TaskReport, TaskRequest, run_tasks
 from slmkit.recipe.recipe import Recipe
 from slmkit.system.cache import CacheChoice, opened_cache
 from slmkit.system.progress import Progress, Silent
-from slmkit.workflows.evaluate import judged_session
+from slmkit.workflows.evaluate import judged_session, paths_of, refuse_adapters
 
 PathLike = str | Path
 
@@ -27,6 +27,7 @@ def evaluate_tasks(
     few_shot: int | None = None,
     chat: bool = False,
     allow_task_code: bool = False,
+    adapters: Sequence[PathLike] = (),
     cache: CacheChoice = True,
     progress: Progress | None = None,
 ) -> TaskReport:
@@ -38,7 +39,8 @@ def evaluate_tasks(
     ``recipe``: of a checkpoint, judge its codes under this recipe. ``limit``: only the first
     examples of each task. ``few_shot``: examples in each prompt, where the task does not insist on
     none. ``chat``: render prompts in the chat template. ``allow_task_code``: run Python functions
-    that files of ``tasks_folder`` name; without it, such files are refused.
+    that files of ``tasks_folder`` name; without it, such files are refused. ``adapters``: LoRA
+    adapters to merge into a checkpoint.
 
     Raises MissingPackageError without the extra ``eval``, UsageError for a task that does not
     exist, SlmkitError for one that cannot run; BundleError, CheckpointError, RecipeError.
@@ -54,5 +56,7 @@ def evaluate_tasks(
         allow_code=allow_task_code,
     )
     with opened_cache(cache) as place:
-        session = judged_session(Path(path), artifact, mode, recipe, place, progress)
+        merged = paths_of(adapters)
+        refuse_adapters(Path(path), merged)
+        session = judged_session(Path(path), artifact, mode, recipe, place, progress, merged)
         return run_tasks(session, asked, progress)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from slmkit.quant.codes import CodesFile, pack, zero_point
 from slmkit_onnx.graph import MICROSOFT, Graph
 from slmkit_onnx.ort.files import PER_CHANNEL_BLOCK
+from slmkit_onnx.ort.lowering.adapters import AdapterPlaces
 from slmkit_onnx.ort.lowering.value import Value
 
 ROWS = 4096  # rows converted at a time
@@ -31,8 +32,15 @@ def joint_name(names: Names) -> str:
 class WeightWriter:
     """Add the weights of one codes file to a graph, each at most once."""
 
-    def __init__(self, graph: Graph, codes: CodesFile, accuracy_level: int) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        codes: CodesFile,
+        accuracy_level: int,
+        adapters: AdapterPlaces | None = None,
+    ) -> None:
         self.graph = graph
+        self.adapters = adapters  # None: the graph has no places for any
         self.codes = codes
         self.accuracy_level = accuracy_level
 
@@ -50,6 +58,13 @@ class WeightWriter:
 
         Several names must satisfy ``can_join``.
         """
+        if self.adapters is None or not self.adapters.has(names):
+            return self._product(x, names, output, bias)
+        base = self._product(x, names, f"{output}.base", bias)
+        return self.adapters.add(x.name, names, joint_name(names), base, output)
+
+    def _product(self, x: Value, names: Names, output: str, bias: bool) -> str:
+        """``linear`` without an adapter."""
         if self.codes.schemes[names[0]].bits is None:
             return self._float16_linear(x, names[0], output, bias)
         zeros = "" if self.codes.schemes[names[0]].symmetric else self._zero_points(names)

@@ -1,0 +1,1 @@
+"""LoRA adapters as PEFT writes them: read, checked, merged into the weights that they are for."""

@@ -1,0 +1,97 @@
+"""A checkpoint's weights with adapters merged into them, in the order that they are named."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from slmkit.checkpoint.adapters.change import ChangedWeights
+from slmkit.checkpoint.adapters.peft_folder import Adapter, open_adapter
+from slmkit.checkpoint.shards import Shards
+from slmkit.interpreters.recorder import Model
+from slmkit.models.weight_transforms import WeightTransforms
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
+class AdapterFacts:
+    """An adapter that was merged, for the manifest."""
+
+    name: str  # its folder's
+    kind: str  # LoRA or DoRA
+    rank: int
+    alpha: float
+    matrices: int  # that it changes
+    trained_on: str  # as it says; empty: it does not
+    weights_sha256: str
+    config_sha256: str
+
+
+class MergedWeights(ChangedWeights):
+    """``Shards`` with an adapter; of all else the shards' own."""
+
+    def __init__(
+        self, source: Shards | MergedWeights, adapter: Adapter, transforms: WeightTransforms
+    ) -> None:
+        super().__init__(source, adapter.changes, transforms)
+        self.below, self.adapter = source, adapter
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what is below and of the adapter's two files."""
+        parts = self.below.fingerprint, self.adapter.weights_sha256, self.adapter.config_sha256
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+    @property
+    def base_fingerprint(self) -> str:
+        """That of the checkpoint without adapters."""
+        return self.below.base_fingerprint
+
+    @property
+    def adapters(self) -> tuple[AdapterFacts, ...]:
+        """Facts of the adapters, in the order that they were merged."""
+        return (*self.below.adapters, facts_of(self.adapter))
+
+    @property
+    def notices(self) -> list[str]:
+        """The shards' notices, then the adapter's."""
+        return [*self.below.notices, *self.adapter.notices]
+
+    @property
+    def files(self) -> Any:
+        """The checkpoint's files."""
+        return self.below.files
+
+    @property
+    def where(self) -> Any:
+        """The checkpoint's file of each tensor."""
+        return self.below.where
+
+
+def merged(
+    shards: Shards, model: Model, folders: Sequence[Path], transforms: WeightTransforms
+) -> Shards | MergedWeights:
+    """The weights with the adapters of some folders. Raises CheckpointError."""
+    found: Shards | MergedWeights = shards
+    for folder in folders:
+        found = MergedWeights(found, open_adapter(folder, model), transforms)
+    return found
+
+
+def facts_of(adapter: Adapter) -> AdapterFacts:
+    """An adapter's facts."""
+    return AdapterFacts(
+        adapter.name,
+        "DoRA" if adapter.config.use_dora else "LoRA",
+        adapter.config.r,
+        adapter.config.lora_alpha,
+        len(adapter.low_ranks),
+        adapter.config.base,
+        adapter.weights_sha256,
+        adapter.config_sha256,
+    )
