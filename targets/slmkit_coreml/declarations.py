@@ -21,6 +21,7 @@ COREML = Declaration(
     },
     use="slmkit_coreml:use.md.jinja",
     float16=True,
+    processor="npu",
     rank=25,
 )
 DECLARATIONS = (COREML,)

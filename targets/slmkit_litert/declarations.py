@@ -31,6 +31,7 @@ LITERT = Declaration(
         ),
     },
     use="slmkit_litert:use.md.jinja",
+    processor="cpu",
     rank=30,
 )
 DECLARATIONS = (LITERT,)

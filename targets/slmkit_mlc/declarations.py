@@ -35,6 +35,7 @@ MLC = Declaration(
     ),
     use="slmkit_mlc:use.md.jinja",
     float16=True,
+    processor="gpu",
     rank=40,
 )
 DECLARATIONS = (MLC,)

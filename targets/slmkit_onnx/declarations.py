@@ -27,6 +27,7 @@ ORT = Declaration(
         ),
     ),
     use="slmkit_onnx.ort:use.md.jinja",
+    processor="cpu",
     rank=10,
 )
 HEXAGON = Declaration(
@@ -61,6 +62,7 @@ HEXAGON = Declaration(
     ),
     use="slmkit_onnx.hexagon:use.md.jinja",
     float16=True,
+    processor="npu",
     rank=20,
 )
 DECLARATIONS = (ORT, HEXAGON)

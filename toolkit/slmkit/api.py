@@ -221,11 +221,13 @@ def estimate(
     memory_limit: int | None = None,
     artifacts: Sequence[str] = (),
     options: Options | None = None,
+    phones: Sequence[str] | None = None,
 ) -> Estimate:
     """Files, memory and refusals of a build, from config.json (a folder's, or the file) alone.
 
-    Sizes are in bytes. ``Estimate.check()`` raises RefusedError if the build would be refused.
-    Other arguments and errors as those of ``build``.
+    ``phones``: those to forecast speed on (``Estimate.forecast``), by name, or ("all",); by default
+    a short list. Sizes are in bytes. ``Estimate.check()`` raises RefusedError if the build would be
+    refused. Others as of ``build``.
     """
     return estimating.estimate(
         Request(
@@ -236,7 +238,8 @@ def estimate(
             memory_limit=memory_limit,
             artifacts=tuple(artifacts),
             options=options or {},
-        )
+        ),
+        None if phones is None else tuple(phones),
     )
 
 

@@ -11,9 +11,11 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from slmkit.backend.targets import Target
 
+Processor = Literal["cpu", "gpu", "npu"]
 LAST = 100  # the rank of backends that name none
 LOWERING, QUANTIZATION = "lowering", "quantization"  # the two errors that every bundle shows
 
@@ -77,6 +79,7 @@ class Declaration:
     command_options: tuple[CommandOption, ...] = ()
     extras: tuple[Extra, ...] = ()
     use: str = ""  # "package:file", a Jinja template: the artifact's part of a bundle's USE.md
+    processor: Processor | None = None  # of a phone, that runs it; None: no forecasts of speed
     float16: bool = False  # it computes in float16: a model that would overflow is refused
     rank: int = LAST  # position in builds and listings; the first continues the golden prompts
 
