@@ -22,6 +22,7 @@ COREML = Declaration(
     use="slmkit_coreml:use.md.jinja",
     float16=True,
     processor="npu",
+    untimed="an evaluator in NumPy stands in for Core ML",
     rank=25,
 )
 DECLARATIONS = (COREML,)

@@ -32,6 +32,7 @@ LITERT = Declaration(
     },
     use="slmkit_litert:use.md.jinja",
     processor="cpu",
+    timed="shipped",
     rank=30,
 )
 DECLARATIONS = (LITERT,)

@@ -36,6 +36,7 @@ MLC = Declaration(
     use="slmkit_mlc:use.md.jinja",
     float16=True,
     processor="gpu",
+    untimed="a processor executes the GPU's kernels, to prove their results",
     rank=40,
 )
 DECLARATIONS = (MLC,)

@@ -28,6 +28,7 @@ ORT = Declaration(
     ),
     use="slmkit_onnx.ort:use.md.jinja",
     processor="cpu",
+    timed="shipped",
     rank=10,
 )
 HEXAGON = Declaration(
@@ -63,6 +64,7 @@ HEXAGON = Declaration(
     use="slmkit_onnx.hexagon:use.md.jinja",
     float16=True,
     processor="npu",
+    untimed="the emulator of the chip computes its results, not its speed",
     rank=20,
 )
 DECLARATIONS = (ORT, HEXAGON)

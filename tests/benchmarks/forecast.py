@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 
+import click
+
 from slmkit.planning.public_speeds import public_speeds
 from slmkit.planning.speed_fit import KINDS, accuracy, errors_of
 
@@ -37,15 +39,15 @@ def main() -> None:
     if "--markdown" not in sys.argv:
         for kind in KINDS:
             for processor in PROCESSORS:
-                print(f"{kind}, {processor}: published, from other rows, from other sources")
+                click.echo(f"{kind}, {processor}: published, from other rows, from other sources")
                 for each in errors_of(figures, kind, processor):
                     row = each.measurement
-                    print(
+                    click.echo(
                         f"  {each.speed:8.1f} {each.by_row:8.1f} ({each.row_error:4.0%}) "
                         f"{each.by_source:8.1f} ({each.source_error:4.0%})  "
                         f"{row.model}, {row.stack}, {row.chip} [{row.source}]"
                     )
-    print("\n".join(summary()))
+    click.echo("\n".join(summary()))
 
 
 if __name__ == "__main__":
