@@ -20,6 +20,7 @@ from slmkit.bundle.export import Export, export
 from slmkit.bundle.manifest import Manifest, read_manifest
 from slmkit.bundle.verify import verify
 from slmkit.checkpoint.folder import SAMPLE_MODEL
+from slmkit.devices.report import DeviceReport
 from slmkit.errors import (
     AppError,
     BackendError,
@@ -45,6 +46,7 @@ from slmkit.workflows import build as building
 from slmkit.workflows import estimate as estimating
 from slmkit.workflows import inspect as inspecting
 from slmkit.workflows import layerwise
+from slmkit.workflows.bench import benchmark
 from slmkit.workflows.compare import Compared, Measured, compare
 from slmkit.workflows.estimate import Estimate
 from slmkit.workflows.evaluate import AnswerScore, TextScore, evaluate_answers, evaluate_text
@@ -64,6 +66,7 @@ __all__ = [
     "CheckpointError",
     "Compared",
     "Comparison",
+    "DeviceReport",
     "Estimate",
     "Export",
     "Inspection",
@@ -86,6 +89,7 @@ __all__ = [
     "TaskScore",
     "TextScore",
     "UsageError",
+    "benchmark",
     "build",
     "check_app",
     "compare",

@@ -13,6 +13,7 @@ import click
 
 from slmkit import __version__
 from slmkit.cli.app import app
+from slmkit.cli.benching import bench
 from slmkit.cli.comparing import compare
 from slmkit.cli.evaluating import evaluate, sensitivity
 from slmkit.cli.inspecting import doctor, export, inspect, plan, recipes, targets, verify
@@ -216,6 +217,7 @@ def run(
 
 for each in (
     app,
+    bench,
     compare,
     evaluate,
     inspect,

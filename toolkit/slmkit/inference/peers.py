@@ -151,11 +151,9 @@ class _Xllamacpp:
                 f"llama.cpp did not answer: {json.dumps(said)[:200]}",
                 "its tokens may be others: give a file of the same model",
             )
-        # The server counts the prompt's last logits to the prompt, and the first token to decoding.
-        decoded = times["predicted_n"]
-        return Timing(
-            times["prompt_n"], times["prompt_ms"] / 1e3, decoded, times["predicted_ms"] / 1e3
-        )
+        # Its clock of decoding begins when the prompt's token is there, which it counts too.
+        read, decoded = times["prompt_ms"] / 1e3, times["predicted_n"] - 1
+        return Timing(times["prompt_n"], read, decoded, times["predicted_ms"] / 1e3)
 
 
 class _LlamaCppPython:
