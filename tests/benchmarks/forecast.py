@@ -9,10 +9,11 @@ import sys
 
 import click
 
+from slmkit.backend.declaration import Processor
 from slmkit.planning.public_speeds import public_speeds
 from slmkit.planning.speed_fit import KINDS, accuracy, errors_of
 
-PROCESSORS = ("cpu", "gpu", "npu")
+PROCESSORS: tuple[Processor, ...] = ("cpu", "gpu", "npu")
 
 
 def summary() -> list[str]:

@@ -50,7 +50,7 @@ def figures_like(overhead, share, chips=(50.0, 80.0), noise=(), sources=4):
     values["phones"] = [{**values["phones"][0], "chip": values["chips"][-1]["id"], "shown": True}]
     names = list(values["sources"])[:sources]
     row = {**values["measurements"][0], "prefill": None, "body": None, "prompt": None}
-    rows = []
+    rows: list[dict[str, object]] = []
     for at, read in enumerate((300, 600, 900, 1500, 2500, 4000)):
         for chip in values["chips"]:
             time = overhead + read / chip["bandwidth"] / share
@@ -222,8 +222,8 @@ def plan(*words, expect=0):
 
 def test_plan_prints_the_forecast_and_its_errors(tmp_path):
     model = write_shape(tmp_path, QWEN)
-    words = ("--target", "android", "--artifacts", "ort,mlc", "--model", model)
-    words = (*words, "--phones", "OnePlus 12, galaxy s25")
+    words = ["--target", "android", "--artifacts", "ort,mlc", "--model", model]
+    words += ["--phones", "OnePlus 12, galaxy s25"]
     said = plan(*words).stdout
     assert "forecast, not measured" in said and "OnePlus 12" in said
     assert "median error" in said and "no forecast" in said  # of prompts on GPUs

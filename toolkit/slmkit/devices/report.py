@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from slmkit.parity.metrics import Number
 
-FORMAT = "slmkit-device-report/1"
 STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -107,7 +106,7 @@ class DeviceReport(BaseModel):
 
     model_config = STRICT
 
-    format: Literal["slmkit-device-report/1"] = FORMAT
+    format: Literal["slmkit-device-report/1"] = "slmkit-device-report/1"
     slmkit: str
     time: str  # ISO 8601, UTC
     device: Device

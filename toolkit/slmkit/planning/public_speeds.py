@@ -100,12 +100,14 @@ class PublicSpeeds(BaseModel):
     @model_validator(mode="after")
     def _names_are_known(self) -> PublicSpeeds:
         chips = {chip.id for chip in self.chips}
-        sources = {each.source for each in (*self.phones, *self.measurements)}
+        sources = {phone.source for phone in self.phones}
+        sources |= {row.source for row in self.measurements}
         sources |= {each.source for each in self.app_share.values()}
         sources |= {chip.bandwidth_source for chip in self.chips}
         sources |= {chip.compute_source for chip in self.chips if chip.compute_source}
         unknown = sources - set(self.sources)
-        unknown |= {each.chip for each in (*self.phones, *self.measurements)} - chips
+        unknown |= {phone.chip for phone in self.phones} - chips
+        unknown |= {row.chip for row in self.measurements} - chips
         unknown |= {phone.target for phone in self.phones} - set(self.app_share)
         if unknown:
             raise ValueError(f"unknown names: {', '.join(sorted(unknown))}")

@@ -126,6 +126,8 @@ def _settings(
         raise UsageError(
             f"{repeats} repeats have no median", f"--repeats is at least {LEAST_REPEATS}"
         )
+    if threads is not None and threads < 1:
+        raise UsageError(f"{threads} threads compute nothing", "--threads is at least 1")
     return Settings(tuple(asked), tokens, repeats, threads or available_cores())
 
 

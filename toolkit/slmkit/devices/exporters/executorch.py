@@ -1,7 +1,8 @@
 """ExecuTorch's BenchmarkMetric: what its benchmark apps write to benchmark_results.json.
 
 Keys as in extension/benchmark/android/benchmark of ExecuTorch: each metric with its model and its
-device, but for availMem, which a report has not. A run whose tokens are wrong has load_status 1 and no speeds: 0 is success there.
+device, but for availMem, which a report has not. A run whose tokens are wrong has load_status 1 and
+no speeds: 0 is success there.
 """
 
 from __future__ import annotations
