@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 
@@ -10,7 +12,7 @@ import pytest
 
 from slmkit.backend.threads import asked_threads, threads
 from slmkit.inference.speed import DECODED, PROMPT, ROUNDS, decode_speeds, timed_answer
-from slmkit.system.process_memory import peak_memory
+from slmkit.system.subprocess_worker import environment
 
 PROMPT_IDS = np.arange(200)
 
@@ -83,13 +85,21 @@ def test_threads_are_the_runner_s_own_unless_asked_for():
     assert threads(7) == 7
 
 
-def test_the_peak_of_memory_grows_with_what_is_held_and_stays():
-    before = peak_memory()
-    if before is None:
+PEAKS = """
+from slmkit.system.process_memory import peak_memory
+before = peak_memory()
+held = bytearray(b"a" * 50_000_000)
+most = peak_memory()
+del held
+print(before, most, peak_memory())
+"""
+
+
+def test_the_peak_of_memory_is_this_program_s_own_grows_and_stays():
+    words = [sys.executable, "-c", PEAKS]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment())
+    if "None" in done.stdout:
         pytest.skip("this system does not tell the memory of a process")
-    size = before + 100_000_000  # more than the process has held so far
-    held = np.ones(size, dtype=np.uint8)
-    held_most = peak_memory()
-    assert held_most is not None and held_most >= held.nbytes
-    del held
-    assert peak_memory() == pytest.approx(held_most, rel=0.05)
+    before, most, later = map(int, done.stdout.split())
+    assert before < 45_000_000  # far below that of this process, which started it
+    assert most - before >= 50_000_000 and later >= most
