@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -242,7 +243,14 @@ def test_the_sample_model_is_too_small_for_a_forecast():
     assert "far less or more than any that was measured publicly" in " ".join(said.split())
 
 
-def test_grid_of_lines_contains_the_median(tmp_path):
-    """One line is enough: a share that is wrong by a constant is found exactly."""
+def test_a_share_that_is_constant_is_found():
     errors = errors_of(figures_like(0, 0.5), DECODE, "cpu")
     assert np.median([each.row_error for each in errors]) < 0.03
+
+
+def test_the_page_has_the_tables_that_the_figures_give(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "benchmarks"))
+    tables = importlib.import_module("forecast")
+    page = (ROOT / "docs" / "pages" / "guides" / "speed.md").read_text(encoding="utf-8")
+    for lines in (tables.summary(), tables.sources()):
+        assert "\n".join(lines) in page, "run: python tests/benchmarks/forecast.py --markdown"

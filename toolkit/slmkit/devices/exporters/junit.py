@@ -49,7 +49,7 @@ def _case(report: DeviceReport, run: Run) -> ElementTree.Element:
 
 
 def _values(run: Run) -> dict[str, str]:
-    """What was measured, as text."""
+    """The measured values, as text."""
     found = {
         "runtime": run.runtime,
         "threads": str(run.threads),
