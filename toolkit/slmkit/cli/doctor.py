@@ -18,6 +18,7 @@ from slmkit.system.cache import default_folder
 
 OTHERS = (  # beyond the backends'
     Extra("eval", "tasks of lm-evaluation-harness", ("lm-eval", "datasets")),
+    Extra("llama-cpp", "slmkit bench beside a .gguf file", ("xllamacpp",)),
     Extra("plot", "the picture of slmkit sensitivity", ("matplotlib",)),
     Extra("test", "the test suite", ("pytest", "pytest-xdist", "hypothesis", "uv")),
     Extra("dev", "commits and the changelog", ("pre-commit", "towncrier", "check-jsonschema")),
