@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from artifacts import emitted, token_snr_db
 from litert_artifacts import KERNELS, litert_job
-from slmkit.backend.interface import Generation
+from slmkit.backend.interface import Generation, Prefilling
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.errors import BackendError
 from slmkit.inference.evaluate import HELD_OUT, read_examples
@@ -215,6 +215,7 @@ def test_a_prompt_read_as_an_app_reads_it_leaves_the_same_cache(home):
     """``feed`` computes every logit by decoding; ``prefill`` reads chunks, and the last token."""
     job, artifact, path = home
     runner = open_runner(path.parent, artifact, "shipped")
+    assert isinstance(runner, Prefilling)
     for length in (1, 2, 40, 130):
         ids = np.random.default_rng(length).integers(3, job.spec.vocabulary, length)
         runner.reset()

@@ -15,7 +15,17 @@ from rich.console import Console
 from slmkit.cli.tables.bench import bench_shown
 from slmkit.devices.exporters import FORMS, exported
 from slmkit.devices.local import available_cores, this_device
-from slmkit.devices.report import Device, DeviceReport, Run, Samples, Speed, Tokens, ranked
+from slmkit.devices.report import (
+    SCHEMA,
+    Device,
+    DeviceReport,
+    Run,
+    Samples,
+    Speed,
+    Tokens,
+    ranked,
+    schema,
+)
 from slmkit.errors import UsageError
 
 RIGHT = Tokens(greedy=99, decoded=99, snr_db=43.0, failures=())
@@ -116,6 +126,7 @@ def test_a_report_survives_json_with_its_medians():
     found = report(*SOME)
     text = found.model_dump_json()
     values = json.loads(text)
+    assert DeviceReport.model_validate_json(text) == found
     assert values["format"] == "slmkit-device-report/1"
     load = values["runs"][0]["load_s"]
     assert load == {"runs": [0.1, 0.2, 0.3], "median": 0.2, "spread": pytest.approx(1.0)}
@@ -189,6 +200,15 @@ def test_junit_counts_the_wrong_as_failed_and_the_rest_as_skipped():
     assert values["decode_tokens_per_s_128"] == "70" and values["rank"] == "1"
 
 
+def test_markdown_has_a_row_for_each_length_and_marks_the_wrong():
+    lines = exported(report(*SOME, run("a|b", 5)), "markdown").splitlines()
+    rows = [line for line in lines if line.startswith("| ") and "rank" not in line]
+    assert len(rows) == 2 * 5 and len({line.count(" | ") for line in rows}) == 1
+    assert any("liar" in row and "**wrong**: 3/99" in row for row in rows)
+    assert any(row.startswith("| 1 | fast |") for row in rows)
+    assert lines[-1].startswith("- not executed: hexagon")
+
+
 @given(st.text(max_size=20))
 @settings(max_examples=30)
 def test_junit_holds_any_text(text):
@@ -205,3 +225,17 @@ def test_an_unknown_form_is_refused_with_those_that_there_are():
 def test_this_computer_has_cores_and_a_name():
     device = this_device()
     assert device.where == "local" and device.model and device.cores == available_cores() >= 1
+
+
+def test_the_published_schema_is_the_code_s(request):
+    text = json.dumps(schema(), indent=2) + "\n"
+    if request.config.getoption("--write-golden"):
+        SCHEMA.write_text(text, encoding="utf-8")
+    assert SCHEMA.read_text(encoding="utf-8") == text
+
+
+def test_a_report_satisfies_the_published_schema():
+    import jsonschema
+
+    values = json.loads(report(*SOME).model_dump_json())
+    jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text())).validate(values)

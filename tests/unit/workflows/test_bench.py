@@ -5,22 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import slmkit
 import tiers
+from slmkit.bundle.manifest import read_manifest
 from slmkit.cli.main import main
 from slmkit.devices.report import DeviceReport
 from slmkit.errors import BundleError, RefusedError, UsageError
+from slmkit.parity.golden import TOP
+from slmkit.parity.golden_file import load_golden
 from slmkit.system.progress import Silent
 from slmkit.workflows.bench import REPEATS, benchmark
 from slmkit.workflows.build import build
 from tiny_models import ort_request, tiny_config, write_checkpoint
 
 processes = pytest.mark.full(tiers.AGAIN)
-QUICK = {"lengths": (4, 20), "tokens": 4, "repeats": 3, "threads": 1}
+QUICK: dict[str, Any] = {"lengths": (4, 20), "tokens": 4, "repeats": 3, "threads": 1}
 WORDS = ("--lengths", "4,20", "--tokens", "4", "--repeats", "3", "--threads", "1")
 
 
@@ -79,6 +84,23 @@ def test_its_tokens_are_compared_with_the_reference(measured):
     tokens = measured.runs[0].tokens
     assert tokens is not None and tokens.passed and 0 < tokens.greedy <= tokens.decoded
     assert tokens.snr_db > 20 and not measured.wrong
+
+
+def test_every_decoded_position_is_kept_with_its_best_ids(bundle, measured):
+    artifact = read_manifest(bundle).artifact("ort")
+    golden = load_golden(bundle / artifact.golden).judged(random_ids=False)
+    (run,) = measured.runs
+    assert [case.name for case in run.cases] == list(golden.names)
+    positions = [position for case in run.cases for position in case.positions]
+    spans = golden.decoded()
+    assert len(positions) == sum(span.stop - span.start for span in spans) == run.tokens.decoded
+    best = np.concatenate([golden.outputs.best[span] for span in spans])
+    same = np.asarray([position.ids[0] for position in positions]) == best
+    assert same.mean() > 0.9
+    for position in positions:
+        assert len(position.ids) == len(position.logits) == TOP
+        assert list(position.logits) == sorted(position.logits, reverse=True)
+        assert position.norm > position.logits[0]
 
 
 def test_the_report_is_json_and_back(measured):

@@ -50,7 +50,7 @@ from slmkit.errors import UsageError
 @click.option(
     "--as",
     "form",
-    type=click.Choice(["llama-bench", "executorch", "junit"]),
+    type=click.Choice(["llama-bench", "executorch", "junit", "markdown"]),
     help="Write the report in a form that others read, to --to.",
 )
 @click.option("--to", type=FOLDER, help="The file for --as [default: stdout].")

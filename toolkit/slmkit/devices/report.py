@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from slmkit.parity.metrics import Number
 
+SCHEMA = Path(__file__).with_name("report.schema.json")  # published; a test keeps it equal
 STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -35,6 +37,14 @@ class Samples(BaseModel):
 
     runs: tuple[float, ...] = Field(min_length=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_follows(cls, values: Any) -> Any:
+        """Read a report again: median and spread follow from the runs."""
+        if not isinstance(values, Mapping):
+            return values
+        return {key: each for key, each in values.items() if key not in ("median", "spread")}
+
     @classmethod
     def of(cls, runs: Sequence[float]) -> Samples:
         """Rounded to four digits."""
@@ -51,6 +61,11 @@ class Samples(BaseModel):
     def spread(self) -> float:
         """The largest less the smallest, as a share of the median."""
         return (max(self.runs) - min(self.runs)) / self.median if self.median else 0.0
+
+
+def spread_text(samples: Samples) -> str:
+    """Median and spread: "123 (4%)"."""
+    return f"{float(f'{samples.median:.3g}'):g} ({samples.spread:.0%})"
 
 
 class Speed(BaseModel):
@@ -81,6 +96,25 @@ class Tokens(BaseModel):
         return not self.failures
 
 
+class Position(BaseModel):
+    """One decoded position, as the runtime has it."""
+
+    model_config = STRICT
+
+    ids: tuple[int, ...]  # the best ones, the best first
+    logits: tuple[float, ...]  # of those
+    norm: Number  # log of the sum of exp over the whole vocabulary
+
+
+class Case(BaseModel):
+    """A golden prompt: its decoded positions, each behind the reference's own tokens."""
+
+    model_config = STRICT
+
+    name: str
+    positions: tuple[Position, ...]
+
+
 class Run(BaseModel):
     """One artifact on the device, or a peer's model beside it."""
 
@@ -98,6 +132,7 @@ class Run(BaseModel):
     memory_peak: int | None  # bytes of the process, at most
     memory_before: int | None  # bytes of the process before anything was loaded
     tokens: Tokens | None  # None: not compared, as a peer's
+    cases: tuple[Case, ...] = ()  # of those golden prompts by which the tokens were compared
     rank: int | None  # by decode speed, of runs whose tokens are right
 
 
@@ -138,3 +173,11 @@ def ranked(runs: Sequence[Run]) -> tuple[Run, ...]:
     return tuple(
         run.model_copy(update={"rank": next(numbers) if right(run) else None}) for run in ordered
     )
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a report."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **DeviceReport.model_json_schema(mode="serialization"),
+    }

@@ -12,18 +12,18 @@ import numpy as np
 
 from slmkit import __version__
 from slmkit.backend.artifact import artifact_to_json
-from slmkit.backend.registry import declaration_of, error_kinds, require_packages
+from slmkit.backend.registry import declaration_of, require_packages
 from slmkit.bundle.manifest import BundledArtifact, Manifest, read_manifest
 from slmkit.bundle.verify import verify_loaded
+from slmkit.devices.bench_job import timing_from_json
+from slmkit.devices.judged import cases_of, judged_tokens
 from slmkit.devices.local import available_cores, this_device
-from slmkit.devices.report import DeviceReport, Run, Samples, Speed, Tokens, ranked
+from slmkit.devices.peers import peer_kind
+from slmkit.devices.report import Case, DeviceReport, Run, Samples, Speed, Tokens, ranked
 from slmkit.errors import MissingPackageError, RefusedError, UsageError
-from slmkit.inference.bench_job import timing_from_json
-from slmkit.inference.peers import peer_kind
 from slmkit.inference.speed import DECODED, Timing
-from slmkit.parity.golden import Golden, outputs_of
+from slmkit.parity.golden import Golden
 from slmkit.parity.golden_file import load_golden
-from slmkit.parity.metrics import REFERENCE, judge
 from slmkit.system import subprocess_worker
 from slmkit.system.progress import Progress, Silent
 from slmkit.system.scratch import scratch
@@ -56,6 +56,7 @@ class _Candidate:
     golden: Golden | None = None
     results: list[dict[str, Any]] = field(default_factory=list)
     tokens: Tokens | None = None
+    cases: tuple[Case, ...] = ()
 
 
 def benchmark(
@@ -210,14 +211,14 @@ def _take_turns(
                 if number == 0 and each.golden is not None:
                     payload["golden"] = _sequences(each.golden)
                 result = subprocess_worker.call(
-                    "slmkit.inference.bench_job:run_job",
+                    "slmkit.devices.bench_job:run_job",
                     payload,
                     lambda done, _: progress.advance(done),
                     f"measures {each.name}",
                 )
                 each.results.append(result)
                 if "golden" in payload:
-                    each.tokens = _judged(each, manifest, result["runtime"], out)
+                    _judge(each, manifest, result["runtime"], out)
 
 
 def _sequences(golden: Golden) -> list[tuple[list[int], int]]:
@@ -225,30 +226,16 @@ def _sequences(golden: Golden) -> list[tuple[list[int], int]]:
     return [(ids.tolist(), length) for ids, length in pairs]
 
 
-def _judged(each: _Candidate, manifest: Manifest, runtime: str, out: Path) -> Tokens | None:
-    """The tokens' comparison with the reference, by the bounds that the build kept."""
+def _judge(each: _Candidate, manifest: Manifest, runtime: str, out: Path) -> None:
+    """Compare the tokens with the reference's."""
     artifact, golden = each.artifact, each.golden
     if artifact is None or golden is None:
-        return None
+        return
     mode = next(mode for mode in artifact.modes if mode.name == each.payload["mode"])
     logits = [np.load(out / f"{at}.npy", mmap_mode="r") for at in range(len(golden.sequences))]
-    found = judge(
-        artifact.name,
-        mode,
-        REFERENCE,
-        runtime,
-        outputs_of(logits, golden.outputs.columns),
-        golden,
-        error_kinds([artifact.name]),
-        manifest.recipe.parity,
-    )
-    metrics = found.metrics
-    return Tokens(
-        greedy=metrics.greedy,
-        decoded=metrics.decoded,
-        snr_db=metrics.snr_db,
-        failures=found.failures,
-    )
+    bounds = manifest.recipe.parity
+    each.tokens = judged_tokens(artifact, mode, runtime, logits, golden, bounds)
+    each.cases = cases_of(golden, logits)
 
 
 def _run_of(each: _Candidate, settings: Settings) -> Run:
@@ -269,6 +256,7 @@ def _run_of(each: _Candidate, settings: Settings) -> Run:
         memory_peak=max(known, default=None),
         memory_before=results[0]["memory_before"],
         tokens=each.tokens,
+        cases=each.cases,
         rank=None,
     )
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from rich.table import Table
 from rich.text import Text
 
-from slmkit.devices.report import DeviceReport, Run, Samples, Speed
+from slmkit.devices.report import DeviceReport, Run, Speed, spread_text
 from slmkit.planning.memory import gigabytes
 
 NOTHING = "-"
@@ -38,7 +38,7 @@ def _models(report: DeviceReport) -> Table:
             f"{run.name} (peer)" if run.peer else f"{run.name} {run.mode}",
             f"{run.runtime}, {run.threads} threads",
             gigabytes(run.size),
-            samples_text(run.load_s),
+            spread_text(run.load_s),
             _memory(run),
             _tokens(run),
         )
@@ -57,14 +57,9 @@ def _speeds(report: DeviceReport) -> Table:
     return table
 
 
-def samples_text(samples: Samples) -> str:
-    """Median and spread: "123 (4%)"."""
-    return f"{float(f'{samples.median:.3g}'):g} ({samples.spread:.0%})"
-
-
 def _speed(speed: Speed) -> tuple[str, ...]:
     columns = (speed.prefill, speed.first_token_ms, speed.decode)
-    return (f"{speed.prompt} + {speed.decoded}", *map(samples_text, columns))
+    return (f"{speed.prompt} + {speed.decoded}", *map(spread_text, columns))
 
 
 def _memory(run: Run) -> str:

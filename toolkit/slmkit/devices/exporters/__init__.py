@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from slmkit.devices.exporters import executorch, junit, llama_bench
+from slmkit.devices.exporters import executorch, junit, llama_bench, markdown
 from slmkit.devices.report import DeviceReport
 from slmkit.errors import UsageError
 
@@ -12,6 +12,7 @@ FORMS: Mapping[str, Callable[[DeviceReport], str]] = {
     "llama-bench": llama_bench.exported,
     "executorch": executorch.exported,
     "junit": junit.exported,
+    "markdown": markdown.exported,
 }
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from peer_models import write_gguf
+from slmkit.devices import peers
+from slmkit.devices.peers import CONFIG, GENAI, LLAMA_CPP, open_peer, peer_kind
 from slmkit.errors import BackendError, MissingPackageError, UsageError
-from slmkit.inference import peers
-from slmkit.inference.peers import CONFIG, GENAI, LLAMA_CPP, open_peer, peer_kind
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from slmkit.backend.artifact import artifact_from_json
 from slmkit.backend.interface import Runner
 from slmkit.backend.registry import find_backend
 from slmkit.backend.threads import asked_threads
-from slmkit.inference.peers import open_peer
+from slmkit.devices.peers import open_peer
 from slmkit.inference.speed import Timing, timed_answer
 from slmkit.parity.execute import follow
 from slmkit.parity.golden import Ids
