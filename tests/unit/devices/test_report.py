@@ -28,8 +28,8 @@ from slmkit.devices.report import (
 )
 from slmkit.errors import UsageError
 
-RIGHT = Tokens(greedy=99, decoded=99, snr_db=43.0, failures=())
-WRONG = Tokens(greedy=3, decoded=99, snr_db=4.0, failures=("SNR 4.0 dB is below 20 dB",))
+RIGHT = Tokens(top1=1.0, greedy=99, decoded=99, snr_db=43.0, failures=())
+WRONG = Tokens(top1=0.1, greedy=3, decoded=99, snr_db=4.0, failures=("SNR 4.0 dB is below 20 dB",))
 LLAMA_BENCH = {  # keys of ``llama-bench -o json`` that are not of llama.cpp alone
     "build_commit",
     "build_number",
@@ -143,10 +143,11 @@ def test_samples_keep_their_order_median_and_spread(values):
 
 def test_tables_mark_the_wrong_and_name_what_did_not_run():
     console = Console(width=200, record=True, file=io.StringIO())
-    for each in bench_shown(report(*SOME)):
+    for each in bench_shown(report(*SOME, busy=3.5)):
         console.print(each)
     said = console.export_text()
     assert "wrong liar" in said and "liar is wrong and not ranked: SNR 4.0 dB" in said
+    assert "this computer was busy: a load of 3.5 on 2 cores" in said
     assert "not executed: hexagon" in said and "a peer's weights are others" in said
 
 
@@ -204,7 +205,7 @@ def test_markdown_has_a_row_for_each_length_and_marks_the_wrong():
     lines = exported(report(*SOME, run("a|b", 5)), "markdown").splitlines()
     rows = [line for line in lines if line.startswith("| ") and "rank" not in line]
     assert len(rows) == 2 * 5 and len({line.count(" | ") for line in rows}) == 1
-    assert any("liar" in row and "**wrong**: 3/99" in row for row in rows)
+    assert any("liar" in row and "**wrong**: 10% the same, 3 of 99" in row for row in rows)
     assert any(row.startswith("| 1 | fast |") for row in rows)
     assert lines[-1].startswith("- not executed: hexagon")
 

@@ -31,6 +31,7 @@ def judged_tokens(
     found = judge(artifact.name, mode, REFERENCE, runtime, got, golden, kinds, bounds)
     metrics = found.metrics
     return Tokens(
+        top1=metrics.top1,
         greedy=metrics.greedy,
         decoded=metrics.decoded,
         snr_db=metrics.snr_db,

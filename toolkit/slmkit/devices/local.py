@@ -29,6 +29,14 @@ def this_device() -> Device:
     )
 
 
+def load_average() -> float | None:
+    """Processes that wanted a core during the last minute; None where the system does not tell."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):  # Windows has none
+        return None
+
+
 def available_cores() -> int:
     """Processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):

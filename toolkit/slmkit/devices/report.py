@@ -85,6 +85,7 @@ class Tokens(BaseModel):
 
     model_config = STRICT
 
+    top1: Number  # share of positions with the reference's best token
     greedy: int  # decoded positions before the first different best token, all prompts
     decoded: int
     snr_db: Number
@@ -94,6 +95,14 @@ class Tokens(BaseModel):
     def passed(self) -> bool:
         """Whether every bound is kept."""
         return not self.failures
+
+
+def tokens_text(tokens: Tokens) -> str:
+    """Agreement with the reference, in words."""
+    return (
+        f"{tokens.top1:.0%} the same, {tokens.greedy} of {tokens.decoded} in a row, "
+        f"{tokens.snr_db:.1f} dB"
+    )
 
 
 class Position(BaseModel):
@@ -150,6 +159,7 @@ class DeviceReport(BaseModel):
     recipe: str
     runs: tuple[Run, ...]
     not_executed: tuple[str, ...]  # artifacts that did not run there, and why
+    busy: float | None = None  # the device's load average before it began, where it tells
     thermal: str | None = None  # its state, where it can be read
 
     @property

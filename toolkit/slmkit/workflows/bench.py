@@ -17,7 +17,7 @@ from slmkit.bundle.manifest import BundledArtifact, Manifest, read_manifest
 from slmkit.bundle.verify import verify_loaded
 from slmkit.devices.bench_job import timing_from_json
 from slmkit.devices.judged import cases_of, judged_tokens
-from slmkit.devices.local import available_cores, this_device
+from slmkit.devices.local import available_cores, load_average, this_device
 from slmkit.devices.peers import peer_kind
 from slmkit.devices.report import Case, DeviceReport, Run, Samples, Speed, Tokens, ranked
 from slmkit.errors import MissingPackageError, RefusedError, UsageError
@@ -93,6 +93,7 @@ def benchmark(
     candidates = [_candidate(folder, manifest, each, settings) for each in chosen]
     ids = candidates[0].payload["ids"]
     candidates += [_peer(Path(path), ids, manifest, settings) for path in against]
+    busy = load_average()
     _take_turns(candidates, manifest, settings, progress)
     return DeviceReport(
         slmkit=__version__,
@@ -103,6 +104,7 @@ def benchmark(
         recipe=manifest.recipe.name,
         runs=ranked([_run_of(each, settings) for each in candidates]),
         not_executed=tuple(left_out),
+        busy=busy,
     )
 
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from rich.table import Table
 from rich.text import Text
 
-from slmkit.devices.report import DeviceReport, Run, Speed, spread_text
+from slmkit.devices.report import DeviceReport, Run, Speed, spread_text, tokens_text
 from slmkit.planning.memory import gigabytes
 
 NOTHING = "-"
@@ -72,7 +72,7 @@ def _memory(run: Run) -> str:
 def _tokens(run: Run) -> str:
     if run.tokens is None:
         return "not compared"
-    found = f"{run.tokens.greedy}/{run.tokens.decoded}, {run.tokens.snr_db:.1f} dB"
+    found = tokens_text(run.tokens)
     return found if run.tokens.passed else f"[red]wrong[/] {found}"
 
 
@@ -83,12 +83,15 @@ def _overlap(faster: Run, slower: Run) -> bool:
 
 def _notes(report: DeviceReport) -> Iterator[str]:
     yield (
-        "cold: the first answer of a new process, its files in the system's cache. Tokens: greedy "
-        "ones that are the reference's, and SNR of logits; power is not measured"
+        "cold: the first answer of a new process, its files in the system's cache. Tokens: those that "
+        "are the reference's, greedy ones until the first other one, and the SNR of the logits"
     )
     for run in report.wrong:
         for why in run.tokens.failures if run.tokens else ():
             yield f"{run.name} is wrong and not ranked: {why}"
+    cores = report.device.cores
+    if report.busy is not None and report.busy > cores / 2:
+        yield f"this computer was busy: a load of {report.busy:.1f} on {cores} cores"
     ranks = [run for run in report.runs if run.rank is not None]
     if any(_overlap(*pair) for pair in pairwise(ranks)):
         yield "ranks are by the median of decoding; some ranges overlap, so they may be chance"

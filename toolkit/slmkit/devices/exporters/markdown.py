@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slmkit.devices.report import DeviceReport, Run, Speed, spread_text
+from slmkit.devices.report import DeviceReport, Run, Speed, spread_text, tokens_text
 from slmkit.planning.memory import gigabytes
 
 HEADER = (
@@ -47,5 +47,5 @@ def _row(run: Run, speed: Speed) -> str:
 def _tokens(run: Run) -> str:
     if run.tokens is None:
         return "not compared"
-    found = f"{run.tokens.greedy}/{run.tokens.decoded}, {run.tokens.snr_db:.1f} dB"
+    found = tokens_text(run.tokens)
     return found if run.tokens.passed else f"**wrong**: {found}"
