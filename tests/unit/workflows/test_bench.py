@@ -24,7 +24,7 @@ from slmkit.workflows.bench import REPEATS, benchmark
 from slmkit.workflows.build import build
 from tiny_models import ort_request, tiny_config, write_checkpoint
 
-processes = pytest.mark.full(tiers.AGAIN)
+processes = pytest.mark.full(tiers.PROCESSES)
 QUICK: dict[str, Any] = {"lengths": (4, 20), "tokens": 4, "repeats": 3, "threads": 1}
 WORDS = ("--lengths", "4,20", "--tokens", "4", "--repeats", "3", "--threads", "1")
 
@@ -133,6 +133,16 @@ def test_a_peer_stands_beside_without_a_rank(bundle):
 
 
 @processes
+def test_a_model_that_cannot_be_opened_leaves_the_others_their_turns(bundle, tmp_path):
+    pytest.importorskip("onnxruntime_genai", reason="onnxruntime-genai is not installed")
+    (tmp_path / "genai_config.json").write_text("{", encoding="utf-8")
+    found = benchmark(bundle, against=[tmp_path], **QUICK)
+    assert [(run.name, run.rank) for run in found.runs] == [("ort", 1)]
+    (said,) = found.not_executed
+    assert f"/{tmp_path.name}: onnxruntime-genai cannot load" in said
+
+
+@processes
 def test_the_command_shows_tables_and_writes_forms(bundle, tmp_path):
     said = bench(bundle, *WORDS).stdout
     assert "tokens/s, median (spread)" in said and "cold" in said and "20 + 4" in said
@@ -182,6 +192,9 @@ def test_damaged_files_are_refused_before_anything_runs(bundle, tmp_path):
     [
         (("--to", "x.json"), 2, "--to needs a form"),
         (("--lengths", "4,b"), 2, "expected numbers"),
+        (("--as", "junit", "--to", "none/x.xml"), 2, "no place for a file"),
+        (("--as", "junit", "--to", "."), 2, "no place for a file"),
+        (("--as", "junit", "--to", __file__), 2, "test_bench.py exists"),
         (("--against", "nothing.gguf"), 2, "no model of llama.cpp"),
         (("--repeats", "2"), 2, "2 is not in the range"),
     ],

@@ -53,7 +53,8 @@ from slmkit.errors import UsageError
     type=click.Choice(["llama-bench", "executorch", "junit", "markdown"]),
     help="Write the report in a form that others read, to --to.",
 )
-@click.option("--to", type=FOLDER, help="The file for --as [default: stdout].")
+@click.option("--to", type=FOLDER, help="A new file for --as [default: stdout].")
+@click.option("--force", is_flag=True, help="Replace an older file.")
 @json_option
 @command
 def bench(
@@ -66,6 +67,7 @@ def bench(
     against: tuple[Path, ...],
     form: str | None,
     to: Path | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Measure a bundle: both speeds by prompt length, load time, first token, memory, parity.
@@ -78,8 +80,7 @@ def bench(
     from slmkit.cli.tables.bench import bench_shown
     from slmkit.devices.exporters import exported
 
-    if to is not None and form is None:
-        raise UsageError("--to needs a form", "name it with --as")
+    _check_place(to, form, force)
     if form is not None and to is None and as_json:
         raise UsageError("--json and --as both want stdout", "give a file with --to")
     with shown_progress() as progress:
@@ -112,6 +113,18 @@ def bench(
         print_json(found.model_dump(mode="json"))
     if error is not None:
         raise error
+
+
+def _check_place(to: Path | None, form: str | None, force: bool) -> None:
+    """Refuse a place for the report before anything is measured."""
+    if to is None:
+        return
+    if form is None:
+        raise UsageError("--to needs a form", "name it with --as")
+    if to.is_dir() or not to.parent.is_dir():
+        raise UsageError(f"{to} is no place for a file", "give a file in a folder that exists")
+    if to.exists() and not force:
+        raise UsageError(f"{to} exists", "use --force to replace it")
 
 
 def _numbers(text: str | None) -> tuple[int, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,14 @@ from slmkit.backend.artifact import artifact_to_json
 from slmkit.backend.registry import declaration_of, require_packages
 from slmkit.bundle.manifest import BundledArtifact, Manifest, read_manifest
 from slmkit.bundle.verify import verify_loaded
-from slmkit.devices.bench_job import timing_from_json
-from slmkit.devices.judged import cases_of, judged_tokens
 from slmkit.devices.local import available_cores, load_average, this_device
 from slmkit.devices.peers import peer_kind
-from slmkit.devices.report import Case, DeviceReport, Run, Samples, Speed, Tokens, ranked
+from slmkit.devices.report import DeviceReport, ranked
+from slmkit.devices.turns import Candidate, take_turns
 from slmkit.errors import MissingPackageError, RefusedError, UsageError
-from slmkit.inference.speed import DECODED, Timing
-from slmkit.parity.golden import Golden
+from slmkit.inference.speed import DECODED
 from slmkit.parity.golden_file import load_golden
-from slmkit.system import subprocess_worker
 from slmkit.system.progress import Progress, Silent
-from slmkit.system.scratch import scratch
 
 PathLike = str | Path
 LENGTHS = (32, 128, 512)  # tokens of prompts: those that fit into the context
@@ -43,20 +39,6 @@ class Settings:
     decode: int  # tokens that are decoded after each
     repeats: int
     threads: int
-
-
-@dataclass
-class _Candidate:
-    """A model that takes its turns: an artifact of the bundle, or a peer's."""
-
-    name: str
-    payload: dict[str, Any]
-    size: int
-    artifact: BundledArtifact | None = None
-    golden: Golden | None = None
-    results: list[dict[str, Any]] = field(default_factory=list)
-    tokens: Tokens | None = None
-    cases: tuple[Case, ...] = ()
 
 
 def benchmark(
@@ -77,9 +59,10 @@ def benchmark(
     prompts in tokens, after each of which ``tokens`` are decoded. ``threads``: all cores by
     default. ``against``: peers' models, measured beside them, and never judged.
 
-    A run whose tokens break a bound of the bundle's recipe is marked and never ranked. Raises
-    BundleError, UsageError, MissingPackageError for a peer without its runtime, RefusedError if no
-    artifact of the bundle can be measured there.
+    A run whose tokens break a bound of the bundle's recipe is marked and never ranked. A model
+    whose process fails is named in the report. Raises BundleError, UsageError, MissingPackageError for a
+    peer without its runtime, RefusedError if no artifact of the bundle can be measured there,
+    BackendError if every process fails.
     """
     progress = progress or Silent()
     if where != LOCAL:
@@ -94,7 +77,8 @@ def benchmark(
     ids = candidates[0].payload["ids"]
     candidates += [_peer(Path(path), ids, manifest, settings) for path in against]
     busy = load_average()
-    _take_turns(candidates, manifest, settings, progress)
+    take_turns(candidates, manifest.recipe.parity, settings.repeats, progress)
+    failed = [f"{each.name}: {each.failed.message}" for each in candidates if each.failed]
     return DeviceReport(
         slmkit=__version__,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -102,8 +86,8 @@ def benchmark(
         model=manifest.model.name,
         parameters=manifest.model.parameters,
         recipe=manifest.recipe.name,
-        runs=ranked([_run_of(each, settings) for each in candidates]),
-        not_executed=tuple(left_out),
+        runs=ranked([each.run() for each in candidates if each.failed is None]),
+        not_executed=(*left_out, *failed),
         busy=busy,
     )
 
@@ -164,7 +148,7 @@ def _measurable(
 
 def _candidate(
     folder: Path, manifest: Manifest, artifact: BundledArtifact, settings: Settings
-) -> _Candidate:
+) -> Candidate:
     """An artifact of the bundle, with the golden prompts of text that judge its tokens."""
     verify_loaded(folder, manifest, artifact)
     golden = load_golden(folder / artifact.golden).judged(random_ids=False)
@@ -179,16 +163,16 @@ def _candidate(
     }
     files = (file for file in manifest.files if file.path.startswith(f"{artifact.folder}/"))
     size = sum(file.size for file in files)
-    return _Candidate(artifact.name, payload, size, artifact, golden)
+    return Candidate(artifact.name, payload, size, artifact, golden)
 
 
-def _peer(path: Path, ids: Sequence[int], manifest: Manifest, settings: Settings) -> _Candidate:
+def _peer(path: Path, ids: Sequence[int], manifest: Manifest, settings: Settings) -> Candidate:
     """A peer's model, given the bundle's ids: the same text if it is the same model."""
     files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
     payload = {"path": str(path), "context": manifest.context_length, "ids": ids}
     size = sum(each.stat().st_size for each in files)
     name = path.name if path.is_file() else f"{path.resolve().parent.name}/{path.name}"
-    return _Candidate(name, payload | _common(settings), size)
+    return Candidate(name, payload | _common(settings), size)
 
 
 def _common(settings: Settings) -> dict[str, Any]:
@@ -197,78 +181,3 @@ def _common(settings: Settings) -> dict[str, Any]:
         "decode": settings.decode,
         "threads": settings.threads,
     }
-
-
-def _take_turns(
-    candidates: Sequence[_Candidate], manifest: Manifest, settings: Settings, progress: Progress
-) -> None:
-    """Run every candidate once in each round; in the first, its tokens are judged too."""
-    steps = len(settings.lengths) + 1
-    for number in range(settings.repeats):
-        label = f"round {number + 1} of {settings.repeats}"
-        progress.stage(label, steps * len(candidates))
-        for each in candidates:
-            with scratch() as out:
-                payload = {**each.payload, "out": str(out)}
-                if number == 0 and each.golden is not None:
-                    payload["golden"] = _sequences(each.golden)
-                result = subprocess_worker.call(
-                    "slmkit.devices.bench_job:run_job",
-                    payload,
-                    lambda done, _: progress.advance(done),
-                    f"measures {each.name}",
-                )
-                each.results.append(result)
-                if "golden" in payload:
-                    _judge(each, manifest, result["runtime"], out)
-
-
-def _sequences(golden: Golden) -> list[tuple[list[int], int]]:
-    pairs = zip(golden.sequences, golden.prompt_lengths, strict=True)
-    return [(ids.tolist(), length) for ids, length in pairs]
-
-
-def _judge(each: _Candidate, manifest: Manifest, runtime: str, out: Path) -> None:
-    """Compare the tokens with the reference's."""
-    artifact, golden = each.artifact, each.golden
-    if artifact is None or golden is None:
-        return
-    mode = next(mode for mode in artifact.modes if mode.name == each.payload["mode"])
-    logits = [np.load(out / f"{at}.npy", mmap_mode="r") for at in range(len(golden.sequences))]
-    bounds = manifest.recipe.parity
-    each.tokens = judged_tokens(artifact, mode, runtime, logits, golden, bounds)
-    each.cases = cases_of(golden, logits)
-
-
-def _run_of(each: _Candidate, settings: Settings) -> Run:
-    """All rounds of one candidate."""
-    results = each.results
-    by_length = zip(*(result["warm"] for result in results), strict=True)
-    known = [result["memory"] for result in results if result["memory"] is not None]
-    return Run(
-        name=each.name,
-        mode=each.payload.get("mode", ""),
-        peer=each.artifact is None,
-        runtime=results[0]["runtime"],
-        threads=settings.threads,
-        size=each.size,
-        load_s=Samples.of([result["load_s"] for result in results]),
-        cold=_speed([result["cold"] for result in results]),
-        warm=tuple(_speed(timings) for timings in by_length),
-        memory_peak=max(known, default=None),
-        memory_before=results[0]["memory_before"],
-        tokens=each.tokens,
-        cases=each.cases,
-        rank=None,
-    )
-
-
-def _speed(results: Sequence[Mapping[str, Any]]) -> Speed:
-    timings: list[Timing] = [timing_from_json(dict(each)) for each in results]
-    return Speed(
-        prompt=timings[0].prompt,
-        decoded=timings[0].decoded,
-        prefill=Samples.of([each.prefill for each in timings]),
-        decode=Samples.of([each.decode for each in timings]),
-        first_token_ms=Samples.of([each.prefill_s * 1000 for each in timings]),
-    )

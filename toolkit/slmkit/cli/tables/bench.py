@@ -83,8 +83,8 @@ def _overlap(faster: Run, slower: Run) -> bool:
 
 def _notes(report: DeviceReport) -> Iterator[str]:
     yield (
-        "cold: the first answer of a new process, its files in the system's cache. Tokens: those that "
-        "are the reference's, greedy ones until the first other one, and the SNR of the logits"
+        "cold: the first answer of a new process, its files in the system's cache. Tokens: those "
+        "that are the reference's, greedy ones until the first other one, and SNR of the logits"
     )
     for run in report.wrong:
         for why in run.tokens.failures if run.tokens else ():

@@ -26,7 +26,8 @@ def forecast_shown(found: Forecast) -> tuple[Table | Text, ...]:
         table.add_column(column, justify="left" if column in ("artifact", "phone") else "right")
     last = ""
     for each in found.phones:
-        table.add_row("" if each.artifact == last else each.artifact, *_row(each))
+        name = f"{each.artifact} ({each.processor})"
+        table.add_row("" if each.artifact == last else name, *_row(each))
         last = each.artifact
     return (table, *map(Text, _notes(found)))
 
