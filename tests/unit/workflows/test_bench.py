@@ -7,6 +7,7 @@ import json
 import shutil
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -15,8 +16,10 @@ import slmkit
 import tiers
 from slmkit.bundle.manifest import read_manifest
 from slmkit.cli.main import main
+from slmkit.devices.exporters import FORMS
 from slmkit.devices.report import DeviceReport
 from slmkit.errors import BundleError, RefusedError, UsageError
+from slmkit.inference.speed import DECODED
 from slmkit.parity.golden import TOP
 from slmkit.parity.golden_file import load_golden
 from slmkit.system.progress import Silent
@@ -209,6 +212,9 @@ def test_two_outputs_need_a_file_for_one(bundle):
 
 
 def test_the_defaults_are_those_of_the_function():
-    options = {each.name: each.default for each in main.commands["bench"].params}
-    assert options["repeats"] == REPEATS and REPEATS >= 3
+    options = {each.name: each for each in main.commands["bench"].params}
+    assert options["repeats"].default == REPEATS >= 3
+    assert options["tokens"].default == DECODED
+    form = options["form"].type
+    assert isinstance(form, click.Choice) and list(form.choices) == list(FORMS)
     assert slmkit.benchmark is benchmark

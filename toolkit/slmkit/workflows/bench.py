@@ -60,8 +60,8 @@ def benchmark(
     default. ``against``: peers' models, measured beside them, and never judged.
 
     A run whose tokens break a bound of the bundle's recipe is marked and never ranked. A model
-    whose process fails is named in the report. Raises BundleError, UsageError, MissingPackageError for a
-    peer without its runtime, RefusedError if no artifact of the bundle can be measured there,
+    whose process fails is named in the report. Raises BundleError, UsageError, MissingPackageError
+    for a peer without its runtime, RefusedError if no artifact of the bundle can be measured there,
     BackendError if every process fails.
     """
     progress = progress or Silent()
