@@ -32,6 +32,7 @@ LITERT = Declaration(
     },
     use="slmkit_litert:use.md.jinja",
     processor="cpu",
+    copies=2,  # the mapped file, and what XNNPACK packs of it
     timed="shipped",
     rank=30,
 )

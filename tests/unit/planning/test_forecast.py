@@ -153,6 +153,15 @@ def test_the_bytes_of_a_token_are_those_of_the_weights_but_a_table_of_its_own():
     assert work_of(untied, recipe, costs).read == sum(sizes.values()) - table
 
 
+def test_a_token_reads_one_of_several_copies():
+    """LiteRT maps the file, and XNNPACK packs another copy: only that one is read."""
+    model, recipe = summarize(spec_of(QWEN)), load_recipe("int4")
+    reads = {name: work_of(model, recipe, costs_of(name)).read for name in ("ort", "litert")}
+    assert costs_of("litert").copies == 2
+    assert reads["litert"] == pytest.approx(reads["ort"], rel=0.2)  # the same codes
+    assert reads["litert"] < 0.6 * plan_memory(model, recipe, 512, costs_of("litert")).weights
+
+
 def test_of_experts_those_that_are_chosen_are_read():
     model = summarize(read_spec(Config(tiny_config("qwen2-moe"), "config.json")))
     recipe, costs, moe = load_recipe("int4"), costs_of("ort"), model.spec.moe

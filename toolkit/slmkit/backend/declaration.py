@@ -80,6 +80,7 @@ class Declaration:
     extras: tuple[Extra, ...] = ()
     use: str = ""  # "package:file", a Jinja template: the artifact's part of a bundle's USE.md
     processor: Processor | None = None  # of a phone, that runs it; None: no forecasts of speed
+    copies: int = 1  # of each matrix in its runtime's memory: a token reads one of them
     timed: str = ""  # the mode that runs the shipped artifact in its own runtime, on a computer too
     untimed: str = "its runtime does not run on this computer"  # why, where there is no such mode
     float16: bool = False  # it computes in float16: a model that would overflow is refused

@@ -77,8 +77,9 @@ def work_of(model: Model, recipe: Recipe, costs: Costs) -> Work:
         if weight.name in model.looked_up - model.multiplied:
             continue
         used = share if weight.name in experts else 1.0
-        read += sizes[tensor] * used
-        if len(weight.shape) == 2 and weight.shape[0] != model.spec.vocabulary:
+        matrix = len(weight.shape) == 2
+        read += sizes[tensor] * used / (costs.copies if matrix else 1)
+        if matrix and weight.shape[0] != model.spec.vocabulary:
             body += weight.size * used
     return Work(read, body)
 

@@ -30,6 +30,7 @@ class Costs:
     artifact: str
     weight_bytes: WeightBytes
     state_bytes: StateBytes
+    copies: int = 1  # of a matrix, within its bytes: a token reads one of them
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
