@@ -23,6 +23,8 @@ COREML = Declaration(
     float16=True,
     no_adapters="Core ML loads no weights beside a package: an adapter would be one more function "
     "inside it, compiled with it",
+    processor="npu",
+    untimed="an evaluator in NumPy stands in for Core ML",
     rank=25,
 )
 DECLARATIONS = (COREML,)

@@ -32,6 +32,9 @@ LITERT = Declaration(
     },
     use="slmkit_litert:use.md.jinja",
     no_adapters="LiteRT-LM, which apps run it with, has no public interface for adapters",
+    processor="cpu",
+    copies=2,  # the mapped file, and what XNNPACK packs of it
+    timed="shipped",
     rank=30,
 )
 DECLARATIONS = (LITERT,)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from slmkit.backend.artifact import file_of
 from slmkit.backend.interface import Artifact
-from slmkit.backend.static_runner import StaticRunner, Window
+from slmkit.backend.static_runner import StaticRunner, Window, check_context
+from slmkit.backend.threads import threads
 from slmkit.ops import Floats
 from slmkit.system.scratch import scratch
 from slmkit_litert.contract import DECODE, HIDDEN, cache_tensors, prefill_name, static_shape
@@ -69,6 +70,23 @@ class LitertRunner(StaticRunner):
         self.taps = {tap: np.stack([row[tap] for row in taps]) for tap in taps[0]}
         return np.stack(rows)
 
+    def prefill(self, ids: NDArray[np.int64]) -> Floats:
+        """Append a prompt as LiteRT-LM does: all but its last token by ``prefill``, which makes no
+        logits, then that one by ``decode``. (T,) -> (V,)"""
+        check_context(self.length + len(ids), self.context_length)
+        body = ids[:-1]
+        while len(body):
+            size = self._fitting(len(body))
+            outputs = self._run(size, body[:size], self.length, self.caches)
+            self.caches = self._caches(outputs)
+            self.length += len(body[:size])
+            body = body[size:]
+        outputs = self._run(1, ids[-1:], self.length, self.caches)
+        self.caches = self._caches(outputs)
+        self.length += 1
+        logits: Floats = outputs["logits"][0, 0]
+        return logits
+
     def _run(
         self, tokens: int, ids: NDArray[np.int64], position: int, caches: dict[str, Array]
     ) -> dict[str, Any]:
@@ -101,12 +119,12 @@ def _open_interpreter(path: Path, mode: str) -> Interpreter:
     which would pack all weights once more: 6 GB for 1.5 B parameters.
     """
     if mode != "float32":
-        return Interpreter(model_path=str(path), num_threads=THREADS)
+        return Interpreter(model_path=str(path), num_threads=threads(THREADS))
     with scratch() as folder:
         float_copy = folder / "float32.tflite"
         write_float_model(path, float_copy, dequantize)
         return Interpreter(
             model_path=str(float_copy),
-            num_threads=THREADS,
+            num_threads=threads(THREADS),
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         )

@@ -37,6 +37,8 @@ MLC = Declaration(
     float16=True,
     no_adapters="MLC LLM's runtime loads no adapters: its library is compiled for the weights "
     "alone",
+    processor="gpu",
+    untimed="a processor executes the GPU's kernels, to prove their results",
     rank=40,
 )
 DECLARATIONS = (MLC,)

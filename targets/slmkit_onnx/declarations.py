@@ -28,6 +28,8 @@ ORT = Declaration(
     ),
     use="slmkit_onnx.ort:use.md.jinja",
     no_adapters="",
+    processor="cpu",
+    timed="shipped",
     rank=10,
 )
 HEXAGON = Declaration(
@@ -64,6 +66,8 @@ HEXAGON = Declaration(
     no_adapters="QNN applies adapters (LoRA v2) that its own converter made for its own model "
     "files, not to context binaries that ONNX Runtime loads",
     float16=True,
+    processor="npu",
+    untimed="the emulator of the chip computes its results, not its speed",
     rank=20,
 )
 DECLARATIONS = (ORT, HEXAGON)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnxruntime
 
+from slmkit.backend.threads import threads
 from slmkit.errors import BackendError
 
 RUNTIME = f"onnxruntime {onnxruntime.__version__}, CPU"
@@ -15,6 +16,7 @@ def session_options(folder: Path | None) -> onnxruntime.SessionOptions:
     """Session options for a model whose external data lies in ``folder``; None: beside its file."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = threads(0)  # 0: as many as there are cores
     if folder is not None:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(folder)

@@ -16,7 +16,7 @@ LADDER = [  # a room may import from its own step and from those below it
     {"cli"},
     {"api"},
     {"workflows", "serving"},
-    {"inference", "harness", "app"},
+    {"inference", "harness", "app", "devices"},
     {"bundle"},
     {"planning", "parity", "evaluation"},
     {"backend"},

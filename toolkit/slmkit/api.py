@@ -21,6 +21,7 @@ from slmkit.bundle.export import Export, export
 from slmkit.bundle.manifest import Manifest, read_manifest
 from slmkit.bundle.verify import verify
 from slmkit.checkpoint.folder import SAMPLE_MODEL
+from slmkit.devices.report import DeviceReport
 from slmkit.errors import (
     AppError,
     BackendError,
@@ -47,6 +48,7 @@ from slmkit.workflows import estimate as estimating
 from slmkit.workflows import inspect as inspecting
 from slmkit.workflows import layerwise
 from slmkit.workflows.adapter import add_adapter
+from slmkit.workflows.bench import benchmark
 from slmkit.workflows.compare import Compared, Measured, compare
 from slmkit.workflows.estimate import Estimate
 from slmkit.workflows.evaluate import AnswerScore, TextScore, evaluate_answers, evaluate_text
@@ -67,6 +69,7 @@ __all__ = [
     "CheckpointError",
     "Compared",
     "Comparison",
+    "DeviceReport",
     "Estimate",
     "Export",
     "Inspection",
@@ -90,6 +93,7 @@ __all__ = [
     "TextScore",
     "UsageError",
     "add_adapter",
+    "benchmark",
     "build",
     "check_app",
     "compare",
@@ -229,11 +233,13 @@ def estimate(
     artifacts: Sequence[str] = (),
     options: Options | None = None,
     adapters: Sequence[PathLike] = (),
+    phones: Sequence[str] | None = None,
 ) -> Estimate:
     """Files, memory and refusals of a build, from config.json (a folder's, or the file) alone.
 
-    Sizes are in bytes. ``Estimate.check()`` raises RefusedError if the build would be refused.
-    Other arguments and errors as those of ``build``.
+    ``phones``: those to forecast speed on (``Estimate.forecast``), by name, or ("all",); by default
+    a short list. Sizes are in bytes. ``Estimate.check()`` raises RefusedError if the build would be
+    refused. Others as of ``build``.
     """
     return estimating.estimate(
         Request(
@@ -245,7 +251,8 @@ def estimate(
             artifacts=tuple(artifacts),
             options=options or {},
             adapters=tuple(map(Path, adapters)),
-        )
+        ),
+        None if phones is None else tuple(phones),
     )
 
 

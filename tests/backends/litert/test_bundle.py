@@ -13,14 +13,15 @@ import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from artifacts import emitted
-from litert_artifacts import litert_job
-from slmkit.backend.interface import Generation
+from artifacts import emitted, token_snr_db
+from litert_artifacts import KERNELS, litert_job
+from slmkit.backend.interface import Generation, Prefilling
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.errors import BackendError
 from slmkit.inference.evaluate import HELD_OUT, read_examples
 from slmkit.interpreters.reference import Cache, Rounded, logits
 from slmkit_litert import writer
+from slmkit_litert.backend import open_runner
 from slmkit_litert.litertlm import add_missing_tokens, runtime_metadata
 from slmkit_litert.prompts import TEXT_OF_PARTS
 from slmkit_litert.verify.delegation import UNKNOWN_REASON
@@ -208,3 +209,20 @@ def test_arithmetic_outside_of_xnnpack_is_an_error_where_it_is_required(tiny, tm
     report = {"decode": {"share": 0.75, "outside": {"FULLY_CONNECTED": 2}}}
     with pytest.raises(BackendError, match=r"decode: 25\.0% .* \(FULLY_CONNECTED\)"):
         writer._check_delegation(job, report)
+
+
+def test_a_prompt_read_as_an_app_reads_it_leaves_the_same_cache(home):
+    """``feed`` computes every logit by decoding; ``prefill`` reads chunks, and the last token."""
+    job, artifact, path = home
+    runner = open_runner(path.parent, artifact, "shipped")
+    assert isinstance(runner, Prefilling)
+    for length in (1, 2, 40, 130):
+        ids = np.random.default_rng(length).integers(3, job.spec.vocabulary, length)
+        runner.reset()
+        fed = [runner.feed(ids)[-1], runner.feed(ids[:1])[-1]]
+        runner.reset()
+        read = [runner.prefill(ids), runner.feed(ids[:1])[-1]]
+        assert token_snr_db(np.stack(fed), np.stack(read)).min() > KERNELS
+    runner.reset()
+    with pytest.raises(BackendError, match="passes the artifact's context"):
+        runner.prefill(np.zeros(257, dtype=np.int64))

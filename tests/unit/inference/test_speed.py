@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 
 import numpy as np
 import pytest
 
-from slmkit.inference.speed import DECODED, PROMPT, ROUNDS, decode_speeds
+from slmkit.backend.threads import asked_threads, threads
+from slmkit.inference.speed import DECODED, PROMPT, ROUNDS, decode_speeds, timed_answer
+from slmkit.system.subprocess_worker import environment
 
 PROMPT_IDS = np.arange(200)
 
@@ -52,3 +56,50 @@ def test_a_short_context_is_not_passed(context):
     (rate,) = decode_speeds([Slow("one", 0, log, context)], PROMPT_IDS, 16, lambda done: None)
     assert rate > 0
     assert sum(count for _, count in log) <= context * (ROUNDS + 1)
+
+
+class Reader(Slow):
+    """A runner that reads a prompt in one go, without its logits."""
+
+    def prefill(self, ids):
+        self.log.append((f"{self.name} reads", len(ids)))
+        return np.eye(300, dtype=np.float32)[ids[-1]]
+
+
+def test_a_prompt_is_read_as_an_app_reads_it_where_the_runner_can():
+    log: list[tuple[str, int]] = []
+    found = timed_answer(Reader("one", 0.002, log), PROMPT_IDS[:50], 4, 16)
+    assert log == [("one", 0), ("one reads", 50), *[("one", 1)] * 4]
+    assert (found.prompt, found.decoded) == (50, 4)
+    assert found.decode_s >= 4 * 0.002 and found.decode == 4 / found.decode_s
+    assert found.prefill == 50 / found.prefill_s
+
+
+def test_threads_are_the_runner_s_own_unless_asked_for():
+    assert threads(7) == 7
+    with asked_threads(2):
+        assert threads(7) == 2
+        with asked_threads(None):
+            assert threads(7) == 7
+        assert threads(7) == 2
+    assert threads(7) == 7
+
+
+PEAKS = """
+from slmkit.system.process_memory import peak_memory
+before = peak_memory()
+held = bytearray(b"a" * 50_000_000)
+most = peak_memory()
+del held
+print(before, most, peak_memory())
+"""
+
+
+def test_the_peak_of_memory_is_this_program_s_own_grows_and_stays():
+    words = [sys.executable, "-c", PEAKS]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment())
+    if "None" in done.stdout:
+        pytest.skip("this system does not tell the memory of a process")
+    before, most, later = map(int, done.stdout.split())
+    assert before < 45_000_000  # far below that of this process, which started it
+    assert most - before >= 50_000_000 and later >= most

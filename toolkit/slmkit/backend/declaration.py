@@ -11,9 +11,11 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from slmkit.backend.targets import Target
 
+Processor = Literal["cpu", "gpu", "npu"]
 LAST = 100  # the rank of backends that name none
 LOWERING, QUANTIZATION = "lowering", "quantization"  # the two errors that every bundle shows
 
@@ -80,6 +82,10 @@ class Declaration:
     # why no LoRA adapter can lie beside an artifact; empty: one can, and the module has what
     # ``interface.TakesAdapters`` asks for
     no_adapters: str = "its backend has no form of adapters"
+    processor: Processor | None = None  # of a phone, that runs it; None: no forecasts of speed
+    copies: int = 1  # of each matrix in its runtime's memory: a token reads one of them
+    timed: str = ""  # the mode that runs the shipped artifact in its own runtime, on a computer too
+    untimed: str = "its runtime does not run on this computer"  # why, where there is no such mode
     float16: bool = False  # it computes in float16: a model that would overflow is refused
     rank: int = LAST  # position in builds and listings; the first continues the golden prompts
 

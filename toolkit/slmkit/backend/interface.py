@@ -38,6 +38,7 @@ __all__ = [
     "Mode",
     "Model",
     "Portable",
+    "Prefilling",
     "Progress",
     "Report",
     "ReportTable",
@@ -144,6 +145,15 @@ class Rewindable(Protocol):
 
     def rewind(self, mark: object) -> None:
         """Make the sequence what it was at ``mark``."""
+        ...
+
+
+@runtime_checkable
+class Prefilling(Protocol):
+    """A runner that reads a prompt as an app does, where ``feed`` computes more than that."""
+
+    def prefill(self, ids: NDArray[np.int64]) -> Floats:
+        """Append a prompt; the logits of its last token, (V,)."""
         ...
 
 

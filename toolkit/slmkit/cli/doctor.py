@@ -19,6 +19,7 @@ from slmkit.system.cache import default_folder
 OTHERS = (  # beyond the backends'
     Extra("eval", "tasks of lm-evaluation-harness", ("lm-eval", "datasets")),
     Extra("serve", "a server, answers by a JSON schema", ("starlette", "uvicorn", "llguidance")),
+    Extra("llama-cpp", "slmkit bench beside a .gguf file", ("xllamacpp",)),
     Extra("test", "the test suite", ("pytest", "pytest-xdist", "hypothesis", "uv")),
     Extra("dev", "commits and the changelog", ("pre-commit", "towncrier", "check-jsonschema")),
     Extra("docs", "the documentation as a site", ("mkdocs-material", "mkdocstrings")),

@@ -48,19 +48,28 @@ def inspect(path: Path, adapters: tuple[Path, ...], as_json: bool) -> None:
 
 @click.command()
 @build_options
+@click.option(
+    "--phones",
+    help="Forecast speed on these, separated by commas, or on all [default: a short list].",
+)
 @json_option
 @command
-def plan(as_json: bool, **asked: Any) -> None:
+def plan(phones: str | None, as_json: bool, **asked: Any) -> None:
     """Estimate a build, from config.json (a folder's, or the file itself) alone.
+
+    Files, memory, and a forecast of both speeds on phones, with the error bar that such forecasts
+    have on public measurements.
 
     Exit code 4 if the build would be refused.
     """
     from slmkit import api
     from slmkit.cli.tables.estimate import estimate_table
+    from slmkit.cli.tables.forecast import forecast_shown
 
-    found = api.estimate(**request_arguments(**asked))
+    names = None if phones is None else split_names(phones)
+    found = api.estimate(**request_arguments(**asked), phones=names)
     if not as_json:
-        print_tables(estimate_table(found))
+        print_tables(estimate_table(found), *forecast_shown(found.forecast))
     try:
         found.check()
     except api.RefusedError as error:

@@ -14,6 +14,7 @@ import click
 from slmkit import __version__
 from slmkit.cli.adapting import adapter
 from slmkit.cli.app import app
+from slmkit.cli.benching import bench
 from slmkit.cli.comparing import compare
 from slmkit.cli.evaluating import evaluate, sensitivity
 from slmkit.cli.inspecting import doctor, export, inspect, plan, recipes, targets, verify
@@ -185,6 +186,7 @@ def trace(
 for each in (
     adapter,
     app,
+    bench,
     chat,
     compare,
     evaluate,

@@ -30,6 +30,7 @@ class Costs:
     artifact: str
     weight_bytes: WeightBytes
     state_bytes: StateBytes
+    copies: int = 1  # of a matrix, within its bytes: a token reads one of them
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -58,7 +59,7 @@ def plan_memory(
     chunk = min(recipe.prefill_chunk, context_length)
     return MemoryPlan(
         context_length,
-        _weights(model, recipe, costs),
+        sum(weight_sizes(model, recipe, costs).values()),
         _state(model, context_length, costs),
         (model.widest + model.spec.vocabulary) * chunk * FLOAT,
     )
@@ -155,16 +156,17 @@ def _state(model: Model, tokens: int, costs: Costs | None) -> int:
     return sum(count * costs.state_bytes(kind, model.states) for kind, count in numbers if count)
 
 
-def _weights(model: Model, recipe: Recipe, costs: Costs | None) -> int:
-    total = 0
-    for weight in model.weights.values():
+def weight_sizes(model: Model, recipe: Recipe, costs: Costs | None = None) -> dict[str, int]:
+    """Bytes of every weight in a runtime, by tensor; without one, as the codes take them."""
+    artifact = costs.artifact if costs else None
+    sizes = {}
+    for tensor, weight in model.weights.items():
         if len(weight.shape) == 1:
-            total += weight.size * FLOAT
+            sizes[tensor] = weight.size * FLOAT
             continue
-        artifact = costs.artifact if costs else None
         scheme = recipe.scheme(weight.name, model.spec.layers, artifact)
-        if costs is None:
-            total += stored_bytes(weight, scheme)
-        else:
-            total += costs.weight_bytes(weight.shape[0], weight.shape[1], scheme)
-    return total
+        rows, width = weight.shape
+        sizes[tensor] = (
+            costs.weight_bytes(rows, width, scheme) if costs else stored_bytes(weight, scheme)
+        )
+    return sizes

@@ -11,6 +11,7 @@ from slmkit.backend.artifact import PROOF
 from slmkit.backend.declaration import EVERY_ERROR
 from slmkit.backend.registry import (
     artifacts_of,
+    declaration_of,
     declarations,
     error_kinds,
     find_backend,
@@ -208,7 +209,8 @@ def encoding_name(names: Sequence[str], artifacts: Sequence[str]) -> str:
 def costs_of(artifact: str) -> Costs:
     """Bytes of numbers in the memory of an artifact's runtime."""
     backend = find_backend(artifact)
-    return Costs(artifact, backend.weight_bytes, backend.state_bytes)
+    copies = declaration_of(artifact).copies
+    return Costs(artifact, backend.weight_bytes, backend.state_bytes, copies)
 
 
 def _chosen(target: Target, asked: tuple[str, ...]) -> tuple[str, ...]:

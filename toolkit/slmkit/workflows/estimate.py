@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slmkit.backend.interface import WeightFile
-from slmkit.backend.registry import find_backend
+from slmkit.backend.registry import declarations, find_backend
 from slmkit.checkpoint.folder import (
     CONFIG,
     QUANTIZED,
@@ -20,8 +20,9 @@ from slmkit.checkpoint.folder import (
 from slmkit.errors import CheckpointError, RefusedError
 from slmkit.interpreters.recorder import summarize
 from slmkit.models.config import Config
+from slmkit.planning.forecast import Forecast, forecast, work_of
 from slmkit.planning.memory import MemoryPlan
-from slmkit.planning.plan import Choice, Request, choose
+from slmkit.planning.plan import Choice, Request, choose, costs_of
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Estimate:
     context_length: int
     memory_limit: int
     artifacts: tuple[ArtifactEstimate, ...]
+    forecast: Forecast  # on phones, of artifacts that are not refused for what they are
     notices: tuple[str, ...] = ()  # of the weights and the tokenizer, where they are there
 
     def as_json(self) -> dict[str, Any]:
@@ -69,8 +71,11 @@ class Estimate:
             )
 
 
-def estimate(request: Request) -> Estimate:
-    """Estimate a build of a folder in which nothing but config.json need be, or of such a file."""
+def estimate(request: Request, phones: tuple[str, ...] | None = None) -> Estimate:
+    """Estimate a build of a folder in which nothing but config.json need be, or of such a file.
+
+    ``phones``: names of those to forecast speed on; by default the short list.
+    """
     path = request.model
     if not path.exists():
         raise CheckpointError(
@@ -78,6 +83,7 @@ def estimate(request: Request) -> Estimate:
         )
     config, spec = read_facts(path / CONFIG if path.is_dir() else path)
     choice = choose(summarize(spec), request)
+    artifacts = tuple(_artifact(choice, name) for name in choice.artifacts)
     return Estimate(
         model_name(path),
         choice.target.name,
@@ -85,9 +91,24 @@ def estimate(request: Request) -> Estimate:
         choice.model.parameters,
         choice.context_length,
         choice.memory_limit,
-        tuple(_artifact(choice, name) for name in choice.artifacts),
+        artifacts,
+        _forecast(choice, artifacts, phones),
         _notices(path, config, request.adapters),
     )
+
+
+def _forecast(
+    choice: Choice, artifacts: tuple[ArtifactEstimate, ...], phones: tuple[str, ...] | None
+) -> Forecast:
+    """Of the artifacts that can be written, on the target's phones."""
+    declared = declarations()
+    works = {}
+    for each in artifacts:
+        processor = declared[each.artifact].processor
+        if each.files and processor is not None:
+            work = work_of(choice.model, choice.recipe, costs_of(each.artifact))
+            works[each.artifact] = (processor, work, each.memory.total)
+    return forecast(works, choice.target.name, phones)
 
 
 def _notices(path: Path, config: Config, adapters: Sequence[Path]) -> tuple[str, ...]:
