@@ -33,7 +33,7 @@ def test_the_shipped_default_gives_core_ml_palettes_and_the_others_groups():
     name = "model.layers.0.mlp.up_proj"
     assert str(recipe.scheme(name, 3)) == "int4 g32 two-level"
     assert str(recipe.scheme(name, 3, "hexagon")) == "int4 g32 two-level"
-    assert str(recipe.scheme(name, 3, "coreml")) == "lut4 g16"
+    assert str(recipe.scheme(name, 3, "coreml")) == "lut4 g4"
     assert str(recipe.scheme("lm_head", 3, "coreml")) == "int8 per-channel"
 
 
