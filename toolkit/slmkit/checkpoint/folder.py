@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slmkit.checkpoint.formats.weights import open_weights
 from slmkit.checkpoint.model_card import CARD
 from slmkit.checkpoint.shards import Shards
 from slmkit.checkpoint.tokenizer import BUILD_DAY, FILES, Tokenizer
@@ -134,7 +135,8 @@ def _open_weights(folder: Path, config: Config, model: Model) -> Shards:
     family = architecture(spec)
     if quantized and quantized.values.get("quant_method") in COMPUTED_QUANTIZED:
         raise _quantized(config)
-    shards = Shards(folder, family.transforms, family.stacked)
+    weights = open_weights(folder, config)
+    shards = Shards(weights, family.transforms, family.stacked)
     predicting = config.integer(PREDICTING, 0, least=0)
     try:
         shards.check(model.weights, spec.tied, spec.layers, predicting)

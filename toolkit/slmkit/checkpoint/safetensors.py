@@ -6,6 +6,7 @@ then the data without gaps (https://github.com/huggingface/safetensors, "Format"
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import mmap
@@ -49,10 +50,16 @@ DAMAGED = "the file is damaged or was changed: download it again"
 class Entry:
     """One tensor of a file: its type, shape and byte range from the file's start."""
 
-    dtype: str  # a key of DTYPES
+    dtype: str  # a key of DTYPES; of codes, in the words of their format
     shape: tuple[int, ...]
     start: int
     stop: int
+    coded: bool = False  # integers and scales that stand for a float matrix
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it can be read as floats."""
+        return self.coded or self.dtype in FLOATS
 
 
 def unstack(name: str, entry: Entry) -> dict[str, Entry]:
@@ -88,6 +95,16 @@ class SafetensorsFile:
             self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.metadata: Mapping[str, str] = header.pop("__metadata__", {})
         self.entries = _entries(header, begin, size, path)
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.path.name
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the file."""
+        with open(self.path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def array(self, name: str) -> NDArray[Any]:
         """View of a tensor as stored; BF16 as uint16."""

@@ -25,6 +25,7 @@ from slmkit.evaluation.text import EvaluationText
 from slmkit.interpreters.recorder import Model
 from slmkit.planning.allocation import allocated
 from slmkit.planning.calibration import calibration_texts
+from slmkit.planning.imports import with_imports
 from slmkit.planning.memory import (
     Costs,
     MemoryPlan,
@@ -58,6 +59,7 @@ class Request:
     chat_template: str | None = None  # the name of one of several; None: the default one
     force: bool = False
     cache: Path | None = None  # None: no cache
+    requantize: bool = False  # codes that the checkpoint brings are not taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +124,8 @@ class Plan:
 def make_plan(request: Request) -> Plan:
     """Check everything that can be checked before work begins. Raises SlmkitError."""
     checkpoint = open_checkpoint(request.model, request.chat_template).at_build_day()
-    choice = choose(checkpoint.model, request)
+    imports = {} if request.requantize else checkpoint.shards.imports
+    choice = choose(checkpoint.model, request, imports)
     problems = [why for name in choice.artifacts for why in choice.problems(name)]
     if problems:
         raise RefusedError(f"recipe {choice.recipe.name}: {'; '.join(problems)}", LEAVE_OUT)
@@ -139,8 +142,11 @@ def make_plan(request: Request) -> Plan:
     return Plan(choice, at_context, memory, texts, held_out, place, request.chat_template)
 
 
-def choose(model: Model, request: Request) -> Choice:
-    """Resolve a request for a model. Raises SlmkitError for what does not exist."""
+def choose(model: Model, request: Request, imports: Mapping[str, Scheme] | None = None) -> Choice:
+    """Resolve a request for a model. Raises SlmkitError for what does not exist.
+
+    ``imports``: schemes of the codes that the checkpoint brings, by matrix name.
+    """
     target = find_target(request.target)
     if request.memory_limit is not None and request.memory_limit < 1:
         raise UsageError(
@@ -154,6 +160,7 @@ def choose(model: Model, request: Request) -> Choice:
     recipe = allocated(recipe, model)
     recipe = _with_options(recipe, request.options, artifacts)
     _check_names(recipe)
+    recipe = with_imports(recipe, model, artifacts, imports or {})
     recipe = recipe.model_copy(update={"parity": bounds_of(recipe, artifacts, model)})
     context_length = default_context(model.spec, recipe, request.context)
     return Choice(
