@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slmkit.checkpoint.formats.weights import open_weights
+from slmkit.checkpoint.located import located
 from slmkit.checkpoint.model_card import CARD
 from slmkit.checkpoint.shards import Shards
 from slmkit.checkpoint.tokenizer import BUILD_DAY, FILES, Tokenizer
@@ -70,6 +71,7 @@ def open_checkpoint(folder: Path, chat_template: str | None = None) -> Checkpoin
     ``chat_template``: the name of one of several chat templates.
     Raises CheckpointError, with a hint, for anything missing, damaged, mismatched or unsupported.
     """
+    folder = located(folder)
     if not folder.is_dir():
         raise CheckpointError(
             f"{folder} is not a folder", "--model wants a Hugging Face checkpoint folder"
@@ -135,7 +137,7 @@ def _open_weights(folder: Path, config: Config, model: Model) -> Shards:
     family = architecture(spec)
     if quantized and quantized.values.get("quant_method") in COMPUTED_QUANTIZED:
         raise _quantized(config)
-    weights = open_weights(folder, config)
+    weights = open_weights(folder, config, model)
     shards = Shards(weights, family.transforms, family.stacked)
     predicting = config.integer(PREDICTING, 0, least=0)
     try:

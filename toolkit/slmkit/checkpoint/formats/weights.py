@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from slmkit.checkpoint.formats.gguf import unpack as gguf
 from slmkit.checkpoint.formats.tensor_file import TensorFile
 from slmkit.checkpoint.safetensors import SafetensorsFile
 from slmkit.checkpoint.weight_files import weight_files
+from slmkit.interpreters.recorder import Model
 from slmkit.models.config import Config
 
 
@@ -19,11 +21,16 @@ class OpenWeights:
     notices: list[str] = field(default_factory=list)
 
 
-def open_weights(folder: Path, config: Config | None = None) -> OpenWeights:
+def open_weights(
+    folder: Path, config: Config | None = None, model: Model | None = None
+) -> OpenWeights:
     """The tensors of a folder. Raises CheckpointError.
 
+    ``model``: names and shapes, for formats with names of their own.
     ``config``: config.json, whose ``quantization_config`` tells a format that packs codes into
     several tensors. Such a format wraps the safetensors files as one ``CodedFile``.
     """
+    if config is not None and model is not None and config.has(gguf.MARK):
+        return OpenWeights(list(gguf.open_parts(folder, config.string(gguf.MARK), model)))
     chosen = weight_files(folder)
     return OpenWeights([SafetensorsFile(path) for path in chosen.paths], list(chosen.notices))

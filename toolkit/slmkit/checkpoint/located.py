@@ -1,0 +1,29 @@
+"""What ``--model`` names as a folder: a folder itself, a GGUF file, a model of the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from slmkit.checkpoint.formats.gguf.unpack import ENDING, gguf_name, unpacked
+from slmkit.errors import CheckpointError
+
+
+def located(model: Path) -> Path:
+    """The folder of a model. Raises CheckpointError.
+
+    A path to anything else that exists is returned as it is.
+    """
+    if model.is_file() and model.suffix == ENDING:
+        return unpacked(model)
+    if model.is_dir() and not any(model.glob("*.safetensors")):
+        files = sorted(model.glob(f"*{ENDING}"))
+        names = sorted({gguf_name(path) for path in files})
+        own = any(path.is_symlink() for path in files) and (model / "config.json").exists()
+        if len(names) > 1:
+            raise CheckpointError(
+                f"{model} holds several GGUF models: {', '.join(names)}",
+                f"name one file: --model {files[0]}",
+            )
+        if names and not own:
+            return unpacked(files[0])
+    return model
