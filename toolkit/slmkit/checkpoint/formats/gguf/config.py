@@ -58,21 +58,22 @@ def _shared(source: Source) -> Values:
     if table is None or len(table) != 2:
         raise CheckpointError("the GGUF file has no matrix token_embd.weight", SAME)
     heads, width = _same(facts, "attention.head_count"), facts.integer("embedding_length")
+    head_width = facts.integer("attention.key_length", width // heads)
     values = {
         "hidden_size": width,
         "num_hidden_layers": source.layers,
         "intermediate_size": _same(facts, "feed_forward_length"),
         "num_attention_heads": heads,
         "num_key_value_heads": _same(facts, "attention.head_count_kv", heads),
-        "head_dim": facts.integer("attention.key_length", width // heads),
+        "head_dim": head_width,
         "vocab_size": table[0],
         "max_position_embeddings": facts.integer("context_length"),
         "rms_norm_eps": facts.number("attention.layer_norm_rms_epsilon"),
         "tie_word_embeddings": not source.has("output.weight"),
         "torch_dtype": "float16",
     }
-    facts.expect("attention.value_length", values["head_dim"], values["head_dim"])
-    return values | rope_keys(facts, values["head_dim"], source.vectors)
+    facts.expect("attention.value_length", head_width, default=head_width)
+    return values | rope_keys(facts, head_width, source.vectors)
 
 
 def _same(facts: Config, key: str, default: int | None = None) -> int:

@@ -46,7 +46,7 @@ class GgufFile:
 
     def __init__(self, path: Path) -> None:
         self.path, self.size, self.map = path, *_opened(path)
-        self.header = read_header(lambda size: self.map, path.name)
+        self.header = read_header(lambda size: memoryview(self.map), path.name)
         self.raw = {
             name: entry_of(name, facts, self.header, self.size, path.name)
             for name, facts in self.header.tensors.items()
@@ -127,8 +127,9 @@ class GgufFile:
         whole = np.frombuffer(self.map, np.uint8, entry.stop - entry.start, entry.start)
         whole = whole.reshape(count, -1)
         if entry.heads:
-            return whole[stored_rows(count, entry.heads)[rows]]
-        return np.ascontiguousarray(whole[rows])
+            rows = stored_rows(count, entry.heads)[rows]
+        chosen: NDArray[np.uint8] = np.ascontiguousarray(whole[rows])
+        return chosen
 
     def _decoded(self, entry: GgufEntry, rows: Any) -> Coded:
         kind, _, size = kinds()[entry.kind]

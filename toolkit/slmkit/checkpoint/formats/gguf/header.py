@@ -165,7 +165,8 @@ class _Cursor:
         dtype = np.dtype(SCALARS[kind])
         if count > MOST_STRINGS:
             raise self.error(f"an array has {count} numbers; at most {MOST_STRINGS} are read")
-        return np.frombuffer(self.take(count * dtype.itemsize), dtype).tolist()
+        found: list[Any] = np.frombuffer(self.take(count * dtype.itemsize), dtype).tolist()
+        return found
 
     def tensor(self, name: str) -> TensorFacts:
         dimensions = self.number()

@@ -210,12 +210,12 @@ def _file(
 
 def _around(vocabulary: Vocabulary, bos: bool) -> Values | None:
     """The tokens that are put before and after a text."""
-    roles = [
-        ("bos", vocabulary.flag("bos_token", bos)),
-        ("eos", vocabulary.flag("eos_token", False)),
-    ]
-    names = {role: vocabulary.token(role) for role, wanted in roles if wanted}
-    names = {role: token for role, token in names.items() if token is not None}
+    wanted = {
+        "bos": vocabulary.flag("bos_token", bos),
+        "eos": vocabulary.flag("eos_token", False),
+    }
+    found = {role: vocabulary.token(role) for role in wanted if wanted[role]}
+    names = {role: token for role, token in found.items() if token is not None}
     if not names:
         return None
     single = [_special(names["bos"])] if "bos" in names else []
@@ -237,7 +237,7 @@ def _around(vocabulary: Vocabulary, bos: bool) -> Values | None:
     }
 
 
-def _special(token: str | None) -> Values:
+def _special(token: str) -> Values:
     return {"SpecialToken": {"id": token, "type_id": 0}}
 
 
