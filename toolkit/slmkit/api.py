@@ -48,6 +48,7 @@ from slmkit.workflows import layerwise
 from slmkit.workflows.compare import Compared, Measured, compare
 from slmkit.workflows.estimate import Estimate
 from slmkit.workflows.evaluate import AnswerScore, TextScore, evaluate_answers, evaluate_text
+from slmkit.workflows.gguf import GgufExport, export_gguf
 from slmkit.workflows.inspect import Inspection
 from slmkit.workflows.layerwise import Tap
 from slmkit.workflows.recheck import Rechecked, recheck
@@ -161,6 +162,23 @@ class Bundle:
         """Copy what an app loads of an artifact (on some chips or GPUs alone) into folder ``to``,
         in a store's form if one is named. Raises BundleError, UsageError, RefusedError."""
         return export(self.path, artifact, Path(to), devices, force, form)
+
+    def export_gguf(
+        self,
+        to: PathLike,
+        model: PathLike | None = None,
+        *,
+        artifact: str | None = None,
+        force: bool = False,
+        cache: CacheChoice = True,
+        progress: Progress | None = None,
+    ) -> GgufExport:
+        """Write the codes of an artifact as a GGUF file into folder ``to``; llama.cpp runs it where
+        xllamacpp is installed. ``model``: the checkpoint of the bundle; None: the sample model.
+        Raises BundleError, RefusedError for what GGUF does not hold exactly, ParityError."""
+        checkpoint = SAMPLE_MODEL if model is None else Path(model)
+        where, shown = chosen_folder(cache), progress or Silent()
+        return export_gguf(self.path, checkpoint, Path(to), artifact, force, where, shown)
 
     def load(self, artifact: str | None = None, mode: str | None = None) -> Session:
         """An artifact in its runtime: the first one, as it ships, if none is named."""

@@ -140,7 +140,8 @@ def test_types_that_only_llama_cpp_writes_are_read(tmp_path, kind):
     raw = RANDOM.integers(0, 256, (128, 256 // numbers, size), np.uint8)
     places = {"Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,), "IQ4_NL": (0,)}[kind]
     for place in places:
-        halves = RANDOM.uniform(-0.1, 0.1, raw.shape[:2]).astype("<f2")
+        halves = RANDOM.uniform(0.01, 0.1, raw.shape[:2]).astype("<f2")
+        halves *= RANDOM.choice(np.array([-1, 1], "<f2"), raw.shape[:2])
         raw[..., place : place + 2] = halves[..., None].view(np.uint8)
     raw = raw.reshape(128, -1)
     folder = write_checkpoint(
