@@ -67,6 +67,7 @@ __all__ = [
     "Comparison",
     "Estimate",
     "Export",
+    "GgufExport",
     "Inspection",
     "Measured",
     "MissingPackageError",
@@ -163,22 +164,11 @@ class Bundle:
         in a store's form if one is named. Raises BundleError, UsageError, RefusedError."""
         return export(self.path, artifact, Path(to), devices, force, form)
 
-    def export_gguf(
-        self,
-        to: PathLike,
-        model: PathLike | None = None,
-        *,
-        artifact: str | None = None,
-        force: bool = False,
-        cache: CacheChoice = True,
-        progress: Progress | None = None,
-    ) -> GgufExport:
-        """Write the codes of an artifact as a GGUF file into folder ``to``; llama.cpp runs it where
-        xllamacpp is installed. ``model``: the checkpoint of the bundle; None: the sample model.
-        Raises BundleError, RefusedError for what GGUF does not hold exactly, ParityError."""
-        checkpoint = SAMPLE_MODEL if model is None else Path(model)
-        where, shown = chosen_folder(cache), progress or Silent()
-        return export_gguf(self.path, checkpoint, Path(to), artifact, force, where, shown)
+    def export_gguf(self, to: PathLike, model: PathLike = SAMPLE_MODEL, **more: Any) -> GgufExport:
+        """Write an artifact's codes as a GGUF file into folder ``to``; llama.cpp runs it where the
+        package xllamacpp is installed. ``model``: the bundle's checkpoint; ``more``: ``artifact``,
+        ``force``, ``cache``, ``progress``. Raises BundleError, RefusedError, ParityError."""
+        return export_gguf(self.path, Path(model), Path(to), **more)
 
     def load(self, artifact: str | None = None, mode: str | None = None) -> Session:
         """An artifact in its runtime: the first one, as it ships, if none is named."""

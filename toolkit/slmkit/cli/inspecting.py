@@ -125,12 +125,13 @@ def _export_gguf(
     bundle: Path, artifact: str | None, to: Path, model: Path | None, force: bool, as_json: bool
 ) -> None:
     from slmkit import api
+    from slmkit.checkpoint.folder import SAMPLE_MODEL
     from slmkit.cli.console import shown_progress
     from slmkit.planning.memory import gigabytes
 
     with shown_progress() as progress:
         found = api.Bundle(bundle).export_gguf(
-            to, model, artifact=artifact, force=force, progress=progress
+            to, model or SAMPLE_MODEL, artifact=artifact, force=force, progress=progress
         )
     if as_json:
         return print_json(found.as_json())

@@ -46,8 +46,8 @@ class LlamaCppParity:
         """Raise ParityError beyond the bound."""
         if not self.mean_kl <= LARGEST_KL:
             raise ParityError(
-                f"llama.cpp computes another model out of the GGUF file: mean KL {self.mean_kl:.3g} "
-                f"over {self.positions} positions, bound {LARGEST_KL}",
+                "llama.cpp computes another model out of the GGUF file: mean KL "
+                f"{self.mean_kl:.3g} over {self.positions} positions, bound {LARGEST_KL}",
                 "nothing was written: please report it as a bug",
             )
 
@@ -128,6 +128,8 @@ def _open(payload: dict[str, Any]) -> Any:
     settings.n_parallel = 1
     settings.n_gpu_layers = 0
     settings.port = 0
+    # Its threads wait for each other by spinning: on a busy machine one is the fastest.
+    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
     settings.verbosity = 0
     settings.warmup = settings.fit_params = False
     settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32

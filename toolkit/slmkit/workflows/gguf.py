@@ -23,8 +23,8 @@ from slmkit.models.config import read_json
 from slmkit.parity.golden_file import load_golden
 from slmkit.parity.llama_cpp import PACKAGE, LlamaCppParity, compare_llama_cpp, is_installed
 from slmkit.quant.codes import CodesFile
-from slmkit.system.cache import Cache, work_folder
-from slmkit.system.progress import Progress
+from slmkit.system.cache import Cache, CacheChoice, chosen_folder, work_folder
+from slmkit.system.progress import Progress, Silent
 from slmkit.workflows.codes import bundle_codes, checkpoint_of
 
 FORM = "gguf"  # of ``slmkit export --as``
@@ -54,10 +54,10 @@ def export_gguf(
     bundle: Path,
     model: Path,
     place: Path,
-    artifact: str | None,
-    force: bool,
-    cache: Path | None,
-    progress: Progress,
+    artifact: str | None = None,
+    force: bool = False,
+    cache: CacheChoice = True,
+    progress: Progress | None = None,
 ) -> GgufExport:
     """Write the codes of an artifact as a GGUF file into the folder ``place``.
 
@@ -68,8 +68,9 @@ def export_gguf(
     verify(bundle)
     manifest = read_manifest(bundle)
     chosen, checkpoint = manifest.artifact(artifact), checkpoint_of(manifest, model)
-    with work_folder(cache) as work, written(place, force, KIND) as folder:
-        where = Cache(cache or work / "cache")
+    progress, kept = progress or Silent(), chosen_folder(cache)
+    with work_folder(kept) as work, written(place, force, KIND) as folder:
+        where = Cache(kept or work / "cache")
         codes = bundle_codes(bundle, manifest, checkpoint, chosen.name, where, progress)
         path = folder / f"{manifest.model.name}-{manifest.recipe.name}.gguf"
         _write(path, manifest, checkpoint, codes, progress)

@@ -82,6 +82,13 @@ def write_tensors(
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
+    try:
+        _write_data(writer, tensors, progress)
+    finally:
+        writer.close()
+
+
+def _write_data(writer: Any, tensors: list[Tensor], progress: Progress) -> None:
     output = writer.fout[0]
     for each in tensors:
         writer.write_padding(output, output.tell())
@@ -89,7 +96,6 @@ def write_tensors(
             output.write(np.ascontiguousarray(block).data)
             progress(math.prod(block.shape))
         writer.write_padding(output, output.tell())
-    writer.close()
 
 
 def _tensors(model: Model, found: Mapping[str, Place], codes: CodesFile) -> Iterator[Tensor]:
