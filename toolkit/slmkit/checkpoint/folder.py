@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slmkit.checkpoint.formats.weights import open_weights
+from slmkit.checkpoint.hub import repository_name
 from slmkit.checkpoint.located import located
 from slmkit.checkpoint.model_card import CARD
 from slmkit.checkpoint.shards import Shards
@@ -125,6 +126,8 @@ def model_name(path: Path) -> str:
         return SAMPLE_NAME
     if path.name == CONFIG:
         return path.parent.name
+    if name := repository_name(path):
+        return name
     return path.stem if path.is_file() else path.name
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from slmkit.checkpoint.formats.gguf.unpack import ENDING, gguf_name, unpacked
+from slmkit.checkpoint.hub import fetched, hub_model
 from slmkit.errors import CheckpointError
 
 
@@ -13,6 +14,9 @@ def located(model: Path) -> Path:
 
     A path to anything else that exists is returned as it is.
     """
+    asked = hub_model(model)
+    if asked is not None:
+        return located(fetched(asked))
     if model.is_file() and model.suffix == ENDING:
         return unpacked(model)
     if model.is_dir() and not any(model.glob("*.safetensors")):
