@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from local_hub import COMMIT, LocalHub
-from slmkit.checkpoint.hub import HubModel, hub_model, needed, repository_name
+from slmkit.checkpoint.places.hub import HubModel, hub_model, needed, repository_name
 from slmkit.errors import CheckpointError
 from tiny_models import tiny_config, write_checkpoint
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slmkit.checkpoint.formats.gguf.unpack import ENDING
 from slmkit.checkpoint.formats.weights import open_weights
-from slmkit.checkpoint.hub import repository_name
-from slmkit.checkpoint.located import located
 from slmkit.checkpoint.model_card import CARD
+from slmkit.checkpoint.places.hub import repository_name
+from slmkit.checkpoint.places.located import located
 from slmkit.checkpoint.shards import Shards
 from slmkit.checkpoint.tokenizer import BUILD_DAY, FILES, Tokenizer
 from slmkit.checkpoint.weight_files import INDEX
@@ -115,8 +116,8 @@ def read_facts(path: Path) -> tuple[Config, Spec]:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a folder holds any safetensors file."""
-    return any(folder.glob("*.safetensors"))
+    """Whether a folder holds any file of weights."""
+    return any(folder.glob("*.safetensors")) or any(folder.glob(f"*{ENDING}"))
 
 
 def model_name(path: Path) -> str:

@@ -11,7 +11,7 @@ import json
 import math
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -131,6 +131,17 @@ class SafetensorsFile:
         start = entry.start // mmap.PAGESIZE * mmap.PAGESIZE
         if entry.stop > start:
             self.map.madvise(mmap.MADV_DONTNEED, start, entry.stop - start)
+
+
+def read_entries(fetch: Callable[[int], bytes], size: int, name: str) -> dict[str, Entry]:
+    """The tensors of a file's header. ``fetch``: gives the file's first bytes; ``size``: of the
+    file. Raises CheckpointError, as ``SafetensorsFile``."""
+    path, prefix = Path(name), fetch(8)[:8]
+    header, begin = _read_header(
+        prefix, lambda length: fetch(8 + length)[8 : 8 + length], path, size
+    )
+    header.pop("__metadata__", None)
+    return _entries(header, begin, size, path)
 
 
 def _read_header(prefix: bytes, read: Any, path: Path, size: int) -> tuple[dict[str, Any], int]:

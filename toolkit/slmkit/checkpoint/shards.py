@@ -167,6 +167,16 @@ class Shards:
                     found[tensor.removesuffix(".weight")] = scheme
         return found
 
+    @property
+    def formats(self) -> Mapping[str, str]:
+        """The stored types of matrices that are stored as codes, by matrix name."""
+        entries = {tensor: file.entries[tensor] for tensor, file in self.where.items()}
+        return {
+            tensor.removesuffix(".weight"): entry.dtype
+            for tensor, entry in entries.items()
+            if entry.coded
+        }
+
     def codes(self, name: str, rows: Any) -> Codes:
         """``rows`` of a matrix that is among ``imports``. Raises CheckpointError for others."""
         file = self.where[f"{name}.weight"]

@@ -9,6 +9,7 @@ commands make the same codes again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from slmkit.backend.registry import find_backend
 from slmkit.checkpoint.formats.tensor_file import IMPORTED
@@ -61,9 +62,62 @@ def forms(scheme: Scheme) -> Iterator[Scheme]:
     yield scheme
 
 
-def imported(schemes: Schemes) -> list[str]:
-    """The matrices whose codes come from the checkpoint."""
-    return [name for name, scheme in schemes.items() if scheme.method == IMPORTED]
+@dataclass(frozen=True)
+class ImportRow:
+    """Matrices of one stored format, and what becomes of their codes in each artifact."""
+
+    format: str  # "Q4_0", "BF16"
+    matrices: int
+    parameters: int
+    scheme: str  # that holds the stored codes exactly; empty: none does
+    artifacts: Mapping[str, str]  # artifact -> exact, kept (scales rounded) or requantized
+
+
+def import_rows(
+    model: Model,
+    formats: Mapping[str, str],
+    imports: Schemes,
+    encodings: Mapping[str, Schemes],
+) -> tuple[ImportRow, ...]:
+    """A row for each format and scheme of a checkpoint that stores codes.
+
+    ``formats``: the stored type of each matrix that is stored as codes; ``encodings``: schemes by
+    artifact.
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, stored in formats.items():
+        scheme = imports.get(name)
+        groups.setdefault((stored, str(scheme) if scheme else ""), []).append(name)
+    rows = []
+    for (stored, scheme_), names in groups.items():
+        fates = {
+            artifact: _fate([(imports.get(name), schemes[name]) for name in names])
+            for artifact, schemes in encodings.items()
+        }
+        size = sum(model.shapes[name][0] * model.shapes[name][1] for name in names)
+        rows.append(ImportRow(stored, len(names), size, scheme_, fates))
+    return tuple(sorted(rows, key=lambda row: -row.parameters))
+
+
+def import_sentences(rows: Sequence[ImportRow]) -> tuple[str, ...]:
+    """One sentence for each format, for reports."""
+    found = []
+    for row in rows:
+        fates: dict[str, list[str]] = {}
+        for artifact, fate in row.artifacts.items():
+            fates.setdefault(fate, []).append(artifact)
+        told = "; ".join(f"{fate} in {', '.join(names)}" for fate, names in fates.items())
+        found.append(f"{row.matrices} matrices stored as {row.format}: {told}")
+    return tuple(found)
+
+
+def _fate(pairs: Sequence[tuple[Scheme | None, Scheme]]) -> str:
+    """What becomes of some matrices' codes: (stored, chosen) schemes."""
+    fates = {
+        "exact" if own == chosen else "kept" if chosen.method == IMPORTED else "requantized"
+        for own, chosen in pairs
+    }
+    return " and ".join(sorted(fates))
 
 
 def _alike(model: Model, schemes: Schemes) -> list[tuple[Scheme, list[str]]]:

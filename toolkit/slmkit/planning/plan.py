@@ -25,7 +25,7 @@ from slmkit.evaluation.text import EvaluationText
 from slmkit.interpreters.recorder import Model
 from slmkit.planning.allocation import allocated
 from slmkit.planning.calibration import calibration_texts
-from slmkit.planning.imports import with_imports
+from slmkit.planning.imports import ImportRow, import_rows, with_imports
 from slmkit.planning.memory import (
     Costs,
     MemoryPlan,
@@ -92,6 +92,11 @@ class Choice:
         """The encoding that an artifact holds."""
         return next(each for each in self.encodings if artifact in each.artifacts)
 
+    @property
+    def schemes(self) -> dict[str, Mapping[str, Scheme]]:
+        """Schemes by artifact."""
+        return {name: self.encoding(name).schemes for name in self.artifacts}
+
     def problems(self, artifact: str) -> list[str]:
         """Why an artifact cannot be written, one sentence each."""
         schemes, options = self.encoding(artifact).schemes, self.recipe.options(artifact)
@@ -115,6 +120,7 @@ class Plan:
     held_out: EvaluationText  # that codes and artifacts are measured on
     place: Path
     chat_template: str | None = None  # the name of one of several
+    imports: tuple[ImportRow, ...] = ()  # of a checkpoint that brings codes
 
     def with_recipe(self, recipe: Recipe) -> Plan:
         """The plan with the recipe's bounds changed."""
@@ -139,7 +145,10 @@ def make_plan(request: Request) -> Plan:
     held_out = held_out_text(checkpoint, texts, choice.model.parameters, choice.context_length)
     at_context = checkpoint.at_context(choice.context_length)
     place = request.out / name
-    return Plan(choice, at_context, memory, texts, held_out, place, request.chat_template)
+    stored = checkpoint.shards.formats
+    rows = import_rows(choice.model, stored, imports, choice.schemes)
+    template = request.chat_template
+    return Plan(choice, at_context, memory, texts, held_out, place, template, rows)
 
 
 def choose(model: Model, request: Request, imports: Mapping[str, Scheme] | None = None) -> Choice:

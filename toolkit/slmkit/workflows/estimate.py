@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from slmkit.backend.interface import WeightFile
@@ -16,11 +16,22 @@ from slmkit.checkpoint.folder import (
     open_checkpoint,
     read_facts,
 )
+from slmkit.checkpoint.formats.gguf.blocks import likely_scheme
+from slmkit.checkpoint.places.headers import Headers, hub_headers
+from slmkit.checkpoint.places.hub import hub_model
+from slmkit.checkpoint.places.located import located
 from slmkit.errors import CheckpointError, RefusedError
-from slmkit.interpreters.recorder import summarize
-from slmkit.models.config import Config
-from slmkit.planning.memory import MemoryPlan
+from slmkit.interpreters.recorder import Model, summarize
+from slmkit.models.registry import read_spec
+from slmkit.planning.imports import ImportRow, import_rows
+from slmkit.planning.memory import MemoryPlan, gigabytes
 from slmkit.planning.plan import Choice, Request, choose
+from slmkit.recipe.scheme import Scheme
+
+SCALES_UNREAD = (
+    "scales are not read before a build: it may find codes of fewer bits or signs, which more "
+    "artifacts hold exactly"
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,7 @@ class Estimate:
     memory_limit: int
     artifacts: tuple[ArtifactEstimate, ...]
     notices: tuple[str, ...] = ()  # of the weights and the tokenizer, where they are there
+    imports: tuple[ImportRow, ...] = ()  # of a checkpoint that brings codes
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -70,35 +82,73 @@ class Estimate:
 
 def estimate(request: Request) -> Estimate:
     """Estimate a build of a folder in which nothing but config.json need be, or of such a file."""
-    path = request.model
-    if not path.exists():
-        raise CheckpointError(
-            f"{path} does not exist", "--model wants a checkpoint folder, or a config.json"
-        )
-    config, spec = read_facts(path / CONFIG if path.is_dir() else path)
-    choice = choose(summarize(spec), request)
+    found = _facts(request)
+    choice = choose(found.model, request, found.imports)
     return Estimate(
-        model_name(path),
+        found.name,
         choice.target.name,
         choice.recipe.name,
         choice.model.parameters,
         choice.context_length,
         choice.memory_limit,
         tuple(_artifact(choice, name) for name in choice.artifacts),
-        _notices(path, config),
+        found.notices,
+        import_rows(choice.model, found.formats, found.imports, choice.schemes),
     )
 
 
-def _notices(path: Path, config: Config) -> tuple[str, ...]:
-    """The notices of a checkpoint; that it cannot be opened is one. None without weights."""
-    if not path.is_dir() or not has_weights(path):
-        return ()
-    try:
-        return open_checkpoint(path).notices
-    except CheckpointError as error:
-        if config.section(QUANTIZED):
-            raise  # no float weights: there is nothing to estimate
-        return (f"the build would refuse these files: {error.message} ({error.hint})",)
+@dataclass(frozen=True)
+class _Facts:
+    """All that an estimate knows of a model."""
+
+    name: str
+    model: Model
+    notices: tuple[str, ...] = ()
+    formats: Mapping[str, str] = field(default_factory=dict)  # of matrices stored as codes
+    imports: Mapping[str, Scheme] = field(default_factory=dict)
+
+
+def _facts(request: Request) -> _Facts:
+    """Of a folder, a file, or a model of the hub, of which only headers are fetched."""
+    asked = hub_model(request.model)
+    if asked is not None:
+        return _by_headers(hub_headers(asked), request.requantize)
+    path = located(request.model)
+    if not path.exists():
+        raise CheckpointError(
+            f"{path} does not exist", "--model wants a checkpoint folder, or a config.json"
+        )
+    config, spec = read_facts(path / CONFIG if path.is_dir() else path)
+    name, model, shards = model_name(path), summarize(spec), None
+    notices: tuple[str, ...] = ()
+    if path.is_dir() and has_weights(path):
+        try:
+            checkpoint = open_checkpoint(path)
+            notices, shards = checkpoint.notices, checkpoint.shards
+        except CheckpointError as error:
+            if config.section(QUANTIZED):
+                raise  # no float weights: there is nothing to estimate
+            notices = (f"the build would refuse these files: {error.message} ({error.hint})",)
+    if shards is None or not shards.formats:
+        return _Facts(name, model, notices)
+    imports = {} if request.requantize else shards.imports
+    return _Facts(name, model, notices, shards.formats, imports)
+
+
+def _by_headers(headers: Headers, requantize: bool) -> _Facts:
+    spec = read_spec(headers.config)
+    formats = {
+        name.removesuffix(".weight"): entry.dtype
+        for name, entry in headers.tensors.items()
+        if entry.coded
+    }
+    imports = {name: likely_scheme(stored) for name, stored in formats.items()}
+    known = {} if requantize else {name: each for name, each in imports.items() if each}
+    types = ", ".join(sorted({entry.dtype for entry in headers.tensors.values()}))
+    notices = [f"by headers alone: {gigabytes(headers.size)} of weights are stored ({types})"]
+    if known:
+        notices.append(SCALES_UNREAD)
+    return _Facts(headers.name, summarize(spec), tuple(notices), formats, known)
 
 
 def _artifact(choice: Choice, artifact: str) -> ArtifactEstimate:

@@ -10,6 +10,7 @@ from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.errors import RecipeError
 from slmkit.interpreters.recorder import Model
 from slmkit.models.spec import Spec
+from slmkit.planning.imports import ImportRow, import_rows
 from slmkit.planning.memory import MemoryPlan, plan_memory
 from slmkit.recipe.recipe import load_recipe, shipped_names
 
@@ -31,6 +32,7 @@ class Inspection:
     notices: tuple[str, ...]  # what a user should know, a sentence each
     ops: dict[str, int]
     plans: dict[str, list[MemoryPlan]]  # by recipe, one per context length
+    codes: tuple[ImportRow, ...] = ()  # of a checkpoint that brings some
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -45,7 +47,7 @@ class Inspection:
 
 
 def inspect(folder: Path) -> Inspection:
-    """Open and check a checkpoint; nothing but headers is read."""
+    """Open and check a checkpoint; nothing but headers is read, and the scales of codes."""
     checkpoint = open_checkpoint(folder)
     spec, shards = checkpoint.spec, checkpoint.shards
     model = checkpoint.model
@@ -62,6 +64,7 @@ def inspect(folder: Path) -> Inspection:
         notices=checkpoint.notices,
         ops=dict(model.ops),
         plans=_plans(model),
+        codes=import_rows(model, shards.formats, shards.imports if shards.formats else {}, {}),
     )
 
 

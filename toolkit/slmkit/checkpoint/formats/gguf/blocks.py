@@ -80,6 +80,15 @@ DECODERS: dict[str, Callable[[Raw], Coded]] = {
 }
 
 
+def likely_scheme(kind: str) -> Scheme | None:
+    """The scheme that holds a type's codes whatever their scales are, which are not read; None for
+    types that may have none."""
+    if kind not in DECODERS or kind == "Q4_1":
+        return None
+    bits = 4 if kind == "Q4_0" else 8
+    return Traits(symmetric=bits == 8, eight_bits=False).scheme(bits)
+
+
 @dataclass(frozen=True)
 class Traits:
     """Facts of some blocks that decide which scheme holds them."""

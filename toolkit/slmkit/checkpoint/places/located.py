@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from slmkit.checkpoint.formats.gguf.unpack import ENDING, gguf_name, unpacked
-from slmkit.checkpoint.hub import fetched, hub_model
+from slmkit.checkpoint.places.hub import fetched, hub_model
 from slmkit.errors import CheckpointError
 
 
