@@ -17,6 +17,8 @@ from slmkit.backend.registry import (
 from slmkit.system.cache import default_folder
 
 OTHERS = (  # beyond the backends'
+    Extra("gguf", "GGUF files as checkpoints, and written of a bundle", ("gguf",)),
+    Extra("llamacpp", "llama.cpp, to prove exported GGUF files", ("gguf", "xllamacpp")),
     Extra("eval", "tasks of lm-evaluation-harness", ("lm-eval", "datasets")),
     Extra("plot", "the picture of slmkit sensitivity", ("matplotlib",)),
     Extra("test", "the test suite", ("pytest", "pytest-xdist", "hypothesis", "uv")),

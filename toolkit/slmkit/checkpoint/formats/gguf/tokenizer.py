@@ -14,6 +14,7 @@ from slmkit.errors import CheckpointError
 from slmkit.models.config import Config
 
 UNKNOWN, CONTROL, USER_DEFINED, UNUSED = 2, 3, 4, 5  # token types; 1 is normal, 6 a byte
+LONGEST_TOKEN = 256  # characters of one that others become; real ones have up to some 30
 SPACE = "\u2581"  # what SentencePiece writes for a space
 BESIDE = "put the model's own tokenizer.json and tokenizer_config.json beside the file"
 IDS = {"bos_token": "bos", "eos_token": "eos", "pad_token": "padding", "unk_token": "unknown"}
@@ -168,6 +169,13 @@ def _merges_of(vocabulary: Vocabulary, scores: Sequence[float]) -> list[list[str
     """Each token that is two others together, the best score first."""
     ids, types = vocabulary.ids, vocabulary.types
     normal = {token for token, number in ids.items() if types[number] == 1}
+    longest = max(map(len, normal), default=0)
+    if longest > LONGEST_TOKEN:
+        raise CheckpointError(
+            f"{vocabulary.metadata.where}: a token has {longest} characters; at most "
+            f"{LONGEST_TOKEN} are read",
+            BESIDE,
+        )
     found = []
     for token in normal:
         for cut in range(1, len(token)):
