@@ -111,3 +111,40 @@ def test_the_files_of_one_format_are_chosen():
     assert needed(model, COMMIT, parts, index) == parts
     with pytest.raises(CheckpointError, match="no safetensors and no GGUF"):
         needed(model, COMMIT, ["pytorch_model.bin", "config.json"], index)
+
+
+def test_a_plan_reads_headers_alone(hub, tmp_path):
+    from gguf_files import write_checkpoint_as_gguf
+
+    pytest.importorskip("gguf", reason="GGUF files need the package gguf")
+    folder = tmp_path / "wide"
+    changes = {"hidden_size": 256, "intermediate_size": 8192, "vocab_size": 320}
+    write_checkpoint(folder, {**tiny_config("llama"), **changes})
+    files = tmp_path / "files"
+    files.mkdir()
+    write_checkpoint_as_gguf(folder, files / "wide-q4.gguf", "Q4_0")
+    served = LocalHub({"org/wide": folder, "org/wide-gguf": files})
+    try:
+        for name, codes in (("org/wide", []), ("org/wide-gguf", ["Q4_0"])):
+            served.asked.clear()
+            words = ("plan", "--model", name, "--target", "android", "--artifacts", "ort", "--json")
+            found = slmkit(tmp_path / "home", served.endpoint, *words)
+            assert found.returncode == 0, found.stderr + found.stdout
+            values = json.loads(found.stdout)
+            assert [row["format"] for row in values["imports"]] == codes
+            assert all(row["artifacts"] == {"ort": "exact"} for row in values["imports"])
+            assert values["notices"][0].startswith("by headers alone")
+            large = [range_ for path, range_ in served.asked if path.endswith(ENDINGS)]
+            assert large and all(range_ for range_ in large), "no file of weights is read whole"
+            size = (files / "wide-q4.gguf").stat().st_size
+            assert sum(map(asked_bytes, large)) < size, name
+    finally:
+        served.close()
+
+
+def asked_bytes(range_: str) -> int:
+    start, stop = range_.removeprefix("bytes=").split("-")
+    return int(stop) - int(start) + 1
+
+
+ENDINGS = (".safetensors", ".gguf")

@@ -76,7 +76,8 @@ def open_checkpoint(folder: Path, chat_template: str | None = None) -> Checkpoin
     folder = located(folder)
     if not folder.is_dir():
         raise CheckpointError(
-            f"{folder} is not a folder", "--model wants a Hugging Face checkpoint folder"
+            f"{folder} is not a folder",
+            "--model wants a Hugging Face checkpoint folder, a .gguf file or org/name of the hub",
         )
     stored = [path.name for path in folder.glob("*.safetensors")]
     refuse_links(folder, CONFIG, INDEX, CARD, *FILES, *stored)

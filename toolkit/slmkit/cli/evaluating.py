@@ -11,6 +11,7 @@ import click
 
 from slmkit.cli.options import (
     FOLDER,
+    MODEL_HELP,
     cache_options,
     chosen_cache,
     command,
@@ -124,7 +125,11 @@ def _check_options(task: str, given: Collection[str]) -> None:
 
 
 @click.command()
-@click.option("--model", type=FOLDER, help="Checkpoint folder [default: the sample model home].")
+@click.option(
+    "--model",
+    type=FOLDER,
+    help=MODEL_HELP,
+)
 @click.option("--recipe", default="int4", show_default=True, help="Recipe name or YAML file.")
 @click.option(
     "--calibration",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slmkit.checkpoint.formats.gguf.pre_tokenizers import CUTS, Cut
-from slmkit.checkpoint.formats.gguf.tokenizer import CONTROL, UNKNOWN, UNUSED, USER_DEFINED
+from slmkit.checkpoint.formats.gguf.vocabulary import CONTROL, UNKNOWN, UNUSED, USER_DEFINED
 from slmkit.errors import RefusedError
 
 BYTE = 6
