@@ -7,7 +7,7 @@ import pytest
 
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.planning.codes import codes_of
-from slmkit.planning.imports import taken_by, with_imports
+from slmkit.planning.imports import import_rows, import_sentences, taken_by, with_imports
 from slmkit.quant.codes import Codes
 from slmkit.recipe.recipe import load_recipe
 from slmkit.recipe.scheme import Scheme
@@ -71,3 +71,24 @@ def test_codes_arrive_in_the_codes_file_as_they_are(checkpoint, tmp_path):
     found = codes_of(checkpoint, {**schemes, UP: FOUR}, Cache(tmp_path), Silent())
     assert found.schemes[UP] == FOUR
     assert np.array_equal(found.rows(f"{UP}.weight", slice(None)), own.dequantize())
+
+
+def test_a_report_tells_what_becomes_of_each_format(checkpoint):
+    model, own = checkpoint.model, load_recipe("int4")
+    down = UP.replace("up_proj", "down_proj")
+    plain = dict(own.schemes(model.matrices, model.spec.layers))
+    stored, imports = {UP: "Q4_0", down: "Q4_0"}, {UP: FOUR, down: FOUR}
+    encodings = {
+        "ort": {**plain, UP: FOUR, down: FOUR},
+        "litert": plain,
+        "mlc": {**plain, UP: FOUR},
+    }
+    (row,) = import_rows(model, stored, imports, encodings)
+    assert row.artifacts == {
+        "ort": "exact",
+        "litert": "requantized",
+        "mlc": "exact and requantized",
+    }
+    assert (row.format, row.matrices, row.scheme) == ("Q4_0", 2, str(FOUR))
+    (sentence,) = import_sentences([row])
+    assert sentence.startswith("2 matrices stored as Q4_0: exact in ort; requantized in litert")

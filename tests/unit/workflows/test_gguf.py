@@ -13,7 +13,7 @@ from slmkit.checkpoint.formats.gguf.blocks import DECODERS, codes_in, traits_of
 from slmkit.checkpoint.formats.gguf.encode import blocks, needs_minimum
 from slmkit.checkpoint.formats.gguf.metadata import metadata_of
 from slmkit.checkpoint.formats.gguf.write import write_gguf
-from slmkit.errors import ParityError, RefusedError
+from slmkit.errors import BundleError, ParityError, RefusedError
 from slmkit.interpreters.reference import logits
 from slmkit.parity import llama_cpp
 from slmkit.parity.golden import Golden, Outputs
@@ -147,3 +147,22 @@ def test_rows_in_the_wrong_order_are_found_by_llama_cpp(tmp_path, monkeypatch):
     found = llama_cpp.compare_llama_cpp(path, golden, vocabulary, letter(checkpoint), Silent())
     with pytest.raises(ParityError, match="another model"):
         found.check()
+
+
+@pytest.mark.skipif(not llama_cpp.is_installed(), reason="llama.cpp: needs xllamacpp")
+def test_a_bundle_is_exported_and_proved(tmp_path):
+    pytest.importorskip("onnxruntime", reason="a bundle needs a backend")
+    config = {**tiny_config("llama"), "intermediate_size": 128}
+    model = write_checkpoint(tmp_path / "tiny", config)
+    bundle = build(ort_request(model, "int4", tmp_path / "out"), Silent())
+    place = tmp_path / "gguf"
+    found = export_gguf(bundle.folder, model, place, cache=tmp_path / "cache")
+    assert found.parity is not None and found.parity.top1 >= 0.8
+    assert sorted(each.name for each in place.iterdir()) == ["slmkit-export.json", found.file]
+    again = open_checkpoint(place / found.file)
+    assert set(again.shards.imports) == set(again.model.matrices)
+    with pytest.raises(BundleError, match="exists"):
+        export_gguf(bundle.folder, model, place, cache=tmp_path / "cache")
+    other = write_checkpoint(tmp_path / "other", config, seed=1)
+    with pytest.raises(BundleError, match="not the checkpoint"):
+        export_gguf(bundle.folder, other, place, force=True, cache=tmp_path / "cache")

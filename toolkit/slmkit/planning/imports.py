@@ -112,7 +112,7 @@ def import_sentences(rows: Sequence[ImportRow]) -> tuple[str, ...]:
 
 
 def _fate(pairs: Sequence[tuple[Scheme | None, Scheme]]) -> str:
-    """What becomes of some matrices' codes: (stored, chosen) schemes."""
+    """The outcome for some matrices' codes: (stored, chosen) schemes."""
     fates = {
         "exact" if own == chosen else "kept" if chosen.method == IMPORTED else "requantized"
         for own, chosen in pairs

@@ -1,4 +1,4 @@
-"""What ``--model`` names as a folder: a folder itself, a GGUF file, a model of the hub."""
+"""The folder behind ``--model``: a folder itself, a GGUF file, a model of the hub."""
 
 from __future__ import annotations
 
