@@ -22,8 +22,9 @@ from slmkit.quant.codes import Codes
 from slmkit.recipe.scheme import Scheme
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Silent
-from slmkit.workflows.gguf import _tokens
-from tiny_models import tiny_config, write_checkpoint
+from slmkit.workflows.build import build
+from slmkit.workflows.gguf import _tokens, export_gguf
+from tiny_models import ort_request, tiny_config, write_checkpoint
 
 EIGHT = Scheme(encoding="per-channel", bits=8)
 SCHEMES = {
