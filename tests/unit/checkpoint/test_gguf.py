@@ -231,3 +231,8 @@ def test_negative_scales_turn_codes_around_and_blocks_of_zeros_stay_zero():
     expected = gguf.quants.dequantize(raw.reshape(1, -1), gguf.GGMLQuantizationType.Q4_0)
     np.testing.assert_array_equal(codes.dequantize(), expected)
     assert codes.zero_points.tolist() == [[7, 8, 8]]
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(CheckpointError, match="there is no file"):
+        open_checkpoint(tmp_path / "none.gguf")

@@ -78,7 +78,7 @@ def test_names_of_models_are_told_from_paths(tmp_path, monkeypatch):
     assert hub_model(path("org/na.me-1@v1.0")) == HubModel("org/na.me-1", "v1.0")
     file = hub_model(path("org/name/sub/q4.gguf@main"))
     assert file == HubModel("org/name", "main", "sub/q4.gguf")
-    for other in ("name", "/org/name", "../name", "a/b/c", "org/name with spaces"):
+    for other in ("name", "/org/name", "../name", "a/b/c", "org/name with spaces", "files/q4.gguf"):
         assert hub_model(path(other)) is None
     (tmp_path / "org" / "name").mkdir(parents=True)
     assert hub_model(path("org/name")) is None

@@ -47,7 +47,7 @@ class HubModel:
 def hub_model(path: Path) -> HubModel | None:
     """The model that a path which does not exist names; None if it can name none."""
     found = NAME.fullmatch(path.as_posix())
-    if path.exists() or found is None or ".." in path.parts:
+    if path.exists() or found is None or ".." in path.parts or found["repo"].endswith(".gguf"):
         return None
     return HubModel(found["repo"], found["revision"], found["file"])
 

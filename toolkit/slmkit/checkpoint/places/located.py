@@ -17,7 +17,9 @@ def located(model: Path) -> Path:
     asked = hub_model(model)
     if asked is not None:
         return located(fetched(asked))
-    if model.is_file() and model.suffix == ENDING:
+    if model.suffix == ENDING and not model.is_dir():
+        if not model.is_file():
+            raise CheckpointError(f"there is no file {model}", "give the path of a GGUF file")
         return unpacked(model)
     if model.is_dir() and not any(model.glob("*.safetensors")):
         files = sorted(model.glob(f"*{ENDING}"))
