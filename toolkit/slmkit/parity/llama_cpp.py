@@ -27,7 +27,8 @@ PACKAGE = "xllamacpp"
 POSITIONS = 48  # that are compared, spread over the golden texts
 TOKENS = 512  # likeliest tokens of a position; JSON of a whole vocabulary has some megabytes
 # llama.cpp rounds activations to 8 bits before each matrix: mean KL 4e-4 was measured on the
-# sample model, 5e-3 on SmolLM2-135M and Gemma 3 270M. A wrong order of rows or a missing factor gives whole nats.
+# sample model, 5e-3 on SmolLM2-135M and Gemma 3 270M. A wrong order of rows or a missing factor
+# gives whole nats.
 LARGEST_KL = 0.05
 ALWAYS = 1e4  # a bias with which a token is chosen whatever its logit
 
