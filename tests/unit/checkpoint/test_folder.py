@@ -12,6 +12,7 @@ import safetensors.numpy
 
 from checkpoint_edits import edit_config, edit_weights, refuse, shard
 from slmkit.checkpoint.folder import open_checkpoint
+from slmkit.checkpoint.formats.weights import open_weights
 from slmkit.checkpoint.shards import Shards
 from slmkit.errors import CheckpointError
 from slmkit.interpreters.recorder import record
@@ -218,9 +219,12 @@ def test_a_folder_without_a_config_is_refused(tmp_path):
 
 def test_the_fingerprint_follows_the_bytes(tiny):
     folder = tiny("llama")
-    first, again = Shards(folder).fingerprint, Shards(folder).fingerprint
+    first, again = (
+        Shards(open_weights(folder)).fingerprint,
+        Shards(open_weights(folder)).fingerprint,
+    )
     edit_weights(folder, **{NORM: np.ones(64, np.float32)})
-    assert first == again != Shards(folder).fingerprint
+    assert first == again != Shards(open_weights(folder)).fingerprint
 
 
 def test_every_tensor_of_the_architecture_is_checked(tiny):

@@ -127,12 +127,12 @@ CHANGES = {
 def test_other_spellings_of_the_names_are_the_same_weights(tiny, architecture, change):
     folder = tiny(architecture)
     before = open_checkpoint(folder)
-    expected = {name: before.shards.where[name].array(name) for name in before.shards.where}
+    expected = {name: before.shards.where[name].floats(name) for name in before.shards.where}
     rename(folder, change)
     after = open_checkpoint(folder)
     assert set(after.shards.where) == set(expected)
     for name, values in expected.items():
-        np.testing.assert_array_equal(after.shards.where[name].array(name), values)
+        np.testing.assert_array_equal(after.shards.where[name].floats(name), values)
     assert not before.notices
     changed = any(change(name) != name for name in expected)
     assert bool(after.notices) == changed

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from slmkit.checkpoint.formats.weights import open_weights
 from slmkit.checkpoint.safetensors import SafetensorsFile, SafetensorsWriter
 from slmkit.checkpoint.shards import Shards
 from slmkit.errors import CheckpointError
@@ -55,7 +56,8 @@ def to_file(folder, floats, scheme):
         "norm.weight": Weight("norm", "norm", (3,)),
     }
     path = folder / "codes.safetensors"
-    snr = quantize(Shards(folder), weights, {NAME: scheme}, path, "key", lambda done: None)
+    shards = Shards(open_weights(folder))
+    snr = quantize(shards, weights, {NAME: scheme}, path, "key", lambda done: None)
     return CodesFile(path), snr[NAME]
 
 

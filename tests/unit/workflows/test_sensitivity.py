@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.cli.main import main
+from slmkit.cli.sensitivity_plot import check_plot
 from slmkit.errors import UsageError
 from slmkit.interpreters.reference import logits
 from slmkit.planning.allocation import average_bits, coarse
@@ -20,7 +21,6 @@ from slmkit.system.cache import Cache
 from slmkit.system.progress import Silent
 from slmkit.workflows import sensitivity as module
 from slmkit.workflows.sensitivity import OneQuantized, sensitivities, with_budget
-from slmkit.workflows.sensitivity_plot import check_plot
 
 TOKENS = 60
 

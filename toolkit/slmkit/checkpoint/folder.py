@@ -8,7 +8,11 @@ from pathlib import Path
 
 from slmkit.checkpoint.adapters.merged import MergedWeights, merged
 from slmkit.checkpoint.adapters.own_tokenizer import tokenizer_notices
+from slmkit.checkpoint.formats.gguf.unpack import ENDING
+from slmkit.checkpoint.formats.weights import open_weights
 from slmkit.checkpoint.model_card import CARD
+from slmkit.checkpoint.places.hub import repository_name
+from slmkit.checkpoint.places.located import located
 from slmkit.checkpoint.shards import Shards
 from slmkit.checkpoint.tokenizer import BUILD_DAY, FILES, Tokenizer
 from slmkit.checkpoint.weight_files import ADAPTERS, INDEX
@@ -76,9 +80,11 @@ def open_checkpoint(
     adapters, which are merged into the weights in this order.
     Raises CheckpointError, with a hint, for anything missing, damaged, mismatched or unsupported.
     """
+    folder = located(folder)
     if not folder.is_dir():
         raise CheckpointError(
-            f"{folder} is not a folder", "--model wants a Hugging Face checkpoint folder"
+            f"{folder} is not a folder",
+            "--model wants a Hugging Face checkpoint folder, a .gguf file or org/name of the hub",
         )
     stored = [path.name for path in folder.glob("*.safetensors")]
     refuse_links(folder, CONFIG, INDEX, CARD, *FILES, *stored)
@@ -123,8 +129,8 @@ def read_facts(path: Path) -> tuple[Config, Spec]:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a folder holds any safetensors file."""
-    return any(folder.glob("*.safetensors"))
+    """Whether a folder holds any file of weights."""
+    return any(folder.glob("*.safetensors")) or any(folder.glob(f"*{ENDING}"))
 
 
 def model_name(path: Path) -> str:
@@ -134,6 +140,8 @@ def model_name(path: Path) -> str:
         return SAMPLE_NAME
     if path.name == CONFIG:
         return path.parent.name
+    if name := repository_name(path):
+        return name
     return path.stem if path.is_file() else path.name
 
 
@@ -146,7 +154,8 @@ def _open_weights(folder: Path, config: Config, model: Model, adapted: bool) -> 
     family = architecture(spec)
     if quantized and quantized.values.get("quant_method") in COMPUTED_QUANTIZED:
         raise _quantized(config)
-    shards = Shards(folder, family.transforms, family.stacked, adapted)
+    weights = open_weights(folder, config, model, adapted)
+    shards = Shards(weights, family.transforms, family.stacked)
     predicting = config.integer(PREDICTING, 0, least=0)
     try:
         shards.check(model.weights, spec.tied, spec.layers, predicting)

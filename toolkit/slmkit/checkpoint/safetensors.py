@@ -6,11 +6,12 @@ then the data without gaps (https://github.com/huggingface/safetensors, "Format"
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -49,10 +50,16 @@ DAMAGED = "the file is damaged or was changed: download it again"
 class Entry:
     """One tensor of a file: its type, shape and byte range from the file's start."""
 
-    dtype: str  # a key of DTYPES
+    dtype: str  # a key of DTYPES; of codes, in the words of their format
     shape: tuple[int, ...]
     start: int
     stop: int
+    coded: bool = False  # integers and scales that stand for a float matrix
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it can be read as floats."""
+        return self.coded or self.dtype in FLOATS
 
 
 def unstack(name: str, entry: Entry) -> dict[str, Entry]:
@@ -89,6 +96,16 @@ class SafetensorsFile:
         self.metadata: Mapping[str, str] = header.pop("__metadata__", {})
         self.entries = _entries(header, begin, size, path)
 
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.path.name
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the file."""
+        with open(self.path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
     def array(self, name: str) -> NDArray[Any]:
         """View of a tensor as stored; BF16 as uint16."""
         entry = self.entries[name]
@@ -114,6 +131,17 @@ class SafetensorsFile:
         start = entry.start // mmap.PAGESIZE * mmap.PAGESIZE
         if entry.stop > start:
             self.map.madvise(mmap.MADV_DONTNEED, start, entry.stop - start)
+
+
+def read_entries(fetch: Callable[[int], bytes], size: int, name: str) -> dict[str, Entry]:
+    """The tensors of a file's header. ``fetch``: gives the file's first bytes; ``size``: of the
+    file. Raises CheckpointError, as ``SafetensorsFile``."""
+    path, prefix = Path(name), fetch(8)[:8]
+    header, begin = _read_header(
+        prefix, lambda length: fetch(8 + length)[8 : 8 + length], path, size
+    )
+    header.pop("__metadata__", None)
+    return _entries(header, begin, size, path)
 
 
 def _read_header(prefix: bytes, read: Any, path: Path, size: int) -> tuple[dict[str, Any], int]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 from slmkit.ops import Floats
+from slmkit.quant.codes import Codes
 
 
 class Source(Protocol):
@@ -26,6 +27,15 @@ class Source(Protocol):
 
     def forget(self, tensor: str) -> None:
         """Release a tensor's memory; it is read again on the next access."""
+        ...
+
+
+@runtime_checkable
+class CodedSource(Source, Protocol):
+    """A source of which some matrices can be had as codes too."""
+
+    def codes(self, name: str, rows: Any) -> Codes:
+        """``rows`` of a matrix in the codes that the checkpoint brings."""
         ...
 
 
@@ -67,6 +77,21 @@ class ScaledWeights:
         """A matrix in consecutive blocks of rows: (first row, block)."""
         for first, block in self.source.blocks(tensor):
             yield first, self.rows(tensor, slice(first, first + len(block)))
+
+    def codes(self, name: str, rows: Any) -> Codes:
+        """``rows`` of a matrix in the codes that the checkpoint brings.
+
+        Their factors are powers of two, which change exponents of scales alone (float16 holds the
+        products unless they are very small, and ``packed_codes`` refuses those).
+        """
+        if not isinstance(self.source, CodedSource):
+            raise ValueError(f"{name}: the weights bring no codes")
+        codes, found = self.source.codes(name, rows), self.factors.get(name)
+        if found is None:
+            return codes
+        if found.inputs is not None or found.outputs is None:
+            raise ValueError(f"{name}: factors on inputs would change codes")
+        return replace(codes, scales=codes.scales * found.outputs[rows, None])
 
     def forget(self, tensor: str) -> None:
         """Release a tensor's memory."""

@@ -6,19 +6,21 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slmkit.checkpoint.safetensors import FLOATS, Entry, SafetensorsFile, row_blocks, unstack
+from slmkit.checkpoint.formats.tensor_file import CodedFile, TensorFile
+from slmkit.checkpoint.formats.weights import OpenWeights
+from slmkit.checkpoint.safetensors import FLOATS, Entry, row_blocks, unstack
 from slmkit.checkpoint.tensor_names import left_out, refuse_unknown, renamed
-from slmkit.checkpoint.weight_files import weight_files
 from slmkit.errors import CheckpointError
 from slmkit.interpreters.recorder import Weight
 from slmkit.models.weight_transforms import WeightTransforms, transform_of
 from slmkit.ops import Floats
+from slmkit.quant.codes import Codes
+from slmkit.recipe.scheme import Scheme
 
 BLOCK = 1 << 18  # elements read at a time: 1 MB as float32, within a core's cache
 HEAD = "lm_head.weight"
@@ -32,31 +34,26 @@ class Shards:
 
     def __init__(
         self,
-        folder: Path,
+        weights: OpenWeights,
         transforms: WeightTransforms | None = None,
         stacked: tuple[str, ...] = (),
-        adapted: bool = False,
     ) -> None:
-        """Open all files of ``folder``. Raises CheckpointError for missing or duplicate tensors.
+        """Take the tensors of all files. Raises CheckpointError for duplicate ones.
 
         ``transforms``: by ending of a tensor's name; applied to vectors only.
         ``stacked``: name endings of tensors of several matrices, each of which gets a name.
-        ``adapted``: an adapter in the folder is known, and merged by whoever asks.
         """
-        self.folder, self.transforms = folder, transforms or {}
+        self.files, self.transforms = weights.files, transforms or {}
         self.adapters: tuple[Any, ...] = ()  # none is merged here: ``checkpoint.adapters`` does
-        chosen = weight_files(folder, adapted)
-        self.notices = list(chosen.notices)  # what a user should know about files and names
-        self.files = [SafetensorsFile(path) for path in chosen.paths]
+        self.notices = list(weights.notices)  # what a user should know about files and names
         for file in self.files:
             file.entries = _unstack_entries(file.entries, stacked)
-        self.where: dict[str, SafetensorsFile] = {}
+        self.where: dict[str, TensorFile] = {}
         for file in self.files:
             for name in file.entries:
                 if name in self.where:
                     raise CheckpointError(
-                        f"tensor {name} is in both {self.where[name].path.name} and "
-                        f"{file.path.name}",
+                        f"tensor {name} is in both {self.where[name].name} and {file.name}",
                         "remove the shards that do not belong to this model",
                     )
                 self.where[name] = file
@@ -110,7 +107,7 @@ class Shards:
     def _equal(self, first: str, second: str) -> bool:
         """Whether two matrices hold the same numbers."""
         one, other = (self.where[name].entries[name] for name in (first, second))
-        if one.shape != other.shape or not {one.dtype, other.dtype} <= set(FLOATS):
+        if one.shape != other.shape or not (one.is_float and other.is_float):
             return False
         for block in row_blocks(one.shape[0], math.prod(one.shape[1:]), BLOCK):
             left, right = (self.where[name].floats(name, block) for name in (first, second))
@@ -134,7 +131,7 @@ class Shards:
                 f"tensor {name} has the shape {entry.shape}, config.json says {shape}",
                 "config.json and the weights are of different models",
             )
-        if entry.dtype not in FLOATS:
+        if not entry.is_float:
             raise CheckpointError(
                 f"tensor {name} is stored as {entry.dtype}",
                 f"slmkit quantizes float weights itself: give it the {', '.join(FLOATS)} original",
@@ -143,7 +140,9 @@ class Shards:
     def vector(self, tensor: str) -> Floats:
         """A vector or other tensor that is no matrix: flat, float32, transformed."""
         stored = self._finite(tensor, self.where[tensor].floats(tensor).reshape(-1))
-        transform = transform_of(tensor, self.transforms)
+        file = self.where[tensor]
+        done = isinstance(file, CodedFile) and file.transformed
+        transform = None if done else transform_of(tensor, self.transforms)
         return transform(stored) if transform else stored
 
     def rows(self, tensor: str, rows: NDArray[np.int64] | slice) -> Floats:
@@ -157,6 +156,38 @@ class Shards:
             yield block.start, self.rows(tensor, block)
             self.forget(tensor)
 
+    @cached_property
+    def imports(self) -> Mapping[str, Scheme]:
+        """The schemes of the codes that the checkpoint brings, by matrix name: those that are
+        exactly what is stored. It may read all scales."""
+        found = {}
+        for tensor, file in self.where.items():
+            if isinstance(file, CodedFile) and file.entries[tensor].coded:
+                scheme = file.scheme(tensor)
+                if scheme is not None:
+                    found[tensor.removesuffix(".weight")] = scheme
+        return found
+
+    @property
+    def formats(self) -> Mapping[str, str]:
+        """The stored types of matrices that are stored as codes, by matrix name."""
+        entries = {tensor: file.entries[tensor] for tensor, file in self.where.items()}
+        return {
+            tensor.removesuffix(".weight"): entry.dtype
+            for tensor, entry in entries.items()
+            if entry.coded
+        }
+
+    def codes(self, name: str, rows: Any) -> Codes:
+        """``rows`` of a matrix that is among ``imports``. Raises CheckpointError for others."""
+        file = self.where[f"{name}.weight"]
+        if name not in self.imports or not isinstance(file, CodedFile):
+            raise CheckpointError(
+                f"the recipe takes {name} from the checkpoint's codes, but it has none of it",
+                "method: imported is for checkpoints that are quantized already",
+            )
+        return file.codes(f"{name}.weight", rows)
+
     def forget(self, tensor: str) -> None:
         """Release a tensor's memory-mapped pages; they are read again on the next access."""
         self.where[tensor].forget(tensor)
@@ -166,8 +197,7 @@ class Shards:
         """SHA-256 of the files' hashes, in order of file names."""
         digest = hashlib.sha256()
         for file in self.files:
-            with open(file.path, "rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+            digest.update(bytes.fromhex(file.fingerprint()))
         return digest.hexdigest()
 
     @property

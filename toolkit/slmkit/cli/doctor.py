@@ -17,9 +17,10 @@ from slmkit.backend.registry import (
 from slmkit.system.cache import default_folder
 
 OTHERS = (  # beyond the backends'
+    Extra("gguf", "GGUF files as checkpoints, and written of a bundle", ("gguf",)),
     Extra("eval", "tasks of lm-evaluation-harness", ("lm-eval", "datasets")),
     Extra("serve", "a server, answers by a JSON schema", ("starlette", "uvicorn", "llguidance")),
-    Extra("llama-cpp", "slmkit bench beside a .gguf file", ("xllamacpp",)),
+    Extra("llamacpp", "llama.cpp: exported GGUF files, slmkit bench", ("gguf", "xllamacpp")),
     Extra("test", "the test suite", ("pytest", "pytest-xdist", "hypothesis", "uv")),
     Extra("dev", "commits and the changelog", ("pre-commit", "towncrier", "check-jsonschema")),
     Extra("docs", "the documentation as a site", ("mkdocs-material", "mkdocstrings")),

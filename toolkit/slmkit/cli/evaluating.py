@@ -11,6 +11,7 @@ import click
 
 from slmkit.cli.options import (
     FOLDER,
+    MODEL_HELP,
     adapter_option,
     cache_options,
     chosen_cache,
@@ -126,7 +127,11 @@ def _check_options(task: str, given: Collection[str]) -> None:
 
 
 @click.command()
-@click.option("--model", type=FOLDER, help="Checkpoint folder [default: the sample model home].")
+@click.option(
+    "--model",
+    type=FOLDER,
+    help=MODEL_HELP,
+)
 @click.option("--recipe", default="int4", show_default=True, help="Recipe name or YAML file.")
 @click.option(
     "--calibration",
@@ -161,8 +166,8 @@ def sensitivity(
     from slmkit import api
     from slmkit.checkpoint.folder import SAMPLE_MODEL
     from slmkit.cli.console import shown_progress
+    from slmkit.cli.sensitivity_plot import check_plot, save_plot
     from slmkit.cli.tables.evaluation import sensitivity_shown
-    from slmkit.workflows.sensitivity_plot import check_plot, save_plot
 
     if plot is not None:
         check_plot(plot)

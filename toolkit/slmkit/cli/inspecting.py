@@ -103,8 +103,10 @@ def verify(bundle: Path) -> None:
     "form",
     default="plain",
     show_default=True,
-    help="plain, ai-pack (Play for On-device AI) or background-assets (App Store).",
+    help="plain, ai-pack (Play for On-device AI), background-assets (App Store), or gguf: the "
+    "codes as a file for llama.cpp.",
 )
+@click.option("--model", type=FOLDER, help="For gguf: the checkpoint that the bundle was built of.")
 @click.option("--force", is_flag=True, help="Replace an older export.")
 @json_option
 @command
@@ -114,18 +116,45 @@ def export(
     device: str | None,
     to: Path,
     form: str,
+    model: Path | None,
     force: bool,
     as_json: bool,
 ) -> None:
-    """Copy the files that an app loads of an artifact, and nothing else."""
+    """Copy the files that an app loads of an artifact, and nothing else; or write its codes in
+    another format."""
     from slmkit import api
     from slmkit.planning.memory import gigabytes
 
+    if form == "gguf":
+        return _export_gguf(bundle, artifact, to, model, force, as_json)
     devices = split_names(device)
     found = api.Bundle(bundle).export(to, artifact, devices=devices, force=force, form=form)
     if as_json:
         return print_json(found.model_dump(mode="json"))
     print_tables(f"{found.artifact}: {len(found.files)} files, {gigabytes(found.size)}, in {to}")
+
+
+def _export_gguf(
+    bundle: Path, artifact: str | None, to: Path, model: Path | None, force: bool, as_json: bool
+) -> None:
+    from slmkit import api
+    from slmkit.checkpoint.folder import SAMPLE_MODEL
+    from slmkit.cli.console import shown_progress
+    from slmkit.planning.memory import gigabytes
+
+    with shown_progress() as progress:
+        found = api.Bundle(bundle).export_gguf(
+            to, model or SAMPLE_MODEL, artifact=artifact, force=force, progress=progress
+        )
+    if as_json:
+        return print_json(found.as_json())
+    print_tables(f"{found.file}: the codes of {found.artifact}, {gigabytes(found.size)}, in {to}")
+    if found.parity is not None:
+        print_tables(
+            f"{found.parity.runtime}: mean KL {found.parity.mean_kl:.2g} over "
+            f"{found.parity.positions} positions, same best token in {found.parity.top1:.0%}"
+        )
+    print_tables(*(f"not executed: {each}" for each in found.not_executed))
 
 
 @click.group(invoke_without_command=True)

@@ -18,6 +18,7 @@ from slmkit.errors import INTERRUPTED, SIGNALLED, SlmkitError, UsageError
 from slmkit.system.signals import cleaned_up, signal_number
 
 FOLDER = click.Path(path_type=Path)
+MODEL_HELP = "Checkpoint folder, .gguf file or org/name of the hub [default: the model home]."
 Function = Callable[..., None]
 
 
@@ -101,7 +102,9 @@ def model_options(function: Function) -> Function:
         ),
         adapter_option,
         click.option(
-            "--model", type=FOLDER, help="Checkpoint folder [default: the sample model home]."
+            "--model",
+            type=FOLDER,
+            help=MODEL_HELP,
         ),
         click.option("--target", required=True, help="What to build for: see `slmkit targets`."),
     ):

@@ -26,6 +26,7 @@ from slmkit.evaluation.text import EvaluationText
 from slmkit.interpreters.recorder import Model
 from slmkit.planning.allocation import allocated
 from slmkit.planning.calibration import calibration_texts
+from slmkit.planning.imports import ImportRow, import_rows, with_imports
 from slmkit.planning.memory import (
     Costs,
     MemoryPlan,
@@ -60,6 +61,7 @@ class Request:
     adapters: tuple[Path, ...] = ()  # folders of LoRA adapters, merged in this order
     force: bool = False
     cache: Path | None = None  # None: no cache
+    requantize: bool = False  # codes that the checkpoint brings are not taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +94,11 @@ class Choice:
         """The encoding that an artifact holds."""
         return next(each for each in self.encodings if artifact in each.artifacts)
 
+    @property
+    def schemes(self) -> dict[str, Mapping[str, Scheme]]:
+        """Schemes by artifact."""
+        return {name: self.encoding(name).schemes for name in self.artifacts}
+
     def problems(self, artifact: str) -> list[str]:
         """Why an artifact cannot be written, one sentence each."""
         schemes, options = self.encoding(artifact).schemes, self.recipe.options(artifact)
@@ -115,6 +122,7 @@ class Plan:
     held_out: EvaluationText  # that codes and artifacts are measured on
     place: Path
     chat_template: str | None = None  # the name of one of several
+    imports: tuple[ImportRow, ...] = ()  # of a checkpoint that brings codes
 
     def with_recipe(self, recipe: Recipe) -> Plan:
         """The plan with the recipe's bounds changed."""
@@ -125,7 +133,8 @@ def make_plan(request: Request) -> Plan:
     """Check everything that can be checked before work begins. Raises SlmkitError."""
     opened = open_checkpoint(request.model, request.chat_template, request.adapters)
     checkpoint = opened.at_build_day()
-    choice = choose(checkpoint.model, request)
+    imports = {} if request.requantize else checkpoint.shards.imports
+    choice = choose(checkpoint.model, request, imports)
     problems = [why for name in choice.artifacts for why in choice.problems(name)]
     if problems:
         raise RefusedError(f"recipe {choice.recipe.name}: {'; '.join(problems)}", LEAVE_OUT)
@@ -139,11 +148,17 @@ def make_plan(request: Request) -> Plan:
     held_out = held_out_text(checkpoint, texts, choice.model.parameters, choice.context_length)
     at_context = checkpoint.at_context(choice.context_length)
     place = request.out / name
-    return Plan(choice, at_context, memory, texts, held_out, place, request.chat_template)
+    stored = checkpoint.shards.formats
+    rows = import_rows(choice.model, stored, imports, choice.schemes)
+    template = request.chat_template
+    return Plan(choice, at_context, memory, texts, held_out, place, template, rows)
 
 
-def choose(model: Model, request: Request) -> Choice:
-    """Resolve a request for a model. Raises SlmkitError for what does not exist."""
+def choose(model: Model, request: Request, imports: Mapping[str, Scheme] | None = None) -> Choice:
+    """Resolve a request for a model. Raises SlmkitError for what does not exist.
+
+    ``imports``: schemes of the codes that the checkpoint brings, by matrix name.
+    """
     target = find_target(request.target)
     if request.memory_limit is not None and request.memory_limit < 1:
         raise UsageError(
@@ -157,6 +172,7 @@ def choose(model: Model, request: Request) -> Choice:
     recipe = allocated(recipe, model)
     recipe = _with_options(recipe, request.options, artifacts)
     _check_names(recipe)
+    recipe = with_imports(recipe, model, artifacts, imports or {})
     recipe = recipe.model_copy(update={"parity": bounds_of(recipe, artifacts, model)})
     context_length = default_context(model.spec, recipe, request.context)
     return Choice(

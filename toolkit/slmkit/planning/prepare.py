@@ -20,6 +20,7 @@ from slmkit.activations.observe import (
 )
 from slmkit.activations.smoothquant import smoothing_factors
 from slmkit.checkpoint.folder import Checkpoint
+from slmkit.checkpoint.formats.tensor_file import IMPORTED
 from slmkit.checkpoint.scaled_weights import Factors, ScaledWeights
 from slmkit.errors import CheckpointError
 from slmkit.recipe.calibration import Calibration
@@ -42,27 +43,30 @@ class Preparation:
     key: str  # content address, part of that of codes
     runs: Runs  # the calibration text
     method: Calibration  # of codes that are chosen on it
-    known: dict[frozenset[str], dict[str, Factors]] = field(default_factory=dict)  # by palettes
+    known: dict[frozenset[str], dict[str, Factors]] = field(default_factory=dict)  # by unsmoothed
 
     def factors(self, checkpoint: Checkpoint, schemes: Schemes) -> dict[str, Factors]:
         """The factors on weights that are going to have these ``schemes``, by weight name.
 
-        Weights with palettes are not smoothed: rows that share a palette should be alike.
+        Weights with palettes are not smoothed: rows that share a palette should be alike. Nor are
+        codes that the checkpoint brings: other weights would be other codes.
         """
-        palettes = frozenset(
-            name for name, scheme in schemes.items() if scheme.encoding == "palette"
+        fixed = frozenset(
+            name
+            for name, scheme in schemes.items()
+            if scheme.encoding == "palette" or scheme.method == IMPORTED
         )
-        if palettes not in self.known:
-            self.known[palettes] = self._factors(checkpoint, palettes)
-        return self.known[palettes]
+        if fixed not in self.known:
+            self.known[fixed] = self._factors(checkpoint, fixed)
+        return self.known[fixed]
 
-    def _factors(self, checkpoint: Checkpoint, palettes: frozenset[str]) -> dict[str, Factors]:
+    def _factors(self, checkpoint: Checkpoint, fixed: frozenset[str]) -> dict[str, Factors]:
         model = checkpoint.model
         factors = stream_factors(model, self.stream_scale)
         if self.alpha is None:
             return factors
         more = smoothing_factors(
-            model, checkpoint.shards, self.activations, self.alpha, left_out=palettes
+            model, checkpoint.shards, self.activations, self.alpha, left_out=fixed
         )
         none = Factors()
         return {

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmkit.checkpoint.safetensors import SafetensorsWriter, row_blocks
-from slmkit.checkpoint.scaled_weights import Source
+from slmkit.checkpoint.scaled_weights import CodedSource, Source
+from slmkit.errors import CheckpointError
 from slmkit.interpreters.recorder import Weight
 from slmkit.ops import Floats
-from slmkit.quant.codes import PaletteCodes, group_of, pack, padded_width
+from slmkit.quant.codes import Codes, PaletteCodes, group_of, pack, padded_width
 from slmkit.quant.files import layout, metadata, packed, refuse_lost, to_float16
 from slmkit.quant.palette import cluster
 from slmkit.quant.round_to_nearest import encode, search_scales
@@ -89,6 +90,10 @@ def _quantize_matrix(
     progress: Progress,
 ) -> Energy:
     def work(block: slice) -> tuple[slice, Arrays, Energy]:
+        if scheme.method == "imported" and isinstance(source, CodedSource):
+            codes = source.codes(weight.name, block)
+            energy = Energy(signal=_energy(codes.dequantize()))
+            return block, packed_codes(weight.name, codes, scheme), energy
         floats = source.rows(weight.tensor, block)
         arrays, energy = quantize_rows(weight.name, floats, scheme)
         return block, arrays, energy
@@ -134,6 +139,28 @@ def quantize_rows(name: str, floats: Floats, scheme: Scheme) -> tuple[Arrays, En
     if not scheme.symmetric:
         arrays[f"{name}.zero_points"] = best.zero_points.astype(np.uint8).reshape(rows, -1)
     return arrays, energy
+
+
+def packed_codes(name: str, codes: Codes, scheme: Scheme) -> Arrays:
+    """Tensors of the codes file for codes that a checkpoint brings, as they are.
+
+    Raises CheckpointError for scales that float16 does not hold.
+    """
+    if codes.scheme != scheme:
+        raise ValueError(f"{name}: codes in {codes.scheme} do not become {scheme}")
+    scales = codes.scales.astype(np.float16)
+    if not np.array_equal(scales.astype(np.float32), codes.scales):
+        raise CheckpointError(
+            f"the scales of {name}, which the checkpoint brings, leave float16",
+            "--requantize makes codes of its own out of the weights",
+        )
+    arrays: Arrays = {
+        f"{name}.codes": pack(codes.codes, scheme.bits or 8),
+        f"{name}.scales": scales,
+    }
+    if not scheme.symmetric:
+        arrays[f"{name}.zero_points"] = codes.zero_points
+    return arrays
 
 
 def _quantize_to_palettes(name: str, floats: Floats, scheme: Scheme) -> tuple[Arrays, Energy]:

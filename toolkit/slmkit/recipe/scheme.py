@@ -12,6 +12,7 @@ BITS: dict[str, tuple[int | None, ...]] = {
     "group-wise": (4, 8),
     "palette": (3, 4, 6),
 }
+SCALES = {"free": "", "two-level": " two-level", "float16": " float16 scales"}
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
@@ -25,8 +26,10 @@ class Scheme(BaseModel):
     group_size: Literal[32, 64, 128] | None = None  # inputs that share a scale
     group_rows: Literal[4, 8, 16, 32] | None = None  # output rows that share a palette
     symmetric: bool = True
-    scales: Literal["free", "two-level"] = "free"
-    method: Literal["absmax", "mse", "gptq"] = "mse"
+    # free: 8 significant bits; float16: 11, as other tools write them
+    scales: Literal["free", "two-level", "float16"] = "free"
+    # imported: the codes that the checkpoint brings; planning writes it, no recipe needs to
+    method: Literal["absmax", "mse", "gptq", "imported"] = "mse"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Scheme:
@@ -43,8 +46,12 @@ class Scheme(BaseModel):
                 raise ValueError(f"{key}: belongs to encoding {encoding}, and it needs one")
         if self.scales == "two-level" and not (self.symmetric and self.encoding == "group-wise"):
             raise ValueError("scales: two-level needs encoding group-wise and symmetric: true")
+        if self.scales == "float16" and self.encoding not in ("group-wise", "per-channel"):
+            raise ValueError("scales: float16 needs encoding group-wise or per-channel")
         if self.encoding == "palette" and not (self.symmetric and self.method != "absmax"):
             raise ValueError("encoding palette has no symmetric, and its method is mse or gptq")
+        if self.method == "imported" and self.encoding not in ("group-wise", "per-channel"):
+            raise ValueError("method: imported is of codes with scales")
         if self.encoding == "float16" and self.method == "gptq":
             raise ValueError("method: gptq chooses codes, which encoding float16 has not")
         return self
@@ -61,4 +68,4 @@ class Scheme(BaseModel):
             return f"lut{self.bits} g{self.group_rows}"
         group = f" g{self.group_size}" if self.group_size else " per-channel"
         kind = "" if self.symmetric else " asymmetric"
-        return f"int{self.bits}{group}{kind}" + (" two-level" if self.scales != "free" else "")
+        return f"int{self.bits}{group}{kind}" + SCALES[self.scales]

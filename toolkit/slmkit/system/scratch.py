@@ -4,9 +4,11 @@ owner ends, however it ends. What nobody owns any more is cleared by the next st
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import glob
+import os
 import shutil
 import tempfile
 import threading
@@ -14,12 +16,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 PREFIX = ".slmkit-"
 LOCK = "lock"  # the file in such a folder that its owner locks
 UNLOCKED = 60  # seconds that a new folder may be without its lock
 
+_lasting: list[Any] = []  # the process and its folder, once there is one
 _open: list[tuple[int, Path]] = []  # this process's scratch folders by thread, the innermost last
 
 
@@ -60,6 +63,22 @@ def scratch(near: Path | None = None) -> Iterator[Path]:
             yield folder
         finally:
             _open.remove(known)
+
+
+def lasting_folder() -> Path:
+    """A new folder in the system's temporary folder that lasts as long as this process."""
+    if not _lasting or _lasting[0] != os.getpid():
+        parent = Path(tempfile.gettempdir())
+        clear_leftovers(parent)
+        stack = contextlib.ExitStack()
+        _lasting[:] = [os.getpid(), stack.enter_context(owned_folder(parent))]
+        atexit.register(_close, stack, os.getpid())
+    return Path(tempfile.mkdtemp(dir=_lasting[1]))
+
+
+def _close(stack: contextlib.ExitStack, process: int) -> None:
+    if process == os.getpid():  # not in a child that was forked
+        stack.close()
 
 
 def _outer() -> Path | None:

@@ -36,6 +36,7 @@ from slmkit.parity.metrics import Comparison, failures_of
 from slmkit.parity.prompts import PromptComparison, compare_prompts, failures_of_prompts
 from slmkit.planning.calibration_report import calibration_report
 from slmkit.planning.emit import describe_job, emit
+from slmkit.planning.imports import import_sentences
 from slmkit.planning.plan import Encoding, Plan, Request, make_plan
 from slmkit.quant.codes import CodesFile
 from slmkit.recipe.recipe import Recipe, load_recipe
@@ -235,7 +236,7 @@ def _manifest(
         parity=comparisons,
         quality=quality,
         calibration=tuple(each for each in reports if each is not None),
-        notices=plan.checkpoint.notices,
+        notices=(*plan.checkpoint.notices, *import_sentences(plan.imports)),
         not_executed=(NO_DEVICE, *unrun, *quality.not_executed),
         files=with_roles(list_files(folder), bundled, TOKENIZER),
     )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from slmkit.backend.interface import WeightFile
@@ -17,12 +16,23 @@ from slmkit.checkpoint.folder import (
     open_checkpoint,
     read_facts,
 )
+from slmkit.checkpoint.formats.gguf.blocks import likely_scheme
+from slmkit.checkpoint.places.headers import Headers, hub_headers
+from slmkit.checkpoint.places.hub import hub_model
+from slmkit.checkpoint.places.located import located
 from slmkit.errors import CheckpointError, RefusedError
-from slmkit.interpreters.recorder import summarize
-from slmkit.models.config import Config
+from slmkit.interpreters.recorder import Model, summarize
+from slmkit.models.registry import read_spec
 from slmkit.planning.forecast import Forecast, forecast, work_of
-from slmkit.planning.memory import MemoryPlan
+from slmkit.planning.imports import ImportRow, import_rows
+from slmkit.planning.memory import MemoryPlan, gigabytes
 from slmkit.planning.plan import Choice, Request, choose, costs_of
+from slmkit.recipe.scheme import Scheme
+
+SCALES_UNREAD = (
+    "scales are not read before a build: it may find codes of fewer bits or signs, which more "
+    "artifacts hold exactly"
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,7 @@ class Estimate:
     artifacts: tuple[ArtifactEstimate, ...]
     forecast: Forecast  # on phones, of artifacts that are not refused for what they are
     notices: tuple[str, ...] = ()  # of the weights and the tokenizer, where they are there
+    imports: tuple[ImportRow, ...] = ()  # of a checkpoint that brings codes
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -76,16 +87,11 @@ def estimate(request: Request, phones: tuple[str, ...] | None = None) -> Estimat
 
     ``phones``: names of those to forecast speed on; by default the short list.
     """
-    path = request.model
-    if not path.exists():
-        raise CheckpointError(
-            f"{path} does not exist", "--model wants a checkpoint folder, or a config.json"
-        )
-    config, spec = read_facts(path / CONFIG if path.is_dir() else path)
-    choice = choose(summarize(spec), request)
+    found = _facts(request)
+    choice = choose(found.model, request, found.imports)
     artifacts = tuple(_artifact(choice, name) for name in choice.artifacts)
     return Estimate(
-        model_name(path),
+        found.name,
         choice.target.name,
         choice.recipe.name,
         choice.model.parameters,
@@ -93,7 +99,8 @@ def estimate(request: Request, phones: tuple[str, ...] | None = None) -> Estimat
         choice.memory_limit,
         artifacts,
         _forecast(choice, artifacts, phones),
-        _notices(path, config, request.adapters),
+        found.notices,
+        import_rows(choice.model, found.formats, found.imports, choice.schemes),
     )
 
 
@@ -111,16 +118,60 @@ def _forecast(
     return forecast(works, choice.target.name, phones)
 
 
-def _notices(path: Path, config: Config, adapters: Sequence[Path]) -> tuple[str, ...]:
-    """The notices of a checkpoint; that it cannot be opened is one. None without weights."""
+@dataclass(frozen=True)
+class _Facts:
+    """All that an estimate knows of a model."""
+
+    name: str
+    model: Model
+    notices: tuple[str, ...] = ()
+    formats: Mapping[str, str] = field(default_factory=dict)  # of matrices stored as codes
+    imports: Mapping[str, Scheme] = field(default_factory=dict)
+
+
+def _facts(request: Request) -> _Facts:
+    """Of a folder, a file, or a model of the hub, of which only headers are fetched."""
+    unread = tuple(
+        f"the adapter {each} is not read: there are no weights" for each in request.adapters
+    )
+    asked = hub_model(request.model)
+    if asked is not None:
+        return _by_headers(hub_headers(asked), request.requantize, unread)
+    path = located(request.model)
+    if not path.exists():
+        raise CheckpointError(
+            f"{path} does not exist", "--model wants a checkpoint folder, or a config.json"
+        )
+    config, spec = read_facts(path / CONFIG if path.is_dir() else path)
+    name, model = model_name(path), summarize(spec)
     if not path.is_dir() or not has_weights(path):
-        return tuple(f"the adapter {each} is not read: there are no weights" for each in adapters)
+        return _Facts(name, model, unread)
     try:
-        return open_checkpoint(path, adapters=adapters).notices
+        checkpoint = open_checkpoint(path, adapters=request.adapters)
     except CheckpointError as error:
         if config.section(QUANTIZED):
             raise  # no float weights: there is nothing to estimate
-        return (f"the build would refuse these files: {error.message} ({error.hint})",)
+        refused = f"the build would refuse these files: {error.message} ({error.hint})"
+        return _Facts(name, model, (refused,))
+    shards = checkpoint.shards
+    imports = {} if request.requantize or not shards.formats else shards.imports
+    return _Facts(name, model, checkpoint.notices, shards.formats, imports)
+
+
+def _by_headers(headers: Headers, requantize: bool, unread: tuple[str, ...]) -> _Facts:
+    spec = read_spec(headers.config)
+    formats = {
+        name.removesuffix(".weight"): entry.dtype
+        for name, entry in headers.tensors.items()
+        if entry.coded
+    }
+    imports = {name: likely_scheme(stored) for name, stored in formats.items()}
+    known = {} if requantize else {name: each for name, each in imports.items() if each}
+    types = ", ".join(sorted({entry.dtype for entry in headers.tensors.values()}))
+    notices = [f"by headers alone: {gigabytes(headers.size)} of weights are stored ({types})"]
+    if known:
+        notices.append(SCALES_UNREAD)
+    return _Facts(headers.name, summarize(spec), (*notices, *unread), formats, known)
 
 
 def _artifact(choice: Choice, artifact: str) -> ArtifactEstimate:

@@ -11,6 +11,7 @@ from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.errors import RecipeError
 from slmkit.interpreters.recorder import Model
 from slmkit.models.spec import Spec
+from slmkit.planning.imports import ImportRow, import_rows
 from slmkit.planning.memory import MemoryPlan, plan_memory
 from slmkit.recipe.recipe import load_recipe, shipped_names
 
@@ -32,6 +33,7 @@ class Inspection:
     notices: tuple[str, ...]  # what a user should know, a sentence each
     ops: dict[str, int]
     plans: dict[str, list[MemoryPlan]]  # by recipe, one per context length
+    codes: tuple[ImportRow, ...] = ()  # of a checkpoint that brings some
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -46,7 +48,8 @@ class Inspection:
 
 
 def inspect(folder: Path, adapters: Sequence[Path] = ()) -> Inspection:
-    """Open and check a checkpoint: nothing but headers is read, and the whole of ``adapters``."""
+    """Open and check a checkpoint: nothing but headers is read, the scales of codes, and the whole
+    of ``adapters``."""
     checkpoint = open_checkpoint(folder, adapters=adapters)
     spec, shards = checkpoint.spec, checkpoint.shards
     model = checkpoint.model
@@ -63,6 +66,7 @@ def inspect(folder: Path, adapters: Sequence[Path] = ()) -> Inspection:
         notices=checkpoint.notices,
         ops=dict(model.ops),
         plans=_plans(model),
+        codes=import_rows(model, shards.formats, shards.imports if shards.formats else {}, {}),
     )
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -16,6 +16,10 @@ from slmkit.checkpoint.adapters.peft_folder import Adapter, open_adapter
 from slmkit.checkpoint.shards import Shards
 from slmkit.interpreters.recorder import Model
 from slmkit.models.weight_transforms import WeightTransforms
+from slmkit.quant.codes import Codes
+from slmkit.recipe.scheme import Scheme
+
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -61,6 +65,25 @@ class MergedWeights(ChangedWeights):
     def notices(self) -> list[str]:
         """The shards' notices, then the adapter's."""
         return [*self.below.notices, *self.adapter.notices]
+
+    @property
+    def formats(self) -> Mapping[str, str]:
+        """The stored types of matrices that are stored as codes and stay what they are."""
+        return self._unchanged(self.below.formats)
+
+    @property
+    def imports(self) -> Mapping[str, Scheme]:
+        """The schemes of the checkpoint's codes, of matrices that no adapter changes."""
+        return self._unchanged(self.below.imports)
+
+    def codes(self, name: str, rows: Any) -> Codes:
+        """``rows`` of a matrix that is among ``imports``."""
+        if f"{name}.weight" in self.changes:
+            raise ValueError(f"{name}: an adapter changes it, so it has no codes")
+        return self.below.codes(name, rows)
+
+    def _unchanged(self, found: Mapping[str, Kept]) -> dict[str, Kept]:
+        return {name: each for name, each in found.items() if f"{name}.weight" not in self.changes}
 
     @property
     def files(self) -> Any:

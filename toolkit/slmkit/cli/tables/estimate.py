@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slmkit.backend.interface import WeightFile
+from slmkit.planning.imports import ImportRow
 from slmkit.planning.memory import gigabytes
 from slmkit.workflows.estimate import ArtifactEstimate, Estimate
 
@@ -35,7 +36,20 @@ def estimate_table(found: Estimate) -> Group:
         numbers = (planned.weights, planned.kv_cache, planned.working, planned.total)
         verdict = "[red]refused[/]" if each.refused else "[green]fits[/]"
         memory.add_row(each.artifact, *map(gigabytes, numbers), verdict)
-    return Group(files, memory, *(Text(f"notice: {each}") for each in found.notices))
+    stored = [imports_table(found.imports)] if found.imports else []
+    return Group(files, memory, *stored, *(Text(f"notice: {each}") for each in found.notices))
+
+
+def imports_table(rows: Sequence[ImportRow]) -> Table:
+    """The formats of a checkpoint that brings codes, and what becomes of them."""
+    artifacts = list(rows[0].artifacts)
+    table = Table(title="codes that the checkpoint brings", title_justify="left")
+    for column in ("format", "matrices", "parameters", "exactly held by", *artifacts):
+        table.add_column(column)
+    for row in rows:
+        facts = row.format, str(row.matrices), f"{row.parameters:,}", row.scheme or "none"
+        table.add_row(*facts, *row.artifacts.values())
+    return table
 
 
 def _add_files(table: Table, each: ArtifactEstimate) -> None:

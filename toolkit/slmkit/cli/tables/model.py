@@ -12,6 +12,7 @@ from slmkit.backend.artifact import ReportTable
 from slmkit.backend.targets import Target
 from slmkit.bundle.manifest import Manifest
 from slmkit.cli.doctor import Row
+from slmkit.cli.tables.estimate import imports_table
 from slmkit.cli.tables.quality import price_words
 from slmkit.cli.tables.wording import context, feed_forward, mixing
 from slmkit.planning.memory import gigabytes
@@ -107,7 +108,8 @@ def checkpoint_table(found: Inspection) -> Group:
         table.add_column(str(planned.context_length), justify="right")
     for name, plans in found.plans.items():
         table.add_row(name, gigabytes(plans[0].weights), *(gigabytes(each.total) for each in plans))
-    return Group(facts, table)
+    stored = [imports_table(found.codes)] if found.codes else []
+    return Group(facts, *stored, table)
 
 
 def recipes_table(recipes: Iterable[Recipe]) -> Table:

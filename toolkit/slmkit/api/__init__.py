@@ -7,19 +7,16 @@ is that of the command line. The command line calls exactly these.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from slmkit.api.bundle import Bundle, PathLike
 from slmkit.app.check import AppReport, check_app
 from slmkit.app.project import Project, new_app
 from slmkit.backend import registry
 from slmkit.backend.targets import Target
 from slmkit.bundle.adapter import BesideAdapter
-from slmkit.bundle.export import Export, export
-from slmkit.bundle.manifest import Manifest, read_manifest
-from slmkit.bundle.verify import verify
+from slmkit.bundle.export import Export
 from slmkit.checkpoint.folder import SAMPLE_MODEL
 from slmkit.devices.report import DeviceReport
 from slmkit.errors import (
@@ -52,9 +49,10 @@ from slmkit.workflows.bench import benchmark
 from slmkit.workflows.compare import Compared, Measured, compare
 from slmkit.workflows.estimate import Estimate
 from slmkit.workflows.evaluate import AnswerScore, TextScore, evaluate_answers, evaluate_text
+from slmkit.workflows.gguf import GgufExport
 from slmkit.workflows.inspect import Inspection
 from slmkit.workflows.layerwise import Tap
-from slmkit.workflows.recheck import Rechecked, recheck
+from slmkit.workflows.recheck import Rechecked
 from slmkit.workflows.sensitivity import Sensitivity, sensitivity
 from slmkit.workflows.tasks import evaluate_tasks
 
@@ -72,6 +70,7 @@ __all__ = [
     "DeviceReport",
     "Estimate",
     "Export",
+    "GgufExport",
     "Inspection",
     "Measured",
     "MissingPackageError",
@@ -109,71 +108,7 @@ __all__ = [
     "targets",
 ]
 
-PathLike = str | Path
 Options = Mapping[str, Mapping[str, Any]]  # by artifact
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A finished bundle in its folder."""
-
-    path: Path
-
-    def __init__(self, path: PathLike) -> None:
-        object.__setattr__(self, "path", Path(path))
-
-    @cached_property
-    def manifest(self) -> Manifest:
-        """The manifest, checked. Raises BundleError."""
-        return read_manifest(self.path)
-
-    @property
-    def parity(self) -> tuple[Comparison, ...]:
-        """The comparisons of the build: SNR in dB, KL in nats, top-1 as a share."""
-        return self.manifest.parity
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files but the manifest."""
-        return self.manifest.size
-
-    def verify(self) -> int:
-        """Check every file against the manifest's hashes; how many there are. Raises BundleError
-        that names each missing, changed or unknown file."""
-        return verify(self.path)
-
-    def recheck(
-        self,
-        model: PathLike | None = None,
-        *,
-        adapters: Sequence[PathLike] = (),
-        cache: CacheChoice = True,
-        progress: Progress | None = None,
-    ) -> Rechecked:
-        """Run every artifact again and compare it with the reference's answers.
-
-        With ``model`` and ``adapters``, those that the bundle was built from, codes and references
-        are computed anew, over every logit. ``Rechecked.check()`` raises ParityError if a bound is
-        broken. Raises BundleError for damaged files or another checkpoint.
-        """
-        checkpoint, merged = None if model is None else Path(model), tuple(map(Path, adapters))
-        return recheck(self.path, checkpoint, chosen_folder(cache), progress or Silent(), merged)
-
-    def export(
-        self,
-        to: PathLike,
-        artifact: str | None = None,
-        devices: Sequence[str] = (),
-        force: bool = False,
-        form: str = "plain",
-    ) -> Export:
-        """Copy what an app loads of an artifact (on some chips or GPUs alone) into folder ``to``,
-        in a store's form if one is named. Raises BundleError, UsageError, RefusedError."""
-        return export(self.path, artifact, Path(to), devices, force, form)
-
-    def load(self, artifact: str | None = None, mode: str | None = None) -> Session:
-        """An artifact in its runtime: the first one, as it ships, if none is named."""
-        return loading.load_bundle(self.path, artifact, mode)
 
 
 def build(

@@ -1,0 +1,1 @@
+"""Formats of weights beside plain safetensors: each reads its files as tensors by name."""
