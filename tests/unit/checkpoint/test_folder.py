@@ -43,7 +43,7 @@ def test_shards_hold_the_same_weights_as_one_file(tiny):
 
 
 def test_blocks_join_to_the_whole_matrix(tiny):
-    shards = Shards(tiny("llama"))
+    shards = Shards(open_weights(tiny("llama")))
     name = "model.embed_tokens.weight"
     blocks = list(shards.blocks(name, elements=1000))
     assert len(blocks) > 5

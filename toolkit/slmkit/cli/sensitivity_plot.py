@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slmkit.errors import UsageError
+from slmkit.system import plotting
 from slmkit.workflows.sensitivity import Sensitivity
 
 ENDINGS = (".svg", ".png")
@@ -23,6 +24,7 @@ def check_plot(path: Path) -> None:
 
 def save_plot(found: Sequence[Sensitivity], path: Path) -> None:
     """Write the picture."""
+    plotting.imported()
     from matplotlib.figure import Figure
 
     layers = sorted({-1 if each.layer is None else each.layer for each in found})

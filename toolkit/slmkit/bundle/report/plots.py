@@ -10,6 +10,7 @@ from slmkit.backend.targets import GB
 from slmkit.bundle.manifest import BundledArtifact
 from slmkit.bundle.report.facts import ArtifactFacts
 from slmkit.snr import EXACT_DB
+from slmkit.system import plotting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,7 +69,7 @@ def memory(artifacts: Sequence[BundledArtifact], limit: int) -> str:
 
 
 def _figure(rows: int) -> tuple[Figure, Axes]:
-    import matplotlib
+    matplotlib = plotting.imported()
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.hashsalt": "slmkit", "svg.fonttype": "none"}):
@@ -88,8 +89,7 @@ def _figure(rows: int) -> tuple[Figure, Axes]:
 
 def _svg(figure: Figure, title: str) -> str:
     """The figure as an element of HTML: no fonts, dates or ids of its own time."""
-    import matplotlib
-
+    matplotlib = plotting.imported()
     out = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": title, "svg.fonttype": "none"}):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
