@@ -15,7 +15,9 @@ from slmkit import __version__
 from slmkit.cli.adapting import adapter
 from slmkit.cli.app import app
 from slmkit.cli.benching import bench
+from slmkit.cli.ci import junit_option, tell_ci
 from slmkit.cli.comparing import compare
+from slmkit.cli.defaults import defaults
 from slmkit.cli.evaluating import evaluate, sensitivity
 from slmkit.cli.inspecting import doctor, export, inspect, plan, recipes, targets, verify
 from slmkit.cli.options import (
@@ -44,10 +46,15 @@ if TYPE_CHECKING:
     Prompts = tuple[PromptComparison, ...]
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "SLMKIT"},
+)
 @click.version_option(__version__, prog_name="slmkit")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Take a small language model to phones, and prove that it arrived."""
+    context.default_map = defaults(main, Path.cwd())
 
 
 @main.command()
@@ -63,10 +70,18 @@ def main() -> None:
 @click.option("--chat-template", help="Which one of the model's several chat templates.")
 @click.option("--force", is_flag=True, help="Replace an older bundle.")
 @click.option("--details", is_flag=True, help="Print every comparison, as `slmkit parity` does.")
+@junit_option
 @cache_options
 @json_option
 @command
-def build(cache: Path | None, no_cache: bool, as_json: bool, details: bool, **asked: Any) -> None:
+def build(
+    cache: Path | None,
+    no_cache: bool,
+    as_json: bool,
+    details: bool,
+    junit: Path | None,
+    **asked: Any,
+) -> None:
     """Build a bundle: quantize, emit every artifact, prove each one."""
     from slmkit import api
     from slmkit.cli.console import shown_progress
@@ -81,9 +96,11 @@ def build(cache: Path | None, no_cache: bool, as_json: bool, details: bool, **as
         with shown_progress() as progress:
             bundle = api.build(**arguments, cache=chosen_cache(cache, no_cache), progress=progress)
     except FailedParity as error:
+        tell_ci("build", error.comparisons, error.quality, error.prompts, junit)
         _show_parity(error.comparisons, (), error.quality, as_json, error, prompts=error.prompts)
         raise
     quality = bundle.manifest.quality
+    tell_ci("build", bundle.parity, quality, bundle.manifest.prompts, junit)
     if as_json:
         about: dict[str, Any] = {"bundle": str(bundle.path), "bytes": bundle.size}
         about["notices"] = bundle.manifest.notices
@@ -103,6 +120,7 @@ def build(cache: Path | None, no_cache: bool, as_json: bool, details: bool, **as
 @click.argument("bundle", type=FOLDER)
 @click.option("--model", type=FOLDER, help="The checkpoint, to compute the references anew.")
 @adapter_option
+@junit_option
 @cache_options
 @json_option
 @command
@@ -110,6 +128,7 @@ def parity(
     bundle: Path,
     model: Path | None,
     adapters: tuple[Path, ...],
+    junit: Path | None,
     cache: Path | None,
     no_cache: bool,
     as_json: bool,
@@ -123,6 +142,7 @@ def parity(
     with shown_progress() as progress:
         where = chosen_cache(cache, no_cache)
         found = opened.recheck(model, adapters=adapters, cache=where, progress=progress)
+    tell_ci("parity", found.comparisons, found.quality, found.prompts, junit)
     report, kept = (found.comparisons, found.recorded, found.quality), opened.manifest.quality
     try:
         found.check()

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
+from slmkit.cli import completion
 from slmkit.errors import INTERRUPTED, SIGNALLED, SlmkitError, UsageError
 from slmkit.system.signals import cleaned_up, signal_number
 
@@ -98,7 +99,11 @@ def model_options(function: Function) -> Function:
             "--context", type=int, help="Context length in tokens [default: the recipe's]."
         ),
         click.option(
-            "--recipe", default="int4", show_default=True, help="Recipe name or YAML file."
+            "--recipe",
+            default="int4",
+            show_default=True,
+            shell_complete=completion.recipes,
+            help="Recipe name or YAML file.",
         ),
         adapter_option,
         click.option(
@@ -106,7 +111,12 @@ def model_options(function: Function) -> Function:
             type=FOLDER,
             help=MODEL_HELP,
         ),
-        click.option("--target", required=True, help="What to build for: see `slmkit targets`."),
+        click.option(
+            "--target",
+            required=True,
+            shell_complete=completion.targets,
+            help="What to build for: see `slmkit targets`.",
+        ),
     ):
         function = option(function)
     return function
@@ -142,7 +152,11 @@ def build_options(function: Function) -> Function:
             metavar="ARTIFACT.KEY=VALUE",
             help="An option of one artifact, as in a recipe; may be repeated.",
         ),
-        click.option("--artifacts", help="Only these artifacts, separated by commas."),
+        click.option(
+            "--artifacts",
+            shell_complete=completion.artifacts,
+            help="Only these artifacts, separated by commas.",
+        ),
         click.option(
             "--memory-limit", type=float, help="GB that an app may use [default: the target's]."
         ),

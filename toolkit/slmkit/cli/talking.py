@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from slmkit.cli import completion
 from slmkit.cli.options import FOLDER, Function, command
 from slmkit.errors import SlmkitError, UsageError
 from slmkit.system.signals import Ended
@@ -27,7 +28,11 @@ def talking_options(function: Function) -> Function:
     """Which artifact talks, and how its tokens are sampled."""
     for option in (
         click.option("--mode", help="How to run it [default: as it ships]."),
-        click.option("--artifact", help="Which artifact [default: the first]."),
+        click.option(
+            "--artifact",
+            shell_complete=completion.artifacts,
+            help="Which artifact [default: the first].",
+        ),
         click.option(
             "--stop", multiple=True, metavar="TEXT", help="Ends an answer; may be repeated."
         ),
