@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from slmkit import __version__
-from slmkit.cli.adapting import adapter
-from slmkit.cli.app import app
-from slmkit.cli.benching import bench
 from slmkit.cli.ci import junit_option, tell_ci
-from slmkit.cli.comparing import compare
+from slmkit.cli.commands.adapting import adapter
+from slmkit.cli.commands.app import app
+from slmkit.cli.commands.benching import bench
+from slmkit.cli.commands.caching import caching
+from slmkit.cli.commands.comparing import compare
+from slmkit.cli.commands.evaluating import evaluate, sensitivity
+from slmkit.cli.commands.inspecting import doctor, export, inspect, plan, recipes, targets, verify
+from slmkit.cli.commands.talking import chat, run, serve
 from slmkit.cli.defaults import defaults
-from slmkit.cli.evaluating import evaluate, sensitivity
-from slmkit.cli.inspecting import doctor, export, inspect, plan, recipes, targets, verify
 from slmkit.cli.options import (
     FOLDER,
     Group,
@@ -34,7 +36,6 @@ from slmkit.cli.options import (
     print_tables,
     request_arguments,
 )
-from slmkit.cli.talking import chat, run, serve
 from slmkit.errors import SlmkitError
 
 if TYPE_CHECKING:
@@ -207,6 +208,7 @@ for each in (
     adapter,
     app,
     bench,
+    caching,
     chat,
     compare,
     evaluate,

@@ -132,6 +132,11 @@ class Cache:
                 ) from None
             yield making
 
+    def entries(self) -> list[Path]:
+        """The folders of all entries, the least recently used first."""
+        found = [path for path in self.folder.glob("*-*") if not path.name.startswith(".")]
+        return sorted(found, key=lambda path: path.stat().st_mtime)
+
     def prune(self, limit: int = LIMIT) -> None:
         """Remove leftovers of killed builds and, beyond ``limit`` bytes, the oldest entries.
 
@@ -144,8 +149,7 @@ class Cache:
             self._leave = None
         with contextlib.suppress(OSError), open(self.folder / IN_USE, "ab") as lock:
             least_age = 0 if locked(lock) else RECENT
-            entries = [path for path in self.folder.glob("*-*") if not path.name.startswith(".")]
-            entries.sort(key=lambda path: path.stat().st_mtime)
+            entries = self.entries()
             total = sum(map(folder_size, entries))
             while total > limit and len(entries) > 1:
                 oldest = entries.pop(0)
