@@ -50,7 +50,8 @@ def test_it_is_chosen_built_proved_and_shown(slmkit, tiny):
     words = ("--target", "desktop", "--model", model, "--context", 64)
     planned = json.loads(slmkit("plan", *words, "--json"))
     assert [each["artifact"] for each in planned["artifacts"]] == ["abacus"]
-    said = slmkit("build", *words, "--beads", 12)
+    said = slmkit("build", *words, "--beads", 12, "--details")
+    assert "app new" not in said and "slmkit export" not in said  # which it has no part in
     assert "abacus exact" in said and "beads/exact" in said
     assert "abacus 12 beads on each wire" in said
     bundle = f"dist/{model.name}-desktop-int4"

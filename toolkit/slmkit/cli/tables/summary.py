@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
+from slmkit.app.template import templates
 from slmkit.bundle.manifest import Manifest
 from slmkit.bundle.report.facts import artifact_facts
 from slmkit.bundle.roles import REPORT
@@ -58,15 +59,16 @@ def warnings_note(manifest: Manifest) -> str:
 
 
 def next_steps(manifest: Manifest, bundle: Path) -> str:
-    """Three commands with this bundle's path."""
+    """Commands with this bundle's path, those that its backends and target have a part in."""
     place = shlex.quote(str(bundle))
-    first = manifest.artifacts[0].name
-    return "\n".join(
-        [
-            "",
-            f"report    {bundle / REPORT}",
-            f"ask it    slmkit run {place} --prompt 'hello'",
-            f"ship it   slmkit export {place} --artifact {first} --to app/model",
-            f"an app    slmkit app new --bundle {place} --platform {manifest.target} --out my-app",
-        ]
-    )
+    steps = [
+        f"report    {bundle / REPORT}",
+        f"ask it    slmkit run {place} --prompt 'hello'",
+    ]
+    ships = [artifact.name for artifact in manifest.artifacts if artifact.ships]
+    if ships:
+        steps.append(f"ship it   slmkit export {place} --artifact {ships[0]} --to app/model")
+    if manifest.target in templates():
+        said = f"--bundle {place} --platform {manifest.target} --out my-app"
+        steps.append(f"an app    slmkit app new {said}")
+    return "\n".join(["", *steps])
