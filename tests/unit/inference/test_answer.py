@@ -43,11 +43,12 @@ def answered(text: str, stop: list[str]) -> Any:
 
 
 @given(st.text("abc", max_size=30), st.lists(st.text("abc", min_size=1, max_size=4), max_size=3))
-def test_an_answer_ends_before_the_first_stop_text(text, stop):
+def test_an_answer_ends_before_the_stop_text_that_is_whole_first(text, stop):
     answer = answered(text, stop)
     pieces = list(answer)
-    ends = [text[: text.index(each)] for each in stop if each in text]
-    assert "".join(pieces) == answer.text == min(ends, key=len, default=text)
+    ends = [(text.index(each) + len(each), text.index(each)) for each in stop if each in text]
+    expected = text[: min(ends)[1]] if ends else text
+    assert "".join(pieces) == answer.text == expected
     assert answer.finish == ("stop" if ends else "length")
 
 

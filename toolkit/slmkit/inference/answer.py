@@ -78,14 +78,16 @@ class Answer(Iterator[str]):
             yield token
 
     def _until(self, pieces: Iterator[str], stop: Sequence[str]) -> Generator[str, None, None]:
-        """The pieces up to the first of the strings ``stop``, which is left out."""
+        """The pieces up to the string of ``stop`` that is whole first, which is left out."""
         held = ""
         for piece in pieces:
             held += piece
-            places = [place for place in map(held.find, stop) if place >= 0]
-            if places:
+            found = [
+                (held.index(each) + len(each), held.index(each)) for each in stop if each in held
+            ]
+            if found:
                 self.finish = "stop"
-                yield held[: min(places)]
+                yield held[: min(found)[1]]
                 return
             sure = len(held) - _unsure(held, stop)
             if sure:
