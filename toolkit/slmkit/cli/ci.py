@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree  # writes only: nothing of a stranger's is parsed
 
 import click
 
 from slmkit.cli.options import Function
+from slmkit.system.junit import Case, suite
 
 if TYPE_CHECKING:
-    from slmkit.evaluation.gate import Quality
+    from slmkit.evaluation.gate import Quality, QualityLine
     from slmkit.parity.metrics import Comparison
     from slmkit.parity.prompts import PromptComparison
 
 SUMMARY = "GITHUB_STEP_SUMMARY"  # the file that GitHub shows beside a job
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One check of a build or a proof."""
-
-    group: str  # proof, held-out text, prompts
-    name: str
-    failures: tuple[str, ...] = ()
-    skipped: str = ""  # why it was not executed
-    about: str = ""  # where it ran
 
 
 def junit_option(function: Function) -> Function:
@@ -50,61 +38,52 @@ def tell_ci(
     junit: Path | None,
 ) -> None:
     """Write a file of JUnit if one was asked for, and GitHub's summary if it is there."""
-    verdicts = _verdicts(found, quality, prompts)
+    cases = _cases(found, quality, prompts)
     if junit is not None:
-        junit.write_text(_xml(title, verdicts), encoding="utf-8")
+        junit.write_text(suite(f"slmkit {title}", cases), encoding="utf-8")
     if summary := os.environ.get(SUMMARY):
         with open(summary, "a", encoding="utf-8") as file:
-            file.write(_markdown(title, verdicts))
+            file.write(_markdown(title, cases))
 
 
-def _verdicts(
+def _cases(
     found: Sequence[Comparison], quality: Quality | None, prompts: Sequence[PromptComparison]
-) -> list[Verdict]:
-    return [
-        *(
-            Verdict("proof", f"{e.artifact} {e.mode}: {e.error}", e.failures, "", e.runtime)
-            for e in found
-        ),
-        *(
-            Verdict("held-out text", f"{e.artifact} {e.mode}", e.failures, "", e.runtime)
-            for e in (quality.lines if quality else ())
-        ),
-        *(
-            Verdict("prompts", e.artifact, e.failures, "" if e.executed else e.runtime, e.runtime)
-            for e in prompts
-        ),
-    ]
-
-
-def _xml(title: str, verdicts: Sequence[Verdict]) -> str:
-    suite = ElementTree.Element("testsuite", name=_plain(f"slmkit {title}"))
-    for each in verdicts:
-        case = ElementTree.SubElement(
-            suite, "testcase", classname=f"slmkit.{each.group}", name=_plain(each.name), time="0"
+) -> list[Case]:
+    proof = [
+        Case(
+            "slmkit.proof",
+            f"{each.artifact} {each.mode}: {each.error}",
+            _why(each),
+            "",
+            each.runtime,
         )
-        if each.failures:
-            why = _plain("; ".join(each.failures))
-            ElementTree.SubElement(case, "failure", message=why, type="parity").text = why
-        elif each.skipped:
-            ElementTree.SubElement(case, "skipped", message=_plain(each.skipped))
-        if each.about:
-            ElementTree.SubElement(case, "system-out").text = _plain(each.about)
-    suite.set("tests", str(len(verdicts)))
-    suite.set("failures", str(sum(bool(each.failures) for each in verdicts)))
-    suite.set("skipped", str(sum(bool(each.skipped and not each.failures) for each in verdicts)))
-    suite.set("errors", "0")
-    ElementTree.indent(suite)
-    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+        for each in found
+    ]
+    text = [
+        Case("slmkit.held-out text", f"{each.artifact} {each.mode}", _why(each), "", each.runtime)
+        for each in (quality.lines if quality else ())
+    ]
+    asked = [
+        Case("slmkit.prompts", each.artifact, _why(each), "" if each.executed else each.runtime)
+        for each in prompts
+    ]
+    return [*proof, *text, *asked]
 
 
-def _markdown(title: str, verdicts: Sequence[Verdict]) -> str:
-    failed = [each for each in verdicts if each.failures]
-    ran = [each for each in verdicts if not each.skipped]
-    rows = [f"| {each.group} | {each.name} | {'; '.join(each.failures)} |" for each in failed]
+def _why(checked: Comparison | QualityLine | PromptComparison) -> str:
+    return "; ".join(checked.failures)
+
+
+def _markdown(title: str, cases: Sequence[Case]) -> str:
+    failed = [each for each in cases if each.failure]
+    ran = [each for each in cases if not each.skipped]
+    rows = [
+        f"| {each.group.removeprefix('slmkit.')} | {each.name} | {each.failure} |"
+        for each in failed
+    ]
     table = ["| check | of | why it failed |", "|---|---|---|", *rows] if rows else []
     head = f"{len(ran) - len(failed)} of {len(ran)} checks passed"
-    unrun = [f"- not executed: {each.name}: {each.skipped}" for each in verdicts if each.skipped]
+    unrun = [f"- not executed: {each.name}: {each.skipped}" for each in cases if each.skipped]
     return "\n".join([f"### slmkit {title}", "", head, "", *table, *unrun, "", ""])
 
 
@@ -114,8 +93,3 @@ def _in_a_folder(
     if value is not None and not value.absolute().parent.is_dir():
         raise click.UsageError(f"--junit {value}: there is no such folder")
     return value
-
-
-def _plain(text: str) -> str:
-    """Without characters that XML cannot hold."""
-    return "".join(each for each in text if each in "\t\n\r" or each >= " ")

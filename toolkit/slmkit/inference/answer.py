@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -102,10 +100,3 @@ def _unsure(text: str, stop: Sequence[str]) -> int:
     most = max(map(len, stop), default=0)
     lengths = range(min(len(text), most), 0, -1)
     return next((each for each in lengths if text.endswith(tuple(s[:each] for s in stop))), 0)
-
-
-def peak_memory() -> int:
-    """Most bytes that this process, or the largest of its ended workers, ever had in memory."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    both = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
-    return unit * max(resource.getrusage(each).ru_maxrss for each in both)

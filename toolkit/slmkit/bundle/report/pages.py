@@ -9,6 +9,7 @@ from slmkit.bundle.manifest import Manifest
 from slmkit.bundle.pages import render
 from slmkit.bundle.report import plots
 from slmkit.bundle.report.facts import artifact_facts
+from slmkit.parity.wording import decibels_text, number_text
 from slmkit.planning.memory import gigabytes
 
 
@@ -36,10 +37,6 @@ def _values(manifest: Manifest, name: str) -> dict[str, Any]:
         "artifacts": artifact_facts(manifest),
         "quality": manifest.quality,
         "gigabytes": gigabytes,
-        "number": _number,
-        "decibels": plots.decibels,
+        "number": number_text,
+        "decibels": decibels_text,
     }
-
-
-def _number(value: float) -> str:
-    return "not finite" if value != value else f"{value:.2g}"

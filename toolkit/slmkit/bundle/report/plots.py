@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from slmkit.backend.targets import GB
 from slmkit.bundle.manifest import BundledArtifact
 from slmkit.bundle.report.facts import ArtifactFacts
-from slmkit.snr import EXACT_DB
+from slmkit.parity.wording import decibels_text
 from slmkit.system import plotting
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def ladder(found: Sequence[ArtifactFacts]) -> str:
     shown = [min(max(line.metrics.snr_db, 0.0), 140.0) for line in lines]  # NaN becomes 0
     colors = [GOOD if line.passed else BAD for line in lines]
     bars = axes.barh(range(len(lines)), shown, color=colors, height=0.6)
-    words = [decibels(line.metrics.snr_db) for line in lines]
+    words = [decibels_text(line.metrics.snr_db) for line in lines]
     axes.bar_label(bars, words, padding=3, color=INK, fontsize=8)
     axes.set_yticks(range(len(lines)), [f"{each.artifact} {each.mode}" for each in lines])
     axes.invert_yaxis()
@@ -100,10 +100,3 @@ def _svg(figure: Figure, title: str) -> str:
     head, _, rest = text.partition(">")
     label = f'{head} role="img" aria-label="{title}">'
     return label + rest
-
-
-def decibels(value: float) -> str:
-    """An SNR in dB, in a word where it is no number or no error at all."""
-    if value != value:
-        return "not finite"
-    return "exact" if value >= EXACT_DB else f"{value:.1f}"

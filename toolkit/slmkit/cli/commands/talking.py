@@ -233,16 +233,18 @@ def _lines() -> Iterator[str]:
 
 def _told(answer: Answer, loaded: float) -> str:
     """One line about an answer: times, rates, memory."""
-    from slmkit.inference.answer import peak_memory
     from slmkit.planning.memory import gigabytes
+    from slmkit.system.process_memory import peak_memory
 
     facts = answer.statistics
     reused = f" ({facts.reused_tokens} held already)" if facts.reused_tokens else ""
+    peak = peak_memory()
+    memory = "not told by this system" if peak is None else gigabytes(peak)
     return (
         f"load {loaded:.2f} s; first token {facts.first_token_s:.2f} s; "
         f"prompt {facts.prompt_tokens} tokens{reused}, {facts.prefill_rate:.0f}/s; "
         f"answer {facts.answer_tokens} tokens, {facts.decode_rate:.1f}/s; "
-        f"peak memory {gigabytes(peak_memory())}"
+        f"peak memory {memory}"
     )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from slmkit.cli.tables.evaluation import flips_text
-from slmkit.cli.tables.parity import number_text
 from slmkit.harness.run import TaskScore
+from slmkit.parity.wording import number_text
 from slmkit.planning.memory import gigabytes
 from slmkit.workflows.compare import Compared, Measured
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from slmkit.cli.tables.parity import number_text
 from slmkit.evaluation.divergence import Divergence
 from slmkit.evaluation.flips import Flips
 from slmkit.harness.run import TaskReport
 from slmkit.inference.evaluate import Score
+from slmkit.parity.wording import number_text
 from slmkit.workflows.evaluate import AnswerScore, TextScore
 from slmkit.workflows.sensitivity import Sensitivity
 

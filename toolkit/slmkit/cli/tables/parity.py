@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 from rich import box
@@ -14,7 +13,7 @@ from slmkit.bundle.manifest import Manifest
 from slmkit.evaluation.gate import MEDIUM, SMALL, Quality, QualityLine
 from slmkit.parity.metrics import FLOAT_WEIGHTS, REFERENCE, Comparison, Metrics
 from slmkit.parity.prompts import PromptComparison
-from slmkit.snr import EXACT_DB
+from slmkit.parity.wording import decibels_text, number_text
 from slmkit.workflows.layerwise import Tap
 
 
@@ -78,21 +77,6 @@ def _numbers(metrics: Metrics) -> list[str]:
         "100%" if metrics.top1 == 1 else f"{min(metrics.top1, 0.999):.1%}",
         f"{metrics.greedy}/{metrics.decoded}" if metrics.decoded > 1 else "",
     ]
-
-
-def decibels_text(value: float) -> str:
-    """A ratio in dB with one digit, "exact" for equality, "NaN" where numbers are not finite."""
-    if math.isnan(value):
-        return "NaN"
-    return "exact" if value >= EXACT_DB else f"{value:.1f}"
-
-
-def number_text(value: float) -> str:
-    """Two significant digits: 1.2e-5, not 1.2e-05."""
-    if math.isnan(value):
-        return "NaN"
-    digits, _, power = f"{value:.2g}".partition("e")
-    return f"{digits}e{int(power)}" if power else digits
 
 
 def parity_note(found: Iterable[Comparison], recorded: Iterable[Comparison] = ()) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from rich.table import Table
 
 from slmkit.bundle.manifest import Manifest
-from slmkit.cli.tables.parity import number_text, price_text, report_table
+from slmkit.cli.tables.parity import price_text, report_table
 from slmkit.evaluation.gate import Quality
 from slmkit.parity.compare import CODES
+from slmkit.parity.wording import number_text
 
 
 def quality_table(quality: Quality) -> Table:

@@ -12,8 +12,9 @@ from slmkit.app.template import templates
 from slmkit.bundle.manifest import Manifest
 from slmkit.bundle.report.facts import artifact_facts
 from slmkit.bundle.roles import REPORT
-from slmkit.cli.tables.parity import number_text, report_table
+from slmkit.cli.tables.parity import report_table
 from slmkit.evaluation.gate import MEDIUM, SMALL
+from slmkit.parity.wording import number_text
 from slmkit.planning.memory import gigabytes
 
 COLORS = {SMALL: "green", MEDIUM: "yellow", "not measured": "default"}
