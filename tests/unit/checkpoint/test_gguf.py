@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 gguf = pytest.importorskip("gguf", reason="GGUF files need the package gguf")
 
@@ -15,6 +16,7 @@ from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint  # noqa: E402
 from slmkit.checkpoint.formats.gguf.blocks import DECODERS, codes_in, traits_of  # noqa: E402
 from slmkit.checkpoint.formats.gguf.metadata import WRITERS  # noqa: E402
 from slmkit.checkpoint.formats.gguf.unpack import unpacked  # noqa: E402
+from slmkit.cli.main import main  # noqa: E402
 from slmkit.errors import CheckpointError  # noqa: E402
 from tiny_models import tiny_config, write_checkpoint  # noqa: E402
 
@@ -236,3 +238,18 @@ def test_negative_scales_turn_codes_around_and_blocks_of_zeros_stay_zero():
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="there is no file"):
         open_checkpoint(tmp_path / "none.gguf")
+
+
+def test_codes_are_not_taken_where_they_are_to_be_made_anew(tiny, tmp_path):
+    path = tmp_path / "coded.gguf"
+    write_checkpoint_as_gguf(tiny("llama"), path, "Q4_0")
+    words = ["plan", "--target", "android", "--artifacts", "ort", "--model", str(path), "--json"]
+
+    def fates(*more):
+        said = CliRunner().invoke(main, [*words, *more])
+        assert said.exit_code == 0, said.output
+
+        return {row["artifacts"]["ort"] for row in json.loads(said.stdout)["imports"]}
+
+    assert "exact" in fates()
+    assert fates("--requantize") == {"requantized"}

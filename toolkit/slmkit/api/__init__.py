@@ -124,6 +124,7 @@ def build(
     calibration: PathLike | None = None,
     chat_template: str | None = None,
     adapters: Sequence[PathLike] = (),
+    requantize: bool = False,
     force: bool = False,
     cache: CacheChoice = True,
     progress: Progress | None = None,
@@ -134,7 +135,8 @@ def build(
     ``memory_limit``: bytes that an app may use. ``artifacts``: only these. ``options``: of the
     recipe's ``artifacts``, by artifact. ``calibration``: text, or JSONL of messages.
     ``chat_template``: the name of one of the checkpoint's several. ``adapters``: folders of LoRA
-    adapters of PEFT, merged in this order. ``force``: replace an older bundle.
+    adapters of PEFT, merged in this order. ``requantize``: codes that the checkpoint brings are
+    not taken, but made anew by the recipe. ``force``: replace an older bundle.
 
     Raises CheckpointError, RecipeError, UsageError for what cannot be read or does not exist,
     MissingPackageError, RefusedError for a model that an artifact cannot carry or that does not
@@ -152,6 +154,7 @@ def build(
         calibration=None if calibration is None else Path(calibration),
         chat_template=chat_template,
         adapters=tuple(map(Path, adapters)),
+        requantize=requantize,
         force=force,
         cache=chosen_folder(cache),
     )
@@ -168,6 +171,7 @@ def estimate(
     artifacts: Sequence[str] = (),
     options: Options | None = None,
     adapters: Sequence[PathLike] = (),
+    requantize: bool = False,
     phones: Sequence[str] | None = None,
 ) -> Estimate:
     """Files, memory and refusals of a build, from config.json (a folder's, or the file) alone.
@@ -186,6 +190,7 @@ def estimate(
             artifacts=tuple(artifacts),
             options=options or {},
             adapters=tuple(map(Path, adapters)),
+            requantize=requantize,
         ),
         None if phones is None else tuple(phones),
     )

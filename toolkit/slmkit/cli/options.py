@@ -153,6 +153,11 @@ def build_options(function: Function) -> Function:
             help="An option of one artifact, as in a recipe; may be repeated.",
         ),
         click.option(
+            "--requantize",
+            is_flag=True,
+            help="Make codes anew by the recipe where the checkpoint brings some.",
+        ),
+        click.option(
             "--artifacts",
             shell_complete=completion.artifacts,
             help="Only these artifacts, separated by commas.",
