@@ -160,7 +160,6 @@ def test_the_command_shows_tables_and_writes_forms(bundle, tmp_path):
         ({"lengths": (0, 8)}, "a prompt of 0 tokens does not fit"),
         ({"tokens": 64, "lengths": ()}, "64 tokens cannot be decoded in a context of 64"),
         ({"repeats": 2}, "2 repeats have no median"),
-        ({"where": "mars"}, "there is no place 'mars'"),
         ({"threads": 0}, "0 threads"),
     ],
 )

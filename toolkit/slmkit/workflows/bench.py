@@ -28,7 +28,6 @@ PathLike = str | Path
 LENGTHS = (32, 128, 512)  # tokens of prompts: those that fit into the context
 REPEATS = 5  # processes of each model, in turns
 LEAST_REPEATS = 3  # below, a median and a spread say nothing
-LOCAL = "local"
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,6 @@ class Settings:
 
 def benchmark(
     bundle: PathLike,
-    where: str = LOCAL,
     *,
     artifacts: Sequence[str] = (),
     lengths: Sequence[int] = (),
@@ -53,7 +51,7 @@ def benchmark(
     against: Sequence[PathLike] = (),
     progress: Progress | None = None,
 ) -> DeviceReport:
-    """Measure the artifacts of a bundle whose own runtime runs there, each in processes of its own.
+    """Measure the artifacts of a bundle whose runtime runs on this computer, in own processes.
 
     Models take turns, ``repeats`` times, so that a busy machine slows all of them. ``lengths``: of
     prompts in tokens, after each of which ``tokens`` are decoded. ``threads``: all cores by
@@ -61,12 +59,10 @@ def benchmark(
 
     A run whose tokens break a bound of the bundle's recipe is marked and never ranked. A model
     whose process fails is named in the report. Raises BundleError, UsageError, MissingPackageError
-    for a peer without its runtime, RefusedError if no artifact of the bundle can be measured there,
+    for a peer without its runtime, RefusedError if no artifact of the bundle can be measured,
     BackendError if every process fails.
     """
     progress = progress or Silent()
-    if where != LOCAL:
-        raise UsageError(f"there is no place {where!r}", "benchmarks run on: local")
     folder = Path(bundle)
     manifest = read_manifest(folder)
     settings = _settings(manifest, lengths, tokens, repeats, threads)
