@@ -25,9 +25,10 @@ from slmkit.bundle.manifest import BundledArtifact, read_manifest
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.cli.tables.parity import parity_note, parity_table
 from slmkit.evaluation.text import HELD_OUT
-from slmkit.parity.compare import Answers, Proof, answers, float_outputs, quantization_cost
 from slmkit.parity.golden import Prompt
 from slmkit.parity.metrics import Comparison
+from slmkit.parity.proof import Proof
+from slmkit.parity.references import Answers, answers, float_outputs, quantization_cost
 from slmkit.planning.calibration import calibration_texts
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Silent

@@ -28,7 +28,7 @@ from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.errors import RefusedError, SlmkitError, UsageError
 from slmkit.interpreters.reference import logits
 from slmkit.parity.adapted import AdaptedCodes
-from slmkit.parity.compare import Proof
+from slmkit.parity.proof import Proof
 from slmkit.planning.codes import codes_of
 from slmkit.planning.memory import matrix_schemes
 from slmkit.planning.prepare import prepare

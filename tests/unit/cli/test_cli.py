@@ -98,7 +98,7 @@ def test_one_logit_that_is_not_finite_fails_parity_and_leaves_its_json_strict(
             logits[-1][7, 5] = bad  # of the last prompt, which is of random ids
         return outputs_of(logits, columns)
 
-    monkeypatch.setattr("slmkit.parity.compare.outputs_of", planted)
+    monkeypatch.setattr("slmkit.parity.proof.outputs_of", planted)
     said = slmkit("parity", built["bundle"], "--json", expect=3).stdout
     found = json.loads(said, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     lowering, whole, shipped = found["comparisons"]

@@ -12,7 +12,7 @@ import pytest
 from slmkit.bundle.manifest import read_manifest
 from slmkit.checkpoint.folder import SAMPLE_MODEL
 from slmkit.evaluation import gate
-from slmkit.parity.compare import Proof
+from slmkit.parity.proof import Proof, Run
 from slmkit.planning.plan import Request
 from slmkit.recipe.bounds import Bound
 from slmkit.recipe.recipe import load_recipe
@@ -140,9 +140,10 @@ def test_a_mode_that_is_too_slow_is_named_with_the_one_that_read_the_text(bundle
     proof = Proof(bundle, {"ort": artifact}, {}, tmp_path, Silent())
     assert _missing(proof) == ("ort shipped, which is too slow here for held-out text",)
     found = quality_of(bundle).lines[1].divergence
-    proof.measured.append(("ort", "exact", "a runtime", found))
+    read, unread = (Run([], [], "a runtime", divergence=each) for each in (found, None))
+    proof.runs = {("ort", "exact"): read, ("ort", "shipped"): unread}
     assert _missing(proof)[0].endswith("for held-out text: exact read it instead")
-    proof.measured[0] = ("ort", "shipped", "a runtime", found)
+    proof.runs = {("ort", "exact"): unread, ("ort", "shipped"): read}
     assert _missing(proof) == ()
     slow = replace(artifact, modes=modes)
     assert gate.gate_mode(slow) is None and gate.gate_mode(artifact) == artifact.modes[1]

@@ -39,6 +39,7 @@ from slmkit.parity.metrics import Comparison
 from slmkit.planning.plan import Request
 from slmkit.recipe.recipe import Recipe
 from slmkit.system.cache import CacheChoice, chosen_folder
+from slmkit.system.jobs import Limits
 from slmkit.system.progress import Progress, Silent
 from slmkit.workflows import build as building
 from slmkit.workflows import estimate as estimating
@@ -72,6 +73,7 @@ __all__ = [
     "Export",
     "GgufExport",
     "Inspection",
+    "Limits",
     "Measured",
     "MissingPackageError",
     "ParityError",
@@ -126,6 +128,8 @@ def build(
     adapters: Sequence[PathLike] = (),
     requantize: bool = False,
     force: bool = False,
+    keep_failed: bool = False,
+    limits: Limits | None = None,
     cache: CacheChoice = True,
     progress: Progress | None = None,
 ) -> Bundle:
@@ -136,7 +140,9 @@ def build(
     recipe's ``artifacts``, by artifact. ``calibration``: text, or JSONL of messages.
     ``chat_template``: the name of one of the checkpoint's several. ``adapters``: folders of LoRA
     adapters of PEFT, merged in this order. ``requantize``: codes that the checkpoint brings are
-    not taken, but made anew by the recipe. ``force``: replace an older bundle.
+    not taken, but made anew by the recipe. ``force``: replace an older bundle. ``keep_failed``:
+    keep a bundle that breaks a bound under another name, NAME.failed. ``limits``: how many jobs
+    run side by side on this computer, and in how much memory.
 
     Raises CheckpointError, RecipeError, UsageError for what cannot be read or does not exist,
     MissingPackageError, RefusedError for a model that an artifact cannot carry or that does not
@@ -156,6 +162,8 @@ def build(
         adapters=tuple(map(Path, adapters)),
         requantize=requantize,
         force=force,
+        keep_failed=keep_failed,
+        limits=limits or Limits(),
         cache=chosen_folder(cache),
     )
     return Bundle(building.build(request, progress or Silent()).folder)

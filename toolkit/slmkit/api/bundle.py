@@ -16,6 +16,7 @@ from slmkit.inference import load as loading
 from slmkit.inference.session import Session
 from slmkit.parity.metrics import Comparison
 from slmkit.system.cache import CacheChoice, chosen_folder
+from slmkit.system.jobs import Limits
 from slmkit.system.progress import Progress, Silent
 from slmkit.workflows.gguf import GgufExport, export_gguf
 from slmkit.workflows.recheck import Rechecked, recheck
@@ -57,6 +58,7 @@ class Bundle:
         model: PathLike | None = None,
         *,
         adapters: Sequence[PathLike] = (),
+        limits: Limits | None = None,
         cache: CacheChoice = True,
         progress: Progress | None = None,
     ) -> Rechecked:
@@ -67,7 +69,8 @@ class Bundle:
         broken. Raises BundleError for damaged files or another checkpoint.
         """
         checkpoint, merged = None if model is None else Path(model), tuple(map(Path, adapters))
-        return recheck(self.path, checkpoint, chosen_folder(cache), progress or Silent(), merged)
+        where, told = chosen_folder(cache), progress or Silent()
+        return recheck(self.path, checkpoint, where, told, merged, limits or Limits())
 
     def export(
         self,

@@ -86,6 +86,7 @@ def new_app(
     name = app_id or template.id_example
     template.check_id(name)
     manifest = read_manifest(bundle)
+    manifest.refuse_failed()
     chosen = template.choose(manifest, artifact)
     runnable = template.artifacts[chosen.name]
     parts = _parts(bundle, manifest, chosen, runnable, raw)

@@ -84,6 +84,7 @@ def export(
     none of, RefusedError beyond a store's limits.
     """
     manifest = read_manifest(bundle)
+    manifest.refuse_failed()
     check_form(form, manifest)
     chosen = manifest.artifact(artifact)
     files = shipped(manifest, chosen, devices)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from slmkit.system.scratch import clear_leftovers, owned_folder, scratch
 AT_FDCWD = -100  # Linux fcntl.h
 RENAME_EXCHANGE = 2  # Linux fs.h
 BUILDING = ".building-"
+FAILED = ".failed"  # ends the name of a bundle that failed its proof
 NEW, OLDER = "new", "older"  # in the folder of a build: the bundle, and the one it replaces
 
 
@@ -74,6 +76,17 @@ def written(place: Path, force: bool, kind: Kind = BUNDLE) -> Iterator[Path]:
         yield folder
         check_place(place, force, kind)  # somebody else may have been faster
         _put_in_place(folder, place)
+
+
+def keep_failed(folder: Path, place: Path) -> Path:
+    """Move a bundle that failed its proof beside ``place``, under a name that says so; an older
+    failed one goes. Raises BundleError if that name is taken by anything else."""
+    kept = place.with_name(place.name + FAILED)
+    check_place(kept, force=True)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(kept)
+    folder.rename(kept)
+    return kept
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from slmkit.parity.prompts import PromptComparison
 from slmkit.planning.calibration_report import CalibrationReport
 from slmkit.planning.memory import MemoryPlan
 from slmkit.recipe.recipe import Recipe
+from slmkit.system.ledger import StageCost
 from slmkit.system.plain_files import parse_json, read_text
 
 STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -109,7 +110,17 @@ class Manifest(BaseModel):
     calibration: tuple[CalibrationReport, ...] = ()  # of encodings with codes chosen on text
     notices: tuple[str, ...] = ()  # of the checkpoint: what was left out, added or chosen
     not_executed: tuple[str, ...]  # runtimes that this build could not run, and why
+    stages: tuple[StageCost, ...] = ()  # of the build; older bundles have none
+    failures: tuple[str, ...] = ()  # bounds that the build broke: no app may ship such a bundle
     files: tuple[File, ...]
+
+    def refuse_failed(self) -> None:
+        """Raise BundleError for a bundle that failed its proof and was kept to be looked at."""
+        if self.failures:
+            raise BundleError(
+                f"the bundle failed its proof, so that nothing of it ships: {self.failures[0]}",
+                "it was kept by --keep-failed to be looked at; build it again with another recipe",
+            )
 
     def artifact(self, name: str | None) -> BundledArtifact:
         """An artifact by name; the first one by default. Raises BundleError."""

@@ -36,6 +36,7 @@ from slmkit.cli.options import (
     print_tables,
     request_arguments,
 )
+from slmkit.cli.work import Work, work_options
 from slmkit.errors import SlmkitError
 
 if TYPE_CHECKING:
@@ -70,8 +71,14 @@ def main(context: click.Context) -> None:
 )
 @click.option("--chat-template", help="Which one of the model's several chat templates.")
 @click.option("--force", is_flag=True, help="Replace an older bundle.")
+@click.option(
+    "--keep-failed",
+    is_flag=True,
+    help="Keep a bundle that breaks a bound, as NAME.failed, to look at: nothing ships it.",
+)
 @click.option("--details", is_flag=True, help="Print every comparison, as `slmkit parity` does.")
 @junit_option
+@work_options
 @cache_options
 @json_option
 @command
@@ -81,20 +88,20 @@ def build(
     as_json: bool,
     details: bool,
     junit: Path | None,
+    work: Work,
     **asked: Any,
 ) -> None:
     """Build a bundle: quantize, emit every artifact, prove each one."""
     from slmkit import api
-    from slmkit.cli.console import shown_progress
     from slmkit.cli.tables.parity import parity_note, report_note
     from slmkit.cli.tables.quality import calibration_notes
     from slmkit.cli.tables.summary import next_steps, summary_table, warnings_note
     from slmkit.planning.memory import gigabytes
     from slmkit.workflows.build import FailedParity
 
-    arguments = request_arguments(**asked)
+    arguments = {**request_arguments(**asked), "limits": work.limits}
     try:
-        with shown_progress() as progress:
+        with work.shown() as progress:
             bundle = api.build(**arguments, cache=chosen_cache(cache, no_cache), progress=progress)
     except FailedParity as error:
         tell_ci("build", error.comparisons, error.quality, error.prompts, junit)
@@ -107,6 +114,8 @@ def build(
         about["notices"] = bundle.manifest.notices
         found = _parity_json(bundle.parity, (), quality, bundle.manifest.prompts)
         return print_json({**about, **found})
+    if work.quiet:
+        return print_tables(str(bundle.path))
     if details:
         _show_parity(bundle.parity, (), quality, as_json, prompts=bundle.manifest.prompts)
         print_tables(*calibration_notes(bundle.manifest))
@@ -122,10 +131,12 @@ def build(
 @click.option("--model", type=FOLDER, help="The checkpoint, to compute the references anew.")
 @adapter_option
 @junit_option
+@work_options
 @cache_options
 @json_option
 @command
 def parity(
+    work: Work,
     bundle: Path,
     model: Path | None,
     adapters: tuple[Path, ...],
@@ -136,13 +147,13 @@ def parity(
 ) -> None:
     """Prove a bundle again: every artifact against the reference. Exit code 3 if one fails."""
     from slmkit import api
-    from slmkit.cli.console import shown_progress
     from slmkit.cli.tables.parity import parity_note
 
-    opened = api.Bundle(bundle)
-    with shown_progress() as progress:
-        where = chosen_cache(cache, no_cache)
-        found = opened.recheck(model, adapters=adapters, cache=where, progress=progress)
+    opened, where = api.Bundle(bundle), chosen_cache(cache, no_cache)
+    with work.shown() as progress:
+        found = opened.recheck(
+            model, adapters=adapters, limits=work.limits, cache=where, progress=progress
+        )
     tell_ci("parity", found.comparisons, found.quality, found.prompts, junit)
     report, kept = (found.comparisons, found.recorded, found.quality), opened.manifest.quality
     try:
@@ -152,6 +163,8 @@ def parity(
         raise
     if as_json:
         return print_json(_parity_json(*report, found.prompts))
+    if work.quiet:
+        return None
     _show_parity(*report, as_json, kept=kept, prompts=found.prompts)
     print_tables(parity_note(found.comparisons, found.recorded))
 

@@ -39,7 +39,10 @@ from slmkit.planning.memory import (
 from slmkit.recipe.bounds import Bound
 from slmkit.recipe.recipe import Recipe, load_recipe
 from slmkit.recipe.scheme import Scheme
+from slmkit.system.jobs import Forecast, Limits
 
+EMITTING = Forecast(base=900 * 10**6, per_parameter=12)  # MEASURED
+RUNNING = Forecast(base=500 * 10**6, per_parameter=5)
 EVERY = "all"  # the name of an encoding in reports, if all artifacts share it
 LEAVE_OUT = "recipes/README.md explains every key; --artifacts leaves an artifact out"
 
@@ -62,6 +65,8 @@ class Request:
     force: bool = False
     cache: Path | None = None  # None: no cache
     requantize: bool = False  # codes that the checkpoint brings are not taken
+    limits: Limits = field(default_factory=Limits)  # of this computer, for work side by side
+    keep_failed: bool = False  # a bundle that breaks a bound is kept, under another name
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +128,16 @@ class Plan:
     place: Path
     chat_template: str | None = None  # the name of one of several
     imports: tuple[ImportRow, ...] = ()  # of a checkpoint that brings codes
+
+    @property
+    def emitting_memory(self) -> int:
+        """Bytes that the process which writes an artifact takes at most, by forecast."""
+        return EMITTING.of(self.choice.model.parameters)
+
+    @property
+    def running_memory(self) -> int:
+        """Bytes that the process which runs an artifact takes at most, by forecast."""
+        return RUNNING.of(self.choice.model.parameters)
 
     def with_recipe(self, recipe: Recipe) -> Plan:
         """The plan with the recipe's bounds changed."""

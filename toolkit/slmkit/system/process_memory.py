@@ -1,11 +1,14 @@
-"""Memory of this process: the most that it has held at once."""
+"""Memory of processes: the most that this one has held, what a tree of them holds now."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
+REFERENCES = Path("/proc/self/clear_refs")  # of Linux: 5 makes the peak what is held now
 FIELD = "VmHWM:"  # of Linux: the peak of the resident set since the program began, in kB
 
 
@@ -25,3 +28,39 @@ def peak_memory() -> int | None:
 
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used if sys.platform == "darwin" else used * 1024
+
+
+def begin_anew() -> None:
+    """Let ``peak_memory`` count from now on, where the system can do that (Linux)."""
+    with contextlib.suppress(OSError):
+        REFERENCES.write_text("5")
+
+
+def tree_memory(root: int) -> int | None:
+    """Bytes that a process and all its descendants hold now; None where the system does not tell.
+
+    Pages that several of them share are counted in each.
+    """
+    if not STATUS.exists():
+        return None
+    children, pages = dict[int, list[int]](), dict[int, int]()
+    for folder in STATUS.parents[1].glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):  # it ended meanwhile
+            parent = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1]
+            pages[int(folder.name)] = int((folder / "statm").read_text().split()[1])
+            children.setdefault(int(parent), []).append(int(folder.name))
+    wanted, total = [root], 0
+    while wanted:
+        each = wanted.pop()
+        total += pages.get(each, 0)
+        wanted += children.get(each, [])
+    return total * os.sysconf("SC_PAGE_SIZE")
+
+
+def free_memory() -> int | None:
+    """Bytes that new processes can have; None where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None

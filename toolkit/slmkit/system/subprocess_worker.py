@@ -20,7 +20,11 @@ from importlib import import_module
 from typing import IO, Any
 
 from slmkit.errors import BackendError, SlmkitError, error_of
+from slmkit.system.process_memory import peak_memory
 from slmkit.system.scratch import scratch
+from slmkit.system.worker_group import GROUP
+from slmkit.system.worker_memory import note_peak
+from slmkit.system.worker_output import collected, save
 
 START = "from slmkit.system.subprocess_worker import main; main()"
 SETTINGS = ("KERAS_HOME", "MPLCONFIGDIR")  # folders that libraries else make in the home folder
@@ -40,14 +44,15 @@ def call(
     Raises the job's SlmkitError, or BackendError if the process died or was too slow.
     """
     # The worker's temporary files are in a folder of ours: it may be killed.
-    with scratch() as folder, tempfile.TemporaryFile() as errors:
+    with scratch() as folder, collected(about) as (errors, printed), GROUP.get().member() as member:
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", START],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=errors,
+            stderr=printed,
             env=dict.fromkeys(SETTINGS, str(folder)) | environment() | {"TMPDIR": str(folder)},
         )
+        member.joined(process)
         timed_out = threading.Event()
         timer = threading.Timer(timeout or 0, _stop, (process, timed_out))
         if timeout is not None:
@@ -88,6 +93,8 @@ def _exchange(
             report(content[0], content[1])
         elif kind == "doing":
             activity = content[0]
+        elif kind == "peak":
+            note_peak(content[0])
         elif kind == "error":
             raise error_of(*content)
         else:
@@ -112,10 +119,12 @@ def _crash_error(code: int, about: str, activity: str, errors: IO[bytes]) -> Bac
     status = f"exit code {code}"
     if code < 0:
         status = signal.Signals(-code).name
-    about = f"{about}, while {activity}," if activity else about
+    work, about = about, f"{about}, while {activity}," if activity else about
     errors.seek(0)
     last = errors.read().decode(errors="replace").strip().splitlines()[-1:]
     output = f"; its last line of output: {last[0]}" if last else ""
+    kept = save(errors, f"{work} {status}")
+    output += f"; all of it is in {kept}" if kept else ""
     folder = tempfile.gettempdir()
     if shutil.disk_usage(folder).free < LITTLE:
         return BackendError(
@@ -154,7 +163,9 @@ def main() -> None:
     module, name = job.split(":")
     try:
         work = getattr(import_module(module), name)
-        answer("result", work(payload, lambda done, total: answer("progress", done, total)))
+        result = work(payload, lambda done, total: answer("progress", done, total))
+        answer("peak", peak_memory())
+        answer("result", result)
     except SlmkitError as error:
         answer("error", type(error).__name__, error.message, error.hint)
     except OSError as error:

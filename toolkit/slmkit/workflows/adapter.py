@@ -18,6 +18,7 @@ from slmkit.backend.declaration import LOWERING
 from slmkit.backend.interface import TakesAdapters
 from slmkit.backend.registry import declaration_of, find_backend
 from slmkit.bundle.adapter import KIND, BesideAdapter, bundle_id, write_adapter_manifest
+from slmkit.bundle.compose import NO_DEVICE
 from slmkit.bundle.folder import check_place, written
 from slmkit.bundle.manifest import BundledArtifact, Manifest, read_manifest
 from slmkit.bundle.verify import list_files, verify
@@ -28,15 +29,15 @@ from slmkit.checkpoint.adapters.peft_folder import Adapter, open_adapter
 from slmkit.checkpoint.folder import SAMPLE_MODEL, Checkpoint
 from slmkit.errors import BundleError, ParityError, RefusedError, UsageError
 from slmkit.parity.adapted import AdaptedCodes
-from slmkit.parity.compare import Proof, answers
 from slmkit.parity.golden_file import load_golden
 from slmkit.parity.metrics import Comparison, failures_of, measure
+from slmkit.parity.proof import Proof
+from slmkit.parity.references import answers
 from slmkit.quant.codes import CodesFile
 from slmkit.system import subprocess_worker
 from slmkit.system.cache import Cache, CacheChoice, chosen_folder, work_folder
 from slmkit.system.progress import Progress, Silent
 from slmkit.system.subprocess_worker import Report
-from slmkit.workflows.build import NO_DEVICE
 from slmkit.workflows.codes import bundle_codes, bundle_factors, checkpoint_of
 
 PathLike = str | Path
@@ -83,6 +84,7 @@ def add_adapter(
     bundle, place, progress = Path(base), Path(out), progress or Silent()
     verify(bundle)
     manifest = read_manifest(bundle)
+    manifest.refuse_failed()
     chosen = _artifact(manifest, artifact)
     check_place(place, force, KIND)
     checkpoint = _checkpoint(bundle, manifest, None if model is None else Path(model))

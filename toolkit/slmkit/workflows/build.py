@@ -4,51 +4,40 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from slmkit import __version__
 from slmkit.activations.observe import save_runs
 from slmkit.backend.artifact import Artifact
 from slmkit.backend.job import tokenizer_files
-from slmkit.backend.registry import versions_of
-from slmkit.bundle.folder import beside, check_place, written
-from slmkit.bundle.manifest import (
-    BundledArtifact,
-    Manifest,
-    ModelFacts,
-    read_manifest,
-    write_manifest,
-)
-from slmkit.bundle.pages import use_page
-from slmkit.bundle.report.pages import html_report, markdown_report
-from slmkit.bundle.roles import REPORT, SUMMARY, USE, set_apart, with_roles
-from slmkit.bundle.verify import list_files
+from slmkit.bundle.compose import TOKENIZER, Codes, compose, finish
+from slmkit.bundle.folder import beside, check_place, keep_failed, written
+from slmkit.bundle.manifest import Manifest, read_manifest
+from slmkit.bundle.roles import set_apart
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.checkpoint.named_templates import MORE, additional_templates
 from slmkit.errors import ParityError
 from slmkit.evaluation.gate import Quality
-from slmkit.parity.compare import Proof, answers, float_outputs, quantization_cost
 from slmkit.parity.crossing import Crossing, crossing_of
-from slmkit.parity.golden import golden_prompts
+from slmkit.parity.golden import Ids, Outputs, Prompt, golden_prompts
 from slmkit.parity.golden_file import save_golden
 from slmkit.parity.metrics import Comparison, failures_of
 from slmkit.parity.prompts import PromptComparison, compare_prompts, failures_of_prompts
-from slmkit.planning.calibration_report import calibration_report
+from slmkit.parity.proof import Proof, run_labels
+from slmkit.parity.references import Answers, answers, float_outputs, quantization_cost
+from slmkit.planning.durations import Durations, expected_stages
 from slmkit.planning.emit import describe_job, emit
-from slmkit.planning.imports import import_sentences
 from slmkit.planning.plan import Encoding, Plan, Request, make_plan
-from slmkit.quant.codes import CodesFile
 from slmkit.recipe.recipe import Recipe, load_recipe
 from slmkit.system.cache import Cache
+from slmkit.system.jobs import Job, run_jobs
+from slmkit.system.ledger import Ledger
 from slmkit.system.progress import Progress
-from slmkit.workflows.codes import CALIBRATION, Quantized, quantized
+from slmkit.workflows.codes import CALIBRATION, quantized
 from slmkit.workflows.quality import TEXT, Gate, open_gate
 from slmkit.workflows.sensitivity import with_budget
 
-NO_DEVICE = "no phone was involved: every artifact ran on this computer's runtimes only"
-TOKENIZER = "tokenizer"
-Codes = Mapping[Encoding, CodesFile]
 Comparisons = tuple[Comparison, ...]
 
 
@@ -60,30 +49,39 @@ class Built:
     manifest: Manifest
 
 
+@dataclass(frozen=True)
+class Found:
+    """Everything that was measured of a build's codes and artifacts."""
+
+    comparisons: Comparisons = ()
+    quality: Quality | None = None
+    prompts: tuple[PromptComparison, ...] = ()
+
+    @property
+    def failures(self) -> list[str]:
+        """All broken bounds, one sentence each."""
+        return [
+            *failures_of(self.comparisons),
+            *(self.quality.failures if self.quality else ()),
+            *failures_of_prompts(self.prompts),
+        ]
+
+
 class FailedParity(ParityError):
     """A build whose codes or artifacts broke a bound; carries the report."""
 
-    def __init__(
-        self,
-        comparisons: Comparisons,
-        quality: Quality | None = None,
-        prompts: tuple[PromptComparison, ...] = (),
-    ) -> None:
-        broken = [
-            *failures_of(comparisons),
-            *(quality.failures if quality else ()),
-            *failures_of_prompts(prompts),
-        ]
+    def __init__(self, found: Found, kept: Path | None = None) -> None:
+        where = f"the failed bundle is in {kept}" if kept else "no bundle was written"
         super().__init__(
-            f"parity failed, no bundle was written: {'; '.join(broken)}",
+            f"parity failed, {where}: {'; '.join(found.failures)}",
             "an error in lowering is a bug of slmkit: please report it; a quantization error is "
             "the recipe's cost: choose a finer recipe or its bound"
-            if not failures_of_prompts(prompts)
+            if not failures_of_prompts(found.prompts)
             else "write the chat template in simpler Jinja, or leave the artifact out: --artifacts",
         )
-        self.comparisons = comparisons
-        self.quality = quality
-        self.prompts = prompts
+        self.comparisons = found.comparisons
+        self.quality = found.quality
+        self.prompts = found.prompts
 
 
 def build(request: Request, progress: Progress) -> Built:
@@ -92,26 +90,136 @@ def build(request: Request, progress: Progress) -> Built:
     check_place(plan.place, request.force)
     with beside(plan.place) as work:
         cache = Cache(request.cache or work / "cache")
-        plan = _with_budget(plan, request, cache, progress)
-        gate = open_gate(plan.checkpoint, plan.choice.recipe, plan.held_out, work, progress)
-        made = quantized(plan, plan.choice.encodings, cache, progress, gate.trained)
+        making = _Making(request, plan, cache, work, Ledger(progress))
+        making.expect(expected_stages(plan))
+        place = making.make()
+        making.durations.remember(making.progress.costs, making.parameters)
+        cache.prune()
+    return Built(place, read_manifest(place))
+
+
+@dataclass
+class _Making:
+    """One build: what its steps share."""
+
+    request: Request
+    plan: Plan
+    cache: Cache
+    work: Path  # a folder for intermediate files
+    progress: Ledger
+    durations: Durations = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.durations = Durations(self.cache.folder)
+
+    @property
+    def parameters(self) -> int:
+        """Of the model."""
+        return self.plan.choice.model.parameters
+
+    def expect(self, labels: list[str]) -> None:
+        """Announce stages, with the time that they will take."""
+        self.progress.expect(self.durations.of(labels, self.parameters))
+
+    def make(self) -> Path:
+        """All steps; the bundle's place."""
+        self.plan = _with_budget(self.plan, self.request, self.cache, self.progress)
+        plan, progress = self.plan, self.progress
+        gate = open_gate(
+            plan.checkpoint, plan.choice.recipe, plan.held_out, self.work, self.progress
+        )
+        made = quantized(plan, plan.choice.encodings, self.cache, progress, gate.trained)
         _pass_codes(plan, made.codes, gate, progress)
-        plan = plan.with_recipe(gate.recipe)
-        with written(plan.place, request.force) as folder:
-            artifacts = _emit_all(plan, made.codes, folder, cache, progress)
+        self.plan = plan = plan.with_recipe(gate.recipe)
+        with written(plan.place, self.request.force) as folder:
+            artifacts = self._emit_all(made.codes, folder)
             _copy_tokenizer(plan.checkpoint, folder / TOKENIZER)
-            prompts = _prove_prompts(plan, artifacts, folder, progress)
             save_runs(made.runs, folder / CALIBRATION)
             save_runs(plan.held_out.sequences, folder / TEXT)
             crossing, missed = _crossing(plan)
-            bounds = gate.recipe.parity
-            proof = Proof(folder, artifacts, bounds, work, progress, gate.file, crossing)
-            comparisons = _prove(plan, made.codes, proof, gate, progress)
-            proven = comparisons, gate.quality(proof)
-            manifest = _manifest(plan, artifacts, *proven, made, missed, folder)
-            _finish(manifest.model_copy(update={"prompts": prompts}), folder, plan.place.name)
-        cache.prune()
-    return Built(plan.place, read_manifest(plan.place))
+            found = self._prove(made.codes, artifacts, folder, gate, crossing)
+            manifest = compose(plan, artifacts, made.runs, made.codes, folder)
+            progress.end()
+            self._finish(manifest, found, missed, folder)
+        return plan.place
+
+    def _emit_all(self, codes: Codes, folder: Path) -> dict[str, Artifact]:
+        """Every artifact, several side by side."""
+        names = self.plan.choice.artifacts
+        jobs = [
+            Job(partial(self._emit, name, codes, folder), self.plan.emitting_memory)
+            for name in names
+        ]
+        made = run_jobs(jobs, self.request.limits, self.progress)
+        return dict(zip(names, made, strict=True))
+
+    def _emit(self, name: str, codes: Codes, folder: Path, progress: Progress) -> Artifact:
+        plan, choice = self.plan, self.plan.choice
+        own = codes[choice.encoding(name)]
+        (folder / name).mkdir()
+        job = describe_job(
+            name,
+            plan.checkpoint,
+            own,
+            choice.recipe,
+            choice.context_length,
+            plan.calibration,
+            choice.target.name,
+            plan.chat_template,
+        )
+        artifact = emit(job, plan.checkpoint, own, folder / name, self.cache, progress)
+        set_apart(folder, artifact)
+        return artifact
+
+    def _prove(
+        self,
+        codes: Codes,
+        artifacts: Mapping[str, Artifact],
+        folder: Path,
+        gate: Gate,
+        crossing: Crossing | None,
+    ) -> Found:
+        """Compare prompts, then every artifact in every mode; keep the golden answers."""
+        plan, limits = self.plan, self.request.limits
+        self.expect(run_labels(artifacts.values()))
+        prompts = compare_prompts(
+            folder, artifacts.values(), folder / TOKENIZER, plan.chat_template, self.progress
+        )
+        if failures_of_prompts(prompts):  # before the slower proof
+            return Found(prompts=prompts)
+        proof = Proof(
+            folder,
+            artifacts,
+            gate.recipe.parity,
+            self.work,
+            self.progress,
+            gate.file,
+            crossing,
+            limits=limits,
+            memory=plan.running_memory,
+        )
+        comparisons = _compare(plan, codes, proof)
+        return Found(comparisons, gate.quality(proof), prompts)
+
+    def _finish(self, manifest: Manifest, found: Found, missed: str, folder: Path) -> None:
+        """Write the manifest and pages. Raises FailedParity for a bundle that broke a bound."""
+        unrun = (missed,) if missed else ()
+        more = found.quality.not_executed if found.quality else ()
+        manifest = manifest.model_copy(
+            update={
+                "parity": found.comparisons,
+                "prompts": found.prompts,
+                "quality": found.quality,
+                "not_executed": (*manifest.not_executed, *unrun, *more),
+                "stages": self.progress.costs,
+                "failures": tuple(found.failures),
+            }
+        )
+        if found.failures and not self.request.keep_failed:
+            raise FailedParity(found)
+        finish(manifest, folder, self.plan.place.name)
+        if found.failures:
+            raise FailedParity(found, keep_failed(folder, self.plan.place))
 
 
 def _with_budget(plan: Plan, request: Request, cache: Cache, progress: Progress) -> Plan:
@@ -128,31 +236,9 @@ def _pass_codes(plan: Plan, codes: Codes, gate: Gate, progress: Progress) -> Non
     """Measure all codes on held-out text, before anything is made of them. Raises FailedParity."""
     for each in plan.choice.encodings:
         gate.measure_codes(each.name, each.artifacts, codes[each], plan.checkpoint, progress)
-    found = gate.quality()
-    if not found.passed:
-        raise FailedParity((), found)
-
-
-def _emit_all(
-    plan: Plan, codes: Codes, folder: Path, cache: Cache, progress: Progress
-) -> dict[str, Artifact]:
-    choice, artifacts = plan.choice, {}
-    for name in choice.artifacts:
-        (folder / name).mkdir()
-        own = codes[choice.encoding(name)]
-        job = describe_job(
-            name,
-            plan.checkpoint,
-            own,
-            choice.recipe,
-            choice.context_length,
-            plan.calibration,
-            choice.target.name,
-            plan.chat_template,
-        )
-        artifacts[name] = emit(job, plan.checkpoint, own, folder / name, cache, progress)
-        set_apart(folder, artifacts[name])
-    return artifacts
+    found = Found(quality=gate.quality())
+    if found.failures:
+        raise FailedParity(found)
 
 
 def _crossing(plan: Plan) -> tuple[Crossing, str]:
@@ -170,116 +256,42 @@ def _copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
         shutil.copytree(checkpoint.folder / MORE, folder / MORE)
 
 
-def _prove_prompts(
-    plan: Plan, artifacts: Mapping[str, Artifact], folder: Path, progress: Progress
-) -> tuple[PromptComparison, ...]:
-    """Compare the prompts of every artifact's runtime, before the slower proof. Raises
-    FailedParity."""
-    tokenizer, name = folder / TOKENIZER, plan.chat_template
-    found = compare_prompts(folder, artifacts.values(), tokenizer, name, progress)
-    if failures_of_prompts(found):
-        raise FailedParity((), None, found)
-    return found
-
-
-def _prove(plan: Plan, codes: Codes, proof: Proof, gate: Gate, progress: Progress) -> Comparisons:
-    """Compare every artifact in every mode; keep the golden answers. Raises FailedParity."""
-    checkpoint, choice, folder = plan.checkpoint, plan.choice, proof.folder
+def _compare(plan: Plan, codes: Codes, proof: Proof) -> Comparisons:
+    """Run everything; the references compute beside it. The golden answers go into the bundle."""
+    checkpoint, choice = plan.checkpoint, plan.choice
     prompts = golden_prompts(
         checkpoint.tokenizer, checkpoint.spec, choice.context_length, choice.model.parameters
     )
     sequences = proof.generate(prompts)
-    floats = float_outputs(checkpoint, sequences, progress)
+
+    def references(progress: Progress) -> tuple[Outputs, dict[Encoding, Answers]]:
+        floats = float_outputs(checkpoint, sequences, progress)
+        return floats, {
+            each: _answers(each, codes, plan, proof, prompts, sequences, progress)
+            for each in choice.encodings
+        }
+
+    lengths = [len(prompt.ids) for prompt in prompts]
+    floats, expected = proof.run_all(sequences, lengths, references)
     comparisons, costs = [], []
     for each in choice.encodings:
-        holders = [proof.artifacts[name] for name in each.artifacts]
-        expected = answers(
-            codes[each], checkpoint.spec, prompts, sequences, holders, progress, proof.crossing
-        )
-        golden = expected.exact
-        comparisons += proof.compare(expected, each.artifacts)
+        golden = expected[each].exact
+        comparisons += proof.compare(expected[each], each.artifacts)
         costs.append(quantization_cost(each.name, floats, golden, proof.bounds))
-        (folder / each.golden).parent.mkdir(exist_ok=True)
-        save_golden(golden.reduced(), folder / each.golden)
-    found, quality = (*comparisons, *costs), gate.quality(proof)
-    if not quality.passed or not all(each.passed for each in found):
-        raise FailedParity(found, quality)
-    return found
+        (proof.folder / each.golden).parent.mkdir(exist_ok=True)
+        save_golden(golden.reduced(), proof.folder / each.golden)
+    return (*comparisons, *costs)
 
 
-def _manifest(
+def _answers(
+    encoding: Encoding,
+    codes: Codes,
     plan: Plan,
-    artifacts: Mapping[str, Artifact],
-    comparisons: Comparisons,
-    quality: Quality,
-    made: Quantized,
-    missed: str,
-    folder: Path,
-) -> Manifest:
-    choice, tokens = plan.choice, sum(map(len, made.runs))
-    reports = [calibration_report(each.name, made.codes[each], tokens) for each in choice.encodings]
-    unrun = [why for each in artifacts.values() for why in each.report.not_executed]
-    unrun += [missed] if missed else []
-    bundled = tuple(_bundled(plan, artifact) for artifact in artifacts.values())
-    return Manifest(
-        slmkit=__version__,
-        target=choice.target.name,
-        model=_model_facts(plan),
-        recipe=choice.recipe,
-        context_length=choice.context_length,
-        stream_scale=made.prepared.stream_scale,
-        tokenizer=TOKENIZER,
-        chat_template=plan.chat_template,
-        stop_ids=plan.checkpoint.tokenizer.stop_ids,
-        generation=plan.checkpoint.tokenizer.author.settings,
-        artifacts=bundled,
-        parity=comparisons,
-        quality=quality,
-        calibration=tuple(each for each in reports if each is not None),
-        notices=(*plan.checkpoint.notices, *import_sentences(plan.imports)),
-        not_executed=(NO_DEVICE, *unrun, *quality.not_executed),
-        files=with_roles(list_files(folder), bundled, TOKENIZER),
-    )
-
-
-def _finish(manifest: Manifest, folder: Path, name: str) -> None:
-    """Write the pages for people, and the manifest, which lists them too."""
-    pages = {
-        USE: use_page(manifest, name),
-        REPORT: html_report(manifest, name),
-        SUMMARY: markdown_report(manifest, name),
-    }
-    for path, text in pages.items():
-        (folder / path).write_text(text, encoding="utf-8")
-    files = with_roles(list_files(folder), manifest.artifacts, manifest.tokenizer)
-    write_manifest(manifest.model_copy(update={"files": files}), folder)
-
-
-def _model_facts(plan: Plan) -> ModelFacts:
-    spec = plan.checkpoint.spec
-    return ModelFacts(
-        name=plan.checkpoint.name,
-        model_type=spec.model_type,
-        parameters=plan.choice.model.parameters,
-        num_hidden_layers=spec.layers,
-        hidden_size=spec.width,
-        num_attention_heads=spec.heads,
-        num_key_value_heads=spec.kv_heads,
-        head_dim=spec.head_width,
-        vocab_size=spec.vocabulary,
-        tied=spec.tied,
-        trained_context=spec.trained_context,
-        checkpoint_sha256=plan.checkpoint.shards.base_fingerprint,
-        adapters=plan.checkpoint.shards.adapters,
-    )
-
-
-def _bundled(plan: Plan, artifact: Artifact) -> BundledArtifact:
-    own = {name: getattr(artifact, name) for name in Artifact.__dataclass_fields__}
-    return BundledArtifact(
-        **own,
-        folder=artifact.name,
-        golden=plan.choice.encoding(artifact.name).golden,
-        memory=plan.memory[artifact.name],
-        libraries=versions_of(artifact.name),
-    )
+    proof: Proof,
+    prompts: list[Prompt],
+    sequences: list[Ids],
+    progress: Progress,
+) -> Answers:
+    holders = [proof.artifacts[name] for name in encoding.artifacts]
+    own, spec = codes[encoding], plan.checkpoint.spec
+    return answers(own, spec, prompts, sequences, holders, progress, proof.crossing)

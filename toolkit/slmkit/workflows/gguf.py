@@ -67,6 +67,7 @@ def export_gguf(
     """
     verify(bundle)
     manifest = read_manifest(bundle)
+    manifest.refuse_failed()
     chosen, checkpoint = manifest.artifact(artifact), checkpoint_of(manifest, model)
     progress, kept = progress or Silent(), chosen_folder(cache)
     with work_folder(kept) as work, written(place, force, KIND) as folder:

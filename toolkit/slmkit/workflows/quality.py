@@ -18,8 +18,9 @@ from slmkit.evaluation.gate import RANDOM, Quality, QualityLine, gate_bound, jud
 from slmkit.evaluation.held_out import artifact_tokens
 from slmkit.evaluation.sources import float_answers, reference_logits, scores_against
 from slmkit.evaluation.text import EvaluationText, windows_of
-from slmkit.parity.compare import CODES, RUNTIME, HeldOut, Proof
 from slmkit.parity.metrics import significant
+from slmkit.parity.proof import HeldOut, Proof
+from slmkit.parity.references import CODES, RUNTIME
 from slmkit.quant.codes import CodesFile
 from slmkit.recipe.bounds import Bound
 from slmkit.recipe.recipe import Recipe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from slmkit.activations.observe import load_runs
@@ -15,13 +16,16 @@ from slmkit.checkpoint.folder import Checkpoint
 from slmkit.errors import ParityError
 from slmkit.evaluation.gate import Quality
 from slmkit.evaluation.text import windows_of
-from slmkit.parity.compare import Answers, Proof, answers, float_outputs, quantization_cost
 from slmkit.parity.crossing import Crossing
+from slmkit.parity.golden import Golden
 from slmkit.parity.golden_file import load_golden
 from slmkit.parity.metrics import ROUNDED, Comparison, failures_of
 from slmkit.parity.prompts import PromptComparison, compare_prompts, failures_of_prompts
-from slmkit.planning.plan import encoding_name
+from slmkit.parity.proof import Proof
+from slmkit.parity.references import Answers, answers, float_outputs, quantization_cost
+from slmkit.planning.plan import RUNNING, encoding_name
 from slmkit.system.cache import Cache, work_folder
+from slmkit.system.jobs import Limits
 from slmkit.system.progress import Progress
 from slmkit.workflows.codes import bundle_codes, checkpoint_of
 from slmkit.workflows.quality import TEXT, Gate, open_gate
@@ -58,6 +62,7 @@ def recheck(
     cache: Path | None,
     progress: Progress,
     adapters: Sequence[Path] = (),
+    limits: Limits | None = None,
 ) -> Rechecked:
     """Verify every hash, run every artifact again, compare with the golden answers.
 
@@ -72,17 +77,21 @@ def recheck(
     kept = {file: Answers(load_golden(folder / file)) for file in files}
     with work_folder(cache) as work:
         proof = Proof(folder, artifacts, manifest.recipe.parity, work, progress)
-        proof.crossing = _crossing_of(next(iter(kept.values())))
+        proof.limits = limits or Limits()
+        proof.memory = RUNNING.of(manifest.model.parameters)
+        golden = next(iter(kept.values())).exact
+        proof.crossing = _crossing_of(golden)
         costs: tuple[Comparison, ...] = ()
         gate = None
-        if model is not None:
-            where, checkpoint = (
-                Cache(cache or work / "cache"),
-                checkpoint_of(manifest, model, adapters),
-            )
+        if model is None:
+            proof.run_all(golden.sequences, golden.prompt_lengths, lambda own: None)
+        else:
+            where = Cache(cache or work / "cache")
+            checkpoint = checkpoint_of(manifest, model, adapters)
             gate = _open_gate(folder, manifest, checkpoint, work, progress)
             proof.held_out = gate.file if gate else None
-            kept, costs = _anew(folder, manifest, kept, checkpoint, gate, where, progress)
+            anew = partial(_anew, folder, manifest, kept, checkpoint, gate, where)
+            kept, costs = proof.run_all(golden.sequences, golden.prompt_lengths, anew)
         found = [
             comparison
             for file, expected in kept.items()
@@ -113,9 +122,9 @@ def _recorded(manifest: Manifest) -> tuple[Comparison, ...]:
     )
 
 
-def _crossing_of(kept: Answers) -> Crossing | None:
+def _crossing_of(golden: Golden) -> Crossing | None:
     """The text as long as the context; bundles of older versions have none."""
-    return kept.exact.crossed.crossing if kept.exact.crossed else None
+    return golden.crossed.crossing if golden.crossed else None
 
 
 def _holders(manifest: Manifest, golden: str) -> list[str]:
@@ -147,7 +156,7 @@ def _anew(
             sequences,
             [manifest.artifact(name) for name in names],
             progress,
-            _crossing_of(old),
+            _crossing_of(old.exact),
         )
         name = encoding_name(names, [each.name for each in manifest.artifacts])
         if gate is not None:

@@ -8,8 +8,8 @@ from slmkit.backend.registry import declaration_of
 from slmkit.bundle.manifest import BundledArtifact, File, Manifest
 from slmkit.bundle.roles import most_that_ships
 from slmkit.evaluation.gate import QualityLine
-from slmkit.parity.compare import CODES
 from slmkit.parity.metrics import Comparison
+from slmkit.parity.references import CODES
 
 LARGEST_FILES = 5  # of an artifact, that are named
 

@@ -7,7 +7,7 @@ from rich.table import Table
 from slmkit.bundle.manifest import Manifest
 from slmkit.cli.tables.parity import price_text, report_table
 from slmkit.evaluation.gate import Quality
-from slmkit.parity.compare import CODES
+from slmkit.parity.references import CODES
 from slmkit.parity.wording import number_text
 
 

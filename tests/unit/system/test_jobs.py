@@ -1,0 +1,109 @@
+"""Jobs side by side: in order, within the limits, ended together."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from slmkit.errors import BackendError
+from slmkit.system import subprocess_worker
+from slmkit.system.jobs import Forecast, Job, Limits, run_jobs
+from slmkit.system.ledger import Ledger
+from slmkit.system.progress import Silent
+
+GB = 10**9
+
+
+class Gauge:
+    """Counts the jobs that run at once."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self.lock = threading.Lock()
+
+    def job(self, result, memory=0):
+        def work(progress):
+            with self.lock:
+                self.now += 1
+                self.most = max(self.most, self.now)
+            time.sleep(0.05)
+            with self.lock:
+                self.now -= 1
+            return result
+
+        return Job(work, memory)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "memory", "most"),
+    [(1, None, 1), (2, None, 2), (3, 10 * GB, 3), (3, 5 * GB, 2), (3, 3 * GB, 1), (3, 1 * GB, 1)],
+)
+def test_jobs_keep_to_the_places_and_to_the_memory(jobs, memory, most):
+    gauge = Gauge()
+    work = [gauge.job(number, 2 * GB) for number in range(6)]
+    assert run_jobs(work, Limits(jobs, memory), Silent()) == list(range(6))
+    assert gauge.most == most
+
+
+def test_a_small_job_goes_before_a_large_one_that_must_wait():
+    gauge, order = Gauge(), []
+
+    def noted(name, memory):
+        job = gauge.job(name, memory)
+        return Job(lambda progress: order.append(name) or job.work(progress), memory)
+
+    work = [noted("first", 3 * GB), noted("large", 4 * GB), noted("small", 1 * GB)]
+    assert run_jobs(work, Limits(2, 5 * GB), Silent()) == ["first", "large", "small"]
+    assert order == ["first", "small", "large"]
+
+
+def test_the_first_error_ends_every_other_worker_and_job():
+    started = threading.Event()
+
+    def wait_for_ever(progress):
+        started.set()
+        return subprocess_worker.call("worker_jobs:sleep", {}, lambda done, total: None, "sleeps")
+
+    def compute_for_ever(progress):
+        while True:
+            progress.advance(1)
+            time.sleep(0.01)
+
+    def fail(progress):
+        assert started.wait(20)
+        time.sleep(0.3)  # the other's worker runs
+        raise BackendError("no luck", "none")
+
+    begun = time.monotonic()
+    work = [Job(each, 0) for each in (wait_for_ever, compute_for_ever, fail)]
+    with pytest.raises(BackendError, match="no luck"):
+        run_jobs(work, Limits(3), Silent())
+    assert time.monotonic() - begun < 20
+
+
+def test_a_forecast_grows_with_the_model():
+    assert Forecast(10, 2.5).of(100) == 260
+
+
+def test_a_ledger_keeps_the_stages_of_all_threads_and_the_memory_of_their_workers():
+    ledger = Ledger(Silent())
+
+    def work(name, size):
+        def run(progress):
+            progress.stage(name, 1)
+            payload = {"bytes": size}
+            subprocess_worker.call("worker_jobs:hold", payload, lambda done, total: None, "holds")
+
+        return Job(run, 0)
+
+    ledger.stage("alone", 1)
+    run_jobs([work("little", 0), work("much", 400_000_000)], Limits(2), ledger)
+    ledger.end()
+    costs = {each.label: each for each in ledger.costs}
+    assert set(costs) == {"alone", "little", "much"}
+    assert costs["alone"].seconds >= costs["much"].seconds > 0
+    little, much = costs["little"].memory, costs["much"].memory
+    assert little is not None and much is not None
+    assert much - little > 300_000_000

@@ -1,0 +1,57 @@
+"""The work that a build tells of, and the bundle that it keeps though it failed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from slmkit.bundle.export import export
+from slmkit.bundle.manifest import read_manifest
+from slmkit.bundle.roles import REPORT, SUMMARY
+from slmkit.bundle.verify import verify
+from slmkit.errors import BundleError
+from slmkit.system.jobs import Limits
+from slmkit.system.progress import Silent
+from slmkit.workflows.build import FailedParity, build
+from tiny_models import ort_request
+
+STRICT = {"parity": {"quantization": {"snr_db": 99}}}  # that no 4-bit codes keep
+
+
+def strict(tmp_path):
+    path = tmp_path / "strict.yaml"
+    path.write_text(json.dumps({"extends": "int4", "name": "strict", "summary": "x", **STRICT}))
+    return str(path)
+
+
+def test_a_bundle_that_failed_is_kept_if_asked_and_nothing_ships_it(tiny, tmp_path):
+    request = ort_request(tiny("llama"), strict(tmp_path), tmp_path / "out")
+    with pytest.raises(FailedParity, match="no bundle was written"):
+        build(request, Silent())
+    assert not list((tmp_path / "out").glob("*"))
+    for _ in range(2):  # the second takes the first one's place
+        with pytest.raises(FailedParity) as caught:
+            build(replace(request, keep_failed=True), Silent())
+    (kept,) = (tmp_path / "out").iterdir()
+    assert kept.name.endswith(".failed") and str(kept) in caught.value.message
+    verify(kept)
+    assert read_manifest(kept).failures
+    with pytest.raises(BundleError, match="failed its proof"):
+        export(kept, "ort", tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
+def test_jobs_side_by_side_give_the_bundle_of_one_after_the_other(tiny, tmp_path):
+    request = ort_request(tiny("qwen2"), "int4", tmp_path / "beside")
+    after = replace(request, out=tmp_path / "after", limits=Limits(jobs=1))
+    first, second = (build(each, Silent()).manifest for each in (request, after))
+    stages = {each.label: each for each in first.stages}
+    assert {"emit ort", "run ort, exact", "run ort, shipped", "reference on codes"} <= set(stages)
+    assert set(stages) == {each.label for each in second.stages}
+    assert all(each.seconds >= 0 and each.start >= 0 for each in stages.values())
+    assert all(each.memory is None or each.memory > 10**7 for each in stages.values())
+    pages = (REPORT, SUMMARY)  # with the times
+    files, others = ([f for f in each.files if f.path not in pages] for each in (first, second))
+    assert files == others and first.parity == second.parity

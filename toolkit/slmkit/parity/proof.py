@@ -1,0 +1,225 @@
+"""Run the artifacts of a bundle in workers, side by side, and judge their answers."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from slmkit.backend.artifact import Artifact, Mode, artifact_to_json
+from slmkit.backend.declaration import LOWERING
+from slmkit.backend.registry import error_kinds
+from slmkit.evaluation.divergence import Divergence
+from slmkit.evaluation.gate import gate_mode
+from slmkit.ops import Floats
+from slmkit.parity.crossing import Crossing
+from slmkit.parity.execute import CROSSING
+from slmkit.parity.golden import WHOLE_CONTEXT, Golden, Ids, Prompt, outputs_of
+from slmkit.parity.metrics import REFERENCE, ROUNDED, Comparison, judge
+from slmkit.parity.references import Answers
+from slmkit.recipe.bounds import Bound
+from slmkit.system import subprocess_worker
+from slmkit.system.jobs import Job, Limits, run_jobs
+from slmkit.system.progress import Progress
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Run:
+    """An artifact's answers: tokens (those that it generated included) and logits."""
+
+    sequences: list[Ids]
+    logits: list[Floats]
+    runtime: str
+    crossing: Floats | None = None  # logits of the whole context's positions that count
+    divergence: Divergence | None = None  # from the float model, on held-out text
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Sequences that an artifact is fed, each with the length of its prompt and the number of
+    tokens to decode after it."""
+
+    sequences: Sequence[Ids]
+    prompt_lengths: Sequence[int]
+    decode: Sequence[int]
+
+    def first(self, prompts: int | None) -> Asked:
+        """Keep only the first ``prompts`` sequences; None keeps all."""
+        return Asked(self.sequences[:prompts], self.prompt_lengths[:prompts], self.decode[:prompts])
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out text, with the float model's answers: every artifact reads it in one mode."""
+
+    path: Path  # of ``slmkit.evaluation.answers_file``
+    tokens: int
+    chunk: int  # most tokens that are fed at once
+
+
+@dataclass
+class Proof:
+    """Runs the artifacts of one bundle, each mode once, and keeps the answers."""
+
+    folder: Path
+    artifacts: Mapping[str, Artifact]
+    bounds: Mapping[str, Bound]
+    scratch: Path  # logits of the runs go here
+    progress: Progress
+    held_out: HeldOut | None = None
+    crossing: Crossing | None = None  # read in the modes that show errors of lowering
+    adapter: Path | None = None  # a file beside the artifact, with which it runs
+    limits: Limits = field(default_factory=Limits)  # of runs that go on side by side
+    memory: int = 0  # bytes of one run, by forecast
+    runs: dict[tuple[str, str], Run] = field(default_factory=dict)  # by artifact and mode
+
+    @property
+    def measured(self) -> list[tuple[str, str, str, Divergence]]:
+        """Artifact, mode, runtime, and how far it is from the float model on the held-out text."""
+        return [
+            (artifact.name, mode.name, run.runtime, run.divergence)
+            for artifact in self.artifacts.values()
+            for mode in artifact.modes
+            if (run := self.runs.get((artifact.name, mode.name))) and run.divergence is not None
+        ]
+
+    def generate(self, prompts: Sequence[Prompt]) -> list[Ids]:
+        """Let the first artifact, in its first mode, continue the prompts greedily."""
+        artifact = next(iter(self.artifacts.values()))
+        ids, decode = [prompt.ids for prompt in prompts], [prompt.decode for prompt in prompts]
+        asked = Asked(ids, [len(each) for each in ids], decode)
+        run = self._run(artifact, artifact.modes[0], asked, self.progress)
+        self.runs[artifact.name, artifact.modes[0].name] = run
+        return run.sequences
+
+    def run_all(
+        self,
+        sequences: Sequence[Ids],
+        prompt_lengths: Sequence[int],
+        beside: Callable[[Progress], T],
+    ) -> T:
+        """Feed known sequences to every artifact in every mode that has not run; meanwhile do the
+        work ``beside`` them in this process. Its result."""
+        asked = Asked(sequences, prompt_lengths, [0] * len(sequences))
+        wanted = [
+            (artifact, mode)
+            for artifact in self.artifacts.values()
+            for mode in artifact.modes
+            if (artifact.name, mode.name) not in self.runs
+        ]
+        own: list[Job[Any]] = [Job(beside, self.memory)]
+        runs = [
+            Job(partial(self._run, artifact, mode, asked.first(mode.prompts)), self.memory)
+            for artifact, mode in wanted
+        ]
+        result, *answers = run_jobs(own + runs, self.limits, self.progress)
+        for (artifact, mode), run in zip(wanted, answers, strict=True):
+            self.runs[artifact.name, mode.name] = run
+        kept: T = result
+        return kept
+
+    def compare(self, answers: Answers, names: Sequence[str]) -> list[Comparison]:
+        """Some artifacts in every mode, against the reference's answers or an earlier mode.
+
+        Modes that have not run yet do so now. Comparisons without answers are left out.
+        """
+        found: list[Comparison] = []
+        golden, kinds = answers.exact, error_kinds(self.artifacts)
+        for artifact in (self.artifacts[name] for name in names):
+            known = {REFERENCE: golden}
+            if answers.rounded is not None:
+                known[ROUNDED] = answers.rounded
+            for mode in artifact.modes:
+                wanted, run = golden.first(mode.prompts), self._answers(artifact, mode, golden)
+                got = outputs_of(run.logits, golden.outputs.columns)
+                if any(mode.name in each.bounds for each in artifact.modes):
+                    known[mode.name] = replace(wanted, outputs=got)
+                found += [
+                    judge(
+                        artifact.name,
+                        mode,
+                        against,
+                        run.runtime,
+                        got,
+                        known[against].first(len(wanted.sequences)),
+                        kinds,
+                        self.bounds,
+                    )
+                    for against in mode.bounds
+                    if against in known
+                ]
+                if golden.crossed is not None and run.crossing is not None:
+                    got = outputs_of([run.crossing], golden.crossed.outputs.columns)
+                    long, answer = whole_context(mode), golden.crossed.as_golden()
+                    about = artifact.name, long, REFERENCE, run.runtime
+                    found.append(judge(*about, got, answer, kinds, self.bounds))
+        return found
+
+    def _answers(self, artifact: Artifact, mode: Mode, golden: Golden) -> Run:
+        key = artifact.name, mode.name
+        if key not in self.runs:
+            asked = Asked(golden.sequences, golden.prompt_lengths, [0] * len(golden.sequences))
+            self.runs[key] = self._run(artifact, mode, asked.first(mode.prompts), self.progress)
+        return self.runs[key]
+
+    def _run(self, artifact: Artifact, mode: Mode, asked: Asked, progress: Progress) -> Run:
+        out = Path(tempfile.mkdtemp(prefix="logits-", dir=self.scratch))
+        payload: dict[str, Any] = {
+            "artifact": artifact_to_json(artifact),
+            "folder": str(self.folder / artifact.name),
+            "mode": mode.name,
+            "out": str(out),
+            "sequences": [ids.tolist() for ids in asked.sequences],
+            "prompt_lengths": list(asked.prompt_lengths),
+            "decode": list(asked.decode),
+        }
+        if self.adapter is not None:
+            payload["adapter"] = str(self.adapter)
+        crossing = self.crossing if crosses(mode) else None
+        if crossing is not None:
+            payload["crossing"] = crossing.to_json()
+        tokens, held_out = sum(map(len, asked.sequences)) + sum(asked.decode), self.held_out
+        if held_out is not None and mode == gate_mode(artifact):
+            payload |= {"held_out": str(held_out.path), "chunk": held_out.chunk}
+            tokens += held_out.tokens
+        tokens += len(crossing.ids) if crossing is not None else 0
+        progress.stage(run_label(artifact, mode), tokens)
+        result = subprocess_worker.call(
+            "slmkit.parity.execute:run_job",
+            payload,
+            lambda done, _: progress.advance(done),
+            f"runs the artifact {artifact.name}",
+        )
+        sequences = [np.asarray(ids) for ids in result["sequences"]]
+        divergence = Divergence(**result["divergence"]) if "divergence" in result else None
+        logits = [np.load(out / f"{at}.npy", mmap_mode="r") for at in range(len(sequences))]
+        crossed = np.load(out / CROSSING) if crossing is not None else None
+        return Run(sequences, logits, result["runtime"], crossed, divergence)
+
+
+def run_label(artifact: Artifact, mode: Mode) -> str:
+    """The name of a run's stage."""
+    return f"run {artifact.name}, {mode.name}"
+
+
+def whole_context(mode: Mode) -> Mode:
+    """The mode under the name of its comparison over the whole context."""
+    return replace(mode, name=f"{mode.name}, {WHOLE_CONTEXT}")
+
+
+def crosses(mode: Mode) -> bool:
+    """Whether a mode reads a text as long as the context: those that show errors of lowering,
+    where the runtime is not too slow for all prompts."""
+    return mode.bounds.get(REFERENCE) == LOWERING and mode.prompts is None
+
+
+def run_labels(artifacts: Iterable[Artifact]) -> list[str]:
+    """The names of all runs of a proof."""
+    return [run_label(artifact, mode) for artifact in artifacts for mode in artifact.modes]

@@ -1,0 +1,129 @@
+"""The reference's answers, which every artifact is compared with: on codes, and on floats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from slmkit.backend.artifact import Artifact
+from slmkit.backend.declaration import EVERY_ERROR, QUANTIZATION
+from slmkit.backend.partition import unit_of
+from slmkit.checkpoint.folder import Checkpoint
+from slmkit.interpreters import reference
+from slmkit.models.spec import Spec
+from slmkit.ops import Floats
+from slmkit.parity.adapted import AdaptedCodes
+from slmkit.parity.crossing import Crossing, reference_crossing
+from slmkit.parity.golden import Crossed, Golden, Ids, Outputs, Prompt, outputs_of
+from slmkit.parity.metrics import FLOAT_WEIGHTS, ROUNDED, Comparison, verdict
+from slmkit.quant.codes import CodesFile
+from slmkit.recipe.bounds import Bound
+from slmkit.system.progress import Progress
+
+CODES = "codes"  # the mode of the comparison of codes with float weights
+RUNTIME = f"NumPy {np.__version__}, float32"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The reference's answers on one encoding."""
+
+    exact: Golden
+    rounded: Golden | None = None  # with 8-bit activations
+
+
+def answers(
+    codes: CodesFile | AdaptedCodes,
+    spec: Spec,
+    prompts: Sequence[Prompt],
+    sequences: Sequence[Ids],
+    artifacts: Iterable[Artifact],
+    progress: Progress,
+    crossing: Crossing | None = None,
+) -> Answers:
+    """The reference on the codes over whole sequences, every column of the vocabulary; and the one
+    of rounded activations, if a mode of the artifacts is compared with it."""
+    spec = spec.scaled(codes.stream_scale)
+    names, texts = tuple(prompt.name for prompt in prompts), sum(each.text for each in prompts)
+    lengths = tuple(len(prompt.ids) for prompt in prompts)
+
+    def golden(kind: type[reference.Reference], label: str) -> Golden:
+        logits = _reference(codes, spec, sequences, label, progress, kind)
+        return Golden(names, texts, tuple(sequences), lengths, outputs_of(logits))
+
+    exact = golden(reference.Reference, "reference on codes")
+    if crossing is not None:
+        counted = _counted(codes, spec, "reference on codes, whole context", progress)
+        outputs = outputs_of([reference_crossing(counted, spec, crossing)])
+        exact = replace(exact, crossed=Crossed(crossing, outputs))
+    modes = [mode for each in artifacts for mode in each.modes]
+    if not any(ROUNDED in mode.bounds for mode in modes):
+        return Answers(exact)
+    return Answers(exact, golden(reference.Rounded, "reference with 8-bit activations"))
+
+
+def float_outputs(checkpoint: Checkpoint, sequences: Sequence[Ids], progress: Progress) -> Outputs:
+    """The reference on the checkpoint's own weights, every column of the vocabulary."""
+    label = "reference on floats"
+    return outputs_of(_reference(checkpoint.shards, checkpoint.spec, sequences, label, progress))
+
+
+def quantization_cost(
+    encoding: str, floats: Outputs, golden: Golden, bounds: Mapping[str, Bound]
+) -> Comparison:
+    """The cost of the recipe: the codes' logits (every column) against the float weights'."""
+    metrics, failures = verdict(
+        replace(golden, outputs=floats),
+        golden.outputs,
+        EVERY_ERROR[QUANTIZATION],
+        bounds[QUANTIZATION],
+        FLOAT_WEIGHTS,
+    )
+    return Comparison(
+        encoding,
+        CODES,
+        FLOAT_WEIGHTS,
+        QUANTIZATION,
+        RUNTIME,
+        metrics,
+        failures,
+    )
+
+
+def _reference(
+    weights: reference.Weights,
+    spec: Spec,
+    sequences: Sequence[Ids],
+    label: str,
+    progress: Progress,
+    kind: type[reference.Reference] = reference.Reference,
+) -> list[Floats]:
+    return reference.logits(_counted(weights, spec, label, progress), spec, sequences, kind=kind)
+
+
+def _counted(weights: reference.Weights, spec: Spec, label: str, progress: Progress) -> _Counted:
+    progress.stage(label, spec.layers)
+    return _Counted(weights, progress, spec.layers)
+
+
+class _Counted:
+    """Weights that tell the progress at each layer's first vector."""
+
+    def __init__(self, weights: reference.Weights, progress: Progress, layers: int) -> None:
+        self._weights = weights
+        self._progress, self._layers, self._unit = progress, layers, layers
+
+    def vector(self, tensor: str) -> Floats:
+        """A norm's weight or a bias, (width,)."""
+        unit = unit_of(tensor, self._layers)
+        if unit != self._unit and unit < self._layers:
+            self._progress.advance(1)
+        self._unit = unit
+        return self._weights.vector(tensor)
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is the weights' own."""
+        return getattr(self._weights, name)

@@ -1,0 +1,164 @@
+"""Jobs that run side by side, within a number of cores and a budget of memory.
+
+A job is a function that waits for a worker process or computes in libraries that release Python's
+lock. It starts when a place is free and its forecast fits beside what the others hold or may still
+take; a job that alone is larger than the budget runs when nothing else does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from slmkit.system.process_memory import free_memory
+from slmkit.system.progress import Progress
+from slmkit.system.worker_group import GROUP, WorkerGroup
+
+T = TypeVar("T")
+SHARE = 0.75  # of the memory that is free: the budget that nobody named
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many jobs run at once, and how much memory they may take together."""
+
+    jobs: int = field(default_factory=cores)
+    memory: int | None = None  # bytes; None: a share of what is free
+
+    @property
+    def budget(self) -> int | None:
+        """Bytes; None where the system does not tell what is free."""
+        if self.memory is not None:
+            return self.memory
+        free = free_memory()
+        return None if free is None else int(SHARE * free)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The most memory that one kind of job takes, for a model of any size."""
+
+    base: int  # bytes
+    per_parameter: float  # bytes
+
+    def of(self, parameters: int) -> int:
+        """Bytes, for a model of so many parameters."""
+        return self.base + int(self.per_parameter * parameters)
+
+
+@dataclass(frozen=True)
+class Job(Generic[T]):
+    """Work that reports to a progress of its own."""
+
+    work: Callable[[Progress], T]
+    memory: int  # bytes that it will take at most, by forecast
+
+
+@dataclass
+class _Running(Generic[T]):
+    number: int
+    job: Job[T]
+    group: WorkerGroup
+
+    @property
+    def reserved(self) -> int:
+        """Bytes that it may still come to hold."""
+        return max(self.job.memory, self.group.memory())
+
+
+def run_jobs(jobs: Sequence[Job[T]], limits: Limits, progress: Progress) -> list[T]:
+    """Run all jobs; their results, in their order.
+
+    Raises the first error of a job, and whatever interrupts the wait, after every other worker has
+    been ended.
+    """
+    if limits.jobs < 2 or len(jobs) < 2:
+        return [each.work(progress) for each in jobs]
+    results: dict[int, T] = {}
+    waiting, running = list(enumerate(jobs)), dict[Future[T], _Running[T]]()
+    budget = limits.budget
+    with ThreadPoolExecutor(limits.jobs) as pool:
+        try:
+            while waiting or running:
+                while len(running) < limits.jobs and (found := _next(waiting, running, budget)):
+                    waiting.remove(found)
+                    begun = _Running(*found, WorkerGroup())
+                    running[_start(pool, begun, progress)] = begun
+                ended, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    results[running.pop(future).number] = future.result()
+        except BaseException:
+            for each in running.values():
+                each.group.stop()
+            raise
+    return [results[number] for number in range(len(jobs))]
+
+
+def _next(
+    waiting: Sequence[tuple[int, Job[T]]],
+    running: dict[Future[T], _Running[T]],
+    budget: int | None,
+) -> tuple[int, Job[T]] | None:
+    """The first job that fits; alone, any job does."""
+    if not running or budget is None:
+        return waiting[0] if waiting else None
+    room = budget - sum(each.reserved for each in running.values())
+    return next((each for each in waiting if each[1].memory <= room), None)
+
+
+def _start(pool: ThreadPoolExecutor, begun: _Running[T], progress: Progress) -> Future[T]:
+    """Run a job in a thread, with this thread's settings and a group of workers of its own."""
+
+    def work() -> T:
+        GROUP.set(begun.group)
+        with progress.branch() as own:
+            return begun.job.work(_Stoppable(own, begun.group))
+
+    return pool.submit(contextvars.copy_context().run, work)
+
+
+class _Stopped(Exception):
+    """Another job failed: nobody waits for this one."""
+
+
+class _Stoppable:
+    """A job's progress, which ends the job's own computing when its workers have been ended."""
+
+    def __init__(self, inner: Progress, group: WorkerGroup) -> None:
+        self._inner, self._group = inner, group
+
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        """Pass the announcement on."""
+        self._inner.expect(seconds)
+
+    def stage(self, label: str, total: int) -> None:
+        """Pass the stage on."""
+        self._check()
+        self._inner.stage(label, total)
+
+    def advance(self, done: int) -> None:
+        """Pass the report on."""
+        self._check()
+        self._inner.advance(done)
+
+    @contextlib.contextmanager
+    def branch(self) -> Iterator[Progress]:
+        """A branch that is ended like this one."""
+        with self._inner.branch() as inner:
+            yield _Stoppable(inner, self._group)
+
+    def _check(self) -> None:
+        if self._group.stopped:
+            raise _Stopped
