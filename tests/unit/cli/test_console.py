@@ -6,6 +6,7 @@ import io
 import re
 
 import pytest
+from rich.console import Console
 
 from slmkit.cli import console
 from slmkit.cli.console import Lines, shown_progress
@@ -82,7 +83,7 @@ def test_lines_name_each_stage_and_now_and_then_the_whole(capsys, monkeypatch):
 
 def test_bars_show_the_whole_below_the_stages(monkeypatch):
     screen = io.StringIO()
-    terminal = console.Console(file=screen, force_terminal=True, width=80)
+    terminal = Console(file=screen, force_terminal=True, width=80)
     monkeypatch.setattr(console, "Console", lambda stderr: terminal)
     with shown_progress() as progress:
         progress.expect({"one": 1, "two": 3})

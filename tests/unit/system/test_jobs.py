@@ -51,8 +51,11 @@ def test_a_small_job_goes_before_a_large_one_that_must_wait():
     gauge, order = Gauge(), []
 
     def noted(name, memory):
-        job = gauge.job(name, memory)
-        return Job(lambda progress: order.append(name) or job.work(progress), memory)
+        def work(progress):
+            order.append(name)
+            return gauge.job(name).work(progress)
+
+        return Job(work, memory)
 
     work = [noted("first", 3 * GB), noted("large", 4 * GB), noted("small", 1 * GB)]
     assert run_jobs(work, Limits(2, 5 * GB), Silent()) == ["first", "large", "small"]
