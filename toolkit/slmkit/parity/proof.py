@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -104,13 +104,15 @@ class Proof:
         sequences: Sequence[Ids],
         prompt_lengths: Sequence[int],
         beside: Callable[[Progress], T],
+        names: Collection[str] | None = None,
     ) -> T:
-        """Feed known sequences to every artifact in every mode that has not run; meanwhile do the
-        work ``beside`` them in this process. Its result."""
+        """Feed known sequences to the artifacts (all, or those of ``names``) in every mode that has
+        not run; meanwhile do the work ``beside`` them in this process. Its result."""
         asked = Asked(sequences, prompt_lengths, [0] * len(sequences))
         wanted = [
             (artifact, mode)
             for artifact in self.artifacts.values()
+            if names is None or artifact.name in names
             for mode in artifact.modes
             if (artifact.name, mode.name) not in self.runs
         ]
