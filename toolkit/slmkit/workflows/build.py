@@ -37,6 +37,7 @@ from slmkit.parity.prompts import PromptComparison, compare_prompts, failures_of
 from slmkit.planning.calibration_report import calibration_report
 from slmkit.planning.emit import describe_job, emit
 from slmkit.planning.imports import import_sentences
+from slmkit.planning.kept_codes import kept_codes
 from slmkit.planning.plan import Encoding, Plan, Request, make_plan
 from slmkit.quant.codes import CodesFile
 from slmkit.recipe.recipe import Recipe, load_recipe
@@ -236,10 +237,21 @@ def _manifest(
         parity=comparisons,
         quality=quality,
         calibration=tuple(each for each in reports if each is not None),
-        notices=(*plan.checkpoint.notices, *import_sentences(plan.imports)),
+        notices=(*plan.checkpoint.notices, *import_sentences(plan.imports), *_prices(plan, made)),
         not_executed=(NO_DEVICE, *unrun, *quality.not_executed),
         files=with_roles(list_files(folder), bundled, TOKENIZER),
     )
+
+
+def _prices(plan: Plan, made: Quantized) -> list[str]:
+    """The price of codes that are kept with rounded scales, a sentence for each encoding."""
+    shards, found = plan.checkpoint.shards, []
+    for each, codes in made.codes.items() if plan.imports else ():
+        facts = shards.imports, shards.rounded, made.prepared
+        kept = kept_codes(plan.checkpoint, codes, *facts)
+        if kept is not None:
+            found.append(kept.sentence(", ".join(each.artifacts)))
+    return found
 
 
 def _finish(manifest: Manifest, folder: Path, name: str) -> None:
