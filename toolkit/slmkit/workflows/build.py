@@ -136,7 +136,7 @@ class _Making:
             save_runs(plan.held_out.sequences, folder / TEXT)
             crossing, missed = _crossing(plan)
             found = self._prove(made.codes, artifacts, folder, gate, crossing)
-            manifest = compose(plan, artifacts, made.runs, made.codes, folder)
+            manifest = compose(plan, artifacts, made.runs, made.prepared, made.codes, folder)
             progress.end()
             self._finish(manifest, found, missed, folder)
         return plan.place
