@@ -90,18 +90,6 @@ def test_a_release_puts_its_section_above_the_older_ones(tools, clone):
     assert start < newest < change < older
 
 
-def test_the_example_workflow_is_one_that_github_takes(tools, tmp_path):
-    words = (tools / "check-jsonschema", "--builtin-schema", "vendor.github-workflows")
-    assert run(*words, WORKFLOW, cwd=ROOT).returncode == 0
-    broken = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))
-    del broken["jobs"]["bundle"]["runs-on"]
-    path = tmp_path / "broken.yml"
-    path.write_text(yaml.safe_dump({"on" if key is True else key: broken[key] for key in broken}))
-    done = run(*words, path, cwd=ROOT)
-    assert done.returncode == 1
-    assert "runs-on" in done.stdout
-
-
 def test_the_commands_of_the_example_workflow_build_a_bundle(tmp_path):
     shutil.copytree(SAMPLE_MODEL, tmp_path / "model")
     program = tmp_path / "bin" / "slmkit"

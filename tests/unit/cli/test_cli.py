@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -77,8 +78,22 @@ def test_build_run_parity_inspect_verify(built):
     assert slmkit("run", bundle, "--prompt", "hi", "--temperature", 1, "--seed", 3).stdout
     assert "home" in slmkit("inspect", bundle).stdout
     assert "are what the manifest says" in slmkit("verify", bundle).stdout
+    verified = json.loads(slmkit("verify", bundle, "--json").stdout)
+    assert verified["bundle"] == bundle and verified["bytes"] == built["bytes"]
     table = slmkit("parity", bundle).stdout
     assert "lowering" in table and "recorded at build" in table
+
+
+def test_verify_tells_json_of_each_wrong_file(built, tmp_path):
+    bundle = shutil.copytree(built["bundle"], tmp_path / "bundle")
+    (bundle / "USE.md").unlink()
+    (bundle / "more.txt").write_text("more")
+    found = json.loads(slmkit("verify", bundle, "--json", expect=1).stdout)
+    assert {each["path"]: each["why"] for each in found["wrong"]} == {
+        "USE.md": "is missing",
+        "more.txt": "is not in the manifest",
+    }
+    assert found["error"]["kind"] == "BundleError"
 
 
 def test_a_failed_parity_is_exit_code_3_with_its_table(built, monkeypatch):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -18,7 +21,8 @@ IN_WHEEL = TOOLS["hatch"]["build"]["targets"]["wheel"]["only-include"]
 PACKAGES = [path for path in IN_WHEEL if path.startswith(("toolkit/", "targets/"))]
 TYPES = {each["directory"]: each["name"] for each in TOOLS["towncrier"]["type"]}
 FRAGMENTS = ROOT / TOOLS["towncrier"]["directory"]
-WORKFLOW = yaml.safe_load((ROOT / "docs/pages/examples/ci.yml").read_text(encoding="utf-8"))
+EXAMPLE = ROOT / "docs" / "pages" / "examples" / "ci.yml"
+WORKFLOW = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
 STEPS = [step for job in WORKFLOW["jobs"].values() for step in job["steps"]]
 COMMANDS = [shlex.split(step["run"].split(" > ")[0]) for step in STEPS if "run" in step]
 SLMKIT = [words for words in COMMANDS if words[0] == "slmkit"]
@@ -62,11 +66,29 @@ def test_the_example_workflow_installs_what_it_builds_and_keeps_what_it_wrote():
         artifacts = value_of(words, "--artifacts").split(",")
         assert {declaration_of(each).extra for each in artifacts} == extras
     words = built[-1]
+    assert value_of(words, "--junit") in STEPS[-2]["with"]["path"].split()
     bundle = f"{value_of(words, '--out')}/{value_of(words, '--model')}-android-int4"
     kept = [step["with"]["path"] for step in STEPS if "upload-artifact" in step.get("uses", "")]
     assert [f"{bundle}/manifest.json" in kept[0], kept[1]] == [True, bundle]
     (python,) = [step["with"]["python-version"] for step in STEPS if "setup-python" in str(step)]
     assert python in PYTHONS
+
+
+def taken_by_github(workflow: Path) -> subprocess.CompletedProcess[str]:
+    """The check of a workflow against GitHub's schema, a copy of which the package brings."""
+    words = ["check_jsonschema", "--builtin-schema", "vendor.github-workflows", str(workflow)]
+    return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True)
+
+
+def test_the_example_workflow_is_one_that_github_takes(tmp_path):
+    done = taken_by_github(EXAMPLE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    broken = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+    del broken["jobs"]["bundle"]["runs-on"]
+    path = tmp_path / "broken.yml"
+    path.write_text(yaml.safe_dump({"on" if key is True else key: broken[key] for key in broken}))
+    done = taken_by_github(path)
+    assert done.returncode == 1 and "runs-on" in done.stdout
 
 
 def test_the_cache_of_the_example_workflow_is_the_one_that_slmkit_uses():

@@ -61,20 +61,24 @@ def check_files(folder: Path, files: Sequence[File]) -> None:
 
 def _check(folder: Path, files: Sequence[File], found: set[str]) -> None:
     """Raise BundleError for each difference of what lies there, ``found``, from ``files``."""
-    wrong = [said for file in files for said in _difference(folder, file, found)]
+    wrong = {file.path: said for file in files if (said := _difference(folder, file, found))}
     known = {file.path for file in files}
-    wrong += [f"{name} is not in the manifest" for name in sorted(found - known)]
+    wrong |= dict.fromkeys(sorted(found - known), "is not in the manifest")
     if wrong:
-        raise BundleError(f"{folder} is damaged: {'; '.join(wrong)}", "build or copy it again")
+        told = "; ".join(f"{path} {said}" for path, said in wrong.items())
+        error = BundleError(f"{folder} is damaged: {told}", "build or copy it again")
+        error.details = {"wrong": [{"path": path, "why": said} for path, said in wrong.items()]}
+        raise error
 
 
-def _difference(folder: Path, file: File, found: set[str]) -> list[str]:
+def _difference(folder: Path, file: File, found: set[str]) -> str:
+    """The way in which a file differs from the manifest; empty if it does not."""
     path = folder / file.path
     if file.path not in found or path.is_symlink() or not path.is_file():
-        return [f"{file.path} is missing"]
+        return "is missing"
     if path.stat().st_size != file.size:
-        return [f"{file.path} has {path.stat().st_size} bytes instead of {file.size}"]
-    return [] if file_hash(path) == file.sha256 else [f"{file.path} was changed"]
+        return f"has {path.stat().st_size} bytes instead of {file.size}"
+    return "" if file_hash(path) == file.sha256 else "was changed"
 
 
 def _entries(folder: Path, root: Path | None = None) -> set[str]:

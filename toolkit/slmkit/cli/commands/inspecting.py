@@ -81,12 +81,17 @@ def plan(phones: str | None, as_json: bool, **asked: Any) -> None:
 
 @click.command()
 @click.argument("bundle", type=FOLDER)
+@json_option
 @command
-def verify(bundle: Path) -> None:
+def verify(bundle: Path, as_json: bool) -> None:
     """Check every file of a bundle against the hashes of its manifest."""
     from slmkit import api
 
-    click.echo(f"{api.Bundle(bundle).verify()} files are what the manifest says")
+    opened = api.Bundle(bundle)
+    count = opened.verify()
+    if as_json:
+        return print_json({"bundle": str(bundle), "files": count, "bytes": opened.size})
+    click.echo(f"{count} files are what the manifest says")
 
 
 @click.command()
