@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from slmkit.system.process_memory import free_memory
 from slmkit.system.progress import Progress
-from slmkit.system.worker_group import GROUP, WorkerGroup
+from slmkit.system.workers.group import GROUP, WorkerGroup
 
 T = TypeVar("T")
 SHARE = 0.75  # of the memory that is free: the budget that nobody named
