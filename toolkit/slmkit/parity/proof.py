@@ -78,6 +78,7 @@ class Proof:
     adapter: Path | None = None  # a file beside the artifact, with which it runs
     limits: Limits = field(default_factory=Limits)  # of runs that go on side by side
     memory: int = 0  # bytes of one run, by forecast
+    seconds: Mapping[str, float] = field(default_factory=dict)  # of runs by label, by forecast
     runs: dict[tuple[str, str], Run] = field(default_factory=dict)  # by artifact and mode
 
     @property
@@ -118,7 +119,11 @@ class Proof:
         ]
         own: list[Job[Any]] = [Job(beside, self.memory)]
         runs = [
-            Job(partial(self._run, artifact, mode, asked.first(mode.prompts)), self.memory)
+            Job(
+                partial(self._run, artifact, mode, asked.first(mode.prompts)),
+                self.memory,
+                self.seconds.get(run_label(artifact, mode), 0.0),
+            )
             for artifact, mode in wanted
         ]
         result, *answers = run_jobs(own + runs, self.limits, self.progress)

@@ -107,6 +107,7 @@ class _Making:
     work: Path  # a folder for intermediate files
     progress: Ledger
     durations: Durations = field(init=False)
+    seconds: dict[str, float] = field(default_factory=dict)  # of stages by label, by forecast
 
     def __post_init__(self) -> None:
         self.durations = Durations(self.cache.folder)
@@ -118,7 +119,8 @@ class _Making:
 
     def expect(self, labels: list[str]) -> None:
         """Announce stages, with the time that they will take."""
-        self.progress.expect(self.durations.of(labels, self.parameters))
+        self.seconds |= self.durations.of(labels, self.parameters)
+        self.progress.expect(self.seconds)
 
     def make(self) -> Path:
         """All steps; the bundle's place."""
@@ -145,7 +147,11 @@ class _Making:
         """Every artifact, several side by side."""
         names = self.plan.choice.artifacts
         jobs = [
-            Job(partial(self._emit, name, codes, folder), self.plan.emitting_memory)
+            Job(
+                partial(self._emit, name, codes, folder),
+                self.plan.emitting_memory,
+                self.seconds[f"emit {name}"],
+            )
             for name in names
         ]
         made = run_jobs(jobs, self.request.limits, self.progress)
@@ -195,6 +201,7 @@ class _Making:
             crossing,
             limits=limits,
             memory=plan.running_memory,
+            seconds=self.seconds,
         )
         proving = Proving(plan.checkpoint, codes, proof, self.cache, self.progress)
         about, context = plan.checkpoint, plan.choice.context_length
