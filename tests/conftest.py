@@ -92,6 +92,7 @@ TOGETHER = (
     "slow/test_android_app.py",
     "slow/test_ios_app.py",
     "slow/test_mlc_arm64.py",
+    "slow/test_qemu_arm64.py",
     "slow/test_resolution.py",
     "slow/test_wheel.py",
     "unit/test_docs.py",

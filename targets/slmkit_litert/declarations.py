@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slmkit.backend.declaration import Declaration, ErrorKind, this_machine
+from slmkit.backend.declaration import Declaration, Elsewhere, ErrorKind, this_machine
 from slmkit.backend.targets import ANDROID
 
 # The same library without CUDA, where it has wheels; elsewhere tensorflow itself has none of CUDA.
@@ -35,6 +35,9 @@ LITERT = Declaration(
     processor="cpu",
     copies=2,  # the mapped file, and what XNNPACK packs of it
     timed="shipped",
+    elsewhere=Elsewhere(
+        "slmkit_litert:elsewhere.py", files=("*.tflite",), packages=("ai-edge-litert", "numpy")
+    ),
     rank=30,
 )
 DECLARATIONS = (LITERT,)

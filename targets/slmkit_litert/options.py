@@ -7,6 +7,7 @@ from typing import Any
 
 from slmkit.backend.interface import Model
 from slmkit.backend.support import (
+    Refusal,
     Support,
     one_of,
     refuse_asymmetric,
@@ -27,6 +28,10 @@ SUPPORT = Support(
         refuse_palettes("palettes have no kernels: name them under artifacts.coreml.weights"),
         refuse_asymmetric("asymmetric codes have no kernels: use symmetric: true"),
         refuse_groups(8, "8-bit groups have no kernels: use encoding: per-channel"),
+        Refusal(
+            lambda scheme: scheme.encoding == "group-wise" and scheme.scales == "float16",
+            "XNNPACK rounds the scales of groups to bfloat16: use scales: free",
+        ),
     ),
 )
 

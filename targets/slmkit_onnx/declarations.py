@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from slmkit.backend.declaration import CommandOption, Declaration, ErrorKind, Extra
+from slmkit.backend.declaration import (
+    CommandOption,
+    Declaration,
+    Elsewhere,
+    ErrorKind,
+    Extra,
+    KernelLoss,
+)
 from slmkit.backend.targets import ANDROID
 
 ORT = Declaration(
@@ -30,6 +37,23 @@ ORT = Declaration(
     no_adapters="",
     processor="cpu",
     timed="shipped",
+    elsewhere=Elsewhere(
+        "slmkit_onnx.ort:elsewhere.py",
+        files=("model.onnx", "model.onnx.data"),
+        packages=("onnxruntime", "numpy"),
+        losses=(
+            KernelLoss(
+                features=("asimddp",),
+                about="on arm64 with dot products ONNX Runtime computes codes of 4 bits by "
+                "KleidiAI's kernels, which round a whole row of activations by one scale instead "
+                "of blocks of 32 (on the sample model 40.9 dB instead of 43.0)",
+                remedy="artifacts: {ort: {kleidiai: false}} in the recipe, or --option "
+                "ort.kleidiai=false, leaves them out (mlas.disable_kleidiai); what that costs in "
+                "speed was not measured on silicon",
+                avoided={"session_options": {"mlas.disable_kleidiai": "1"}},
+            ),
+        ),
+    ),
     rank=10,
 )
 HEXAGON = Declaration(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnxruntime
@@ -28,14 +29,21 @@ def session_options(folder: Path | None) -> onnxruntime.SessionOptions:
 
 
 def cpu_session(
-    model: Path | bytes, folder: Path, optimize: bool = True, name: str = "a graph"
+    model: Path | bytes,
+    folder: Path,
+    optimize: bool = True,
+    name: str = "a graph",
+    entries: Mapping[str, str] | None = None,
 ) -> onnxruntime.InferenceSession:
     """Load a model from a file or from its bytes; ``folder`` holds the external data.
 
     ``optimize``: run the graph optimizations. ``name``: the model's name in error messages if it is
-    given as bytes. Raises BackendError with the first line of the runtime's message.
+    given as bytes. ``entries``: more entries of the session options. Raises BackendError with the
+    first line of the runtime's message.
     """
     options = session_options(folder)
+    for key, value in (entries or {}).items():
+        options.add_session_config_entry(key, value)
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

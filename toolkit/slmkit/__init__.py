@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         inspect,
         load,
         new_app,
+        prove_on,
         sensitivity,
         targets,
     )
@@ -104,6 +105,7 @@ __all__ = [
     "inspect",
     "load",
     "new_app",
+    "prove_on",
     "sensitivity",
     "targets",
 ]

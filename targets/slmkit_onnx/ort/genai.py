@@ -9,6 +9,7 @@ from slmkit.backend.interface import Job, Model
 from slmkit_onnx.genai import search_options, token_ids, write_config
 from slmkit_onnx.ort.contract import cache_names, state_names
 from slmkit_onnx.ort.lowering.attention import supports_fused_attention
+from slmkit_onnx.ort.options import session_entries
 from slmkit_onnx.prompts import write_tokenizer_files
 
 # Decoder types of onnxruntime-genai 0.18; it runs them all alike and refuses others.
@@ -45,7 +46,7 @@ def genai_config(job: Job, model: str) -> dict[str, Any]:
             "type": job.spec.model_type if job.spec.model_type in KNOWN else ANY,
             "vocab_size": job.spec.vocabulary,
             "context_length": job.context_length,
-            "decoder": _decoder(job.model, model),
+            "decoder": _decoder(job, model),
         },
         "search": {
             **search_options(job.tokens),
@@ -56,10 +57,14 @@ def genai_config(job: Job, model: str) -> dict[str, Any]:
     }
 
 
-def _decoder(model: Model, file: str) -> dict[str, Any]:
-    spec, (past, present) = model.spec, _names(model)
+def _decoder(job: Job, file: str) -> dict[str, Any]:
+    model, spec, (past, present) = job.model, job.spec, _names(job.model)
     return {
-        "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
+        "session_options": {
+            "log_id": "onnxruntime-genai",
+            "provider_options": [],
+            **session_entries(job.options),
+        },
         "filename": file,
         "head_size": spec.head_width,
         "hidden_size": spec.width,

@@ -21,9 +21,19 @@ ADAPTERS = Option(
 )
 SUPPORT = Support(
     "ort",
-    options={"accuracy_level": one_of(0, 1, 4), "adapters": ADAPTERS},
+    options={
+        "accuracy_level": one_of(0, 1, 4),
+        "adapters": ADAPTERS,
+        "kleidiai": one_of(True, False),
+    },
     refusals=(refuse_palettes(PALETTES),),
 )
+
+
+def session_entries(options: Mapping[str, Any]) -> dict[str, str]:
+    """Entries of ONNX Runtime's session options, beside those that any model gets; its names are of
+    mlas/inc/mlas.h and onnxruntime_session_options_config_keys.h."""
+    return {} if options.get("kleidiai", True) else {"mlas.disable_kleidiai": "1"}
 
 
 def _are_names(value: Any) -> bool:

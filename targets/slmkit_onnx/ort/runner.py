@@ -28,7 +28,9 @@ class OrtRunner:
         self.context_length = artifact.state.context_length
         self.has_attention = bool(artifact.state.attention_layers)
         model = folder / artifact.facts["model"]
-        self.session = cpu_session(_with_accuracy_level_0(model) if exact else model, folder)
+        graph = _with_accuracy_level_0(model) if exact else model
+        entries = artifact.facts.get("session_options")
+        self.session = cpu_session(graph, folder, entries=entries)
         self.adapter = None if adapter is None else load_adapter(adapter)
         self.state_tensors = state_tensors(artifact.state)
         self.length = 0

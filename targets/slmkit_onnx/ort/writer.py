@@ -14,6 +14,7 @@ from slmkit_onnx.ort.lowering.adapters import AdapterPlaces
 from slmkit_onnx.ort.lowering.attention import AttentionWriter, supports_fused_attention
 from slmkit_onnx.ort.lowering.ops import OnnxOps
 from slmkit_onnx.ort.lowering.weights import WeightWriter
+from slmkit_onnx.ort.options import session_entries
 
 MODEL = "model.onnx"
 EXACT = Mode("exact", "accuracy_level 0: codes dequantized to float32", {"reference": "lowering"})
@@ -46,6 +47,7 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     quantized = any(scheme.bits for scheme in job.codes.schemes.values())
     modes = (EXACT, SHIPPED) if level > 1 and quantized else (EXACT,)
     fused = supports_fused_attention(job.spec)
+    entries = session_entries(job.options)
     return Artifact(
         job.artifact,
         version,
@@ -59,6 +61,7 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
             "accuracy_level": level,
             "attention": "GroupQueryAttention" if fused else "decomposed",
             **({"adapters": places.facts()} if places.places else {}),
+            **({"session_options": entries} if entries else {}),
         },
         ships={"": ("*",)},
     )

@@ -13,7 +13,8 @@ gguf = pytest.importorskip("gguf", reason="GGUF files need the package gguf")
 
 from gguf_files import write_checkpoint_as_gguf  # noqa: E402
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint  # noqa: E402
-from slmkit.checkpoint.formats.gguf.blocks import DECODERS, codes_in, traits_of  # noqa: E402
+from slmkit.checkpoint.formats.coded import codes_in, traits_of  # noqa: E402
+from slmkit.checkpoint.formats.gguf.blocks import DECODERS  # noqa: E402
 from slmkit.checkpoint.formats.gguf.metadata import WRITERS  # noqa: E402
 from slmkit.checkpoint.formats.gguf.unpack import unpacked  # noqa: E402
 from slmkit.cli.main import main  # noqa: E402
@@ -227,9 +228,9 @@ def test_negative_scales_turn_codes_around_and_blocks_of_zeros_stay_zero():
     coded = DECODERS["Q4_0"](raw)
     traits = traits_of(coded)
     assert traits.exact and not traits.symmetric and traits.eight_bits
-    scheme = traits.scheme(4)
+    scheme = traits.scheme(4, 32)
     assert scheme is not None
-    codes = codes_in(coded, scheme)
+    codes = codes_in(coded, scheme, 96)
     expected = gguf.quants.dequantize(raw.reshape(1, -1), gguf.GGMLQuantizationType.Q4_0)
     np.testing.assert_array_equal(codes.dequantize(), expected)
     assert codes.zero_points.tolist() == [[7, 8, 8]]

@@ -200,7 +200,7 @@ def test_a_quantization_config_over_floats_is_a_notice(tiny):
     ("method", "changes"),
     [
         ("bitsandbytes", {"model.norm.weight": np.ones(64, np.uint8)}),
-        ("gptq", {"model.layers.0.mlp.up_proj.qweight": np.ones((2, 2), np.int32)}),
+        ("hqq", {"model.layers.0.mlp.up_proj.W_q": np.ones((2, 2), np.int32)}),
         ("gptq", {"model.layers.0.mlp.up_proj.weight": None}),
         ("bitnet", {}),
     ],

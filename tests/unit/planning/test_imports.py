@@ -92,3 +92,26 @@ def test_a_report_tells_what_becomes_of_each_format(checkpoint):
     assert (row.format, row.matrices, row.scheme) == ("Q4_0", 2, str(FOUR))
     (sentence,) = import_sentences([row])
     assert sentence.startswith("2 matrices stored as Q4_0: exact in ort; requantized in litert")
+
+
+def test_codes_are_kept_with_rounded_scales_where_no_exact_form_is(checkpoint):
+    recipe, model = load_recipe("int4"), checkpoint.model
+    own = FOUR.model_copy(update={"symmetric": True})
+    forms = {
+        artifact: taken_by(recipe, model, artifact, {UP: own})[UP].scales
+        for artifact in ("ort", "mlc", "coreml", "litert", "hexagon")
+    }
+    assert forms == {
+        "ort": "float16",
+        "mlc": "float16",
+        "coreml": "float16",
+        "litert": "free",
+        "hexagon": "two-level",
+    }
+    plain = dict(recipe.schemes(model.matrices, model.spec.layers))
+    kept = {**plain, UP: own.model_copy(update={"scales": "two-level"})}
+    encodings = {"ort": {**plain, UP: own}, "hexagon": kept}
+    (row,) = import_rows(model, {UP: "GPTQ int4 g32"}, {UP: own}, encodings)
+    assert row.artifacts == {"ort": "exact", "hexagon": "kept"}
+    (row,) = import_rows(model, {UP: "MLX affine int4 g32"}, {UP: own}, encodings, {UP})
+    assert row.artifacts == {"ort": "kept", "hexagon": "kept"}  # the codes are not quite stored

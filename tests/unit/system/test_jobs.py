@@ -62,6 +62,21 @@ def test_a_small_job_goes_before_a_large_one_that_must_wait():
     assert order == ["first", "small", "large"]
 
 
+def test_the_longest_begins_first_and_results_keep_their_order():
+    order = []
+
+    def work(name):
+        def noted(progress):
+            order.append(name)
+            return name
+
+        return noted
+
+    jobs = [Job(work(name), 0, seconds) for name, seconds in [("a", 1), ("b", 3), ("c", 2)]]
+    assert run_jobs(jobs, Limits(2), Silent()) == ["a", "b", "c"]
+    assert set(order[:2]) == {"b", "c"}
+
+
 def test_the_first_error_ends_every_other_worker_and_job():
     started = threading.Event()
 

@@ -12,6 +12,8 @@ from slmkit.bundle.manifest import read_manifest
 from slmkit.bundle.roles import REPORT, SUMMARY
 from slmkit.bundle.verify import verify
 from slmkit.errors import BundleError
+from slmkit.recipe.bounds import Bound
+from slmkit.recipe.recipe import load_recipe
 from slmkit.system.jobs import Limits
 from slmkit.system.progress import Silent
 from slmkit.workflows.build import FailedParity, build
@@ -55,3 +57,40 @@ def test_jobs_side_by_side_give_the_bundle_of_one_after_the_other(tiny, tmp_path
     pages = (REPORT, SUMMARY)  # with the times
     files, others = ([f for f in each.files if f.path not in pages] for each in (first, second))
     assert files == others and first.parity == second.parity
+
+
+class Stages(Silent):
+    """The labels of all stages."""
+
+    def __init__(self):
+        self.labels = []
+
+    def stage(self, label: str, total: int) -> None:
+        self.labels.append(label)
+
+
+def runs_of(request):
+    stages = Stages()
+    manifest = build(request, stages).manifest
+    ran = [each for each in stages.labels if each.startswith(("run ", "reference "))]
+    return manifest, ran
+
+
+def test_a_proof_is_remembered_until_anything_that_it_depends_on_changes(tiny, tmp_path):
+    model = tiny("llama")
+    request = ort_request(model, "int4", tmp_path / "out", cache=tmp_path / "cache")
+    first, ran = runs_of(request)
+    assert {"run ort, exact", "run ort, shipped", "reference on codes"} <= set(ran)
+    again = replace(request, force=True)
+    second, ran = runs_of(again)
+    assert ran == []
+    assert second.parity == first.parity and second.quality == first.quality
+    assert [f for f in second.files if f.role == "proof"] == [
+        f for f in first.files if f.role == "proof"
+    ]
+    _, ran = runs_of(replace(again, context=first.context_length // 2))
+    assert {"run ort, exact", "run ort, shipped", "reference on codes"} <= set(ran)
+    recipe = load_recipe("int4")
+    bounds = {**recipe.parity, "lowering": Bound(snr_db=101, top1=1.0)}
+    _, ran = runs_of(replace(again, recipe=recipe.model_copy(update={"parity": bounds})))
+    assert "run ort, exact" in ran

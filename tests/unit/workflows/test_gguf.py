@@ -8,8 +8,9 @@ import pytest
 pytest.importorskip("gguf", reason="GGUF files need the package gguf")
 
 from slmkit.checkpoint.folder import open_checkpoint
+from slmkit.checkpoint.formats.coded import codes_in, traits_of
 from slmkit.checkpoint.formats.gguf import write as writing
-from slmkit.checkpoint.formats.gguf.blocks import DECODERS, codes_in, traits_of
+from slmkit.checkpoint.formats.gguf.blocks import DECODERS
 from slmkit.checkpoint.formats.gguf.encode import blocks, needs_minimum
 from slmkit.checkpoint.formats.gguf.metadata import metadata_of
 from slmkit.checkpoint.formats.gguf.write import write_gguf
@@ -82,9 +83,11 @@ def test_zero_points_come_back(zeros):
     assert kind == ("Q4_0" if zeros == (7, 9) else "Q4_1")
     raw = blocks("x", kind, codes).reshape(4, 3, -1)
     coded = DECODERS[kind](raw)
-    scheme = traits_of(coded).scheme(4)
+    scheme = traits_of(coded).scheme(4, 32)
     assert scheme is not None
-    np.testing.assert_array_equal(codes_in(coded, scheme).dequantize(), codes.dequantize())
+    np.testing.assert_array_equal(
+        codes_in(coded, scheme, codes.width).dequantize(), codes.dequantize()
+    )
 
 
 def test_minimums_beyond_float16_are_refused(tmp_path):

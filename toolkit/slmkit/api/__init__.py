@@ -46,7 +46,7 @@ from slmkit.workflows import estimate as estimating
 from slmkit.workflows import inspect as inspecting
 from slmkit.workflows import layerwise
 from slmkit.workflows.adapter import add_adapter
-from slmkit.workflows.bench import benchmark
+from slmkit.workflows.bench import benchmark, prove_on
 from slmkit.workflows.compare import Compared, Measured, compare
 from slmkit.workflows.estimate import Estimate
 from slmkit.workflows.evaluate import AnswerScore, TextScore, evaluate_answers, evaluate_text
@@ -107,6 +107,7 @@ __all__ = [
     "inspect",
     "load",
     "new_app",
+    "prove_on",
     "sensitivity",
     "targets",
 ]

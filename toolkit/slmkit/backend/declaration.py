@@ -11,7 +11,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from slmkit.backend.targets import Target
 
@@ -64,6 +64,33 @@ class Extra:
 
 
 @dataclass(frozen=True)
+class KernelLoss:
+    """Precision that a runtime's kernels for some processors lose, which this computer may not
+    show."""
+
+    features: tuple[str, ...]  # of a processor, all of which these kernels need, as Linux has them
+    about: str  # the kernels, and their loss as far as it was measured
+    remedy: str  # the option that avoids it, and its cost as far as that was measured
+    avoided: Mapping[str, Any] = field(default_factory=dict)  # an artifact's facts where it is set
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """How an artifact runs on another machine, where there is no slmkit.
+
+    ``engine``: "package:file", a script without slmkit whose function ``open_engine(folder,
+    artifact, threads)`` loads a written artifact as it ships: ``slmkit.devices.payload`` says what
+    the engine offers. ``files``: patterns of the artifact's files that it reads. ``packages``:
+    PyPI packages that it imports, the runtime first, whose version is this computer's.
+    """
+
+    engine: str
+    files: tuple[str, ...]
+    packages: tuple[str, ...]
+    losses: tuple[KernelLoss, ...] = ()
+
+
+@dataclass(frozen=True)
 class Declaration:
     """One backend, named by the artifact that it writes."""
 
@@ -86,6 +113,7 @@ class Declaration:
     copies: int = 1  # of each matrix in its runtime's memory: a token reads one of them
     timed: str = ""  # the mode that runs the shipped artifact in its own runtime, on a computer too
     untimed: str = "its runtime does not run on this computer"  # why, where there is no such mode
+    elsewhere: Elsewhere | None = None  # None: nothing here can run it on another machine
     float16: bool = False  # it computes in float16: a model that would overflow is refused
     rank: int = LAST  # position in builds and listings; the first continues the golden prompts
 

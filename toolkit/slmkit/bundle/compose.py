@@ -22,7 +22,9 @@ from slmkit.bundle.verify import list_files
 from slmkit.planning.calibration_report import calibration_report
 from slmkit.planning.forecast import work_of
 from slmkit.planning.imports import import_sentences
+from slmkit.planning.kept_codes import kept_codes
 from slmkit.planning.plan import Encoding, Plan, costs_of
+from slmkit.planning.prepare import Preparation
 from slmkit.quant.codes import CodesFile
 
 NO_DEVICE = "no phone was involved: every artifact ran on this computer's runtimes only"
@@ -31,11 +33,17 @@ Codes = Mapping[Encoding, CodesFile]
 
 
 def compose(
-    plan: Plan, artifacts: Mapping[str, Artifact], runs: Runs, codes: Codes, folder: Path
+    plan: Plan,
+    artifacts: Mapping[str, Artifact],
+    runs: Runs,
+    prepared: Preparation,
+    codes: Codes,
+    folder: Path,
 ) -> Manifest:
     """The manifest of a bundle in ``folder``, without what its proof found.
 
-    ``runs``: the calibration text; ``codes``: by encoding.
+    ``runs``: the calibration text; ``prepared``: the factors on the weights; ``codes``: by
+    encoding.
     """
     choice, tokens = plan.choice, sum(map(len, runs))
     reports = [calibration_report(each.name, codes[each], tokens) for each in choice.encodings]
@@ -47,7 +55,7 @@ def compose(
         model=_model_facts(plan),
         recipe=choice.recipe,
         context_length=choice.context_length,
-        stream_scale=next(iter(codes.values())).stream_scale,
+        stream_scale=prepared.stream_scale,
         tokenizer=TOKENIZER,
         chat_template=plan.chat_template,
         stop_ids=plan.checkpoint.tokenizer.stop_ids,
@@ -55,10 +63,24 @@ def compose(
         artifacts=bundled,
         parity=(),
         calibration=tuple(each for each in reports if each is not None),
-        notices=(*plan.checkpoint.notices, *import_sentences(plan.imports)),
+        notices=(
+            *plan.checkpoint.notices,
+            *import_sentences(plan.imports),
+            *_prices(plan, prepared, codes),
+        ),
         not_executed=(NO_DEVICE, *unrun),
         files=with_roles(list_files(folder), bundled, TOKENIZER),
     )
+
+
+def _prices(plan: Plan, prepared: Preparation, codes: Codes) -> list[str]:
+    """The price of codes that are kept with rounded scales, a sentence for each encoding."""
+    shards, found = plan.checkpoint.shards, []
+    for each, own in codes.items() if plan.imports else ():
+        kept = kept_codes(plan.checkpoint, own, shards.imports, shards.rounded, prepared)
+        if kept is not None:
+            found.append(kept.sentence(", ".join(each.artifacts)))
+    return found
 
 
 def finish(manifest: Manifest, folder: Path, name: str) -> None:

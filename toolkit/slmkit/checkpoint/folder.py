@@ -9,6 +9,7 @@ from pathlib import Path
 from slmkit.checkpoint.adapters.merged import MergedWeights, merged
 from slmkit.checkpoint.adapters.own_tokenizer import tokenizer_notices
 from slmkit.checkpoint.formats.gguf.unpack import ENDING
+from slmkit.checkpoint.formats.packed.file import FORMATS, PackedFile
 from slmkit.checkpoint.formats.weights import open_weights
 from slmkit.checkpoint.model_card import CARD
 from slmkit.checkpoint.places.hub import repository_name
@@ -155,15 +156,16 @@ def _open_weights(folder: Path, config: Config, model: Model, adapted: bool) -> 
     if quantized and quantized.values.get("quant_method") in COMPUTED_QUANTIZED:
         raise _quantized(config)
     weights = open_weights(folder, config, model, adapted)
+    packed = any(isinstance(file, PackedFile) for file in weights.files)
     shards = Shards(weights, family.transforms, family.stacked)
     predicting = config.integer(PREDICTING, 0, least=0)
     try:
         shards.check(model.weights, spec.tied, spec.layers, predicting)
     except CheckpointError:
-        if quantized:
+        if quantized and not packed:
             raise _quantized(config) from None
         raise
-    if quantized:
+    if quantized and not packed:
         method = quantized.values.get("quant_method", "unknown")
         shards.notices.append(
             f"config.json has a quantization_config ({method}), but all tensors are plain floats: "
@@ -176,5 +178,6 @@ def _quantized(config: Config) -> CheckpointError:
     method = config.required_section(QUANTIZED).values.get("quant_method", "unknown")
     return CheckpointError(
         f"the checkpoint is already quantized ({method})",
-        "slmkit quantizes float weights itself: give it the original checkpoint",
+        "give it the original checkpoint, or one whose packed weights are those of "
+        f"{', '.join(FORMATS)}",
     )

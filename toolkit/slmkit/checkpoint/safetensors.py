@@ -108,7 +108,10 @@ class SafetensorsFile:
 
     def array(self, name: str) -> NDArray[Any]:
         """View of a tensor as stored; BF16 as uint16."""
-        entry = self.entries[name]
+        return self.view(self.entries[name])
+
+    def view(self, entry: Entry) -> NDArray[Any]:
+        """View of the tensor that an entry of this file tells of."""
         flat = np.frombuffer(
             self.map, DTYPES[entry.dtype], math.prod(entry.shape), offset=entry.start
         )
@@ -116,21 +119,28 @@ class SafetensorsFile:
 
     def floats(self, name: str, rows: slice | NDArray[np.int64] = slice(None)) -> Floats:
         """``rows`` of a float tensor as a new float32 array."""
-        stored = self.array(name)[rows]
-        if self.entries[name].dtype == "BF16":
-            widened: Floats = (stored.astype(np.uint32) << 16).view(np.float32)
-            return widened
-        with np.errstate(over="ignore"):  # a double beyond float32 is infinite, and refused as such
-            return stored.astype(np.float32)
+        return as_float32(self.array(name)[rows], self.entries[name].dtype)
 
     def forget(self, name: str) -> None:
         """Release the tensor's memory-mapped pages; they are read again on the next access."""
+        self.release(self.entries[name])
+
+    def release(self, entry: Entry) -> None:
+        """Release the pages of the tensor that an entry of this file tells of."""
         if not hasattr(self.map, "madvise"):
             return  # Windows
-        entry = self.entries[name]
         start = entry.start // mmap.PAGESIZE * mmap.PAGESIZE
         if entry.stop > start:
             self.map.madvise(mmap.MADV_DONTNEED, start, entry.stop - start)
+
+
+def as_float32(stored: NDArray[Any], dtype: str) -> Floats:
+    """Stored numbers of a type of FLOATS as a new float32 array."""
+    if dtype == "BF16":
+        widened: Floats = (stored.astype(np.uint32) << 16).view(np.float32)
+        return widened
+    with np.errstate(over="ignore"):  # a double beyond float32 is infinite, and refused as such
+        return stored.astype(np.float32)
 
 
 def read_entries(fetch: Callable[[int], bytes], size: int, name: str) -> dict[str, Entry]:

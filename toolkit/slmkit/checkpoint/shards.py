@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -158,8 +158,8 @@ class Shards:
 
     @cached_property
     def imports(self) -> Mapping[str, Scheme]:
-        """The schemes of the codes that the checkpoint brings, by matrix name: those that are
-        exactly what is stored. It may read all scales."""
+        """The schemes of the codes that the checkpoint brings, by matrix name. They are exactly
+        what is stored, except for those in ``rounded``. It may read all scales."""
         found = {}
         for tensor, file in self.where.items():
             if isinstance(file, CodedFile) and file.entries[tensor].coded:
@@ -167,6 +167,17 @@ class Shards:
                 if scheme is not None:
                     found[tensor.removesuffix(".weight")] = scheme
         return found
+
+    @cached_property
+    def rounded(self) -> Collection[str]:
+        """The matrices among ``imports`` whose codes have scales or zero points that are not quite
+        the stored ones. It may read all of them."""
+        files = {name: self.where[f"{name}.weight"] for name in self.imports}
+        return frozenset(
+            name
+            for name, file in files.items()
+            if isinstance(file, CodedFile) and file.rounded(f"{name}.weight")
+        )
 
     @property
     def formats(self) -> Mapping[str, str]:

@@ -18,6 +18,7 @@ from slmkit.cli.commands.app import app
 from slmkit.cli.commands.benching import bench
 from slmkit.cli.commands.caching import caching
 from slmkit.cli.commands.comparing import compare
+from slmkit.cli.commands.device import LOCAL, device, on_option, parity_on, refuse_elsewhere
 from slmkit.cli.commands.evaluating import evaluate, sensitivity
 from slmkit.cli.commands.inspecting import doctor, export, inspect, plan, recipes, targets, verify
 from slmkit.cli.commands.talking import chat, run, serve
@@ -129,6 +130,8 @@ def build(
 @main.command()
 @click.argument("bundle", type=FOLDER)
 @click.option("--model", type=FOLDER, help="The checkpoint, to compute the references anew.")
+@click.option("--artifacts", help="With --on: only these, separated by commas.")
+@on_option
 @adapter_option
 @junit_option
 @work_options
@@ -139,13 +142,23 @@ def parity(
     work: Work,
     bundle: Path,
     model: Path | None,
+    artifacts: str | None,
+    on: str,
     adapters: tuple[Path, ...],
     junit: Path | None,
     cache: Path | None,
     no_cache: bool,
     as_json: bool,
 ) -> None:
-    """Prove a bundle again: every artifact against the reference. Exit code 3 if one fails."""
+    """Prove a bundle again: every artifact against the reference. Exit code 3 if one fails.
+
+    With --on the artifacts run on another machine, as they ship, and the report of that device
+    joins the bundle: proof/devices/.
+    """
+    if on != LOCAL:
+        refuse_elsewhere(on, model=model, adapter=adapters)
+        return parity_on(bundle, on, artifacts, junit, as_json)
+    refuse_elsewhere(on, artifacts=artifacts)
     from slmkit import api
     from slmkit.cli.tables.parity import parity_note
 
@@ -224,6 +237,7 @@ for each in (
     caching,
     chat,
     compare,
+    device,
     evaluate,
     inspect,
     plan,

@@ -47,7 +47,7 @@ class Work:
     def shown(self) -> Iterator[Progress]:
         """The progress as the options want it shown, and what is printed meanwhile."""
         from slmkit.cli.console import shown_progress
-        from slmkit.system.worker_output import listening
+        from slmkit.system.workers.output import listening
 
         if self.verbose and self.quiet:
             raise UsageError("-v and -q exclude each other", "leave one of them out")

@@ -10,7 +10,7 @@ from slmkit.backend.artifact import Artifact, Mode
 from slmkit.backend.registry import error_kinds
 from slmkit.devices.report import Case, Position, Tokens
 from slmkit.ops import Floats
-from slmkit.parity.golden import TOP, Golden, log_norms, outputs_of
+from slmkit.parity.golden import TOP, Golden, Outputs, log_norms
 from slmkit.parity.metrics import REFERENCE, judge
 from slmkit.recipe.bounds import Bound
 
@@ -21,12 +21,11 @@ def judged_tokens(
     artifact: Artifact,
     mode: Mode,
     runtime: str,
-    logits: Sequence[Floats],
+    got: Outputs,
     golden: Golden,
     bounds: Mapping[str, Bound],
 ) -> Tokens:
-    """Compare the logits of every golden sequence, (T, V) each, with the reference's."""
-    got = outputs_of(logits, golden.outputs.columns)
+    """Compare the outputs of all golden sequences with the reference's."""
     kinds = error_kinds([artifact.name])
     found = judge(artifact.name, mode, REFERENCE, runtime, got, golden, kinds, bounds)
     metrics = found.metrics

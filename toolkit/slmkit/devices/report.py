@@ -21,6 +21,7 @@ class Device(BaseModel):
     model_config = STRICT
 
     where: str  # "local", or how it was reached
+    emulated: str = ""  # what computes there, if it is no silicon: times say nothing then
     model: str
     soc: str | None = None
     os: str
@@ -111,7 +112,7 @@ class Position(BaseModel):
     model_config = STRICT
 
     ids: tuple[int, ...]  # the best ones, the best first
-    logits: tuple[float, ...]  # of those
+    logits: tuple[Number, ...]  # of those
     norm: Number  # log of the sum of exp over the whole vocabulary
 
 
@@ -137,12 +138,18 @@ class Run(BaseModel):
     size: int  # bytes of the files that are loaded
     load_s: Samples
     cold: Speed  # the first answer of a new process
-    warm: tuple[Speed, ...]
+    warm: tuple[Speed, ...]  # none, where only parity was asked for
     memory_peak: int | None  # bytes of the process, at most
     memory_before: int | None  # bytes of the process before anything was loaded
     tokens: Tokens | None  # None: not compared, as a peer's
     cases: tuple[Case, ...] = ()  # of those golden prompts by which the tokens were compared
     rank: int | None  # by decode speed, of runs whose tokens are right
+    notices: tuple[str, ...] = ()  # about its tokens
+
+    @property
+    def longest(self) -> Speed:
+        """The warm answer to the longest prompt; where there is none, the cold one."""
+        return self.warm[-1] if self.warm else self.cold
 
 
 class DeviceReport(BaseModel):
@@ -173,12 +180,12 @@ def ranked(runs: Sequence[Run]) -> tuple[Run, ...]:
     last. Only those whose tokens were compared, and are right, get a rank."""
 
     def right(run: Run) -> bool:
-        return run.tokens is not None and run.tokens.passed
+        return run.tokens is not None and run.tokens.passed and len(run.warm) > 0
 
     def wrong(run: Run) -> bool:
         return run.tokens is not None and not run.tokens.passed
 
-    ordered = sorted(runs, key=lambda run: (wrong(run), -run.warm[-1].decode.median))
+    ordered = sorted(runs, key=lambda run: (wrong(run), -run.longest.decode.median))
     numbers = iter(range(1, len(ordered) + 1))
     return tuple(
         run.model_copy(update={"rank": next(numbers) if right(run) else None}) for run in ordered

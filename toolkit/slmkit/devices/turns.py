@@ -11,11 +11,12 @@ import numpy as np
 
 from slmkit.backend.artifact import Artifact
 from slmkit.devices.bench_job import timing_from_json
+from slmkit.devices.elsewhere import Remote, outputs_in
 from slmkit.devices.judged import cases_of, judged_tokens
 from slmkit.devices.report import Case, Run, Samples, Speed, Tokens
 from slmkit.errors import BackendError
 from slmkit.inference.speed import Timing
-from slmkit.parity.golden import Golden
+from slmkit.parity.golden import Golden, outputs_of
 from slmkit.recipe.bounds import Bound
 from slmkit.system import subprocess_worker
 from slmkit.system.progress import Progress
@@ -34,6 +35,8 @@ class Candidate:
     results: list[dict[str, Any]] = field(default_factory=list)
     tokens: Tokens | None = None
     cases: tuple[Case, ...] = ()
+    notices: tuple[str, ...] = ()
+    remote: Remote | None = None  # where it runs, if not on this computer
     failed: BackendError | None = None  # its process ended with it: no more turns
 
     def run(self) -> Run:
@@ -46,7 +49,7 @@ class Candidate:
             mode=self.payload.get("mode", ""),
             peer=self.artifact is None,
             runtime=results[0]["runtime"],
-            threads=self.payload["threads"],
+            threads=results[0].get("threads", self.payload["threads"]),
             size=self.size,
             load_s=Samples.of([result["load_s"] for result in results]),
             cold=_speed([result["cold"] for result in results]),
@@ -56,6 +59,7 @@ class Candidate:
             tokens=self.tokens,
             cases=self.cases,
             rank=None,
+            notices=self.notices,
         )
 
 
@@ -87,12 +91,15 @@ def _turn(each: Candidate, bounds: Mapping[str, Bound], first: bool, progress: P
         if golden is not None:
             pairs = zip(golden.sequences, golden.prompt_lengths, strict=True)
             payload["golden"] = [(ids.tolist(), length) for ids, length in pairs]
-        result = subprocess_worker.call(
-            "slmkit.devices.bench_job:run_job",
-            payload,
-            lambda done, _: progress.advance(done),
-            f"measures {each.name}",
-        )
+        if each.remote is not None:
+            result = each.remote.run(payload, golden, progress.advance)
+        else:
+            result = subprocess_worker.call(
+                "slmkit.devices.bench_job:run_job",
+                payload,
+                lambda done, _: progress.advance(done),
+                f"measures {each.name}",
+            )
         each.results.append(result)
         if golden is not None and each.artifact is not None:
             _judge(each, each.artifact, golden, bounds, out)
@@ -104,9 +111,15 @@ def _judge(
     """Compare the tokens with the reference's."""
     runtime = each.results[-1]["runtime"]
     mode = next(mode for mode in artifact.modes if mode.name == each.payload["mode"])
-    logits = [np.load(out / f"{at}.npy", mmap_mode="r") for at in range(len(golden.sequences))]
-    each.tokens = judged_tokens(artifact, mode, runtime, logits, golden, bounds)
-    each.cases = cases_of(golden, logits)
+    if each.remote is not None:
+        got = outputs_in(out, golden, each.remote.place)
+        each.cases = tuple(map(Case.model_validate, each.results[-1]["cases"]))
+    else:
+        found = range(len(golden.sequences))
+        logits = [np.load(out / f"{at}.npy", mmap_mode="r") for at in found]
+        got = outputs_of(logits, golden.outputs.columns)
+        each.cases = cases_of(golden, logits)
+    each.tokens = judged_tokens(artifact, mode, runtime, got, golden, bounds)
 
 
 def _speed(results: Sequence[Mapping[str, Any]]) -> Speed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -78,6 +78,7 @@ class Proof:
     adapter: Path | None = None  # a file beside the artifact, with which it runs
     limits: Limits = field(default_factory=Limits)  # of runs that go on side by side
     memory: int = 0  # bytes of one run, by forecast
+    seconds: Mapping[str, float] = field(default_factory=dict)  # of runs by label, by forecast
     runs: dict[tuple[str, str], Run] = field(default_factory=dict)  # by artifact and mode
 
     @property
@@ -104,19 +105,25 @@ class Proof:
         sequences: Sequence[Ids],
         prompt_lengths: Sequence[int],
         beside: Callable[[Progress], T],
+        names: Collection[str] | None = None,
     ) -> T:
-        """Feed known sequences to every artifact in every mode that has not run; meanwhile do the
-        work ``beside`` them in this process. Its result."""
+        """Feed known sequences to the artifacts (all, or those of ``names``) in every mode that has
+        not run; meanwhile do the work ``beside`` them in this process. Its result."""
         asked = Asked(sequences, prompt_lengths, [0] * len(sequences))
         wanted = [
             (artifact, mode)
             for artifact in self.artifacts.values()
+            if names is None or artifact.name in names
             for mode in artifact.modes
             if (artifact.name, mode.name) not in self.runs
         ]
         own: list[Job[Any]] = [Job(beside, self.memory)]
         runs = [
-            Job(partial(self._run, artifact, mode, asked.first(mode.prompts)), self.memory)
+            Job(
+                partial(self._run, artifact, mode, asked.first(mode.prompts)),
+                self.memory,
+                self.seconds.get(run_label(artifact, mode), 0.0),
+            )
             for artifact, mode in wanted
         ]
         result, *answers = run_jobs(own + runs, self.limits, self.progress)

@@ -1,14 +1,14 @@
 """Which artifacts take the codes that a checkpoint brings, and which get new ones.
 
-Codes are taken where the artifact can hold them exactly, and where the recipe does not ask for
-fewer bits. All other weights are quantized by the recipe, from the dequantized ones. The decision
-becomes rules of the recipe with ``method: imported``, so that the manifest tells it, and later
-commands make the same codes again.
+Codes are taken where the artifact can hold them exactly, or with their scales rounded to a form
+that it holds, and where the recipe does not ask for fewer bits. All other weights are quantized by
+the recipe, from the dequantized ones. The decision becomes rules of the recipe with
+``method: imported``, so that the manifest tells it, and later commands make the same codes again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from slmkit.backend.registry import find_backend
@@ -27,7 +27,7 @@ def with_imports(
 ) -> Recipe:
     """The recipe with rules for the codes that each artifact takes from the checkpoint.
 
-    ``imports``: schemes that hold the checkpoint's codes exactly.
+    ``imports``: schemes of the checkpoint's codes.
     """
     for artifact in artifacts if imports else ():
         taken = taken_by(recipe, model, artifact, imports)
@@ -58,8 +58,16 @@ def taken_by(recipe: Recipe, model: Model, artifact: str, imports: Schemes) -> S
 
 
 def forms(scheme: Scheme) -> Iterator[Scheme]:
-    """Schemes in which codes of ``scheme`` can be held, the one to prefer first."""
+    """Schemes in which codes of ``scheme`` can be held, the one to prefer first.
+
+    All but the first keep the codes and round their scales: to 8 significant bits, or to two levels
+    (``quant.kept``).
+    """
     yield scheme
+    if scheme.scales == "float16":
+        yield scheme.model_copy(update={"scales": "free"})
+    if scheme.symmetric and scheme.bits == 4 and scheme.encoding == "group-wise":
+        yield scheme.model_copy(update={"scales": "two-level"})
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class ImportRow:
     format: str  # "Q4_0", "BF16"
     matrices: int
     parameters: int
-    scheme: str  # that holds the stored codes exactly; empty: none does
+    scheme: str  # of the stored codes; empty: none holds them
     artifacts: Mapping[str, str]  # artifact -> exact, kept (scales rounded) or requantized
 
 
@@ -78,11 +86,12 @@ def import_rows(
     formats: Mapping[str, str],
     imports: Schemes,
     encodings: Mapping[str, Schemes],
+    rounded: Collection[str] = (),
 ) -> tuple[ImportRow, ...]:
     """A row for each format and scheme of a checkpoint that stores codes.
 
     ``formats``: the stored type of each matrix that is stored as codes; ``encodings``: schemes by
-    artifact.
+    artifact; ``rounded``: matrices whose codes are not quite the stored numbers.
     """
     groups: dict[tuple[str, str], list[str]] = {}
     for name, stored in formats.items():
@@ -91,7 +100,7 @@ def import_rows(
     rows = []
     for (stored, scheme_), names in groups.items():
         fates = {
-            artifact: _fate([(imports.get(name), schemes[name]) for name in names])
+            artifact: _fate(names, imports, schemes, rounded)
             for artifact, schemes in encodings.items()
         }
         size = sum(model.shapes[name][0] * model.shapes[name][1] for name in names)
@@ -111,12 +120,21 @@ def import_sentences(rows: Sequence[ImportRow]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _fate(pairs: Sequence[tuple[Scheme | None, Scheme]]) -> str:
-    """The outcome for some matrices' codes: (stored, chosen) schemes."""
-    fates = {
-        "exact" if own == chosen else "kept" if chosen.method == IMPORTED else "requantized"
-        for own, chosen in pairs
-    }
+def is_kept(name: str, imports: Schemes, schemes: Schemes, rounded: Collection[str]) -> bool:
+    """Whether a matrix has the checkpoint's codes, but not quite its scales and zero points."""
+    chosen = schemes[name]
+    return chosen.method == IMPORTED and (imports.get(name) != chosen or name in rounded)
+
+
+def _fate(
+    names: Sequence[str], imports: Schemes, schemes: Schemes, rounded: Collection[str]
+) -> str:
+    """The outcome for some matrices' codes."""
+    fates = set()
+    for name in names:
+        kept = is_kept(name, imports, schemes, rounded)
+        taken = "kept" if kept else "exact"
+        fates.add(taken if schemes[name].method == IMPORTED else "requantized")
     return " and ".join(sorted(fates))
 
 

@@ -164,7 +164,8 @@ def make_plan(request: Request) -> Plan:
     at_context = checkpoint.at_context(choice.context_length)
     place = request.out / name
     stored = checkpoint.shards.formats
-    rows = import_rows(choice.model, stored, imports, choice.schemes)
+    rounded = checkpoint.shards.rounded if imports else ()
+    rows = import_rows(choice.model, stored, imports, choice.schemes, rounded)
     template = request.chat_template
     return Plan(choice, at_context, memory, texts, held_out, place, template, rows)
 

@@ -19,6 +19,7 @@ from slmkit.interpreters.recorder import Weight
 from slmkit.ops import Floats
 from slmkit.quant.codes import Codes, PaletteCodes, group_of, pack, padded_width
 from slmkit.quant.files import layout, metadata, packed, refuse_lost, to_float16
+from slmkit.quant.kept import scales_in
 from slmkit.quant.palette import cluster
 from slmkit.quant.round_to_nearest import encode, search_scales
 from slmkit.recipe.scheme import Scheme
@@ -144,20 +145,18 @@ def quantize_rows(name: str, floats: Floats, scheme: Scheme) -> tuple[Arrays, En
 def packed_codes(name: str, codes: Codes, scheme: Scheme) -> Arrays:
     """Tensors of the codes file for codes that a checkpoint brings, as they are.
 
+    Their scales are rounded where ``scheme`` has another form of them (``kept.scales_in``).
     Raises CheckpointError for scales that float16 does not hold.
     """
-    if codes.scheme != scheme:
-        raise ValueError(f"{name}: codes in {codes.scheme} do not become {scheme}")
-    scales = codes.scales.astype(np.float16)
-    if not np.array_equal(scales.astype(np.float32), codes.scales):
-        raise CheckpointError(
-            f"the scales of {name}, which the checkpoint brings, leave float16",
-            "--requantize makes codes of its own out of the weights",
-        )
-    arrays: Arrays = {
-        f"{name}.codes": pack(codes.codes, scheme.bits or 8),
-        f"{name}.scales": scales,
-    }
+    arrays: Arrays = {f"{name}.codes": pack(codes.codes, scheme.bits or 8)}
+    for ending, values in scales_in(codes, scheme).items():
+        held = values if values.dtype == np.uint8 else values.astype(np.float16)
+        if not np.array_equal(held.astype(np.float32), values):
+            raise CheckpointError(
+                f"the scales of {name}, which the checkpoint brings, leave float16",
+                "--requantize makes codes of its own out of the weights",
+            )
+        arrays[f"{name}.{ending}"] = held
     if not scheme.symmetric:
         arrays[f"{name}.zero_points"] = codes.zero_points
     return arrays

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from slmkit.system.process_memory import free_memory
 from slmkit.system.progress import Progress
-from slmkit.system.worker_group import GROUP, WorkerGroup
+from slmkit.system.workers.group import GROUP, WorkerGroup
 
 T = TypeVar("T")
 SHARE = 0.75  # of the memory that is free: the budget that nobody named
@@ -64,6 +64,7 @@ class Job(Generic[T]):
 
     work: Callable[[Progress], T]
     memory: int  # bytes that it will take at most, by forecast
+    seconds: float = 0.0  # that it will take, by forecast: the longest begins first
 
 
 @dataclass
@@ -87,7 +88,8 @@ def run_jobs(jobs: Sequence[Job[T]], limits: Limits, progress: Progress) -> list
     if limits.jobs < 2 or len(jobs) < 2:
         return [each.work(progress) for each in jobs]
     results: dict[int, T] = {}
-    waiting, running = list(enumerate(jobs)), dict[Future[T], _Running[T]]()
+    waiting = sorted(enumerate(jobs), key=lambda each: -each[1].seconds)
+    running: dict[Future[T], _Running[T]] = {}
     budget = limits.budget
     with ThreadPoolExecutor(limits.jobs) as pool:
         try:

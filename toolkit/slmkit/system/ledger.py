@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from slmkit.system.process_memory import begin_anew, peak_memory
 from slmkit.system.progress import Progress
-from slmkit.system.worker_memory import PEAKS
+from slmkit.system.workers.memory import PEAKS
 
 
 @dataclass(frozen=True)

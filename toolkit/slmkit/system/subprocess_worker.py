@@ -22,9 +22,9 @@ from typing import IO, Any
 from slmkit.errors import BackendError, SlmkitError, error_of
 from slmkit.system.process_memory import peak_memory
 from slmkit.system.scratch import scratch
-from slmkit.system.worker_group import GROUP
-from slmkit.system.worker_memory import note_peak
-from slmkit.system.worker_output import collected, save
+from slmkit.system.workers.group import GROUP
+from slmkit.system.workers.memory import note_peak
+from slmkit.system.workers.output import collected, save
 
 START = "from slmkit.system.subprocess_worker import main; main()"
 SETTINGS = ("KERAS_HOME", "MPLCONFIGDIR")  # folders that libraries else make in the home folder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,12 @@ from slmkit.backend.artifact import artifact_to_json
 from slmkit.backend.registry import declaration_of, require_packages
 from slmkit.bundle.manifest import BundledArtifact, Manifest, read_manifest
 from slmkit.bundle.verify import verify_loaded
+from slmkit.devices.elsewhere import can_go, mode_as_it_ships, remote
 from slmkit.devices.local import available_cores, load_average, this_device
+from slmkit.devices.losses import loss_notices
 from slmkit.devices.peers import peer_kind
+from slmkit.devices.places.place import Place
+from slmkit.devices.places.where import LOCAL, place_of
 from slmkit.devices.report import DeviceReport, ranked
 from slmkit.devices.turns import Candidate, take_turns
 from slmkit.errors import MissingPackageError, RefusedError, UsageError
@@ -40,6 +44,9 @@ class Settings:
     threads: int
 
 
+ONCE = Settings(lengths=(), decode=0, repeats=1, threads=0)  # parity alone
+
+
 def benchmark(
     bundle: PathLike,
     *,
@@ -49,9 +56,11 @@ def benchmark(
     repeats: int = REPEATS,
     threads: int | None = None,
     against: Sequence[PathLike] = (),
+    on: str = LOCAL,
     progress: Progress | None = None,
 ) -> DeviceReport:
-    """Measure the artifacts of a bundle whose runtime runs on this computer, in own processes.
+    """Measure the artifacts of a bundle, each in a process of its own: those whose runtime runs on
+    this computer, or those that run in another place, ``on``.
 
     Models take turns, ``repeats`` times, so that a busy machine slows all of them. ``lengths``: of
     prompts in tokens, after each of which ``tokens`` are decoded. ``threads``: all cores by
@@ -62,30 +71,84 @@ def benchmark(
     for a peer without its runtime, RefusedError if no artifact of the bundle can be measured,
     BackendError if every process fails.
     """
-    progress = progress or Silent()
     folder = Path(bundle)
     manifest = read_manifest(folder)
     settings = _settings(manifest, lengths, tokens, repeats, threads)
+    if on != LOCAL and against:
+        raise UsageError(f"peers run on this computer, not on {on}", "leave out --against")
     for path in against:
         peer_kind(Path(path))
-    chosen, left_out = _measurable(manifest, artifacts)
-    candidates = [_candidate(folder, manifest, each, settings) for each in chosen]
+    if on != LOCAL:
+        place = place_of(on)
+        settings = replace(settings, threads=threads or 0)  # 0: as many as there are cores there
+        chosen, left_out = can_go(manifest, artifacts)
+        candidates = [_candidate(folder, manifest, each, settings, place) for each in chosen]
+    else:
+        chosen, left_out = _measurable(manifest, artifacts)
+        candidates = [_candidate(folder, manifest, each, settings) for each in chosen]
     ids = candidates[0].payload["ids"]
     candidates += [_peer(Path(path), ids, manifest, settings) for path in against]
-    busy = load_average()
-    take_turns(candidates, manifest.recipe.parity, settings.repeats, progress)
+    return _measured(manifest, candidates, left_out, settings.repeats, progress or Silent())
+
+
+def prove_on(
+    bundle: PathLike,
+    on: str,
+    *,
+    artifacts: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> DeviceReport:
+    """Compare artifacts that run in another place, ``on``, with the reference: once, no speeds but
+    those of the golden prompts.
+
+    Raises BundleError, UsageError, RefusedError if nothing of the bundle can be sent there,
+    BackendError if every process fails.
+    """
+    folder = Path(bundle)
+    manifest = read_manifest(folder)
+    place = place_of(on)
+    chosen, left_out = can_go(manifest, artifacts)
+    candidates = [_candidate(folder, manifest, each, ONCE, place) for each in chosen]
+    return _measured(manifest, candidates, left_out, 1, progress or Silent())
+
+
+def _measured(
+    manifest: Manifest,
+    candidates: Sequence[Candidate],
+    left_out: Sequence[str],
+    repeats: int,
+    progress: Progress,
+) -> DeviceReport:
+    """Let the candidates take their turns."""
+    busy, device, thermal = load_average(), this_device(), None
+    take_turns(candidates, manifest.recipe.parity, repeats, progress)
     failed = [f"{each.name}: {each.failed.message}" for each in candidates if each.failed]
+    for each in candidates:
+        each.notices = _notices(manifest, each)
+    there = next((each.remote for each in candidates if each.remote and each.results), None)
+    if there is not None:
+        device, busy, thermal = there.device, there.facts["busy"], there.facts["thermal"]
     return DeviceReport(
         slmkit=__version__,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
-        device=this_device(),
+        device=device,
         model=manifest.model.name,
         parameters=manifest.model.parameters,
         recipe=manifest.recipe.name,
         runs=ranked([each.run() for each in candidates if each.failed is None]),
         not_executed=(*left_out, *failed),
         busy=busy,
+        thermal=thermal,
     )
+
+
+def _notices(manifest: Manifest, each: Candidate) -> tuple[str, ...]:
+    """Sentences about a device that is less precise than the computer of the build."""
+    if each.remote is None or each.tokens is None or each.artifact is None:
+        return ()
+    artifact = manifest.artifact(each.name)
+    features = each.remote.device.cpu_features
+    return loss_notices(manifest, artifact, each.payload["mode"], each.tokens, features)
 
 
 def _settings(
@@ -143,23 +206,30 @@ def _measurable(
 
 
 def _candidate(
-    folder: Path, manifest: Manifest, artifact: BundledArtifact, settings: Settings
+    folder: Path,
+    manifest: Manifest,
+    artifact: BundledArtifact,
+    settings: Settings,
+    place: Place | None = None,
 ) -> Candidate:
     """An artifact of the bundle, with the golden prompts of text that judge its tokens."""
     verify_loaded(folder, manifest, artifact)
     golden = load_golden(folder / artifact.golden).judged(random_ids=False)
-    mode = declaration_of(artifact.name).timed
+    mode = mode_as_it_ships(artifact)
     payload = {
         "artifact": artifact_to_json(artifact),
         "path": str(folder / artifact.folder),
         "mode": mode,
         "chunk": manifest.recipe.prefill_chunk,
-        "ids": np.resize(np.concatenate(golden.sequences), max(settings.lengths)).tolist(),
+        "ids": np.resize(
+            np.concatenate(golden.sequences), max(settings.lengths, default=0)
+        ).tolist(),
         **_common(settings),
     }
     files = (file for file in manifest.files if file.path.startswith(f"{artifact.folder}/"))
     size = sum(file.size for file in files)
-    return Candidate(artifact.name, payload, size, artifact, golden)
+    away = None if place is None else remote(folder, artifact, place)
+    return Candidate(artifact.name, payload, size, artifact, golden, remote=away)
 
 
 def _peer(path: Path, ids: Sequence[int], manifest: Manifest, settings: Settings) -> Candidate:

@@ -20,15 +20,14 @@ from slmkit.checkpoint.named_templates import MORE, additional_templates
 from slmkit.errors import ParityError
 from slmkit.evaluation.gate import Quality
 from slmkit.parity.crossing import Crossing, crossing_of
-from slmkit.parity.golden import Ids, Outputs, Prompt, golden_prompts
-from slmkit.parity.golden_file import save_golden
+from slmkit.parity.golden import golden_prompts
 from slmkit.parity.metrics import Comparison, failures_of
 from slmkit.parity.prompts import PromptComparison, compare_prompts, failures_of_prompts
 from slmkit.parity.proof import Proof, run_labels
-from slmkit.parity.references import Answers, answers, float_outputs, quantization_cost
+from slmkit.parity.prove import Proving
 from slmkit.planning.durations import Durations, expected_stages
 from slmkit.planning.emit import describe_job, emit
-from slmkit.planning.plan import Encoding, Plan, Request, make_plan
+from slmkit.planning.plan import Plan, Request, make_plan
 from slmkit.recipe.recipe import Recipe, load_recipe
 from slmkit.system.cache import Cache
 from slmkit.system.jobs import Job, run_jobs
@@ -108,6 +107,7 @@ class _Making:
     work: Path  # a folder for intermediate files
     progress: Ledger
     durations: Durations = field(init=False)
+    seconds: dict[str, float] = field(default_factory=dict)  # of stages by label, by forecast
 
     def __post_init__(self) -> None:
         self.durations = Durations(self.cache.folder)
@@ -119,15 +119,15 @@ class _Making:
 
     def expect(self, labels: list[str]) -> None:
         """Announce stages, with the time that they will take."""
-        self.progress.expect(self.durations.of(labels, self.parameters))
+        self.seconds |= self.durations.of(labels, self.parameters)
+        self.progress.expect(self.seconds)
 
     def make(self) -> Path:
         """All steps; the bundle's place."""
         self.plan = _with_budget(self.plan, self.request, self.cache, self.progress)
         plan, progress = self.plan, self.progress
-        gate = open_gate(
-            plan.checkpoint, plan.choice.recipe, plan.held_out, self.work, self.progress
-        )
+        about = plan.checkpoint, plan.choice.recipe, plan.held_out
+        gate = open_gate(*about, self.work, progress, self.cache)
         made = quantized(plan, plan.choice.encodings, self.cache, progress, gate.trained)
         _pass_codes(plan, made.codes, gate, progress)
         self.plan = plan = plan.with_recipe(gate.recipe)
@@ -138,7 +138,7 @@ class _Making:
             save_runs(plan.held_out.sequences, folder / TEXT)
             crossing, missed = _crossing(plan)
             found = self._prove(made.codes, artifacts, folder, gate, crossing)
-            manifest = compose(plan, artifacts, made.runs, made.codes, folder)
+            manifest = compose(plan, artifacts, made.runs, made.prepared, made.codes, folder)
             progress.end()
             self._finish(manifest, found, missed, folder)
         return plan.place
@@ -147,7 +147,11 @@ class _Making:
         """Every artifact, several side by side."""
         names = self.plan.choice.artifacts
         jobs = [
-            Job(partial(self._emit, name, codes, folder), self.plan.emitting_memory)
+            Job(
+                partial(self._emit, name, codes, folder),
+                self.plan.emitting_memory,
+                self.seconds[f"emit {name}"],
+            )
             for name in names
         ]
         made = run_jobs(jobs, self.request.limits, self.progress)
@@ -197,8 +201,12 @@ class _Making:
             crossing,
             limits=limits,
             memory=plan.running_memory,
+            seconds=self.seconds,
         )
-        comparisons = _compare(plan, codes, proof)
+        proving = Proving(plan.checkpoint, codes, proof, self.cache, self.progress)
+        about, context = plan.checkpoint, plan.choice.context_length
+        prompts_of_proof = golden_prompts(about.tokenizer, about.spec, context, self.parameters)
+        comparisons = proving.compare(prompts_of_proof)
         return Found(comparisons, gate.quality(proof), prompts)
 
     def _finish(self, manifest: Manifest, found: Found, missed: str, folder: Path) -> None:
@@ -254,44 +262,3 @@ def _copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
         shutil.copyfile(path, folder / path.name)
     if additional_templates(checkpoint.folder):
         shutil.copytree(checkpoint.folder / MORE, folder / MORE)
-
-
-def _compare(plan: Plan, codes: Codes, proof: Proof) -> Comparisons:
-    """Run everything; the references compute beside it. The golden answers go into the bundle."""
-    checkpoint, choice = plan.checkpoint, plan.choice
-    prompts = golden_prompts(
-        checkpoint.tokenizer, checkpoint.spec, choice.context_length, choice.model.parameters
-    )
-    sequences = proof.generate(prompts)
-
-    def references(progress: Progress) -> tuple[Outputs, dict[Encoding, Answers]]:
-        floats = float_outputs(checkpoint, sequences, progress)
-        return floats, {
-            each: _answers(each, codes, plan, proof, prompts, sequences, progress)
-            for each in choice.encodings
-        }
-
-    lengths = [len(prompt.ids) for prompt in prompts]
-    floats, expected = proof.run_all(sequences, lengths, references)
-    comparisons, costs = [], []
-    for each in choice.encodings:
-        golden = expected[each].exact
-        comparisons += proof.compare(expected[each], each.artifacts)
-        costs.append(quantization_cost(each.name, floats, golden, proof.bounds))
-        (proof.folder / each.golden).parent.mkdir(exist_ok=True)
-        save_golden(golden.reduced(), proof.folder / each.golden)
-    return (*comparisons, *costs)
-
-
-def _answers(
-    encoding: Encoding,
-    codes: Codes,
-    plan: Plan,
-    proof: Proof,
-    prompts: list[Prompt],
-    sequences: list[Ids],
-    progress: Progress,
-) -> Answers:
-    holders = [proof.artifacts[name] for name in encoding.artifacts]
-    own, spec = codes[encoding], plan.checkpoint.spec
-    return answers(own, spec, prompts, sequences, holders, progress, proof.crossing)

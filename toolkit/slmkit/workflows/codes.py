@@ -54,7 +54,7 @@ def quantized(
     recipe, schemes = plan.choice.recipe, [each.schemes for each in encodings]
     runs = _runs(plan.calibration, plan.checkpoint, recipe, schemes)
     if trained and any(calibrated(plan.checkpoint, each) for each in schemes):
-        refuse_noise(plan.checkpoint, runs)
+        refuse_noise(plan.checkpoint, runs, cache)
     prepared = prepare(plan.checkpoint, recipe, runs, cache, progress)
     for each in encodings:
         _refuse_overflow(plan, each, prepared)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -100,7 +100,7 @@ def estimate(request: Request, phones: tuple[str, ...] | None = None) -> Estimat
         artifacts,
         _forecast(choice, artifacts, phones),
         found.notices,
-        import_rows(choice.model, found.formats, found.imports, choice.schemes),
+        import_rows(choice.model, found.formats, found.imports, choice.schemes, found.rounded),
     )
 
 
@@ -127,6 +127,7 @@ class _Facts:
     notices: tuple[str, ...] = ()
     formats: Mapping[str, str] = field(default_factory=dict)  # of matrices stored as codes
     imports: Mapping[str, Scheme] = field(default_factory=dict)
+    rounded: Collection[str] = ()  # of them, those that are not quite the stored numbers
 
 
 def _facts(request: Request) -> _Facts:
@@ -155,7 +156,8 @@ def _facts(request: Request) -> _Facts:
         return _Facts(name, model, (refused,))
     shards = checkpoint.shards
     imports = {} if request.requantize or not shards.formats else shards.imports
-    return _Facts(name, model, checkpoint.notices, shards.formats, imports)
+    rounded = shards.rounded if imports else ()
+    return _Facts(name, model, checkpoint.notices, shards.formats, imports, rounded)
 
 
 def _by_headers(headers: Headers, requantize: bool, unread: tuple[str, ...]) -> _Facts:

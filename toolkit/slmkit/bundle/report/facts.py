@@ -43,6 +43,19 @@ class ArtifactFacts:
         return line.price if line else "not measured"
 
 
+@dataclass(frozen=True)
+class DeviceLine:
+    """One artifact on one device, as a report of that device has it."""
+
+    device: str
+    artifact: str  # and its mode
+    runtime: str
+    tokens: str  # how far they are the reference's, in words
+    passed: bool
+    speeds: str  # empty: not measured, or of no meaning
+    notices: tuple[str, ...]
+
+
 def artifact_facts(manifest: Manifest) -> tuple[ArtifactFacts, ...]:
     """A row for each artifact of a bundle."""
     return tuple(_facts(manifest, each) for each in manifest.artifacts)

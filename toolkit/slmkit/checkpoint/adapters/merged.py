@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -75,6 +75,11 @@ class MergedWeights(ChangedWeights):
     def imports(self) -> Mapping[str, Scheme]:
         """The schemes of the checkpoint's codes, of matrices that no adapter changes."""
         return self._unchanged(self.below.imports)
+
+    @property
+    def rounded(self) -> Collection[str]:
+        """The matrices among ``imports`` whose codes are not quite the stored numbers."""
+        return {name for name in self.below.rounded if name in self.imports}
 
     def codes(self, name: str, rows: Any) -> Codes:
         """``rows`` of a matrix that is among ``imports``."""

@@ -50,10 +50,15 @@ class CodedFile(TensorFile, Protocol):
     transformed: bool  # vectors are stored as ops use them: no ``WeightTransforms`` are applied
 
     def scheme(self, name: str) -> Scheme | None:
-        """The scheme whose codes are exactly the stored numbers, with ``method: imported``; None
-        if no scheme holds them. It may read all scales of the tensor."""
+        """The scheme whose codes are the stored numbers, with ``method: imported``; None if no
+        scheme holds them. It may read all scales of the tensor."""
+        ...
+
+    def rounded(self, name: str) -> bool:
+        """Whether the scales or zero points of a tensor's codes are not quite the stored ones."""
         ...
 
     def codes(self, name: str, rows: Any) -> Codes:
-        """``rows`` of a matrix in its ``scheme``: ``Codes.dequantize`` is equal to ``floats``."""
+        """``rows`` of a matrix in its ``scheme``: ``Codes.dequantize`` is equal to ``floats``,
+        unless they are ``rounded``."""
         ...

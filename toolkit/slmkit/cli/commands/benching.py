@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from slmkit.cli.commands.device import LOCAL, on_option, wrong_tokens
 from slmkit.cli.options import (
     FOLDER,
     command,
@@ -47,6 +48,7 @@ from slmkit.errors import UsageError
     multiple=True,
     help="A peer's model, measured beside: a .gguf file, or a folder of onnxruntime-genai.",
 )
+@on_option
 @click.option(
     "--as",
     "form",
@@ -65,6 +67,7 @@ def bench(
     repeats: int,
     threads: int | None,
     against: tuple[Path, ...],
+    on: str,
     form: str | None,
     to: Path | None,
     force: bool,
@@ -73,12 +76,14 @@ def bench(
     """Measure a bundle: both speeds by prompt length, load time, first token, memory, parity.
 
     Cold and warm apart, median and spread. An artifact whose tokens are not the reference's is
-    marked and never ranked: exit code 3.
+    marked and never ranked: exit code 3. With --on they run on another machine, and the report of
+    that device joins the bundle: proof/devices/.
     """
     from slmkit import api
     from slmkit.cli.console import shown_progress
     from slmkit.cli.tables.bench import bench_shown
     from slmkit.devices.exporters import exported
+    from slmkit.devices.join import MEASURED, join_report
 
     _check_place(to, form, force)
     if form is not None and to is None and as_json:
@@ -92,19 +97,14 @@ def bench(
             repeats=repeats,
             threads=threads,
             against=against,
+            on=on,
             progress=progress,
         )
     if form is not None and to is not None:
         to.write_text(exported(found, form), encoding="utf-8")
-    error = None
-    if found.wrong:
-        said = "; ".join(
-            f"{run.name}: {why}"
-            for run in found.wrong
-            for why in (run.tokens.failures if run.tokens else ())
-        )
-        error = api.ParityError(f"wrong tokens: {said}", "slmkit parity tells more")
-        error.details = found.model_dump(mode="json")
+    if on != LOCAL:
+        join_report(bundle, found, MEASURED)
+    error = wrong_tokens(found)
     if form is not None and to is None:
         click.echo(exported(found, form), nl=False)
     elif not as_json:

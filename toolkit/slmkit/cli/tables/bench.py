@@ -86,6 +86,10 @@ def _notes(report: DeviceReport) -> Iterator[str]:
         "cold: the first answer of a new process, its files in the system's cache. Tokens: those "
         "that are the reference's, greedy ones until the first other one, and SNR of the logits"
     )
+    if report.device.emulated:
+        yield f"computed by {report.device.emulated}: these times are of no silicon"
+    for run in report.runs:
+        yield from run.notices
     for run in report.wrong:
         for why in run.tokens.failures if run.tokens else ():
             yield f"{run.name} is wrong and not ranked: {why}"

@@ -38,7 +38,7 @@ def _metrics(run: Run, status: int) -> Iterator[tuple[str, float]]:
     yield "llm_model_load_time(ms)", run.load_s.median * 1000
     if status == WRONG:
         return
-    longest = run.warm[-1]
+    longest = run.longest
     answer = longest.first_token_ms.median + longest.decoded / longest.decode.median * 1000
     yield "generate_time(ms)", answer
     yield "token_per_sec", longest.decode.median

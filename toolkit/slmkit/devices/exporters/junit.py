@@ -18,7 +18,7 @@ def exported(report: DeviceReport) -> str:
 
 
 def _case(report: DeviceReport, run: Run) -> Case:
-    longest = run.warm[-1]
+    longest = run.longest
     return Case(
         report.model,
         run.name,

@@ -1,37 +1,24 @@
 """Blocks of GGUF's types as codes: integers, one scale for 32 of them, zero points.
 
-Layouts: ggml-common.h of llama.cpp. A scale that is negative becomes positive with the integers
-turned around, which is exact. Types with two levels of scales (Q4_K and its like) need more bits
-than a float16 has: they have no such form.
+Layouts: ggml-common.h of llama.cpp. Types with two levels of scales (Q4_K and its like) need more
+bits than a float16 has: they have no such form.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from slmkit.checkpoint.formats.coded import Coded, Traits
 from slmkit.checkpoint.formats.gguf.library import library
-from slmkit.checkpoint.formats.tensor_file import IMPORTED
 from slmkit.ops import Floats
-from slmkit.quant.codes import Bytes, Codes
+from slmkit.quant.codes import Bytes
 from slmkit.recipe.scheme import Scheme
 
 GROUP = 32  # numbers with one scale, in all types below
-LEAST = 2.0**-14  # the least normal number of float16, the scale of a block of zeros
 Raw = NDArray[np.uint8]  # (N, blocks, bytes)
-
-
-@dataclass(frozen=True)
-class Coded:
-    """Blocks as integers: number = (integer - zero) * scale."""
-
-    integers: NDArray[np.int16]  # (N, blocks, 32)
-    scales: Floats  # (N, blocks), of either sign
-    zeros: Floats  # (N, blocks)
-    bits: int  # integers are 0 to 2^bits - 1
 
 
 def q4_0(raw: Raw) -> Coded:
@@ -86,83 +73,7 @@ def likely_scheme(kind: str) -> Scheme | None:
     if kind not in DECODERS or kind == "Q4_1":
         return None
     bits = 4 if kind == "Q4_0" else 8
-    return Traits(symmetric=bits == 8, eight_bits=False).scheme(bits)
-
-
-@dataclass(frozen=True)
-class Traits:
-    """Facts of some blocks that decide which scheme holds them."""
-
-    exact: bool = True  # whole zero points, scales in float16's normal range
-    symmetric: bool = True
-    eight_bits: bool = True  # scales have at most 8 significant bits
-
-    def __and__(self, other: Traits) -> Traits:
-        return Traits(
-            self.exact and other.exact,
-            self.symmetric and other.symmetric,
-            self.eight_bits and other.eight_bits,
-        )
-
-    def scheme(self, bits: int) -> Scheme | None:
-        """The scheme that holds such blocks exactly."""
-        if not self.exact or (bits == 8 and not self.symmetric):
-            return None
-        return Scheme(
-            encoding="group-wise",
-            bits=4 if bits == 4 else 8,
-            group_size=GROUP,
-            symmetric=self.symmetric,
-            scales="free" if self.eight_bits else "float16",
-            method=IMPORTED,
-        )
-
-
-def traits_of(coded: Coded) -> Traits:
-    """The facts of some blocks."""
-    found = _positive(coded)
-    top = (1 << coded.bits) - 1
-    whole = (found.zeros == np.rint(found.zeros)) & (found.zeros >= 0) & (found.zeros <= top)
-    fits = (found.integers >= 0) & (found.integers <= top)
-    mantissas, _ = np.frexp(found.scales)
-    return Traits(
-        bool(whole.all() and fits.all() and (found.scales >= LEAST).all())
-        and bool(np.isfinite(found.scales).all()),
-        bool((found.zeros == 1 << (coded.bits - 1)).all()),
-        bool((mantissas * 256 == np.rint(mantissas * 256)).all()),
-    )
-
-
-def codes_in(coded: Coded, scheme: Scheme) -> Codes:
-    """Blocks whose ``traits_of`` allow the scheme, in its form."""
-    found = _positive(coded)
-    rows, blocks, _ = found.integers.shape
-    return Codes(
-        scheme,
-        blocks * GROUP,
-        found.integers.reshape(rows, -1).astype(np.uint8),
-        found.scales,
-        found.zeros.astype(np.uint8),
-    )
-
-
-def _positive(coded: Coded) -> Coded:
-    """The same numbers with scales above zero."""
-    top, middle = (1 << coded.bits) - 1, 1 << (coded.bits - 1)
-    negative, nothing = coded.scales < 0, coded.scales == 0
-    # 8 bits turn around their middle, 128, and stay symmetric; -128 then has no place.
-    sum_ = top if coded.bits == 4 else 2 * middle
-    integers = np.where(negative[..., None], sum_ - coded.integers, coded.integers)
-    zeros = np.where(negative, sum_ - coded.zeros, coded.zeros)
-    # A block of zeros: every integer is the zero point.
-    empty = nothing & np.isfinite(coded.zeros)
-    integers = np.where(empty[..., None], middle, integers).astype(np.int16)
-    return Coded(
-        integers,
-        np.where(empty, LEAST, np.abs(coded.scales)).astype(np.float32),
-        np.where(empty, middle, zeros).astype(np.float32),
-        coded.bits,
-    )
+    return Traits(symmetric=bits == 8, eight_bits=False).scheme(bits, GROUP)
 
 
 def _half(raw: Raw) -> Floats:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slmkit.checkpoint.formats.gguf.blocks import DECODERS, Coded, Traits, codes_in, traits_of
+from slmkit.checkpoint.formats.coded import Coded, Traits, codes_in, traits_of
+from slmkit.checkpoint.formats.gguf.blocks import DECODERS, GROUP
 from slmkit.checkpoint.formats.gguf.header import DAMAGED, Header, TensorFacts, read_header
 from slmkit.checkpoint.formats.gguf.library import kinds, library, readable
 from slmkit.checkpoint.formats.gguf.names import OF_ROPE, Place, stored_rows
@@ -100,13 +101,17 @@ class GgufFile:
             self.schemes[entry] = self._find_scheme(entry)
         return self.schemes[entry]
 
+    def rounded(self, name: str) -> bool:
+        """Codes are exactly the stored numbers, or there are none."""
+        return False
+
     def codes(self, name: str, rows: Any) -> Codes:
         """``rows`` of a matrix in its ``scheme``."""
         scheme = self.scheme(name)
         if scheme is None:
             raise ValueError(f"{name}: no scheme holds its codes")
         entry = self._entry(name)
-        return codes_in(self._decoded(entry, rows), scheme)
+        return codes_in(self._decoded(entry, rows), scheme, entry.shape[1])
 
     def forget(self, name: str) -> None:
         """Release the tensor's memory-mapped pages."""
@@ -145,7 +150,7 @@ class GgufFile:
             found, bits = found & traits_of(coded), coded.bits
             if not found.exact:
                 break
-        return found.scheme(bits)
+        return found.scheme(bits, GROUP)
 
     def _refuse_overlaps(self) -> None:
         end = 0

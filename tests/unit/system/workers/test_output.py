@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from slmkit.errors import BackendError
-from slmkit.system import subprocess_worker, worker_output
-from slmkit.system.worker_output import FOLDER, listening
+from slmkit.system import subprocess_worker
+from slmkit.system.workers import output
+from slmkit.system.workers.output import FOLDER, listening
 
 
 def talk(crash):
@@ -45,7 +46,7 @@ def test_the_output_of_a_worker_that_crashed_is_kept_and_named(kept, heard):
 
 
 def test_only_the_latest_are_kept(kept, monkeypatch):
-    monkeypatch.setattr(worker_output, "KEPT", 2)
+    monkeypatch.setattr(output, "KEPT", 2)
     kept.mkdir()
     for day in (1, 2, 3):
         (kept / f"2020010{day}-000000-1-old.log").write_text("old")

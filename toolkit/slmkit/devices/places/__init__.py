@@ -1,0 +1,1 @@
+"""Places where artifacts run: one module for each way to reach one."""

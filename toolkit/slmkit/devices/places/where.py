@@ -1,0 +1,23 @@
+"""WHERE of ``--on``: a name, and the place that it means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from slmkit.devices.places.place import Place
+from slmkit.devices.places.qemu_arm64 import QemuArm64
+from slmkit.errors import UsageError
+
+LOCAL = "local"  # this computer, without a place
+PLACES: dict[str, Callable[[str], Place]] = {
+    "qemu-arm64": lambda profile: QemuArm64(profile) if profile else QemuArm64(),
+}
+
+
+def place_of(where: str) -> Place:
+    """The place of a WHERE such as "qemu-arm64:a76". Raises UsageError for no such place, and what
+    the place says if it is not ready."""
+    kind, _, detail = where.partition(":")
+    if kind not in PLACES:
+        raise UsageError(f"there is no place {where!r}", f"places: {', '.join((LOCAL, *PLACES))}")
+    return PLACES[kind](detail)

@@ -1,0 +1,158 @@
+"""Compare all artifacts of a build with the references, except what an earlier build has found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from slmkit.checkpoint.folder import Checkpoint
+from slmkit.parity.golden import Golden, Ids, Outputs, Prompt
+from slmkit.parity.golden_file import save_golden
+from slmkit.parity.memo import Memo
+from slmkit.parity.metrics import Comparison
+from slmkit.parity.proof import HeldOut, Proof
+from slmkit.parity.references import Answers, answers, float_outputs, quantization_cost
+from slmkit.planning.plan import Encoding
+from slmkit.quant.codes import CodesFile
+from slmkit.system.cache import Cache, file_hash, key_of
+from slmkit.system.progress import Progress
+from slmkit.system.source import source_digest
+
+COST, GOLDEN = "cost.json", "golden.safetensors"
+_COMPARISON = TypeAdapter(Comparison)
+Comparisons = tuple[Comparison, ...]
+
+
+@dataclass
+class Proving:
+    """The comparison of one build's artifacts in every mode."""
+
+    checkpoint: Checkpoint
+    codes: Mapping[Encoding, CodesFile]
+    proof: Proof
+    cache: Cache
+    progress: Progress
+
+    @cached_property
+    def memo(self) -> Memo:
+        """The cache's memory of the artifacts."""
+        return Memo(self.cache, self.proof, self.common)
+
+    def compare(self, prompts: Sequence[Prompt]) -> Comparisons:
+        """Run what is not remembered; the references compute beside it. The golden answers go into
+        the bundle."""
+        sequences = self.memo.sequences(prompts)
+        known = {
+            name: found
+            for each in self.codes
+            for name in each.artifacts
+            if (found := self.memo.recall(self.proof.artifacts[name], self._about(each, sequences)))
+        }
+        for name in known:
+            self.progress.stage(f"proof of {name}, as an earlier build found it", 1)
+        wanted = [
+            each
+            for each in self.codes
+            if self._golden(each, sequences) is None or set(each.artifacts) - set(known)
+        ]
+        if wanted:
+            known |= self._anew(wanted, prompts, sequences, set(known))
+        artifacts = [
+            found for each in self.codes for name in each.artifacts for found in known[name]
+        ]
+        return (*artifacts, *(self._placed(each, sequences) for each in self.codes))
+
+    def _anew(
+        self,
+        encodings: Sequence[Encoding],
+        prompts: Sequence[Prompt],
+        sequences: Sequence[Ids],
+        known: set[str],
+    ) -> dict[str, Comparisons]:
+        """Run and compare the artifacts that are not ``known``; keep golden answers."""
+        lengths = [len(prompt.ids) for prompt in prompts]
+        references = partial(self._references, encodings, prompts, sequences)
+        missing = [name for each in encodings for name in each.artifacts if name not in known]
+        floats, expected = self.proof.run_all(sequences, lengths, references, missing)
+        found = {}
+        for each in encodings:
+            self._keep_golden(each, sequences, floats, expected[each].exact)
+            for name in (name for name in each.artifacts if name in missing):
+                found[name] = tuple(self.proof.compare(expected[each], [name]))
+                about = self._about(each, sequences)
+                self.memo.keep(self.proof.artifacts[name], about, found[name])
+        return found
+
+    def _references(
+        self,
+        encodings: Sequence[Encoding],
+        prompts: Sequence[Prompt],
+        sequences: Sequence[Ids],
+        progress: Progress,
+    ) -> tuple[Outputs, dict[Encoding, Answers]]:
+        floats = float_outputs(self.checkpoint, sequences, progress)
+        proof, spec = self.proof, self.checkpoint.spec
+        return floats, {
+            each: answers(
+                self.codes[each],
+                spec,
+                prompts,
+                sequences,
+                [proof.artifacts[name] for name in each.artifacts],
+                progress,
+                proof.crossing,
+            )
+            for each in encodings
+        }
+
+    @cached_property
+    def common(self) -> Any:
+        """Everything that the references' answers depend on, beside codes and sequences."""
+        crossing, spec = self.proof.crossing, asdict(self.checkpoint.spec)
+        return [
+            self.checkpoint.shards.fingerprint,
+            spec,
+            crossing.to_json() if crossing else None,
+            _held_out(self.proof.held_out),
+            source_digest("slmkit"),
+            np.__version__,
+        ]
+
+    def _about(self, encoding: Encoding, sequences: Sequence[Ids]) -> Any:
+        return [self.codes[encoding].key, [ids.tolist() for ids in sequences]]
+
+    def _golden_key(self, encoding: Encoding, sequences: Sequence[Ids]) -> str:
+        bounds = {kind: bound.model_dump() for kind, bound in self.proof.bounds.items()}
+        return key_of([self.common, encoding.name, self._about(encoding, sequences), bounds])
+
+    def _golden(self, encoding: Encoding, sequences: Sequence[Ids]) -> Any:
+        return self.cache.find("golden", self._golden_key(encoding, sequences))
+
+    def _keep_golden(
+        self, encoding: Encoding, sequences: Sequence[Ids], floats: Outputs, golden: Golden
+    ) -> None:
+        """The answers as a bundle has them, and the recipe's cost, into the cache."""
+        cost = quantization_cost(encoding.name, floats, golden, self.proof.bounds)
+        with self.cache.making("golden", self._golden_key(encoding, sequences)) as making:
+            save_golden(golden.reduced(), making / GOLDEN)
+            values = json.dumps(_COMPARISON.dump_python(cost, mode="json"))
+            (making / COST).write_text(values, encoding="utf-8")
+
+    def _placed(self, encoding: Encoding, sequences: Sequence[Ids]) -> Comparison:
+        """The golden answers out of the cache into the bundle; the recipe's cost."""
+        entry = self.cache.entry("golden", self._golden_key(encoding, sequences))
+        place = self.proof.folder / encoding.golden
+        place.parent.mkdir(exist_ok=True)
+        shutil.copyfile(entry / GOLDEN, place)
+        return _COMPARISON.validate_json((entry / COST).read_text(encoding="utf-8"))
+
+
+def _held_out(held_out: HeldOut | None) -> Any:
+    return None if held_out is None else [file_hash(held_out.path), held_out.chunk]
