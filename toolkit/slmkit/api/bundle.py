@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from slmkit.bundle import signing
 from slmkit.bundle.export import Export, export
 from slmkit.bundle.manifest import Manifest, read_manifest
 from slmkit.bundle.report import comparison
@@ -50,10 +51,19 @@ class Bundle:
         """Bytes of all files but the manifest."""
         return self.manifest.size
 
-    def verify(self) -> int:
-        """Check every file against the manifest's hashes; how many there are. Raises BundleError
-        that names each missing, changed or unknown file."""
-        return verify(self.path)
+    def verify(self, key: PathLike | None = None) -> int:
+        """Check every file against the manifest's hashes; how many there are. With ``key``, a
+        file with a public key, the signature too. Raises BundleError that names each missing,
+        changed or unknown file, or says what is wrong with the signature."""
+        count = verify(self.path)
+        if key is not None:
+            signing.verify_signature(self.path, Path(key))
+        return count
+
+    def sign(self, key: PathLike, password: str | None = None) -> int:
+        """Sign every file with a private key of an elliptic curve, a file in PEM; how many files
+        there are. Raises BundleError, UsageError, MissingPackageError."""
+        return signing.sign(self.path, Path(key), password)
 
     def recheck(
         self,

@@ -12,13 +12,16 @@ from slmkit.bundle.manifest import MANIFEST, BundledArtifact, File, Manifest, re
 from slmkit.errors import BundleError, SlmkitError
 from slmkit.system.cache import Cache, default_folder, file_hash, key_of
 
+SIGNATURE = "model.sig"  # beside the manifest, in a bundle that was signed
+OUTSIDE = {MANIFEST, SIGNATURE}  # files that the manifest does not list
 VERIFIED = "verified"  # entries of the cache: files that were what their manifest says
 
 
 def list_files(folder: Path) -> tuple[File, ...]:
-    """Every file of a bundle but the manifest, with size and SHA-256, by name."""
+    """Every file of a bundle but the manifest and its signature, with size and SHA-256, by name."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return tuple(_file(path, folder) for path in paths if path != folder / MANIFEST)
+    outside = {folder / name for name in OUTSIDE}
+    return tuple(_file(path, folder) for path in paths if path not in outside)
 
 
 def verify(folder: Path) -> int:
@@ -27,7 +30,7 @@ def verify(folder: Path) -> int:
     Raises BundleError that names each missing, changed or unknown file, link or folder.
     """
     manifest = read_manifest(folder)
-    _check(folder, manifest.files, _entries(folder) - {MANIFEST})
+    _check(folder, manifest.files, _entries(folder) - OUTSIDE)
     return len(manifest.files)
 
 

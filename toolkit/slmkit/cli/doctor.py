@@ -20,6 +20,7 @@ OTHERS = (  # beyond the backends'
     Extra("gguf", "GGUF files as checkpoints, and written of a bundle", ("gguf",)),
     Extra("eval", "tasks of lm-evaluation-harness", ("lm-eval", "datasets")),
     Extra("serve", "a server, answers by a JSON schema", ("starlette", "uvicorn", "llguidance")),
+    Extra("sign", "signatures of bundles", ("model-signing", "pyopenssl")),
     Extra("llamacpp", "llama.cpp: exported GGUF files, slmkit bench", ("gguf", "xllamacpp")),
     Extra(
         "test",

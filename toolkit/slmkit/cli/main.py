@@ -20,9 +20,10 @@ from slmkit.cli.commands.caching import caching
 from slmkit.cli.commands.comparing import compare
 from slmkit.cli.commands.device import LOCAL, device, on_option, parity_on, refuse_elsewhere
 from slmkit.cli.commands.evaluating import evaluate, sensitivity
-from slmkit.cli.commands.inspecting import doctor, export, inspect, plan, recipes, targets, verify
+from slmkit.cli.commands.inspecting import LOOKING
 from slmkit.cli.commands.starting import init
 from slmkit.cli.commands.talking import chat, run, serve
+from slmkit.cli.commands.vouching import sign, verify
 from slmkit.cli.defaults import defaults
 from slmkit.cli.options import (
     FOLDER,
@@ -241,16 +242,12 @@ for each in (
     device,
     evaluate,
     init,
-    inspect,
-    plan,
     run,
     sensitivity,
     serve,
+    sign,
     verify,
-    export,
-    recipes,
-    targets,
-    doctor,
+    *LOOKING,
 ):
     main.add_command(each)
 

@@ -66,7 +66,7 @@ def _sizes(found: Mapping[str, ArtifactFacts], title: str) -> str:
     axes.set_yticks([2.4 * number + 0.45 for number in range(len(found))], list(found))
     axes.invert_yaxis()
     axes.margins(x=0.18)
-    axes.set_xlabel("MB: what ships (above); memory of an app by part, full context (below)")
+    axes.set_xlabel("MB: what ships (above); an app's weights, KV cache, working memory (below)")
     return _svg(figure, title)
 
 

@@ -1,5 +1,4 @@
-"""Commands that look, and copy out of a bundle: inspect, plan, verify, export, recipes, targets,
-doctor."""
+"""Commands that look, and copy out of a bundle: inspect, plan, export, recipes, targets, doctor."""
 
 from __future__ import annotations
 
@@ -77,21 +76,6 @@ def plan(phones: str | None, as_json: bool, **asked: Any) -> None:
         raise
     if as_json:
         print_json(found.as_json())
-
-
-@click.command()
-@click.argument("bundle", type=FOLDER)
-@json_option
-@command
-def verify(bundle: Path, as_json: bool) -> None:
-    """Check every file of a bundle against the hashes of its manifest."""
-    from slmkit import api
-
-    opened = api.Bundle(bundle)
-    count = opened.verify()
-    if as_json:
-        return print_json({"bundle": str(bundle), "files": count, "bytes": opened.size})
-    click.echo(f"{count} files are what the manifest says")
 
 
 @click.command()
@@ -232,3 +216,6 @@ def doctor(as_json: bool) -> None:
     print_tables(doctor_table(rows, around))
     for line in doctor_commands(rows):
         click.echo(line)  # never cut or wrapped
+
+
+LOOKING = (inspect, plan, export, recipes, targets, doctor)
