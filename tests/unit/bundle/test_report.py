@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from click.testing import CliRunner
 
 from slmkit.bundle.manifest import read_manifest
-from slmkit.bundle.report.facts import artifact_facts
+from slmkit.bundle.report.comparison import comparison_page
+from slmkit.bundle.report.facts import artifact_facts, phone_forecast
 from slmkit.bundle.report.pages import html_report, markdown_report
 from slmkit.bundle.roles import REPORT, SUMMARY, shipped
+from slmkit.cli.main import main
+from slmkit.errors import UsageError
 from slmkit.planning.memory import gigabytes
 from slmkit.system.progress import Silent
 from slmkit.workflows.build import build
@@ -82,7 +87,7 @@ def test_the_page_loads_nothing_and_runs_nothing(bundle):
 def test_plots_have_a_name_and_the_page_s_colors(bundle):
     page = (bundle / REPORT).read_text(encoding="utf-8")
     drawn = [attributes for tag, attributes in tags(page) if tag == "svg"]
-    assert len(drawn) == 3 and all(each["role"] == "img" and each["aria-label"] for each in drawn)
+    assert len(drawn) == 4 and all(each["role"] == "img" and each["aria-label"] for each in drawn)
     assert "currentColor" in page and not re.search("#01020[345]", page)
 
 
@@ -101,10 +106,71 @@ def test_the_facts_of_an_artifact(bundle):
     (artifact,) = manifest.artifacts
     files = shipped(manifest, artifact)
     assert facts.passed and facts.size == sum(file.size for file in files)
-    assert facts.memory == artifact.memory.total
+    assert facts.memory == artifact.memory
     assert facts.files[0].size == max(file.size for file in files)
     assert gigabytes(facts.size) in markdown_report(manifest, "mine")
     assert facts.price == "not measured"  # weights are random
+
+
+def test_every_stage_is_told_with_its_time(bundle):
+    manifest = read_manifest(bundle)
+    page, text = html_report(manifest, "mine"), markdown_report(manifest, "mine")
+    assert manifest.stages and "Time of the build" in page
+    for each in manifest.stages:
+        assert f">{each.label}<" in page and f"| {each.label} |" in text
+        assert f"{each.seconds:,.1f} s" in text
+    older = manifest.model_copy(update={"stages": ()})
+    assert "Time of the build" not in html_report(older, "mine") + markdown_report(older, "mine")
+
+
+def test_memory_by_part_adds_up_and_the_forecast_names_phones(bundle):
+    manifest = read_manifest(bundle)
+    page, text = html_report(manifest, "mine"), markdown_report(manifest, "mine")
+    memory = manifest.artifacts[0].memory
+    assert sum(memory.parts.values()) == memory.total
+    row = " | ".join(map(gigabytes, (*memory.parts.values(), memory.total)))
+    assert f"| ort | {row} |" in text
+    forecast = phone_forecast(manifest)
+    assert forecast.phones and manifest.artifacts[0].work is not None
+    for each in forecast.phones:
+        assert f"{each.phone} ({each.chip})" in page and f"{each.phone} ({each.chip})" in text
+    older = tuple(replace(each, work=None) for each in manifest.artifacts)
+    changed = manifest.model_copy(update={"artifacts": older})
+    assert not phone_forecast(changed).phones
+    assert "Forecast" not in html_report(changed, "mine") + markdown_report(changed, "mine")
+
+
+def test_bundles_side_by_side_on_a_page(bundle, tmp_path):
+    manifest = read_manifest(bundle)
+    page = comparison_page({"<one>": manifest, "other": manifest})
+    found = tags(page)
+    assert not {"script", "link", "img", "iframe", "object", "one"} & {tag for tag, _ in found}
+    assert sum(tag == "svg" for tag, _ in found) == 2
+    for line in manifest.parity:
+        for name in ("&lt;one&gt;", "other"):
+            assert f"{name}: {line.artifact} {line.mode}" in page
+    assert gigabytes(artifact_facts(manifest)[0].size) in page
+    with pytest.raises(UsageError, match="compares nothing"):
+        comparison_page({"one": manifest})
+
+
+def test_compare_writes_the_page_of_bundles(bundle, tmp_path):
+    other, page = shutil.copytree(bundle, tmp_path / "other"), tmp_path / "page.html"
+    run = CliRunner().invoke
+    done = run(main, ["compare", str(bundle), str(other), "--html", str(page)])
+    assert done.exit_code == 0 and "2 bundles side by side" in done.stdout
+    assert "other: ort" in page.read_text(encoding="utf-8")
+    for words, said in (
+        (["compare", str(bundle), str(bundle), "--html", str(page)], "named twice"),
+        (["compare", str(bundle), str(other), str(other)], "two are measured"),
+        (["compare", str(bundle), str(other), "--html", str(page), "--tokens", "9"], "--tokens"),
+        (["compare", str(bundle), str(other), "--html", "no/such/page.html"], "no such folder"),
+    ):
+        refused = run(main, words)
+        assert refused.exit_code == 2 and said in refused.stderr, refused.stderr
+    refused = run(main, ["compare", str(bundle), str(tmp_path), "--html", str(tmp_path / "no")])
+    assert refused.exit_code == 1 and "not a bundle" in refused.stderr
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_failed_or_endless_number_is_said(bundle):

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 
 from phone_shapes import spec_of, write_shape
 from slmkit.cli.main import main
-from slmkit.cli.tables.forecast import speed_text
 from slmkit.errors import UsageError
 from slmkit.interpreters.recorder import summarize
 from slmkit.models.config import Config
@@ -32,6 +31,7 @@ from slmkit.planning.speed_fit import (
     accuracy,
     errors_of,
     milliseconds,
+    speed_text,
 )
 from slmkit.recipe.recipe import load_recipe
 from tiny_models import tiny_config

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slmkit.api.bundle import Bundle, PathLike
+from slmkit.api.bundle import Bundle, PathLike, comparison_page
 from slmkit.app.check import AppReport, check_app
 from slmkit.app.project import Project, new_app
 from slmkit.backend import registry
@@ -99,6 +99,7 @@ __all__ = [
     "check_app",
     "compare",
     "compare_layers",
+    "comparison_page",
     "estimate",
     "evaluate_answers",
     "evaluate_tasks",

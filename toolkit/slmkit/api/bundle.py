@@ -10,8 +10,10 @@ from typing import Any
 
 from slmkit.bundle.export import Export, export
 from slmkit.bundle.manifest import Manifest, read_manifest
+from slmkit.bundle.report import comparison
 from slmkit.bundle.verify import verify
 from slmkit.checkpoint.folder import SAMPLE_MODEL
+from slmkit.errors import UsageError
 from slmkit.inference import load as loading
 from slmkit.inference.session import Session
 from slmkit.parity.metrics import Comparison
@@ -93,3 +95,15 @@ class Bundle:
     def load(self, artifact: str | None = None, mode: str | None = None) -> Session:
         """An artifact in its runtime: the first one, as it ships, if none is named."""
         return loading.load_bundle(self.path, artifact, mode)
+
+
+def comparison_page(bundles: Sequence[PathLike]) -> str:
+    """A page of HTML, which loads nothing, with two or more bundles side by side: what their
+    manifests say of sizes, memory, quality and errors; nothing is measured. Raises BundleError,
+    and UsageError for fewer than two, or one that is named twice."""
+    folders = [Path(each) for each in bundles]
+    if len({each.resolve() for each in folders}) < len(folders):
+        raise UsageError("a bundle is named twice", "name each bundle once")
+    short = len({each.name for each in folders}) == len(folders)
+    named = {each.name if short else str(each): read_manifest(each) for each in folders}
+    return comparison.comparison_page(named)

@@ -20,9 +20,10 @@ from slmkit.bundle.report.pages import html_report, markdown_report
 from slmkit.bundle.roles import REPORT, SUMMARY, USE, with_roles
 from slmkit.bundle.verify import list_files
 from slmkit.planning.calibration_report import calibration_report
+from slmkit.planning.forecast import work_of
 from slmkit.planning.imports import import_sentences
 from slmkit.planning.kept_codes import kept_codes
-from slmkit.planning.plan import Encoding, Plan
+from slmkit.planning.plan import Encoding, Plan, costs_of
 from slmkit.planning.prepare import Preparation
 from slmkit.quant.codes import CodesFile
 
@@ -121,5 +122,6 @@ def _bundled(plan: Plan, artifact: Artifact) -> BundledArtifact:
         folder=artifact.name,
         golden=plan.choice.encoding(artifact.name).golden,
         memory=plan.memory[artifact.name],
+        work=work_of(plan.choice.model, plan.choice.recipe, costs_of(artifact.name)),
         libraries=versions_of(artifact.name),
     )

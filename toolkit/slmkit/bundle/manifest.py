@@ -19,6 +19,7 @@ from slmkit.evaluation.gate import Quality
 from slmkit.parity.metrics import Comparison
 from slmkit.parity.prompts import PromptComparison
 from slmkit.planning.calibration_report import CalibrationReport
+from slmkit.planning.forecast import Work
 from slmkit.planning.memory import MemoryPlan
 from slmkit.recipe.recipe import Recipe
 from slmkit.system.ledger import StageCost
@@ -79,11 +80,12 @@ class ModelFacts(BaseModel):
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class BundledArtifact(Artifact):
-    """An artifact in a bundle: its folder, its golden answers, its memory."""
+    """An artifact in a bundle: its folder, its golden answers, its memory and work."""
 
     folder: Inside
     golden: Inside  # the reference's answers on this artifact's codes: for later parity
     memory: MemoryPlan  # bytes that an app needs with it
+    work: Work | None = None  # of one token, for a forecast of speed; older bundles have none
     libraries: dict[str, str | None]  # versions of the libraries that wrote it
 
 

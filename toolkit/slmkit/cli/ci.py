@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from slmkit.cli.options import Function
+from slmkit.cli.options import FILE, Function, in_a_folder
 from slmkit.system.junit import Case, suite
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ def junit_option(function: Function) -> Function:
     """--junit FILE; the function gets ``junit``, a path in a folder that exists."""
     return click.option(
         "--junit",
-        type=click.Path(path_type=Path, dir_okay=False),
-        callback=_in_a_folder,
+        type=FILE,
+        callback=in_a_folder,
         help="Write the verdicts as JUnit's XML, of a failure too.",
     )(function)
 
@@ -85,11 +85,3 @@ def _markdown(title: str, cases: Sequence[Case]) -> str:
     head = f"{len(ran) - len(failed)} of {len(ran)} checks passed"
     unrun = [f"- not executed: {each.name}: {each.skipped}" for each in cases if each.skipped]
     return "\n".join([f"### slmkit {title}", "", head, "", *table, *unrun, "", ""])
-
-
-def _in_a_folder(
-    context: click.Context, parameter: click.Parameter, value: Path | None
-) -> Path | None:
-    if value is not None and not value.absolute().parent.is_dir():
-        raise click.UsageError(f"--junit {value}: there is no such folder")
-    return value

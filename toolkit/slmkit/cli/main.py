@@ -21,6 +21,7 @@ from slmkit.cli.commands.comparing import compare
 from slmkit.cli.commands.device import LOCAL, device, on_option, parity_on, refuse_elsewhere
 from slmkit.cli.commands.evaluating import evaluate, sensitivity
 from slmkit.cli.commands.inspecting import doctor, export, inspect, plan, recipes, targets, verify
+from slmkit.cli.commands.starting import init
 from slmkit.cli.commands.talking import chat, run, serve
 from slmkit.cli.defaults import defaults
 from slmkit.cli.options import (
@@ -239,6 +240,7 @@ for each in (
     compare,
     device,
     evaluate,
+    init,
     inspect,
     plan,
     run,

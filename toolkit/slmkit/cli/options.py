@@ -19,6 +19,7 @@ from slmkit.errors import INTERRUPTED, SIGNALLED, SlmkitError, UsageError
 from slmkit.system.signals import cleaned_up, signal_number
 
 FOLDER = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)  # to be written
 MODEL_HELP = "Checkpoint folder, .gguf file or org/name of the hub [default: the model home]."
 Function = Callable[..., None]
 
@@ -214,6 +215,15 @@ def cache_options(function: Function) -> Function:
 def chosen_cache(folder: Path | None, none: bool) -> Path | bool:
     """``cache_options`` as the public API's argument."""
     return False if none else folder or True
+
+
+def in_a_folder(
+    context: click.Context, parameter: click.Parameter, value: Path | None
+) -> Path | None:
+    """The callback of an option for a file to be written: its folder must exist."""
+    if value is not None and not value.absolute().parent.is_dir():
+        raise click.UsageError(f"{parameter.opts[0]} {value}: there is no such folder")
+    return value
 
 
 def print_tables(*things: Any) -> None:

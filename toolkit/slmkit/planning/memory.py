@@ -47,6 +47,15 @@ class MemoryPlan:
         """All three."""
         return self.weights + self.kv_cache + self.working
 
+    @property
+    def parts(self) -> dict[str, int]:
+        """The three by the words for them."""
+        return {
+            "weights": self.weights,
+            "KV cache": self.kv_cache,
+            "working memory": self.working,
+        }
+
     def at(self, tokens: int) -> int:
         """Bytes in all while the cache holds only this many tokens."""
         return self.weights + self.working + self.kv_cache * tokens // self.context_length

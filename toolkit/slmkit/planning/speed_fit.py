@@ -19,6 +19,7 @@ from slmkit.backend.declaration import Processor
 from slmkit.planning.public_speeds import Measurement, PublicSpeeds
 
 DECODE, PREFILL = KINDS = "decode", "prefill"
+NOTHING = "-"  # stands for a speed that cannot be forecast
 Times = NDArray[np.float64]
 # Lines that are tried, in shares of a set's median time, and of its median time by ideal time.
 OVERHEADS = np.linspace(0, 1, 41)
@@ -205,3 +206,15 @@ def _fitted(ideal: Times, actual: Times) -> Line:
     off = np.abs(np.log(lines / actual)).mean(axis=-1)
     overhead, slope = np.unravel_index(int(off.argmin()), off.shape)
     return Line(float(overheads[overhead]), float(slopes[slope]))
+
+
+def speed_text(speed: Speed | None) -> str:
+    """35 tokens/s that may be 24 to 51: "35 (24-51)"."""
+    if speed is None:
+        return NOTHING
+    return f"{_rounded(speed.value)} ({_rounded(speed.low)}-{_rounded(speed.high)})"
+
+
+def _rounded(value: float) -> str:
+    """Two significant digits: what an estimate deserves."""
+    return f"{float(f'{value:.2g}'):g}"

@@ -10,6 +10,9 @@ from slmkit.bundle.roles import most_that_ships
 from slmkit.evaluation.gate import QualityLine
 from slmkit.parity.metrics import Comparison
 from slmkit.parity.references import CODES
+from slmkit.planning.forecast import Forecast, forecast
+from slmkit.planning.memory import MemoryPlan, gigabytes
+from slmkit.system.ledger import StageCost
 
 LARGEST_FILES = 5  # of an artifact, that are named
 
@@ -22,7 +25,7 @@ class ArtifactFacts:
     about: str
     devices: tuple[str, ...]  # chips or GPUs with files of their own
     size: int  # bytes that one device gets: the most
-    memory: int  # bytes that an app needs with a full context
+    memory: MemoryPlan  # bytes that an app needs with a full context
     proved: tuple[Comparison, ...]  # its lines of the parity report
     quality: QualityLine | None  # on held-out text; None if it was not measured
     codes: QualityLine | None  # the same of its codes
@@ -58,6 +61,23 @@ def artifact_facts(manifest: Manifest) -> tuple[ArtifactFacts, ...]:
     return tuple(_facts(manifest, each) for each in manifest.artifacts)
 
 
+def phone_forecast(manifest: Manifest) -> Forecast:
+    """The speeds and memory to expect on the target's short list of phones; empty for bundles of
+    older versions, and for artifacts that run on no processor with public figures."""
+    works = {}
+    for each in manifest.artifacts:
+        processor = declaration_of(each.name).processor
+        if processor is not None and each.work is not None:
+            works[each.name] = (processor, each.work, each.memory.total)
+    return forecast(works, manifest.target)
+
+
+def cost_text(cost: StageCost) -> str:
+    """Seconds and the peak of memory: "3.1 s, 1.23 GB"."""
+    took = f"{cost.seconds:,.1f} s"
+    return took if cost.memory is None else f"{took}, {gigabytes(cost.memory)}"
+
+
 def _facts(manifest: Manifest, artifact: BundledArtifact) -> ArtifactFacts:
     lines = manifest.quality.lines if manifest.quality else ()
     own = [line for line in lines if line.artifact == artifact.name]
@@ -69,7 +89,7 @@ def _facts(manifest: Manifest, artifact: BundledArtifact) -> ArtifactFacts:
         declaration_of(artifact.name).about,
         tuple(device for device in artifact.ships if device),
         sum(file.size for file in files),
-        artifact.memory.total,
+        artifact.memory,
         tuple(line for line in manifest.parity if line.artifact == artifact.name),
         own[-1] if own else None,
         codes[0] if codes else None,

@@ -9,9 +9,10 @@ from slmkit.backend.registry import find_target
 from slmkit.bundle.manifest import Manifest
 from slmkit.bundle.pages import render
 from slmkit.bundle.report import plots
-from slmkit.bundle.report.facts import DeviceLine, artifact_facts
+from slmkit.bundle.report.facts import DeviceLine, artifact_facts, cost_text, phone_forecast
 from slmkit.parity.wording import decibels_text, number_text
 from slmkit.planning.memory import gigabytes
+from slmkit.planning.speed_fit import COVERED, speed_text
 
 
 def markdown_report(manifest: Manifest, name: str, devices: Sequence[DeviceLine] = ()) -> str:
@@ -26,7 +27,10 @@ def html_report(manifest: Manifest, name: str, devices: Sequence[DeviceLine] = (
     drawn = {
         "ladder": plots.ladder(found),
         "sizes": plots.sizes(found),
-        "memory": plots.memory(manifest.artifacts, limit),
+        "memory": plots.memory(
+            {each.name: each.memory for each in manifest.artifacts}, {"the target's limit": limit}
+        ),
+        "stages": plots.stages(manifest.stages) if manifest.stages else "",
     }
     return render("report.html", **values, **drawn, devices=devices)
 
@@ -37,7 +41,11 @@ def _values(manifest: Manifest, name: str) -> dict[str, Any]:
         "manifest": manifest,
         "artifacts": artifact_facts(manifest),
         "quality": manifest.quality,
+        "forecast": phone_forecast(manifest),
+        "covered": f"{COVERED:.0%}",
         "gigabytes": gigabytes,
+        "speed": speed_text,
+        "cost": cost_text,
         "number": number_text,
         "decibels": decibels_text,
     }

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from slmkit.backend.targets import GB
-from slmkit.bundle.manifest import BundledArtifact
-from slmkit.bundle.report.facts import ArtifactFacts
+from slmkit.bundle.report.facts import ArtifactFacts, cost_text
 from slmkit.parity.wording import decibels_text
+from slmkit.planning.memory import MemoryPlan
 from slmkit.system import plotting
+from slmkit.system.ledger import StageCost
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 WIDTH, ROW = 7.2, 0.28  # inches
 INK, GOOD, BAD = "#010203", "#010204", "#010205"  # stand for the page's colors, see ``_svg``
 COLORS = {INK: "currentColor", GOOD: "var(--good)", BAD: "var(--bad)"}
+SHADES = (1.0, 0.6, 0.3)  # of the parts of an app's memory
 POINTS = 33  # of a line
+MB = 10**6
 
 
 def ladder(found: Sequence[ArtifactFacts]) -> str:
@@ -39,28 +42,60 @@ def ladder(found: Sequence[ArtifactFacts]) -> str:
 
 
 def sizes(found: Sequence[ArtifactFacts]) -> str:
-    """Bytes that ship, and bytes that an app needs, of each artifact."""
+    """Bytes that ship, and bytes that an app needs by part, of each artifact."""
+    return _sizes({facts.name: facts for facts in found}, "Size and memory of every artifact")
+
+
+def side_by_side(bundles: Mapping[str, Sequence[ArtifactFacts]]) -> str:
+    """``sizes`` of several bundles, by their names."""
+    found = {f"{name}: {facts.name}": facts for name in bundles for facts in bundles[name]}
+    return _sizes(found, "Size and memory of every artifact of every bundle")
+
+
+def _sizes(found: Mapping[str, ArtifactFacts], title: str) -> str:
     figure, axes = _figure(2 * len(found))
-    for number, facts in enumerate(found):
-        rows = [2.4 * number, 2.4 * number + 0.9]
-        values = [facts.size / 10**6, facts.memory / 10**6]
-        bars = axes.barh(rows, values, color=[GOOD, INK], height=0.75, alpha=0.85)
-        axes.bar_label(bars, [f"{value:,.4g} MB" for value in values], padding=3, color=INK)
-    axes.set_yticks([2.4 * number + 0.45 for number in range(len(found))], [f.name for f in found])
+    for number, facts in enumerate(found.values()):
+        above, below = 2.4 * number, 2.4 * number + 0.9
+        bars = axes.barh(above, facts.size / MB, color=GOOD, height=0.75)
+        axes.bar_label(bars, [f"{facts.size / MB:,.4g} MB"], padding=3, color=INK)
+        end, needed = 0.0, facts.memory
+        for part, shade in zip(needed.parts.values(), SHADES, strict=True):
+            bars = axes.barh(below, part / MB, left=end, color=INK, height=0.75, alpha=shade)
+            end += part / MB
+        axes.bar_label(bars, [f"{needed.total / MB:,.4g} MB"], padding=3, color=INK)
+    axes.set_yticks([2.4 * number + 0.45 for number in range(len(found))], list(found))
     axes.invert_yaxis()
     axes.margins(x=0.18)
-    axes.set_xlabel("MB: what ships (above), memory of an app with a full context (below)")
-    return _svg(figure, "Size and memory of every artifact")
+    axes.set_xlabel("MB: what ships (above); memory of an app by part, full context (below)")
+    return _svg(figure, title)
 
 
-def memory(artifacts: Sequence[BundledArtifact], limit: int) -> str:
-    """Memory of an app while the context fills, and the most that the target allows."""
+def stages(costs: Sequence[StageCost]) -> str:
+    """Each stage of the build from its start to its end; those of several threads overlap."""
+    figure, axes = _figure(len(costs))
+    bars = axes.barh(
+        range(len(costs)),
+        [each.seconds for each in costs],
+        left=[each.start for each in costs],
+        color=GOOD,
+        height=0.6,
+    )
+    axes.bar_label(bars, [cost_text(each) for each in costs], padding=3, color=INK, fontsize=8)
+    axes.set_yticks(range(len(costs)), [each.label for each in costs])
+    axes.invert_yaxis()
+    axes.margins(x=0.22)
+    axes.set_xlabel("seconds since the build began; beside each bar its seconds and peak of memory")
+    return _svg(figure, "Time and memory of every stage of the build")
+
+
+def memory(planned: Mapping[str, MemoryPlan], limits: Mapping[str, int]) -> str:
+    """Memory of an app while the context fills, and bytes that it may use at most, each by name."""
     figure, axes = _figure(9)
-    for artifact in artifacts:
-        planned = artifact.memory
-        tokens = [planned.context_length * step // (POINTS - 1) for step in range(POINTS)]
-        axes.plot(tokens, [planned.at(each) / GB for each in tokens], label=artifact.name)
-    axes.axhline(limit / GB, color=BAD, linestyle="--", label="the target's limit")
+    for name, plan in planned.items():
+        tokens = [plan.context_length * step // (POINTS - 1) for step in range(POINTS)]
+        axes.plot(tokens, [plan.at(each) / GB for each in tokens], label=name)
+    for name, limit in limits.items():
+        axes.axhline(limit / GB, color=BAD, linestyle="--", label=name)
     axes.set_ylim(0)
     axes.set_xlabel("tokens in the context")
     axes.set_ylabel("GB")

@@ -8,10 +8,12 @@ from typing import Any
 import click
 
 from slmkit.cli.options import (
+    FILE,
     FOLDER,
     cache_options,
     chosen_cache,
     command,
+    in_a_folder,
     json_option,
     print_json,
     print_tables,
@@ -25,6 +27,7 @@ OF_TASKS = ("tasks_folder", "data", "few_shot", "chat", "allow_task_code")  # op
 @click.command()
 @click.argument("first")
 @click.argument("second")
+@click.argument("more", nargs=-1)
 @click.option(
     "--model",
     type=FOLDER,
@@ -59,12 +62,20 @@ OF_TASKS = ("tasks_folder", "data", "few_shot", "chat", "allow_task_code")  # op
 @click.option(
     "--limit", type=click.IntRange(1), help="Only the first N examples of answers and of each task."
 )
+@click.option(
+    "--html",
+    type=FILE,
+    callback=in_a_folder,
+    help="Write a page of what the manifests of two or more bundles say, and measure nothing.",
+)
 @cache_options
 @json_option
 @command
 def compare(
     first: str,
     second: str,
+    more: tuple[str, ...],
+    html: Path | None,
     task: str | None,
     limit: int | None,
     cache: Path | None,
@@ -75,7 +86,15 @@ def compare(
     """Put two models side by side: bundles, checkpoints, or recipes of one --model.
 
     Size, memory, divergence on a text, flips with McNemar's test, tasks, and decode speed.
+    More than two are for --html.
     """
+    if html is not None:
+        return _page((first, second, *more), html, asked, task, as_json)
+    if more:
+        raise UsageError(
+            f"{2 + len(more)} models are named, and two are measured",
+            "name two; --html FILE puts more bundles on a page, without measuring",
+        )
     from slmkit import api
     from slmkit.cli.console import shown_progress
     from slmkit.cli.tables.comparison import comparison_shown
@@ -112,3 +131,20 @@ def compare(
     if as_json:
         return print_json(evaluation_to_json(found))
     print_tables(*comparison_shown(found))
+
+
+def _page(
+    bundles: tuple[str, ...], html: Path, asked: dict[str, Any], task: str | None, as_json: bool
+) -> None:
+    """Write the page of ``--html``; options of measurements are refused."""
+    from slmkit import api
+
+    given = {"task": task, **asked}
+    used = [name for name, value in given.items() if value not in (None, False)]
+    if used:
+        named = ", ".join("--" + name.replace("_", "-") for name in used)
+        raise UsageError(f"--html measures nothing, and {named} would", "leave it out")
+    html.write_text(api.comparison_page(bundles), encoding="utf-8")
+    if as_json:
+        return print_json({"page": str(html), "bundles": list(bundles)})
+    print_tables(f"{len(bundles)} bundles side by side, in {html}")

@@ -9,9 +9,8 @@ from rich.text import Text
 
 from slmkit.planning.forecast import Forecast, PhoneForecast
 from slmkit.planning.memory import gigabytes
-from slmkit.planning.speed_fit import COVERED, Accuracy, Speed
+from slmkit.planning.speed_fit import COVERED, Accuracy, speed_text
 
-NOTHING = "-"
 FEW = 3  # public measurements of a maker's processors: fewer are told
 
 
@@ -30,13 +29,6 @@ def forecast_shown(found: Forecast) -> tuple[Table | Text, ...]:
         table.add_row("" if each.artifact == last else name, *_row(each))
         last = each.artifact
     return (table, *map(Text, _notes(found)))
-
-
-def speed_text(speed: Speed | None) -> str:
-    """35 tokens/s that may be 24 to 51: "35 (24-51)"."""
-    if speed is None:
-        return NOTHING
-    return f"{_rounded(speed.value)} ({_rounded(speed.low)}-{_rounded(speed.high)})"
 
 
 def _row(each: PhoneForecast) -> tuple[str, ...]:
@@ -75,8 +67,3 @@ def _quality(each: Accuracy) -> str:
         f"median error {each.by_row:.0%} with each of {about} left out, "
         f"{each.by_source:.0%} with its whole source left out"
     )
-
-
-def _rounded(value: float) -> str:
-    """Two significant digits: what an estimate deserves."""
-    return f"{float(f'{value:.2g}'):g}"

@@ -33,7 +33,7 @@ def summary_table(manifest: Manifest) -> Table:
             each.name,
             "[green]passed[/]" if each.passed else "[red]FAILED[/]",
             gigabytes(each.size),
-            gigabytes(each.memory),
+            gigabytes(each.memory.total),
             f"[{COLORS.get(each.price, 'red')}]{each.price}[/]",
             number_text(line.divergence.kl) if line else "",
             f"{line.divergence.top1:.1%}" if line else "",
