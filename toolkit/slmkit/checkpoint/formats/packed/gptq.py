@@ -105,10 +105,12 @@ def read(module: str, parts: Parts, settings: Config) -> Gptq:
     stated = settings.values.get("group_size")
     found = Gptq(module, parts, (count, width), bits, group_of(module, width, groups, stated))
     found.second = layout == LAYOUTS[1]
-    if ".g_idx" in parts:
+    if ".g_idx" in parts and parts[".g_idx"].file is not None:
         order = inputs_of(parts[".g_idx"], groups)
         if order is not None and not np.array_equal(order, np.arange(width) // found.group):
             found.order = order
+    elif settings.boolean("desc_act", False) and not settings.boolean("static_groups", False):
+        found.order = found.columns
     return found
 
 

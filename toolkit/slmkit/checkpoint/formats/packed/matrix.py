@@ -77,6 +77,7 @@ class Stored(ABC):
     """A matrix of one format. ``module``: its name without ``.weight``; ``shape``: (N, K)."""
 
     format = ""
+    usually_rounded = False  # what ``rounded`` is of nearly all files of the format
 
     def __init__(self, module: str, parts: Parts, shape: tuple[int, int]) -> None:
         if not all(0 < size <= LARGEST for size in shape):

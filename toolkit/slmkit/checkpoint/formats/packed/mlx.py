@@ -37,6 +37,7 @@ class Mlx(Packed):
     """A matrix in MLX's affine layout."""
 
     format = "MLX affine"
+    usually_rounded = True
 
     def integers(self, rows: Any) -> NDArray[np.int16]:
         """``rows`` as integers. (n, K)"""
