@@ -19,6 +19,7 @@ from slmkit.checkpoint.formats.packed.matrix import (
     Part,
     Parts,
     Stored,
+    required,
     signed_bytes,
 )
 from slmkit.checkpoint.safetensors import DAMAGED
@@ -54,10 +55,9 @@ class Table(Stored):
         parts[MAP].check(("F32",), (16,))
         parts[ABSMAX].check(("U8",) if NESTED in parts else ("F32",), (blocks,))
         if NESTED in parts:
-            if NESTED_MAP not in parts:
-                raise CheckpointError(f"the checkpoint has no tensor {module}{NESTED_MAP}", DAMAGED)
-            parts[NESTED].check(("F32",), (-(-blocks // self.nested),))
-            parts[NESTED_MAP].check(("F32",), (256,))
+            scales, table = required(module, parts, NESTED, NESTED_MAP)
+            scales.check(("F32",), (-(-blocks // self.nested),))
+            table.check(("F32",), (256,))
 
     @property
     def label(self) -> str:
@@ -113,16 +113,14 @@ def read(module: str, parts: Parts, settings: Config) -> Stored | None:
 
     Raises CheckpointError for what is not bitsandbytes' layout.
     """
-    if ".weight" not in parts:
-        raise CheckpointError(f"the checkpoint has no tensor {module}.weight", DAMAGED)
+    (weight,) = required(module, parts, ".weight")
     if SCB in parts:
-        parts[".weight"].check(("I8",), (None, None))
-        count, width = parts[".weight"].entry.shape
+        weight.check(("I8",), (None, None))
+        count, width = weight.entry.shape
         parts[SCB].check(("F32",), (count,))
         return Rows(module, parts, (count, width), 8, width)
-    state = next((parts[name] for name in STATES if name in parts), None)
-    if state is None or MAP not in parts:
-        raise CheckpointError(f"the checkpoint has no tensor {module}{STATES[0]}", DAMAGED)
+    kind = STATES[STATES[1] in parts]
+    state, _, _ = required(module, parts, kind, MAP, ABSMAX)
     if state.file is None:
         return None
     facts = _facts(state, settings)

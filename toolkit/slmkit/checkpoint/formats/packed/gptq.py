@@ -23,6 +23,7 @@ from slmkit.checkpoint.formats.packed.matrix import (
     fields,
     inputs_of,
     refuse_bits,
+    required,
 )
 from slmkit.checkpoint.safetensors import DAMAGED
 from slmkit.errors import CheckpointError
@@ -85,10 +86,7 @@ def read(module: str, parts: Parts, settings: Config) -> Gptq:
             f"{' and '.join(LAYOUTS)} are read",
             ORIGINAL,
         )
-    missing = [name for name in SUFFIXES[:3] if name not in parts]
-    if missing:
-        raise CheckpointError(f"the checkpoint has no tensor {module}{missing[0]}", DAMAGED)
-    weight, zeros, scales = (parts[name] for name in SUFFIXES[:3])
+    weight, zeros, scales = required(module, parts, *SUFFIXES[:3])
     weight.check(("I32",), (None, None))
     words, count = weight.entry.shape
     bits = settings.integer("bits", most=32)

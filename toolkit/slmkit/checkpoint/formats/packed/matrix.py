@@ -246,6 +246,14 @@ def fields(words: NDArray[Any], bits: int, axis: int) -> NDArray[np.int16]:
     return np.moveaxis(integers, -1, axis)
 
 
+def required(module: str, parts: Parts, *names: str) -> list[Part]:
+    """Parts of a matrix. Raises CheckpointError for the first that is not there."""
+    for name in names:
+        if name not in parts:
+            raise CheckpointError(f"the checkpoint has no tensor {module}{name}", DAMAGED)
+    return [parts[name] for name in names]
+
+
 def signed_bytes(stored: NDArray[np.int8]) -> NDArray[np.int16]:
     """Integers of 8 bits with a sign as 0 to 255, around 128."""
     return stored.astype(np.int16) + np.int16(128)
