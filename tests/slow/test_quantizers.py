@@ -1,8 +1,8 @@
 """Checkpoints that the quantizers' own packages pack are read as the packages read them.
 
 They need another environment (torch, and versions of their own), whose Python SLMKIT_QUANTIZERS
-names: pip install torch safetensors transformers compressed-tensors "mlx[cpu]" bitsandbytes, and
-without their dependencies auto-gptq==0.7.1 and autoawq==0.2.9.
+names: pip install torch safetensors transformers compressed-tensors "mlx[cpu]" bitsandbytes
+gptqmodel, and without their dependencies auto-gptq==0.7.1 and autoawq==0.2.9.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ BYTES = "int8 per-channel float16 scales"
 CASES = {  # the format's words, the codes' scheme, whether they are not quite the stored numbers
     "gptq": ("GPTQ int4 g32", HALF, False),
     "gptq-zeros": ("GPTQ int4 g32", ZEROS, False),
+    "gptqmodel": ("GPTQ int4 g32", HALF, False),
+    "gptqmodel-zeros": ("GPTQ int4 g32", ZEROS, False),
+    "gptqmodel-v2": ("GPTQ int4 g32", ZEROS, False),
+    "gptqmodel-act-order": ("GPTQ int4 g32 act-order", "", False),
     "awq": ("AWQ int4 g32", ZEROS, False),
     "ct-bf16": ("compressed-tensors int4 g32", FREE, False),
     "ct-zeros": ("compressed-tensors int4 g32", ZEROS, False),

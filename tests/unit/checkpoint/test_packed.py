@@ -160,6 +160,16 @@ def test_zero_points_are_told_by_the_tensor_not_by_the_field(
         np.testing.assert_array_equal(shards.rows(tensor, slice(None)), weight)
 
 
+def test_zero_points_of_zero_borrow_from_the_next_field(folder):
+    def pack(weight):
+        return packing.gptq(np.abs(weight), symmetric=False)  # nothing is below zero
+
+    expected = packing.pack_folder(folder, pack, {**GPTQ, "sym": False})
+    shards = open_checkpoint(folder).shards
+    for tensor, weight in expected.items():
+        np.testing.assert_array_equal(shards.rows(tensor, slice(None)), weight)
+
+
 @pytest.mark.parametrize("second", [False, True], ids=["version 1", "version 2"])
 def test_of_any_zero_points_of_8_bits_the_field_tells(folder, second):
     stated = "gptq_v2" if second else "gptq"

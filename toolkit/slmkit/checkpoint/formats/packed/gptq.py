@@ -4,7 +4,8 @@ Parts: qweight int32 (K * bits / 32, N), qzeros int32 (groups, N * bits / 32), s
 g_idx int32 (K,), the group of each input (GPTQModel, ``gptqmodel/nn_modules/qlinear``).
 Version 1 stores zero points less one, version 2 as they are. The field ``checkpoint_format`` is
 wrong in some published files, so the tensor decides: of symmetric weights all are the middle, or
-one less; of others of 4 bits, dequantized weights have a mean near 0.
+one less; of others of 4 bits, dequantized weights have a mean near 0. The ones are subtracted from
+whole words, so that a zero point of 0 borrows from the next: they are added to whole words again.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ class Gptq(Packed):
 
     def zeros(self, rows: Any) -> Floats:
         """The zero points of ``rows``. (n, groups)"""
-        stored = fields(self.parts[".qzeros"].array, self.bits, 1)[:, rows].T
-        return ((stored + self.less) & ((1 << self.bits) - 1)).astype(np.float32)
+        ones = sum(1 << place for place in range(0, 32, self.bits))  # a one in each field
+        words = self.parts[".qzeros"].array.view(np.uint32) + np.uint32(self.less * ones)
+        return fields(words, self.bits, 1)[:, rows].T.astype(np.float32)
 
     @cached_property
     def less(self) -> int:
