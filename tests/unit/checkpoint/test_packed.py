@@ -125,7 +125,7 @@ def test_weights_are_those_that_were_packed(folder, case):
                 np.testing.assert_array_equal(found, weight[part])
     assert set(shards.rounded) == (set(shards.imports) if case in ROUNDED else set())
     (row,) = inspect(folder).codes
-    assert (row.format, row.scheme) == (label, scheme or "")
+    assert (row.format, row.scheme, row.rounded) == (label, scheme or "", case in ROUNDED)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("nf4")])
