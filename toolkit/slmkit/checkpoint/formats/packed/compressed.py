@@ -22,6 +22,7 @@ from slmkit.checkpoint.formats.packed.matrix import (
     fields,
     inputs_of,
     refuse_bits,
+    required,
     signed_bytes,
 )
 from slmkit.checkpoint.safetensors import DAMAGED
@@ -93,9 +94,7 @@ def read(module: str, parts: Parts, settings: Config) -> Compressed | None:
 
 
 def _packed(module: str, parts: Parts, settings: Config) -> Compressed:
-    if SCALE not in parts:
-        raise CheckpointError(f"the checkpoint has no tensor {module}{SCALE}", DAMAGED)
-    weight, scale = parts[PACKED], parts[SCALE]
+    weight, scale = required(module, parts, PACKED, SCALE)
     weight.check(("I32",), (None, None))
     count, words = weight.entry.shape
     scale.check(SCALES, (count, None))

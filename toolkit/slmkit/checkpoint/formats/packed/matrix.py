@@ -77,6 +77,7 @@ class Stored(ABC):
     """A matrix of one format. ``module``: its name without ``.weight``; ``shape``: (N, K)."""
 
     format = ""
+    usually_rounded = False  # what ``rounded`` is of nearly all files of the format
 
     def __init__(self, module: str, parts: Parts, shape: tuple[int, int]) -> None:
         if not all(0 < size <= LARGEST for size in shape):
@@ -243,6 +244,14 @@ def fields(words: NDArray[Any], bits: int, axis: int) -> NDArray[np.int16]:
     parts = (whole[..., None] >> shifts) & np.uint32((1 << bits) - 1)
     integers: NDArray[np.int16] = parts.astype(np.int16).reshape(*whole.shape[:-1], -1)
     return np.moveaxis(integers, -1, axis)
+
+
+def required(module: str, parts: Parts, *names: str) -> list[Part]:
+    """Parts of a matrix. Raises CheckpointError for the first that is not there."""
+    for name in names:
+        if name not in parts:
+            raise CheckpointError(f"the checkpoint has no tensor {module}{name}", DAMAGED)
+    return [parts[name] for name in names]
 
 
 def signed_bytes(stored: NDArray[np.int8]) -> NDArray[np.int16]:
