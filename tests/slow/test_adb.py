@@ -14,10 +14,8 @@ from slmkit.devices.places import shell, where
 from slmkit.devices.places.adb import FOLDER, Adb
 from slmkit.devices.places.listing import box_requirements
 from slmkit.errors import BackendError
-from slmkit.system.progress import Silent
 from slmkit.workflows.bench import prove_on
-from slmkit.workflows.build import build
-from tiny_models import ort_request, tiny_config, write_checkpoint
+from tiny_bundles import ort_bundle
 
 pytestmark = pytest.mark.arm64
 
@@ -46,8 +44,7 @@ def place(device, box):
 
 def test_an_artifact_is_proved_over_there(tmp_path, device, box, monkeypatch):
     """The box is sent once: a second run sends only the job. A stale file is sent again."""
-    model = write_checkpoint(tmp_path / "tiny", tiny_config("llama"))
-    bundle = build(ort_request(model, "int4", tmp_path, context=64), Silent()).folder
+    bundle = ort_bundle(tmp_path)
     monkeypatch.setitem(where.PLACES, "adb", lambda serial: Adb(serial, device.client, box))
     pushed: list[str] = []
     push = Adb.push

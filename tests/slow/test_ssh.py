@@ -13,18 +13,14 @@ from slmkit.devices.losses import recorded
 from slmkit.devices.places import shell, where
 from slmkit.devices.places.ssh import FOLDER, Ssh
 from slmkit.errors import BackendError, UsageError
-from slmkit.system.progress import Silent
 from slmkit.workflows.bench import prove_on
-from slmkit.workflows.build import build
 from ssh_server import ssh_server
-from tiny_models import ort_request, tiny_config, write_checkpoint
+from tiny_bundles import ort_bundle
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
-    model = write_checkpoint(folder / "tiny", tiny_config("llama"))
-    return build(ort_request(model, "int4", folder, context=64), Silent()).folder
+    return ort_bundle(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture(scope="module")

@@ -36,14 +36,13 @@ from slmkit.system.progress import Silent
 from slmkit.workflows.bench import benchmark, prove_on
 from slmkit.workflows.build import build
 from tiers import some
-from tiny_models import ort_request, tiny_config, write_checkpoint
+from tiny_bundles import ort_bundle
+from tiny_models import tiny_config, write_checkpoint
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
-    model = write_checkpoint(folder / "tiny", tiny_config("llama"))
-    return build(ort_request(model, "int4", folder, context=64), Silent()).folder
+    return ort_bundle(tmp_path_factory.mktemp("made"))
 
 
 SENT = [("llama", "ort"), ("granite-hybrid-moe", "ort"), ("granite-hybrid-moe", "litert")]
@@ -222,6 +221,11 @@ def test_wrong_words_end_in_a_sentence(bundle, tmp_path, monkeypatch, words, cod
     put_near(monkeypatch, tmp_path / "there")
     done = CliRunner().invoke(main, ["parity", str(bundle), *words])
     assert done.exit_code == code and said in done.stderr, done.stderr
+
+
+def test_this_computer_is_no_other_place(bundle):
+    with pytest.raises(UsageError, match="no work for a place"):
+        prove_on(bundle, "local")
 
 
 def test_peers_stay_on_this_computer(bundle, tmp_path, monkeypatch):

@@ -104,6 +104,8 @@ def prove_on(
     Raises BundleError, UsageError, RefusedError if nothing of the bundle can be sent there,
     BackendError if every process fails.
     """
+    if on == LOCAL:
+        raise UsageError("parity on this computer is no work for a place", "call Bundle.recheck()")
     folder = Path(bundle)
     manifest = read_manifest(folder)
     place = place_of(on)
