@@ -22,7 +22,6 @@ from slmkit.checkpoint.formats.packed.matrix import (
     Packed,
     Parts,
     fields,
-    inputs_of,
     refuse_bits,
     required,
 )
@@ -105,12 +104,11 @@ def read(module: str, parts: Parts, settings: Config) -> Gptq:
     stated = settings.values.get("group_size")
     found = Gptq(module, parts, (count, width), bits, group_of(module, width, groups, stated))
     found.second = layout == LAYOUTS[1]
-    if ".g_idx" in parts and parts[".g_idx"].file is not None:
-        order = inputs_of(parts[".g_idx"], groups)
-        if order is not None and not np.array_equal(order, np.arange(width) // found.group):
-            found.order = order
-    elif settings.boolean("desc_act", False) and not settings.boolean("static_groups", False):
-        found.order = found.columns
+    if ".g_idx" in parts:
+        found.take_order(parts[".g_idx"])
+    shuffled = settings.boolean("desc_act", False) and not settings.boolean("static_groups", False)
+    if shuffled and (".g_idx" not in parts or parts[".g_idx"].file is None):
+        found.order = found.columns  # not known here, and hardly runs of inputs
     return found
 
 
