@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import slmkit
-from slmkit.app.project import CASES, CHAT, MODEL
+from slmkit.app.project import CASES, CHAT, MODEL, TOKENS
 
 APPS = Path(__file__).resolve().parents[1]
 ARTIFACTS = {"android": "ort", "ios": "coreml"}  # which an app runs without another flavor
@@ -27,7 +27,7 @@ def put(platform: str, bundle: Path | None, work: Path) -> None:
     new, place = work / f"app-{platform}" / project.models, APPS / platform / project.models
     shutil.rmtree(place / MODEL, ignore_errors=True)
     shutil.copytree(new / MODEL, place / MODEL)
-    for name in (CHAT, CASES):
+    for name in (CHAT, CASES, TOKENS):
         shutil.copyfile(new / name, place / name)
     print(f"{place}: {artifact} of {bundle}")  # noqa: T201
 

@@ -23,6 +23,12 @@ from apk import Failed, check, pack, parts, path_of, run, sign
 
 HERE = Path(__file__).resolve().parent
 COMPILER = "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"
+LIBRARIES = (
+    "kotlin-stdlib",
+    "kotlinx-coroutines",
+    "kotlinx-serialization-core",
+    "kotlinx-serialization-json",
+)
 COULD_NOT = 77  # exit code where this computer lacks something
 JAVA = ("java", "-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
@@ -65,16 +71,15 @@ class App:
 
     def jars(self, *names: str) -> list[Path]:
         """Tools that are jars, and what every part of the app needs."""
-        return [
-            self.tools / f"{name}.jar" for name in ("kotlin-stdlib", "kotlinx-coroutines", *names)
-        ]
+        return [self.tools / f"{name}.jar" for name in (*LIBRARIES, *names)]
 
     def kotlin(
         self, sources: Sequence[Path], out: Path, classes: Sequence[Path], *more: str
     ) -> None:
         """Compile; a warning is an error."""
         compiler = path_of(sorted((self.tools / "kotlinc").glob("*.jar")))
-        options = ("-no-stdlib", "-no-reflect", "-jvm-target", "11", "-Werror", *more)
+        plugin = f"-Xplugin={self.tools / 'serialization-plugin.jar'}"
+        options = (plugin, "-no-stdlib", "-no-reflect", "-jvm-target", "11", "-Werror", *more)
         run(
             *JAVA, "-cp", compiler, COMPILER, *options, "-cp", path_of(classes), "-d", out, *sources
         )

@@ -31,9 +31,13 @@ wheel() { # NAME==VERSION FILES...: of a wheel, without folders
     unzip -qjo "$work"/wheel/*.whl "$@" -d "$work/files"; rm "$work"/wheel/*.whl
 }
 
-# Kotlin 2.3, and kotlinx-coroutines 1.10 out of the jar that a notebook's kernel carries.
+# Kotlin 2.3 with kotlinx-serialization 1.9, and kotlinx-coroutines 1.10 and the compiler's plugin for serialization out of
+# the jar that a notebook's kernel carries; the plugin is on the compiler's class path, and a jar that names it calls it.
 wheel kotlin-jupyter-kernel==0.19.0.944 'run_kotlin_kernel/jars/*'
 mv "$work"/files/*.jar "$new/kotlinc"; cp "$new"/kotlinc/kotlin-stdlib-*.jar "$new/kotlin-stdlib.jar"
+for each in core json; do cp "$new"/kotlinc/kotlinx-serialization-$each-jvm-*.jar "$new/kotlinx-serialization-$each.jar"; done
+(mkdir -p "$work/s/META-INF/services" && cd "$work/s" && echo org.jetbrains.kotlinx.serialization.compiler.extensions.SerializationComponentRegistrar \
+    > META-INF/services/org.jetbrains.kotlin.compiler.plugin.CompilerPluginRegistrar && zip -qr "$new/serialization-plugin.jar" .)
 (mkdir "$work/c" && cd "$work/c" && unzip -qo "$new"/kotlinc/kotlin-jupyter-kernel-*-all.jar 'kotlinx/coroutines/*' '_COROUTINE/*' \
     META-INF/kotlinx-coroutines-core.kotlin_module && zip -qr "$new/kotlinx-coroutines.jar" .)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from slmkit.app.cases import cases_of
 from slmkit.app.chat_proof import chat_form
 from slmkit.app.json_lines import write_lines
+from slmkit.app.tokens import read_tokens
 from slmkit.app.vectors import vectors_of
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.checkpoint.tokenizer import Tokenizer
@@ -32,11 +33,12 @@ CASES = 2  # golden prompts of the sample model's cases
 
 
 def make_kind(name: str, folder: Path) -> None:
-    """Write chat.json and vectors.json of the tokenizer in ``HERE / name`` into ``folder``."""
+    """Write what an app has of the tokenizer in ``HERE / name``, and vectors, into ``folder``."""
     tokenizer = Tokenizer(HERE / name)
     form = chat_form(tokenizer)
     folder.mkdir(parents=True, exist_ok=True)
     write_lines(form, folder / "chat.json")
+    write_lines(read_tokens(HERE / name / "tokenizer.json"), folder / "tokens.json")
     write_lines(vectors_of(name, tokenizer, form), folder / "vectors.json")
 
 
@@ -47,6 +49,7 @@ def make_home(folder: Path) -> None:
     form = chat_form(checkpoint.tokenizer)
     folder.mkdir(parents=True, exist_ok=True)
     write_lines(form, folder / "chat.json")
+    write_lines(read_tokens(SAMPLE_MODEL / "tokenizer.json"), folder / "tokens.json")
     vectors = vectors_of(HOME, checkpoint.tokenizer, form, runner, PROMPTS)
     write_lines(vectors, folder / "vectors.json")
     prompts = golden_prompts(

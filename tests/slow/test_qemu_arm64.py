@@ -15,10 +15,8 @@ from slmkit.devices.places.box import Box
 from slmkit.devices.places.listing import box_requirements
 from slmkit.devices.places.qemu_arm64 import PROFILES, QemuArm64, qemu_version
 from slmkit.errors import BackendError, RefusedError
-from slmkit.system.progress import Silent
 from slmkit.workflows.bench import prove_on
-from slmkit.workflows.build import build
-from tiny_models import ort_request, tiny_config, write_checkpoint
+from tiny_bundles import ort_bundle
 
 pytestmark = pytest.mark.arm64
 OLDER = "7.2.22"  # of Debian 12
@@ -34,9 +32,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
-    model = write_checkpoint(folder / "tiny", tiny_config("llama"))
-    return build(ort_request(model, "int4", folder, context=64), Silent()).folder
+    return ort_bundle(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 plugins {
     id("com.android.application") version "8.13.0"
     id("org.jetbrains.kotlin.android") version "2.2.20"
+    id("org.jetbrains.kotlin.plugin.serialization") version "2.2.20"
 }
 
 android {
@@ -32,6 +33,7 @@ kotlin {
 
 dependencies {
     implementation("org.jetbrains.kotlinx:kotlinx-coroutines-core:1.10.2")
+    implementation("org.jetbrains.kotlinx:kotlinx-serialization-json:1.9.0")
     implementation("com.microsoft.onnxruntime:onnxruntime-android:1.29.0")
     "litertlmImplementation"("com.google.ai.edge.litertlm:litertlm-android:0.18.1")
     testImplementation("com.microsoft.onnxruntime:onnxruntime:1.29.0") // the same API, for this computer

@@ -73,12 +73,8 @@ final class CoreMLBackend: ModelBackend {
       else { throw SlmkitError("the model gave no \(output.name)") }
       return try array.withUnsafeBytes { bytes in
         switch array.dataType {
-        case .float16:
-          let numbers = bytes.bindMemory(to: Float16.self)
-          return row.map { Float(numbers[$0]) }
-        case .float32:
-          let numbers = bytes.bindMemory(to: Float.self)
-          return row.map { numbers[$0] }
+        case .float16: return row.map { Float(bytes.bindMemory(to: Float16.self)[$0]) }
+        case .float32: return row.map { bytes.bindMemory(to: Float.self)[$0] }
         default: throw SlmkitError("\(output.name) is neither float16 nor float32")
         }
       }

@@ -12,9 +12,8 @@ import SwiftUI
         case .success(let model):
           TabView(selection: $screen) {
             ChatView(model: model).tabItem { Label("Chat", systemImage: "bubble.left") }.tag(0)
-            SelfTestView(model: model, atOnce: screen == 1).tabItem {
-              Label("Self-test", systemImage: "checkmark.seal")
-            }.tag(1)
+            SelfTestView(model: model, atOnce: screen == 1)
+              .tabItem { Label("Self-test", systemImage: "checkmark.seal") }.tag(1)
           }
         case .failure(let error): Text(String(describing: error)).padding()
         case nil: ProgressView("Loading the model")

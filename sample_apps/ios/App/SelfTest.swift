@@ -24,15 +24,14 @@ import SlmkitCore
     var report = DeviceReport(
       export, device: ["model": Self.machine, "os": os], runtime: ["name": "Core ML", "compute_units": model.units],
       loadS: model.seconds)
+    var failure: (any Error)?
     do {
       for each in try model.folder.cases().cases {
         report.add(try await model.generator.replay(each))
         self.report = report
       }
-      report.end(nil, wallS: (ContinuousClock.now - start) / .seconds(1), peakMb: Self.peakMegabytes)
-    } catch {
-      report.end(error, wallS: (ContinuousClock.now - start) / .seconds(1), peakMb: Self.peakMegabytes)
-    }
+    } catch { failure = error }
+    report.end(failure, wallS: (ContinuousClock.now - start) / .seconds(1), peakMb: Self.peakMegabytes)
     self.report = report
     let place = LoadedModel.place(.documentDirectory).appending(path: "report.json")
     if (try? report.json().write(to: place)) != nil { file = place }

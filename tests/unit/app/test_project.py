@@ -70,8 +70,8 @@ def test_a_project_has_the_template_s_files_under_the_new_id(toy, qwen, tmp_path
         if path.is_file() and "model" not in path.parts
     }
     assert names == {
-        "README.md", "assets/cases.json", "assets/chat.json", "picture.bin", MARK,
-        "src/org/my/chat/main.txt",
+        "README.md", "assets/cases.json", "assets/chat.json", "assets/tokens.json",
+        "picture.bin", MARK, "src/org/my/chat/main.txt",
     }  # fmt: skip
     said = (tmp_path / "app" / "src" / "org" / "my" / "chat" / "main.txt").read_text()
     assert said == "package org.my.chat\n"
@@ -94,6 +94,7 @@ def test_a_new_project_passes_every_check_that_is_executed(toy, qwen, tmp_path):
         ("assets/model/model.onnx", "files and hashes"),
         ("assets/cases.json", "golden cases"),
         ("assets/chat.json", "tokenizer and chat, in Python"),
+        ("assets/tokens.json", "tokenizer and chat, in Python"),
         ("vectors/model/vectors.json", "tokenizer and chat, in Python"),
     ],
 )

@@ -32,7 +32,7 @@ def kinds():
 @pytest.mark.parametrize("kind", [each for each in kinds() if each != "home"])
 def test_the_vectors_of_a_tokenizer_are_made_again(kind, make, tmp_path):
     make.make_kind(kind, tmp_path)
-    for name in ("chat.json", "vectors.json"):
+    for name in ("chat.json", "tokens.json", "vectors.json"):
         assert (tmp_path / name).read_bytes() == (PLACE / kind / name).read_bytes()
 
 
@@ -44,7 +44,8 @@ def test_those_of_the_sample_model_are_made_again_with_its_answers(make, tmp_pat
     stored, made = (read(folder / "cases.json", Cases) for folder in (PLACE / "home", tmp_path))
     assert without_logits(made.model_dump()) == without_logits(stored.model_dump())
     assert logits(made.model_dump()) == pytest.approx(logits(stored.model_dump()), abs=LOGITS)
-    assert (tmp_path / "chat.json").read_bytes() == (PLACE / "home" / "chat.json").read_bytes()
+    for name in ("chat.json", "tokens.json"):
+        assert (tmp_path / name).read_bytes() == (PLACE / "home" / name).read_bytes()
 
 
 def test_the_sample_models_answers_are_those_that_it_was_trained_for():

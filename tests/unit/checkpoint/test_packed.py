@@ -14,7 +14,10 @@ from safetensors.numpy import load_file
 import packed_files as packing
 from checkpoint_edits import edit_weights, refuse, shard
 from slmkit.checkpoint.folder import open_checkpoint
+from slmkit.checkpoint.formats.packed.file import likely_codes, with_packed
 from slmkit.checkpoint.formats.packed.matrix import fields
+from slmkit.checkpoint.safetensors import SafetensorsFile
+from slmkit.models.config import read_config
 from slmkit.workflows.inspect import inspect
 from tiny_models import tiny_config, write_checkpoint
 
@@ -122,7 +125,25 @@ def test_weights_are_those_that_were_packed(folder, case):
                 np.testing.assert_array_equal(found, weight[part])
     assert set(shards.rounded) == (set(shards.imports) if case in ROUNDED else set())
     (row,) = inspect(folder).codes
-    assert (row.format, row.scheme) == (label, scheme or "")
+    assert (row.format, row.scheme, row.rounded) == (label, scheme or "", case in ROUNDED)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("nf4")])
+def test_headers_alone_tell_the_same_formats(folder, case):
+    pack, config, options, label, scheme = CASES[case]
+    shuffled = {"desc_act": True} if case == "GPTQ act-order" else {}
+    packing.pack_folder(folder, pack, {**config, **shuffled}, **options)
+    opened = open_checkpoint(folder)
+    entries = SafetensorsFile(folder / "model.safetensors").entries
+    found = with_packed(entries, read_config(folder / "config.json"))
+    names = {name for name, entry in found.items() if entry.coded}
+    assert names == {f"{name}.weight" for name in opened.shards.formats}
+    for name in names:
+        assert found[name].dtype == label
+        assert found[name].shape == opened.model.weights[name].shape
+        likely, rounded = likely_codes(found[name])
+        assert (likely is None) == (scheme is None) and rounded == (case in ROUNDED)
+    assert set(found) == set(opened.model.weights)
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["version 1", "version 2"])
@@ -134,6 +155,16 @@ def test_zero_points_are_told_by_the_tensor_not_by_the_field(
     config = {**GPTQ, "checkpoint_format": stated, "sym": symmetric, "bits": bits}
     options = {"second": second, "symmetric": symmetric, "bits": bits}
     expected = packing.pack_folder(folder, packing.gptq, config, **options)
+    shards = open_checkpoint(folder).shards
+    for tensor, weight in expected.items():
+        np.testing.assert_array_equal(shards.rows(tensor, slice(None)), weight)
+
+
+def test_zero_points_of_zero_borrow_from_the_next_field(folder):
+    def pack(weight):
+        return packing.gptq(np.abs(weight), symmetric=False)  # nothing is below zero
+
+    expected = packing.pack_folder(folder, pack, {**GPTQ, "sym": False})
     shards = open_checkpoint(folder).shards
     for tensor, weight in expected.items():
         np.testing.assert_array_equal(shards.rows(tensor, slice(None)), weight)

@@ -19,7 +19,13 @@ from slmkit.bundle.roles import REPORT, SUMMARY
 from slmkit.bundle.verify import verify
 from slmkit.cli.main import main
 from slmkit.devices.join import FOLDER, MEASURED, PROVED, join_report, report_name
-from slmkit.devices.losses import SAME_DB, loss_notices, recorded_db
+from slmkit.devices.losses import (
+    TOLD_DB,
+    UNEXPLAINED_DB,
+    judged_beside_build,
+    loss_notices,
+    recorded,
+)
 from slmkit.devices.payload import run as payload
 from slmkit.devices.report import Tokens
 from slmkit.errors import BackendError, BundleError, RefusedError, UsageError
@@ -30,14 +36,13 @@ from slmkit.system.progress import Silent
 from slmkit.workflows.bench import benchmark, prove_on
 from slmkit.workflows.build import build
 from tiers import some
-from tiny_models import ort_request, tiny_config, write_checkpoint
+from tiny_bundles import ort_bundle
+from tiny_models import tiny_config, write_checkpoint
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
-    model = write_checkpoint(folder / "tiny", tiny_config("llama"))
-    return build(ort_request(model, "int4", folder, context=64), Silent()).folder
+    return ort_bundle(tmp_path_factory.mktemp("made"))
 
 
 SENT = [("llama", "ort"), ("granite-hybrid-moe", "ort"), ("granite-hybrid-moe", "litert")]
@@ -55,7 +60,7 @@ def test_a_payload_computes_what_the_build_computed(tmp_path, monkeypatch, row, 
     where = put_near(monkeypatch, tmp_path / "there")
     (run,) = prove_on(bundle, where).runs
     assert run.tokens is not None and run.tokens.passed, run.tokens
-    assert run.tokens.snr_db == pytest.approx(recorded_db(manifest, name, run.mode), abs=0.3)
+    assert run.tokens.snr_db == pytest.approx(db_of(manifest, name, run.mode), abs=0.3)
     assert run.warm == () and run.rank is None and run.notices == ()
     golden = load_golden(bundle / manifest.artifact(name).golden).judged(random_ids=False)
     positions = [each for case in run.cases for each in case.positions]
@@ -147,20 +152,44 @@ def test_every_name_of_a_place_is_a_file_in_the_folder(where):
     assert all(each.isascii() and (each.isalnum() or each in "._@-") for each in file)
 
 
+def db_of(manifest, artifact, mode, metric="snr_db"):
+    found = recorded(manifest, artifact, mode)
+    assert found is not None
+    return getattr(found, metric)
+
+
 def tokens(snr_db):
-    return Tokens(top1=1.0, greedy=9, decoded=9, snr_db=snr_db, failures=())
+    return Tokens(top1=1.0, greedy=9, decoded=9, snr_db=snr_db, median_db=snr_db, failures=())
+
+
+@pytest.mark.parametrize(
+    ("less", "features", "passed"),
+    [
+        (UNEXPLAINED_DB - 0.1, (), True),
+        (UNEXPLAINED_DB + 0.1, (), False),
+        (UNEXPLAINED_DB + 0.1, ("asimd",), False),
+        (UNEXPLAINED_DB + 0.1, ("asimddp",), True),  # KleidiAI: the recipe's bounds judge alone
+        (-80, (), True),
+    ],
+)
+def test_a_device_may_not_lose_more_than_its_kernels_explain(bundle, less, features, passed):
+    manifest = read_manifest(bundle)
+    about = manifest, manifest.artifact("ort"), "shipped"
+    found = tokens(db_of(manifest, "ort", "shipped", "median_db") - less)
+    judged = judged_beside_build(*about, found, features)
+    assert judged.passed is passed
+    assert passed or "below the build's" in judged.failures[0]
 
 
 def test_a_loss_is_told_with_its_cause_and_its_remedy_where_both_are_known(bundle):
     manifest = read_manifest(bundle)
     artifact = manifest.artifact("ort")
-    here = recorded_db(manifest, "ort", "shipped")
-    assert here is not None
+    here = db_of(manifest, "ort", "shipped")
 
     def told(db, *features):
         return loss_notices(manifest, artifact, "shipped", tokens(db), features)
 
-    assert told(here - SAME_DB + 0.1, "asimddp") == told(here + 20) == ()
+    assert told(here - TOLD_DB + 0.1, "asimddp") == told(here + 20) == ()
     (said,) = told(here - 2, "asimd", "asimddp")
     assert "KleidiAI" in said and "ort.kleidiai=false" in said and f"{here:.1f} dB" in said
     (said,) = told(here - 2, "asimd")
@@ -172,7 +201,7 @@ def test_the_option_that_avoids_a_loss_is_not_advised_where_it_is_set(bundle):
     manifest = read_manifest(bundle)
     facts = manifest.artifact("ort").facts | {"session_options": {"mlas.disable_kleidiai": "1"}}
     artifact = replace(manifest.artifact("ort"), facts=facts)
-    lost = tokens((recorded_db(manifest, "ort", "shipped") or 0) - 5)
+    lost = tokens(db_of(manifest, "ort", "shipped") - 5)
     (said,) = loss_notices(manifest, artifact, "shipped", lost, ("asimddp",))
     assert "kleidiai" not in said
 
@@ -192,6 +221,11 @@ def test_wrong_words_end_in_a_sentence(bundle, tmp_path, monkeypatch, words, cod
     put_near(monkeypatch, tmp_path / "there")
     done = CliRunner().invoke(main, ["parity", str(bundle), *words])
     assert done.exit_code == code and said in done.stderr, done.stderr
+
+
+def test_this_computer_is_no_other_place(bundle):
+    with pytest.raises(UsageError, match="no work for a place"):
+        prove_on(bundle, "local")
 
 
 def test_peers_stay_on_this_computer(bundle, tmp_path, monkeypatch):

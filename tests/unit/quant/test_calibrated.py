@@ -15,6 +15,7 @@ from slmkit.planning.codes import calibrated, codes_of
 from slmkit.planning.memory import matrix_schemes
 from slmkit.planning.prepare import prepare
 from slmkit.quant.linear_group import LinearGroup, fits_of
+from slmkit.quant.two_streams import TwoStreams
 from slmkit.recipe.recipe import load_recipe
 from slmkit.recipe.scheme import Scheme
 from slmkit.system.cache import Cache
@@ -113,6 +114,32 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(home, tmp_path,
     assert done >= 5
     assert again.path.read_bytes() == whole.path.read_bytes()
     assert not list((tmp_path / "cache").glob(".making-*"))
+
+
+def test_an_interrupted_run_goes_on_within_the_memory_of_a_whole_one(home, tmp_path, monkeypatch):
+    checkpoint, runs, _ = home
+    most = [0]
+    original = TwoStreams.op
+
+    def watched(streams, name, inputs, *facts, **more):
+        value = original(streams, name, inputs, *facts, **more)
+        make = value.make
+
+        def counted(batch, stream):
+            most[-1] = max(most[-1], len(streams.memo))
+            return make(batch, stream)
+
+        value.make = counted
+        return value
+
+    monkeypatch.setattr(TwoStreams, "op", watched)
+    codes_for(checkpoint, runs, Cache(tmp_path / "whole"))
+    cache = Cache(tmp_path / "cache")
+    with pytest.raises(KeyboardInterrupt):
+        codes_for(checkpoint, runs, cache, progress=Interrupted(12))
+    most.append(0)
+    codes_for(checkpoint, runs, cache)
+    assert 0 < most[1] <= most[0]
 
 
 def test_text_and_numbers_have_codes_of_their_own(home, tmp_path):

@@ -78,3 +78,30 @@ def test_a_refit_loses_less_and_keeps_its_books(name):
     else:
         palettes = grid.arrays()["palettes"]
         assert (np.diff(palettes.astype(np.float32), axis=1) >= 0).all()
+
+
+@given(st.integers(1, 40), st.integers(2, 40), st.integers(1, 9), st.integers(0, 99))
+def test_palettes_move_to_the_least_squares_solution_of_each_group(rows, width, group, seed):
+    random = np.random.default_rng(seed)
+    scheme = Scheme(encoding="palette", bits=3, group_rows=16).model_copy(
+        update={"group_rows": group}
+    )
+    floats = random.standard_normal((rows, width)).astype(np.float32)
+    grid = grid_of(scheme, floats, np.ones(width, np.float32))
+    codes, errors = nearest(floats, grid)
+    inputs = random.standard_normal((2 * width, width))
+    hessian = damped((inputs.T @ inputs / len(inputs)).astype(np.float32), 0.01)
+    before = codes.copy()
+    grid.refit(errors, hessian, codes)
+    for first in range(0, rows, group):
+        own = slice(first, min(first + group, rows))
+        hot = (before[:, own][..., None] == np.arange(8)).astype(float)  # (K, rows, 8)
+        matrix = np.einsum("krl,kj,jrm->lm", hot, hessian, hot)
+        right = np.einsum("krl,kj,rj->l", hot, hessian, floats[own])
+        used = hot.any(axis=(0, 1))
+        best = np.linalg.lstsq(matrix[used][:, used], right[used], rcond=None)[0]
+        expected = hot[..., used] @ best  # (K, rows)
+        lost = errors[:, own] - (expected - floats[own].T)
+        least = np.einsum("kr,kj,jr->", expected - floats[own].T, hessian, expected - floats[own].T)
+        got = np.einsum("kr,kj,jr->", errors[:, own], hessian, errors[:, own])
+        assert got <= least * 1.01 + 1e-4, (got, least, lost)

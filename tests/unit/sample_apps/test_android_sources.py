@@ -12,8 +12,14 @@ APP = APPS / "android"
 SOURCES = sorted((APP / "app" / "src").rglob("*.kt"))
 MAIN = [path for path in SOURCES if "test" not in path.relative_to(APP).parts]
 CORE = [path for path in MAIN if path.parent.name == "core"]
-OF_CORE = ("java.", "kotlin.", "kotlinx.coroutines.", "dev.slmkit.sample.core.")
-LINES, WIDTH = 966, 120  # of code in all the app (the aim is 800); letters of a line
+OF_CORE = (
+    "java.",
+    "kotlin.",
+    "kotlinx.coroutines.",
+    "kotlinx.serialization.",
+    "dev.slmkit.sample.core.",
+)
+LINES, WIDTH = 800, 120  # of code in all the app; letters of a line
 GRADLE = (APP / "app" / "build.gradle.kts").read_text(encoding="utf-8")
 
 

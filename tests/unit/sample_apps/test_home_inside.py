@@ -12,8 +12,9 @@ from app_tools import APPS, ROOT
 from slmkit.app.cases import Cases
 from slmkit.app.chat_form import ChatForm
 from slmkit.app.chat_proof import chat_form
-from slmkit.app.project import CASES, CHAT, MODEL
+from slmkit.app.project import CASES, CHAT, MODEL, TOKENS
 from slmkit.app.template import read_template
+from slmkit.app.tokens import Tokens, read_tokens
 from slmkit.backend.artifact import Artifact
 from slmkit.backend.registry import find_backend
 from slmkit.bundle.export import EXPORT, Export
@@ -44,11 +45,13 @@ def test_every_file_is_what_the_export_s_manifest_says_and_no_other_is_there(pla
 
 
 @pytest.mark.parametrize("platform", ARTIFACTS)
-def test_tokenizer_and_chat_form_are_the_sample_model_s(platform):
+def test_tokenizer_tokens_and_chat_form_are_the_sample_model_s(platform):
     place = inside(platform) / MODEL / (told(platform).tokenizer or "") / "tokenizer.json"
     assert place.read_bytes() == (SAMPLE_MODEL / "tokenizer.json").read_bytes()
     form = ChatForm.model_validate_json((inside(platform) / CHAT).read_text("utf-8"))
     assert form == chat_form(open_checkpoint(SAMPLE_MODEL).tokenizer)
+    tokens = Tokens.model_validate_json((inside(platform) / TOKENS).read_text("utf-8"))
+    assert tokens == read_tokens(place)
 
 
 @pytest.mark.parametrize("platform", ARTIFACTS)
@@ -78,7 +81,8 @@ def test_the_wheel_leaves_the_apps_models_out():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     left_out = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["exclude"]
     for platform in ARTIFACTS:
-        for path in (inside(platform) / MODEL, inside(platform) / CHAT, inside(platform) / CASES):
-            name = f"/{path.relative_to(ROOT).as_posix()}"
-            whole = [pattern for pattern in left_out if name.startswith(f"{pattern}/")]
-            assert whole or any(fnmatch.fnmatch(name, pattern) for pattern in left_out), name
+        for name in (MODEL, CHAT, CASES, TOKENS):
+            path = inside(platform) / name
+            place = f"/{path.relative_to(ROOT).as_posix()}"
+            whole = [pattern for pattern in left_out if place.startswith(f"{pattern}/")]
+            assert whole or any(fnmatch.fnmatch(place, pattern) for pattern in left_out), place

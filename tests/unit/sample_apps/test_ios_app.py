@@ -13,7 +13,7 @@ IOS = APPS / "ios"
 PROJECT = IOS / "SlmkitSample.xcodeproj" / "project.pbxproj"
 CORE, APP = IOS / "SlmkitCore" / "Sources" / "SlmkitCore", IOS / "App"
 ID = re.compile("[0-9A-F]{24}")
-LINES = 1030  # of code in the app and its core; the aim is 800
+LINES = 800  # of code in the app and its core
 OF_OTHERS = {
     "CoreML",
     "CryptoKit",

@@ -22,10 +22,8 @@ from slmkit.errors import BundleError, RefusedError, UsageError
 from slmkit.inference.speed import DECODED
 from slmkit.parity.golden import TOP
 from slmkit.parity.golden_file import load_golden
-from slmkit.system.progress import Silent
 from slmkit.workflows.bench import REPEATS, benchmark
-from slmkit.workflows.build import build
-from tiny_models import ort_request, tiny_config, write_checkpoint
+from tiny_bundles import ort_bundle
 
 processes = pytest.mark.full(tiers.PROCESSES)
 QUICK: dict[str, Any] = {"lengths": (4, 20), "tokens": 4, "repeats": 3, "threads": 1}
@@ -34,9 +32,7 @@ WORDS = ("--lengths", "4,20", "--tokens", "4", "--repeats", "3", "--threads", "1
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
-    model = write_checkpoint(folder / "tiny", tiny_config("llama"))
-    return build(ort_request(model, "int4", folder, context=64), Silent()).folder
+    return ort_bundle(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture(scope="module")

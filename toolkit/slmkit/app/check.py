@@ -15,9 +15,18 @@ from pydantic import BaseModel, ValidationError
 
 from slmkit.app.cases import Cases
 from slmkit.app.chat_form import ChatForm
-from slmkit.app.project import CASES, CHAT, MODEL, TOKENIZER, VECTORS, Project, read_project
+from slmkit.app.project import (
+    CASES,
+    CHAT,
+    MODEL,
+    TOKENIZER,
+    TOKENS,
+    VECTORS,
+    Project,
+    read_project,
+)
 from slmkit.app.template import Check, Template, read_template, setup_folder
-from slmkit.app.tokenizer_kinds import check_tokenizer
+from slmkit.app.tokens import Tokens, read_tokens
 from slmkit.app.vectors import Vectors
 from slmkit.bundle.export import EXPORT, Export
 from slmkit.bundle.verify import check_files
@@ -108,10 +117,12 @@ def _vectors(folder: Path, project: Project) -> Checked:
 
 
 def _check_vectors(folder: Path, project: Project) -> None:
-    """The tokenizer.json and the chat form that the app reads. Raises ValueError, RefusedError."""
+    """The tokens and the chat form that the app reads, against the tokenizer.json that they were
+    made of. Raises ValueError, RefusedError."""
     model = folder / project.models / MODEL
     path = model / (_read(model / EXPORT, Export).tokenizer or "") / TOKENIZER
-    check_tokenizer(path)
+    if _read(folder / project.models / TOKENS, Tokens) != read_tokens(path):
+        raise ValueError(f"{TOKENS} is not what {TOKENIZER} says")
     library = IsolatedTokenizer(path)
     vectors = _read(folder / str(project.vectors) / VECTORS, Vectors)
     for each in vectors.tokenizer:

@@ -17,7 +17,7 @@ from slmkit.app.chat_form import ChatForm, NoChatForm
 from slmkit.app.chat_proof import chat_form
 from slmkit.app.json_lines import write_lines
 from slmkit.app.template import FACTS, README, Runnable, Template, read_template, vector_folders
-from slmkit.app.tokenizer_kinds import check_tokenizer
+from slmkit.app.tokens import Tokens, read_tokens
 from slmkit.app.vectors import Vectors, vectors_of
 from slmkit.bundle.export import export
 from slmkit.bundle.folder import Kind, check_place, written
@@ -31,9 +31,11 @@ from slmkit.planning.memory import gigabytes
 
 MARK = "slmkit-app.json"
 KIND = Kind("app project", "an", MARK, "--out")
-MODEL, CHAT, CASES, VECTORS = "model", "chat.json", "cases.json", "vectors.json"
+MODEL, VECTORS = "model", "vectors.json"
+CHAT, CASES, TOKENS = "chat.json", "cases.json", "tokens.json"  # beside the model
 TOKENIZER = "tokenizer.json"
 PROJECT_README = "README.md"
+UNREAD = shutil.ignore_patterns("tokenizer*.json", "generation_config.json")  # of vectors
 
 
 class Project(BaseModel):
@@ -41,13 +43,13 @@ class Project(BaseModel):
 
     model_config = STRICT
 
-    format: Literal["slmkit-app/1"] = "slmkit-app/1"
+    format: Literal["slmkit-app/2"] = "slmkit-app/2"
     slmkit: str  # version
     platform: str
     id: str
     model: str
     artifact: str
-    models: Inside  # folder of model/, chat.json and cases.json
+    models: Inside  # folder of model/, chat.json, cases.json and tokens.json
     inside: bool  # whether they are part of the app; else they are pushed or delivered
     vectors: Inside | None  # folder of its vectors.json; None: the artifact's runtime tokenizes
 
@@ -59,6 +61,7 @@ class Parts(BaseModel):
 
     form: ChatForm | NoChatForm
     cases: Cases
+    tokens: Tokens | None  # None, as vectors: the artifact's runtime tokenizes
     vectors: Vectors | None
     size: int  # bytes of the artifact's files
 
@@ -104,7 +107,7 @@ def new_app(
     with written(place, force, KIND) as new:
         _copy(folder, new, template, name)
         for each in vector_folders():
-            shutil.copytree(each, new / template.vectors / each.name)
+            shutil.copytree(each, new / template.vectors / each.name, ignore=UNREAD)
         _write_model(bundle, new, project, parts)
         (new / PROJECT_README).write_text(_readme(folder, project, runnable, parts), "utf-8")
         write_lines(project, new / MARK)
@@ -141,17 +144,17 @@ def _parts(
             "take another artifact, with --artifact",
         )
     form = chat_form(tokenizer)
-    if not by_runtime:
-        check_tokenizer(place / TOKENIZER)
-        if isinstance(form, NoChatForm) and tokenizer.template is not None and not raw:
-            raise RefusedError(
-                f"the app cannot carry the model's chat template: {form.refused}",
-                "with --raw it takes prompts as they are; or take an artifact whose runtime "
-                "renders templates",
-            )
+    tokens = None if by_runtime else read_tokens(place / TOKENIZER)
+    if tokens and isinstance(form, NoChatForm) and tokenizer.template is not None and not raw:
+        raise RefusedError(
+            f"the app cannot carry the model's chat template: {form.refused}",
+            "with --raw it takes prompts as they are; or take an artifact whose runtime "
+            "renders templates",
+        )
     return Parts(
         form=form,
         cases=cases_of_bundle(bundle, artifact),
+        tokens=tokens,
         vectors=None if by_runtime else vectors_of(manifest.model.name, tokenizer, form),
         size=sum(file.size for file in files),
     )
@@ -187,16 +190,17 @@ def _as_folders(name: str) -> str:
 def _write_model(bundle: Path, new: Path, project: Project, parts: Parts) -> None:
     models = new / project.models
     models.mkdir(parents=True, exist_ok=True)
-    found = export(bundle, project.artifact, models / MODEL)
+    export(bundle, project.artifact, models / MODEL)
     write_lines(parts.form, models / CHAT)
     write_lines(parts.cases, models / CASES)
-    if parts.vectors is None or project.vectors is None:
+    if parts.tokens is None or parts.vectors is None or project.vectors is None:
         return
+    write_lines(parts.tokens, models / TOKENS)
     vectors = new / project.vectors
     vectors.mkdir(parents=True, exist_ok=True)
     write_lines(parts.vectors, vectors / VECTORS)
-    write_lines(parts.form, vectors / CHAT)
-    shutil.copyfile(models / MODEL / (found.tokenizer or "") / TOKENIZER, vectors / TOKENIZER)
+    for name in (CHAT, TOKENS):
+        shutil.copyfile(models / name, vectors / name)
 
 
 def _readme(template: Path, project: Project, runnable: Runnable, parts: Parts) -> str:

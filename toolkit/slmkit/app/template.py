@@ -76,7 +76,7 @@ class Template(BaseModel):
     id_form: str  # a regular expression of other ids
     id_example: str
     reserved: tuple[str, ...] = ()  # no part of an id: words of the language
-    models: Inside  # folder for model/, chat.json and cases.json
+    models: Inside  # folder for model/, chat.json, cases.json and tokens.json
     beside: Inside  # the same for what is too large to be part of the app
     largest: int  # bytes of a model that is part of the app
     vectors: Inside  # folder of the tests' vectors: those of every kind, and the model's own
@@ -132,7 +132,7 @@ def setup_folder() -> Path:
 
 
 def vector_folders() -> list[Path]:
-    """A folder with vectors.json and the tokenizer of each kind that the apps read."""
+    """A folder with vectors.json and tokens.json of each kind that the apps read."""
     return [path.parent for path in sorted((_place() / VECTORS).glob("*/vectors.json"))]
 
 

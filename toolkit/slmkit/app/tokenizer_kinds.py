@@ -7,14 +7,15 @@ that they know: a setting that is left unread would be a wrong token.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from slmkit.errors import RefusedError
 from slmkit.system.plain_files import parse_json, read_text
 
 Values = Mapping[str, Any]
+Found = TypeVar("Found")
 LARGEST = 1 << 29  # bytes of a tokenizer.json
 SPACE = "\u2581"  # SentencePiece's letter for a space
 # The regular expressions of the families' tokenizer.json, as published.
@@ -52,8 +53,18 @@ HINT = "take an artifact whose runtime tokenizes itself, or another model"
 
 def check_tokenizer(path: Path) -> str:
     """The kind of a tokenizer.json, in words. Raises RefusedError for one that no app reads."""
+    return with_kind(path, tokenizer_kind)
+
+
+def with_kind(path: Path, read: Callable[[Values], Found]) -> Found:
+    """Give the content of a tokenizer.json of a kind that the apps know to ``read``.
+
+    Raises RefusedError for any other, and where ``read`` raises Unknown.
+    """
     try:
-        return tokenizer_kind(parse_json(read_text(path, LARGEST)))
+        values = parse_json(read_text(path, LARGEST))
+        tokenizer_kind(values)
+        return read(values)
     except Unknown as why:
         reason = str(why)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -81,7 +92,7 @@ def tokenizer_kind(values: Values) -> str:
 
 def _byte_level(values: Values) -> str:
     normalizer, decoder = values.get("normalizer"), values.get("decoder") or {}
-    steps = _steps(values.get("pre_tokenizer"), "pretokenizers")
+    steps = steps_of(values.get("pre_tokenizer"), "pretokenizers")
     if normalizer not in (None, {"type": "NFC"}):
         raise Unknown(f"its normalizer is {_named(normalizer)}")
     if decoder.get("type") != "ByteLevel":
@@ -108,8 +119,8 @@ def _byte_level(values: Values) -> str:
 
 
 def _sentencepiece(values: Values) -> str:
-    normalizer = _steps(values.get("normalizer"), "normalizers")
-    decoder = _steps(values.get("decoder"), "decoders")
+    normalizer = steps_of(values.get("normalizer"), "normalizers")
+    decoder = steps_of(values.get("decoder"), "decoders")
     if normalizer not in ([REPLACE], [PREPEND, REPLACE]):
         raise Unknown(f"its normalizer is {_named(normalizer)}")
     if values.get("pre_tokenizer") not in (None, UNUSED_SPLIT):
@@ -142,7 +153,7 @@ def _check_added(values: Values) -> None:
             raise Unknown(f"its token {token['content']!r} is found in normalized text")
 
 
-def _steps(value: Values | None, name: str) -> Sequence[Values]:
+def steps_of(value: Values | None, name: str) -> Sequence[Values]:
     """The steps of a sequence; a single one as a sequence of one."""
     if value is None:
         return []

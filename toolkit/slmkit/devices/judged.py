@@ -34,6 +34,7 @@ def judged_tokens(
         greedy=metrics.greedy,
         decoded=metrics.decoded,
         snr_db=metrics.snr_db,
+        median_db=metrics.median_db,
         failures=found.failures,
     )
 

@@ -90,6 +90,7 @@ class Tokens(BaseModel):
     greedy: int  # decoded positions before the first different best token, all prompts
     decoded: int
     snr_db: Number
+    median_db: Number | None = None  # of single positions
     failures: tuple[str, ...]  # broken bounds
 
     @property

@@ -79,6 +79,7 @@ class ImportRow:
     parameters: int
     scheme: str  # of the stored codes; empty: none holds them
     artifacts: Mapping[str, str]  # artifact -> exact, kept (scales rounded) or requantized
+    rounded: bool = False  # the scheme's scales or zero points are not quite the stored ones
 
 
 def import_rows(
@@ -104,7 +105,8 @@ def import_rows(
             for artifact, schemes in encodings.items()
         }
         size = sum(model.shapes[name][0] * model.shapes[name][1] for name in names)
-        rows.append(ImportRow(stored, len(names), size, scheme_, fates))
+        near = any(name in rounded for name in names)
+        rows.append(ImportRow(stored, len(names), size, scheme_, fates, near))
     return tuple(sorted(rows, key=lambda row: -row.parameters))
 
 

@@ -95,6 +95,7 @@ class Calibrator(TwoStreams):
         super().__init__((task.source, self.quantized), texts, folder)
         self.task, self.advance = task, advance
         self.destinations = _destinations(task.spec)
+        self.behind: list[Value] = []  # inputs of groups out of the cache, which nobody computed
 
     def fit(self, x: Value, projections: Sequence[Projection]) -> None:
         done = self.quantized.owners
@@ -109,10 +110,23 @@ class Calibrator(TwoStreams):
         key = key_of([self.task.key, [each.name for each in wanted]])
         cache = self.task.cache
         if cache.find("linears", key) is None:
+            self._catch_up()
             self._fit_anew(x, wanted, key)
+        else:
+            self.behind.append(x)
         codes = CodesFile(cache.entry("linears", key) / FILE)
         self.quantized.add(codes)
         self.advance(sum(rows * width for rows, width in codes.shapes.values()))
+
+    def _catch_up(self) -> None:
+        """Compute the inputs of the groups before, in their order: all at once, on demand, they
+        would hold the values of so many layers together."""
+        while self.behind:
+            x = self.behind.pop(0)
+            for batch in range(len(self.batches)):
+                for stream in (FLOAT, QUANTIZED):
+                    x.at(batch, stream)
+                self.memo.clear()
 
     def _fit_anew(self, x: Value, linears: Sequence[Projection], key: str) -> None:
         task = self.task

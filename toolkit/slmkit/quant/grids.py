@@ -14,6 +14,7 @@ from slmkit.quant.palette import cluster, round_to_float16
 from slmkit.quant.round_to_nearest import MULTIPLIERS, search_scales
 from slmkit.recipe.scheme import Scheme
 
+BATCH = 1024  # rows of a product with the Hessian: fewer read it too often
 LEAST_CURVATURE = 1e-6  # of a palette's entry, as a share of all: an entry may be unused
 Arrays = dict[str, NDArray[Any]]  # what a codes file holds beside the codes, by ending of the name
 
@@ -188,16 +189,15 @@ class PaletteGrid:
         A group's loss is quadratic in its palette p: with M (2^bits, K) the one-hot codes of a row,
         the sum over rows of (M'p - w) H (M'p - w)'.
         """
-        slope = hessian @ error
-        palettes, levels = self.palettes.copy(), np.arange(self.palettes.shape[1])
-        for group in range(len(palettes)):
-            rows = slice(group * self.group, (group + 1) * self.group)
-            own = np.ascontiguousarray(codes[:, rows].T)  # (rows, K)
-            hot = (own[:, None, :] == levels[:, None]).astype(np.float32)
-            matrix = np.einsum("rek,rfk->ef", hot @ hessian, hot).astype(np.float64)
-            right = np.bincount(own.reshape(-1), slope[:, rows].T.reshape(-1), len(levels))
-            matrix[np.diag_indices(len(levels))] += np.trace(matrix) * LEAST_CURVATURE
-            palettes[group] -= np.linalg.solve(matrix, right)
+        slope, levels = hessian @ error, self.palettes.shape[1]
+        palettes, rows = self.palettes.copy(), len(self.own)
+        whole = rows // self.group * self.group
+        step = max(1, BATCH // (self.group * levels)) * self.group
+        spans = [slice(at, min(at + step, whole)) for at in range(0, whole, step)]
+        for span in [*spans, *([slice(whole, rows)] if whole < rows else [])]:
+            each = min(self.group, span.stop - span.start)
+            found = _moves(codes[:, span], slope[:, span], hessian, levels, each)
+            palettes[self.own[span.start] : self.own[span.stop - 1] + 1] -= found
         order = np.argsort(palettes, axis=1, kind="stable")
         place = np.argsort(order, axis=1, kind="stable").astype(np.uint8)
         old = self.palettes
@@ -215,6 +215,27 @@ class PaletteGrid:
     def fillers(self) -> Bytes:
         """The codes (N,) that pad rows to whole bytes: nobody reads them."""
         return np.zeros(len(self.own), np.uint8)
+
+
+def _moves(
+    codes: Bytes, slope: Floats, hessian: Floats, levels: int, group: int
+) -> NDArray[np.float64]:
+    """How far palettes lie from the least squares solution. -> (groups, levels)
+
+    ``codes``, ``slope`` (K, N): of whole groups of ``group`` rows; ``slope``: H times the error.
+    """
+    own = np.ascontiguousarray(codes.T)  # (N, K)
+    rows, width = own.shape
+    hot = (own[:, None, :] == np.arange(levels)[:, None]).astype(np.float32)
+    product = (hot.reshape(-1, width) @ hessian).reshape(hot.shape)
+    each = np.matmul(product, hot.transpose(0, 2, 1)).astype(np.float64)
+    matrices = each.reshape(-1, group, levels, levels).sum(axis=1)
+    place = own + levels * (np.arange(rows) // group)[:, None]
+    sums = np.bincount(place.reshape(-1), slope.T.reshape(-1), rows // group * levels)
+    ridge = np.trace(matrices, axis1=1, axis2=2) * LEAST_CURVATURE
+    matrices += ridge[:, None, None] * np.eye(levels)
+    found: NDArray[np.float64] = np.linalg.solve(matrices, sums.reshape(-1, levels, 1))[..., 0]
+    return found
 
 
 def grid_of(scheme: Scheme, floats: Floats, weights: Floats) -> Grid:

@@ -17,7 +17,7 @@ from slmkit.bundle.manifest import BundledArtifact, Manifest, read_manifest
 from slmkit.bundle.verify import verify_loaded
 from slmkit.devices.elsewhere import can_go, mode_as_it_ships, remote
 from slmkit.devices.local import available_cores, load_average, this_device
-from slmkit.devices.losses import loss_notices
+from slmkit.devices.losses import judged_beside_build, loss_notices
 from slmkit.devices.peers import peer_kind
 from slmkit.devices.places.place import Place
 from slmkit.devices.places.where import LOCAL, place_of
@@ -104,6 +104,8 @@ def prove_on(
     Raises BundleError, UsageError, RefusedError if nothing of the bundle can be sent there,
     BackendError if every process fails.
     """
+    if on == LOCAL:
+        raise UsageError("parity on this computer is no work for a place", "call Bundle.recheck()")
     folder = Path(bundle)
     manifest = read_manifest(folder)
     place = place_of(on)
@@ -124,7 +126,7 @@ def _measured(
     take_turns(candidates, manifest.recipe.parity, repeats, progress)
     failed = [f"{each.name}: {each.failed.message}" for each in candidates if each.failed]
     for each in candidates:
-        each.notices = _notices(manifest, each)
+        _beside_build(manifest, each)
     there = next((each.remote for each in candidates if each.remote and each.results), None)
     if there is not None:
         device, busy, thermal = there.device, there.facts["busy"], there.facts["thermal"]
@@ -142,13 +144,14 @@ def _measured(
     )
 
 
-def _notices(manifest: Manifest, each: Candidate) -> tuple[str, ...]:
-    """Sentences about a device that is less precise than the computer of the build."""
+def _beside_build(manifest: Manifest, each: Candidate) -> None:
+    """Judge the tokens of a device beside those of the computer of the build."""
     if each.remote is None or each.tokens is None or each.artifact is None:
-        return ()
-    artifact = manifest.artifact(each.name)
+        return
+    about = manifest, manifest.artifact(each.name), each.payload["mode"]
     features = each.remote.device.cpu_features
-    return loss_notices(manifest, artifact, each.payload["mode"], each.tokens, features)
+    each.tokens = judged_beside_build(*about, each.tokens, features)
+    each.notices = loss_notices(*about, each.tokens, features)
 
 
 def _settings(

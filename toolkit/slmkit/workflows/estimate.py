@@ -17,6 +17,7 @@ from slmkit.checkpoint.folder import (
     read_facts,
 )
 from slmkit.checkpoint.formats.gguf.blocks import likely_scheme
+from slmkit.checkpoint.formats.packed.file import likely_codes
 from slmkit.checkpoint.places.headers import Headers, hub_headers
 from slmkit.checkpoint.places.hub import hub_model
 from slmkit.checkpoint.places.located import located
@@ -162,18 +163,22 @@ def _facts(request: Request) -> _Facts:
 
 def _by_headers(headers: Headers, requantize: bool, unread: tuple[str, ...]) -> _Facts:
     spec = read_spec(headers.config)
-    formats = {
-        name.removesuffix(".weight"): entry.dtype
+    coded = {
+        name.removesuffix(".weight"): entry
         for name, entry in headers.tensors.items()
         if entry.coded
     }
-    imports = {name: likely_scheme(stored) for name, stored in formats.items()}
+    formats = {name: entry.dtype for name, entry in coded.items()}
+    imports = {
+        name: likely_codes(entry)[0] or likely_scheme(entry.dtype) for name, entry in coded.items()
+    }
+    rounded = {name for name, entry in coded.items() if likely_codes(entry)[1]}
     known = {} if requantize else {name: each for name, each in imports.items() if each}
     types = ", ".join(sorted({entry.dtype for entry in headers.tensors.values()}))
     notices = [f"by headers alone: {gigabytes(headers.size)} of weights are stored ({types})"]
     if known:
         notices.append(SCALES_UNREAD)
-    return _Facts(headers.name, summarize(spec), (*notices, *unread), formats, known)
+    return _Facts(headers.name, summarize(spec), (*notices, *unread), formats, known, rounded)
 
 
 def _artifact(choice: Choice, artifact: str) -> ArtifactEstimate:

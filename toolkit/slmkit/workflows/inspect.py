@@ -53,6 +53,8 @@ def inspect(folder: Path, adapters: Sequence[Path] = ()) -> Inspection:
     checkpoint = open_checkpoint(folder, adapters=adapters)
     spec, shards = checkpoint.spec, checkpoint.shards
     model = checkpoint.model
+    imports = shards.imports if shards.formats else {}
+    rounded = shards.rounded if imports else ()
     entries = [file.entries[name] for name, file in shards.where.items()]
     return Inspection(
         name=checkpoint.name,
@@ -66,7 +68,7 @@ def inspect(folder: Path, adapters: Sequence[Path] = ()) -> Inspection:
         notices=checkpoint.notices,
         ops=dict(model.ops),
         plans=_plans(model),
-        codes=import_rows(model, shards.formats, shards.imports if shards.formats else {}, {}),
+        codes=import_rows(model, shards.formats, imports, {}, rounded),
     )
 
 

@@ -16,6 +16,7 @@ from slmkit.checkpoint.formats.gguf.file import entry_of
 from slmkit.checkpoint.formats.gguf.header import read_header
 from slmkit.checkpoint.formats.gguf.names import places
 from slmkit.checkpoint.formats.gguf.unpack import ENDING, metadata_of
+from slmkit.checkpoint.formats.packed.file import with_packed
 from slmkit.checkpoint.places.hub import HubModel, needed, reader, small_files
 from slmkit.checkpoint.safetensors import Entry, read_entries
 from slmkit.errors import CheckpointError
@@ -50,6 +51,7 @@ def hub_headers(model: HubModel) -> Headers:
             if each.endswith(".safetensors"):
                 read, size = reader(model, commit, each)
                 tensors |= read_entries(read, size, each)
+        tensors = with_packed(tensors, config)
     total = sum(entry.stop - entry.start for entry in tensors.values())
     return Headers(name, config, tensors, total)
 

@@ -44,10 +44,11 @@ def imports_table(rows: Sequence[ImportRow]) -> Table:
     """The formats of a checkpoint that brings codes, and what becomes of them."""
     artifacts = list(rows[0].artifacts)
     table = Table(title="codes that the checkpoint brings", title_justify="left")
-    for column in ("format", "matrices", "parameters", "exactly held by", *artifacts):
+    for column in ("format", "matrices", "parameters", "codes", *artifacts):
         table.add_column(column)
     for row in rows:
-        facts = row.format, str(row.matrices), f"{row.parameters:,}", row.scheme or "none"
+        codes = f"{row.scheme or 'none'}{', rounded' if row.rounded else ''}"
+        facts = row.format, str(row.matrices), f"{row.parameters:,}", codes
         table.add_row(*facts, *row.artifacts.values())
     return table
 

@@ -1,6 +1,6 @@
 """Run one artifact on a device over prompts and golden sequences; needs NumPy and the runtime only.
 
-usage: python run.py JOB.json OUT
+usage: python run.py JOB.json OUT [JOB.json OUT ...]
 
 OUT/result.json appears last, in one step, or not at all. Beside it lies outputs.npz: of every
 position of the golden sequences the logits of some columns, log(sum(exp)) and the best token.
@@ -229,16 +229,22 @@ def _thermal() -> str | None:
     return f"{max(found):.0f} degrees Celsius at the end" if found else None
 
 
-def main() -> None:
-    """Do the job; its failure is a line on stderr and exit code 1."""
-    job_file, out = Path(sys.argv[1]), Path(sys.argv[2])
-    sys.path.insert(0, str(Path(__file__).parent))
+def do(job_file: Path, out: Path) -> None:
+    """One job."""
     job = json.loads(job_file.read_text())
     out.mkdir(parents=True, exist_ok=True)
     result = run(job, Path(job["folder"]), out)
     part = out / "result.json.part"
     part.write_text(json.dumps(result))
     part.replace(out / "result.json")
+
+
+def main() -> None:
+    """Do the jobs; the failure of one is a line on stderr and exit code 1."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    paths = [Path(word) for word in sys.argv[1:]]
+    for job_file, out in zip(paths[::2], paths[1::2], strict=True):
+        do(job_file, out)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,17 @@ def open_box(folder: Path | None = None) -> Box:
         raise BackendError("the place qemu-arm64 is not set up here", SETUP) from None
 
 
+def check_wheels(box: Box, requirements: Sequence[str]) -> None:
+    """Raise BackendError if the box has other wheels than these."""
+    missing = [each for each in requirements if each not in box.requirements]
+    if missing:
+        raise BackendError(
+            f"the box of qemu-arm64 has no {', '.join(missing)}: it has "
+            f"{', '.join(box.requirements)}",
+            SETUP,
+        )
+
+
 def make_box(requirements: Sequence[str], folder: Path | None = None) -> Box:
     """Make the box, or make it anew: it appears whole or not at all. Raises BackendError."""
     folder = folder or box_folder()

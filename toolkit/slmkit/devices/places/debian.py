@@ -12,6 +12,7 @@ from pathlib import Path
 
 from slmkit.errors import BackendError
 
+KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 NEWEST = 36  # the C library of Debian 12 is 2.36: wheels name the oldest that they run with
 PLATFORMS = (
     *(f"manylinux_2_{minor}_aarch64" for minor in range(NEWEST, 16, -1)),
@@ -19,11 +20,14 @@ PLATFORMS = (
 )
 
 
-def unpack_packages(architecture: str, root: Path, packages: Sequence[str]) -> None:
+def unpack_packages(
+    architecture: str, root: Path, packages: Sequence[str], suite: str = ""
+) -> None:
     """Download Debian packages with all that they need, and unpack them into ``root``.
 
-    apt reads the sources of this computer, with a state of its own beside ``root``. Raises
-    BackendError with apt's own last line.
+    apt reads the sources of this computer, with a state of its own beside ``root``; ``suite``: of
+    its first source another release, such as "trixie". Raises BackendError with apt's own last
+    line.
     """
     if not (sys.platform == "linux" and shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise BackendError(
@@ -45,6 +49,11 @@ def unpack_packages(architecture: str, root: Path, packages: Sequence[str]) -> N
         "APT::Sandbox::User": getpass.getuser(),
         "Acquire::Languages": "none",
     }
+    if suite:
+        settings |= {
+            "Dir::Etc::sourcelist": _source(suite, state),
+            "Dir::Etc::sourceparts": "/dev/null",
+        }
     command = ["apt-get", "-qq", *(f"-o{key}={value}" for key, value in settings.items())]
     _done([*command, "update"], "Debian's package lists cannot be had")
     download = ["-y", "--no-install-recommends", "--download-only", "install", *packages]
@@ -53,6 +62,18 @@ def unpack_packages(architecture: str, root: Path, packages: Sequence[str]) -> N
     for package in sorted((state / "archives").glob("*.deb")):
         _done(["dpkg-deb", "-x", str(package), str(root)], f"{package.name} cannot be unpacked")
     shutil.rmtree(state)
+
+
+def _source(suite: str, state: Path) -> Path:
+    """A list of sources with one release of the repository that this computer reads first."""
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    address = next((each for each in said if each.rstrip("/").endswith("/debian")), "")
+    if not address or not KEYS.is_file():
+        raise BackendError(f"no source of Debian's {suite} is known here", "try it on Debian")
+    file = state / "sources.list"
+    file.write_text(f"deb [signed-by={KEYS}] {address} {suite} main\n", encoding="utf-8")
+    return file
 
 
 def install_wheels(requirements: Sequence[str], python: str, site: Path) -> None:

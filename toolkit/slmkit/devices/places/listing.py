@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from slmkit.backend.registry import declarations
-from slmkit.devices.places.box import SETUP, Box, make_box, open_box
-from slmkit.devices.places.place import missing_of, requirements_of
+from slmkit.devices.places.adb import ASKS, seen_devices
+from slmkit.devices.places.box import Box, check_wheels, make_box, open_box
+from slmkit.devices.places.place import requirements_of
 from slmkit.devices.places.qemu_arm64 import PROFILES, QemuArm64
 from slmkit.errors import BackendError, SlmkitError, UsageError
 
@@ -32,7 +34,7 @@ def sent() -> tuple[str, ...]:
 def listed() -> tuple[Listed, ...]:
     """Every place, the nearest first."""
     own = tuple(name for name, each in declarations().items() if each.timed)
-    return (Listed("local", "this computer", own, READY), *_profiles())
+    return (Listed("local", "this computer", own, READY), *_profiles(), _ssh(), *_phones())
 
 
 def box_requirements() -> tuple[str, ...]:
@@ -53,14 +55,34 @@ def _profiles() -> Iterator[Listed]:
         yield Listed(f"qemu-arm64:{name}", profile.about, sent(), _state(name))
 
 
+def _ssh() -> Listed:
+    about = "a machine with a Python 3 that ssh reaches without a question"
+    state = READY if shutil.which("ssh") else "there is no ssh here: install OpenSSH's client"
+    return Listed("ssh:HOST", about, sent(), state)
+
+
+def _phones() -> Iterator[Listed]:
+    """A row for each device that adb sees; one for all, if it sees none."""
+    about = "a phone with Android, or its emulator: 64-bit Arm"
+    try:
+        box, seen = open_box(), seen_devices()
+        check_wheels(box, box_requirements())
+    except BackendError as error:
+        yield Listed("adb:SERIAL", about, sent(), f"{error.message}: {error.hint}")
+        return
+    for each in seen:
+        state = READY if each.state == "device" else f"{each.state}: {ASKS.get(each.state, '')}"
+        yield Listed(f"adb:{each.serial}", each.about or about, sent(), state)
+    if not seen:
+        yield Listed("adb:SERIAL", about, sent(), "adb sees no device")
+
+
 def _state(profile: str) -> str:
     try:
-        missing = missing_of(box_requirements(), open_box().requirements)
-        if missing:
-            return f"other versions than here: {SETUP}"
+        check_wheels(open_box(), box_requirements())
         QemuArm64(profile)
     except BackendError as error:
-        return f"not set up: {error.hint}"
+        return f"{error.message}: {error.hint}"
     except SlmkitError as error:
         return error.message
     return READY

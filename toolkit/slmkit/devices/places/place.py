@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.resources import files
@@ -93,15 +93,3 @@ def last_words(text: str) -> str:
     """The last line that says something, without colors."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else "it said nothing"
-
-
-def words_after(text: str, prefix: str) -> Iterator[str]:
-    """The rest of each line that begins with ``prefix``."""
-    for line in text.splitlines():
-        if line.startswith(prefix):
-            yield line.removeprefix(prefix).strip()
-
-
-def missing_of(requirements: Sequence[str], there: Sequence[str]) -> list[str]:
-    """Those requirements that a place does not have in this very form."""
-    return [each for each in requirements if each not in there]

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slmkit.devices.places.box import SETUP, Box, open_box
-from slmkit.devices.places.place import MODEL, RUN, Payload, last_words, missing_of
+from slmkit.devices.places.box import SETUP, Box, check_wheels, open_box
+from slmkit.devices.places.place import MODEL, RUN, Payload, last_words
 from slmkit.errors import BackendError, RefusedError, UsageError
 from slmkit.system.scratch import scratch
 
@@ -70,13 +70,7 @@ class QemuArm64:
 
     def prepare(self, payload: Payload) -> None:
         """Nothing is copied: only the wheels must be those of the payload."""
-        missing = missing_of(payload.requirements, self.box.requirements)
-        if missing:
-            raise BackendError(
-                f"the box of qemu-arm64 has no {', '.join(missing)}: it has "
-                f"{', '.join(self.box.requirements)}",
-                SETUP,
-            )
+        check_wheels(self.box, payload.requirements)
 
     def execute(self, payload: Payload, job: Mapping[str, Any], out: Path) -> None:
         """Run a job in the box."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from slmkit.devices.places.adb import Adb
 from slmkit.devices.places.place import Place
 from slmkit.devices.places.qemu_arm64 import QemuArm64
+from slmkit.devices.places.ssh import Ssh
 from slmkit.errors import UsageError
 
 LOCAL = "local"  # this computer, without a place
 PLACES: dict[str, Callable[[str], Place]] = {
     "qemu-arm64": lambda profile: QemuArm64(profile) if profile else QemuArm64(),
+    "ssh": lambda host: Ssh(host),
+    "adb": lambda serial: Adb(serial),
 }
 
 

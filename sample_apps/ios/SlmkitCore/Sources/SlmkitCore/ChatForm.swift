@@ -22,67 +22,65 @@ public struct ChatForm: Decodable, Sendable {
   private let begin: String?, noSystem: String?, answer: String?, date: Day?
   private let system: Part?, user: Part?, assistant: Part?
 
+  /// Reads `chat.json`. `today`: for templates that write the date.
+  public static func read(_ data: Data, today: Date = Date()) throws -> ChatForm {
+    let form = try decoded(ChatForm.self, data, of: "chat.json")
+    guard let day = form.date else { return form }
+    let format = DateFormatter()
+    format.locale = Locale(identifier: "en_US_POSIX")
+    format.dateFormat = day.pattern
+    let text = String(decoding: data, as: UTF8.self).replacing(day.text, with: format.string(from: today))
+    return try decoded(ChatForm.self, Data(text.utf8), of: "chat.json")
+  }
+
   /// The ids of a conversation, with the opening of the answer. `room`: where there are more, the oldest turns are left
-  /// out. `date`: for templates that write one.
-  public func ids(_ chat: [Message], _ tokenizer: Tokenizer, room: Int = .max, date: Date = Date()) throws -> [Int] {
+  /// out.
+  public func ids(_ chat: [Message], _ tokenizer: Tokenizer, room: Int = .max) throws -> [Int] {
     guard refused == nil else { return startIds + tokenizer.encode(chat.last?.content ?? "") }
-    let ids = try tokenizer.encode(render(chat, date: date))
+    let ids = try tokenizer.encode(render(chat))
     guard ids.count > room, let oldest = chat.firstIndex(where: { $0.role == "user" }), oldest + 2 < chat.count else {
       return ids
     }
-    return try self.ids(Array(chat[..<oldest] + chat[(oldest + 2)...]), tokenizer, room: room, date: date)
+    return try self.ids(Array(chat[..<oldest] + chat[(oldest + 2)...]), tokenizer, room: room)
   }
 
   /// The text of a conversation, with the opening of the answer.
-  public func render(_ messages: [Message], date: Date = Date()) throws -> String {
+  public func render(_ messages: [Message]) throws -> String {
     guard let begin, let noSystem, let answer, let user, let assistant else {
       throw SlmkitError(refused ?? "chat.json names no texts")
     }
-    let day = self.date.map { ($0.text, Self.written(date, $0.pattern)) }
-    let fixed = { (text: String) in
-      day.map { text.replacingOccurrences(of: $0, with: $1, options: .literal) } ?? text
-    }
-    var rest = messages[...], text = fixed(begin), isOpen = false
-    if let first = rest.first, first.role == "system" {
+    var turns = messages[...], start = noSystem, isOpen = false
+    if let first = turns.first, first.role == "system" {
       guard let system else { throw SlmkitError("this model's template takes no system message") }
-      rest = rest.dropFirst()
-      text += fixed(system.before) + Self.content(first, system) + fixed(system.after)
+      turns = turns.dropFirst()
+      start = system.before + system.around(first.content)
       isOpen = system.opensUser == true
-    } else {
-      text += fixed(noSystem)
     }
-    for message in rest {
-      let part = message.role == "user" ? user : assistant
-      text += (isOpen ? "" : fixed(part.before)) + Self.content(message, part) + fixed(part.after)
-      isOpen = false
+    let parts = turns.enumerated().map { at, turn in
+      let part = turn.role == "user" ? user : assistant
+      return (isOpen && at == 0 ? "" : part.before) + part.around(turn.content)
     }
-    return text + fixed(answer)
+    return begin + start + parts.joined() + answer
   }
+}
 
-  private static func content(_ message: Message, _ part: Part) -> String {
-    var text = Array(message.content.unicodeScalars)[...]
-    if let thinking = part.thinking,
-      let found = message.content.range(of: thinking.end, options: [.literal, .backwards])
-    {
-      text = Array(message.content.unicodeScalars[found.upperBound...])[...]
+extension ChatForm.Part {
+  /// A content with the text after it.
+  func around(_ content: String) -> String {
+    var text = Array(content.unicodeScalars)[...]
+    if let thinking, let found = content.range(of: thinking.end, options: [.literal, .backwards]) {
+      text = Array(content.unicodeScalars[found.upperBound...])[...]
       text = text.drop { thinking.strip.unicodeScalars.contains($0) }
     }
-    if part.trim == true {
+    if trim == true {
       text = text.drop(while: isSpace)
       while let last = text.last, isSpace(last) { text.removeLast() }
     }
-    return String(String.UnicodeScalarView(text))
+    return String(String.UnicodeScalarView(text)) + after
   }
 
   /// As Python's str.strip sees it.
-  private static func isSpace(_ scalar: Unicode.Scalar) -> Bool {
+  private func isSpace(_ scalar: Unicode.Scalar) -> Bool {
     scalar.properties.isWhitespace || (0x1C...0x1F).contains(scalar.value)
-  }
-
-  private static func written(_ date: Date, _ pattern: String) -> String {
-    let format = DateFormatter()
-    format.locale = Locale(identifier: "en_US_POSIX")
-    format.dateFormat = pattern
-    return format.string(from: date)
   }
 }

@@ -36,7 +36,6 @@ public struct Export: Decodable, Sendable {
   public let schemaVersion: Int, model: String, artifact: String, format: String
   public let memory: Int  // bytes at the whole context
   public let contextLength: Int, stopIds: [Int], generation: Generation
-  public let tokenizer: String?
   public let inputs: [Tensor], outputs: [Tensor], files: [File]
   private let state: SequenceState
 
@@ -75,7 +74,7 @@ public struct CoreMLFacts: Decodable, Sendable {
   struct Manifest: Decodable { let facts: CoreMLFacts }
 }
 
-/// A folder with an export in `model/`, and the app's own `chat.json` and `cases.json` beside it.
+/// A folder with an export in `model/`, and the app's own `chat.json`, `cases.json` and `tokens.json` beside it.
 public struct ModelFolder: Sendable {
   public let url: URL
   public let export: Export
@@ -107,21 +106,23 @@ public struct ModelFolder: Sendable {
   }
 
   public func coreml() throws -> CoreMLFacts { try read(CoreMLFacts.Manifest.self, manifest).facts }
-  public func tokenizer() throws -> Tokenizer {
-    guard let folder = export.tokenizer else {
-      throw SlmkitError("the artifact \(export.artifact) brings no tokenizer")
-    }
-    return try Tokenizer(Data(contentsOf: files.appendingPathComponent("\(folder)/tokenizer.json")))
-  }
-  public func chat() throws -> ChatForm { try read(ChatForm.self, url.appendingPathComponent("chat.json")) }
+  public func tokenizer() throws -> Tokenizer { try Tokenizer(data(url.appendingPathComponent("tokens.json"))) }
+  public func chat() throws -> ChatForm { try ChatForm.read(data(url.appendingPathComponent("chat.json"))) }
   public func cases() throws -> Cases { try read(Cases.self, url.appendingPathComponent("cases.json")) }
 }
 
-private func read<Value: Decodable>(_ type: Value.Type, _ url: URL) throws -> Value {
+private func data(_ url: URL) throws -> Data {
   guard let data = try? Data(contentsOf: url) else { throw SlmkitError("\(url.lastPathComponent) is missing") }
+  return data
+}
+
+private func read<Value: Decodable>(_ type: Value.Type, _ url: URL) throws -> Value {
+  try decoded(type, data(url), of: url.lastPathComponent)
+}
+
+/// A value out of a JSON file that Python wrote. `name`: of the file, for an error.
+func decoded<Value: Decodable>(_ type: Value.Type, _ data: Data, of name: String) throws -> Value {
   let decoder = JSONDecoder()
   decoder.keyDecodingStrategy = .convertFromSnakeCase
-  do { return try decoder.decode(type, from: data) } catch {
-    throw SlmkitError("\(url.lastPathComponent) has another form: \(error)")
-  }
+  do { return try decoder.decode(type, from: data) } catch { throw SlmkitError("\(name) has another form: \(error)") }
 }

@@ -9,8 +9,7 @@ public struct Sampler: Sendable {
   /// `topK`: tokens to sample from, 0 for all. `topP`: share of their probability.
   public init(temperature: Double = 0, topK: Int = 0, topP: Double = 1, repetitionPenalty: Double = 1, seed: UInt64 = 0)
   {
-    (self.temperature, self.topK, self.topP) = (temperature, topK, topP)
-    self.repetitionPenalty = repetitionPenalty
+    (self.temperature, self.topK, self.topP, self.repetitionPenalty) = (temperature, topK, topP, repetitionPenalty)
     state = seed ^ 0x9E37_79B9_7F4A_7C15
     if state == 0 { state = 1 }
   }

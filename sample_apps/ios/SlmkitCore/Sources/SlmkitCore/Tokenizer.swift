@@ -1,45 +1,42 @@
 import Foundation
 
-/// Text to ids and back, by a `tokenizer.json`: byte-level BPE with the splits of GPT-2, Llama 3 and Qwen 2, and
-/// SentencePiece's BPE with byte fallback. Any other kind is refused by name.
+/// `tokens.json`: a tokenizer as data, which Python worked out of its `tokenizer.json`.
+struct Tokens: Decodable {
+  /// A token that is found in a text as it stands; it takes the white space before or after it with it.
+  struct Added: Decodable { let id: Int, content: String, special: Bool, late: Bool, lstrip: Bool, rstrip: Bool }
+  let format: String, nfc: Bool, prefix: String, splits: [String], wholeFirst: Bool, added: [Added]
+  let byteIds: [Int], characters: [Int], merges: [Int]
+  let texts: [String?]  // by id: its bytes as U+0000 to U+00FF
+}
+
+/// Text to ids and back, by the data in `tokens.json`.
 public final class Tokenizer: Sendable {
-  private let vocabulary: Vocabulary
-  private let normalizers: [Normalizer], splits: [Split]
-  private let early: AddedTokens, late: AddedTokens  // found before and after normalization
-  private let special: Set<Int>
-  fileprivate let stripsSpace: Bool  // the first one of a text, which encoding put there
+  private let pairs: PairEncoding
+  private let splits: [NSRegularExpression], composes: Bool
+  private let early: AddedTokens, late: AddedTokens  // late: in what the others leave
+  private let bytes: [[UInt8]], special: Set<Int>
+  fileprivate let prefix: String
 
   public init(_ data: Data) throws {
-    let root = try Json(data)
-    let added = root["added_tokens"].items
-    let decoders = steps(root["decoder"], "decoders").map { $0["type"].string ?? "" }
-    let byteLevel = decoders == ["ByteLevel"], pieces = ["Replace", "ByteFallback", "Fuse"]
-    stripsSpace = decoders == pieces + ["Strip"]
-    guard byteLevel || stripsSpace || decoders == pieces else { throw refused("decoder \(decoders)") }
-
-    let normalizers = try steps(root["normalizer"], "normalizers").map(Normalizer.init)
-    let splitting = steps(root["pre_tokenizer"], "pretokenizers")
-    guard byteLevel == (splitting.last?["type"].string == "ByteLevel") else { throw refused("decoder \(decoders)") }
-    splits = try splitting.compactMap { try Split.read($0, normalizers) }
-    self.normalizers = normalizers
-    vocabulary = try Vocabulary(root["model"], added: added, byteLevel: byteLevel)
-    early = try AddedTokens(added.filter { $0["normalized"].bool != true })
-    late = try AddedTokens(added.filter { $0["normalized"].bool == true }, normalizers)
-    special = Set(added.filter { $0["special"].bool == true }.compactMap(\.["id"].int))
+    let tokens = try decoded(Tokens.self, data, of: "tokens.json")
+    guard tokens.format == "slmkit-app-tokens/1" else {
+      throw SlmkitError("tokens.json has the format \(tokens.format), and this app reads slmkit-app-tokens/1")
+    }
+    (composes, prefix) = (tokens.nfc, tokens.prefix)
+    splits = try tokens.splits.map { try NSRegularExpression(pattern: $0) }
+    early = AddedTokens(tokens.added.filter { !$0.late })
+    late = AddedTokens(tokens.added.filter(\.late))
+    special = Set(tokens.added.filter(\.special).map(\.id))
+    bytes = tokens.texts.map { ($0 ?? "").unicodeScalars.map { UInt8(truncatingIfNeeded: $0.value) } }
+    pairs = PairEncoding(tokens, bytes)
   }
 
-  /// The ids of a text, without those that a tokenizer puts before it.
-  public func encode(_ text: String) -> [Int] {
-    var ids: [Int] = []
-    for part in early.parts(text) {
-      guard case .text(let words) = part else { ids.append(part.id); continue }
-      for part in late.parts(Normalizer.apply(normalizers, words)) {
-        guard case .text(let words) = part else { ids.append(part.id); continue }
-        let pieces = splits.reduce([words]) { pieces, split in pieces.flatMap(split.pieces) }
-        for piece in pieces { vocabulary.encode(piece, &ids) }
-      }
-    }
-    return ids
+  /// The ids of a text, without those that a model's author puts before it.
+  public func encode(_ text: String) -> [Int] { early.ids(text) { late.ids($0, between: plain) } }
+
+  private func plain(_ text: String) -> [Int] {
+    let whole = prefix + (composes ? text.precomposedStringWithCanonicalMapping : text)
+    return splits.reduce([whole]) { pieces, split in pieces.flatMap { split.pieces($0) } }.flatMap(pairs.ids)
   }
 
   /// The text of ids. `special`: with that of special tokens.
@@ -49,7 +46,15 @@ public final class Tokenizer: Sendable {
   }
 
   fileprivate func bytes(_ id: Int, special: Bool) -> [UInt8] {
-    special || !self.special.contains(id) ? vocabulary.bytes[id] ?? [] : []
+    bytes.indices.contains(id) && (special || !self.special.contains(id)) ? bytes[id] : []
+  }
+}
+
+extension NSRegularExpression {
+  /// The matches in a text: no token crosses from one to another.
+  func pieces(_ text: String) -> [String] {
+    let all = NSString(string: text)
+    return matches(in: text, range: NSRange(location: 0, length: all.length)).map { all.substring(with: $0.range) }
   }
 }
 
@@ -62,8 +67,8 @@ public struct TextDecoder {
 
   public mutating func add(_ id: Int) -> String {
     pending += tokenizer.bytes(id, special: special)
-    if atStart, let first = pending.first {
-      if tokenizer.stripsSpace, first == UInt8(ascii: " ") { pending.removeFirst() }
+    if atStart, !pending.isEmpty {
+      if pending.starts(with: tokenizer.prefix.utf8) { pending.removeFirst(tokenizer.prefix.utf8.count) }
       atStart = false
     }
     let whole = pending.count - Self.unfinished(pending)

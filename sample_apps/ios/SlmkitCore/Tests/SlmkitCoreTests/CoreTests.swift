@@ -7,7 +7,7 @@ import XCTest
 func testExport(_ changes: [String: Any] = [:], stopIds: [Int] = [2]) throws -> Export {
   let values: [String: Any] = [
     "schema_version": 1, "slmkit": "1", "model": "home", "target": "ios", "artifact": "coreml", "format": "ML Program",
-    "devices": [], "memory": 5_000_000, "context_length": 256, "stop_ids": stopIds, "tokenizer": "tokenizer",
+    "devices": [], "memory": 5_000_000, "context_length": 256, "stop_ids": stopIds,
     "generation": [
       "do_sample": false, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0, "by_author": false,
     ],
@@ -30,37 +30,12 @@ final class CoreTests: XCTestCase {
     XCTAssertThrowsError(try code()) { XCTAssertTrue("\($0)".contains(words), "\($0)") }
   }
 
-  func testOtherTokenizersAreRefusedByName() throws {
-    let home = try Kind.named("home").data("tokenizer.json"), gemma = try Kind.named("gemma").data("tokenizer.json")
-    assertRefused("model Unigram") { _ = try Tokenizer(changed(home, "model", "type", to: "Unigram")) }
-    assertRefused("normalizer Lowercase") { _ = try Tokenizer(changed(home, "normalizer", to: ["type": "Lowercase"])) }
-    assertRefused("pre-tokenizer BertPreTokenizer") {
-      let steps: [String: Any] = [
-        "type": "Sequence", "pretokenizers": [["type": "BertPreTokenizer"], ["type": "ByteLevel"]],
-      ]
-      _ = try Tokenizer(changed(home, "pre_tokenizer", to: steps))
+  func testTokensOfAnotherFormAreRefused() throws {
+    let home = String(decoding: try Kind.named("home").data("tokens.json"), as: UTF8.self)
+    assertRefused("has the format slmkit-app-tokens/9") {
+      _ = try Tokenizer(Data(home.replacing("slmkit-app-tokens/1", with: "slmkit-app-tokens/9").utf8))
     }
-    assertRefused(#"split by \d+"#) {
-      let split: [String: Any] = ["type": "Split", "pattern": ["Regex": #"\d+"#], "behavior": "Isolated"]
-      let bytes: [String: Any] = ["type": "ByteLevel", "add_prefix_space": false]
-      _ = try Tokenizer(changed(home, "pre_tokenizer", to: ["type": "Sequence", "pretokenizers": [split, bytes]]))
-    }
-    assertRefused("WordPiece") { _ = try Tokenizer(changed(home, "decoder", to: ["type": "WordPiece"])) }
-    assertRefused("continuing_subword_prefix") {
-      _ = try Tokenizer(changed(home, "model", "continuing_subword_prefix", to: "##"))
-    }
-    assertRefused("no token for byte 0") { _ = try Tokenizer(changed(gemma, "model", "byte_fallback", to: false)) }
-    assertRefused("no JSON") { _ = try Tokenizer(Data("{\"model\": ".utf8)) }
-  }
-
-  func testTokensThatAreCanonicallyEquivalentStayApart() throws {
-    let json = try Json(Data("{\"\u{e9}\": 1, \"e\u{301}\": 2, \"a\\\"\\u00e9\\n\": [-1.5e1, true, null, {}]}".utf8))
-    XCTAssertEqual(json.pairs.compactMap(\.value.int), [1, 2])
-    XCTAssertEqual(json.pairs[2].key, Array("a\"\u{e9}\n".utf8))
-    XCTAssertEqual(json.pairs[2].value.items[0].int, -15)
-    for text in ["", "{", "[1,]", "{\"a\" 1}", "\"a", "[1] 2", "nul", "{1: 2}"] {
-      XCTAssertThrowsError(try Json(Data(text.utf8)), text)
-    }
+    assertRefused("tokens.json has another form") { _ = try Tokenizer(Data(home.dropLast(9).utf8)) }
   }
 
   func testACharacterComesWithItsLastToken() throws {
@@ -108,7 +83,7 @@ final class CoreTests: XCTestCase {
     XCTAssertEqual(try form.ids(turns, tokenizer, room: whole.count), whole)
     XCTAssertEqual(try form.ids(turns, tokenizer, room: whole.count - 1), short)
     XCTAssertEqual(try form.ids(turns, tokenizer, room: 1), short)
-    let raw = try JSONDecoder().decode(ChatForm.self, from: Data(#"{"refused": "it has none", "startIds": [2]}"#.utf8))
+    let raw = try ChatForm.read(Data(#"{"refused": "it has none", "start_ids": [2]}"#.utf8))
     XCTAssertEqual(try raw.ids(turns, tokenizer), [2] + tokenizer.encode(turns[3].content))
     assertRefused("it has none") { _ = try raw.render(turns) }
   }
@@ -128,7 +103,7 @@ final class CoreTests: XCTestCase {
       let file: [String: Any] = ["path": path, "size": 3, "sha256": "abc"]
       let values: [String: Any] = [
         "schema_version": version, "model": "m", "artifact": "coreml", "format": "f", "memory": 1, "context_length": 8,
-        "stop_ids": [1], "tokenizer": NSNull(), "inputs": [], "outputs": [], "state": ["states": []], "facts": [:],
+        "stop_ids": [1], "inputs": [], "outputs": [], "state": ["states": []], "facts": [:],
         "generation": ["do_sample": true, "temperature": 0.5, "top_p": 0.9, "top_k": 3, "repetition_penalty": 1.1],
         "files": [file],
       ]
@@ -143,7 +118,7 @@ final class CoreTests: XCTestCase {
     try Data("abc".utf8).write(to: model.appendingPathComponent("a"))
     assertRefused("a is damaged") { try write("a").check { _ in "abd" } }
     XCTAssertNoThrow(try write("a").check { _ in "abc" })
-    assertRefused("brings no tokenizer") { _ = try write("a").tokenizer() }
+    assertRefused("tokens.json is missing") { _ = try write("a").tokenizer() }
   }
 
   func testASecondTurnFeedsOnlyWhatIsNew() async throws {

@@ -33,8 +33,8 @@ final class VectorTests: XCTestCase {
 
   func testChatsAreRendered() throws {
     for kind in Kind.all {
-      let (form, vectors) = (try kind.chat(), try kind.vectors())
-      for each in vectors.chat { assertSame(try form.render(each.messages, date: day), each.text, vectors.name) }
+      let (form, vectors) = (try kind.chat(day), try kind.vectors())
+      for each in vectors.chat { assertSame(try form.render(each.messages), each.text, vectors.name) }
     }
   }
 
@@ -53,9 +53,9 @@ final class VectorTests: XCTestCase {
 
   func testPromptsAndAnswers() async throws {
     for kind in Kind.all {
-      let (tokenizer, form, vectors) = (try kind.tokenizer(), try kind.chat(), try kind.vectors())
+      let (tokenizer, form, vectors) = (try kind.tokenizer(), try kind.chat(day), try kind.vectors())
       for each in vectors.greedy {
-        let prompt = try form.ids([Message("user", each.prompt)], tokenizer, date: day), steps = each.steps.map(\.id)
+        let prompt = try form.ids([Message("user", each.prompt)], tokenizer), steps = each.steps.map(\.id)
         XCTAssertEqual(prompt, each.promptIds)
         let generator = try Generator(testExport(stopIds: vectors.stopIds), tokenizer) {
           Replay(prompt: prompt.count, answer: steps, width: 1024)

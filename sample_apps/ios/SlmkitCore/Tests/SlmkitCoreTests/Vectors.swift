@@ -18,7 +18,7 @@ struct Vectors: Decodable {
   let name: String, tokenizer: [Text], chat: [Chat], sampler: [Picks], greedy: [Greedy], stopIds: [Int]
 }
 
-/// A folder of vectors, with the files of the tokenizer.
+/// A folder of vectors, with what an app has of the tokenizer.
 struct Kind {
   let folder: URL
   func read<Value: Decodable>(_ type: Value.Type, _ name: String) throws -> Value {
@@ -28,8 +28,8 @@ struct Kind {
   }
   func data(_ name: String) throws -> Data { try Data(contentsOf: folder.appendingPathComponent(name)) }
   func vectors() throws -> Vectors { try read(Vectors.self, "vectors.json") }
-  func tokenizer() throws -> Tokenizer { try Tokenizer(data("tokenizer.json")) }
-  func chat() throws -> ChatForm { try read(ChatForm.self, "chat.json") }
+  func tokenizer() throws -> Tokenizer { try Tokenizer(data("tokens.json")) }
+  func chat(_ day: Date = Date()) throws -> ChatForm { try ChatForm.read(data("chat.json"), today: day) }
 
   /// Those in the folder vectors of the project, else beside it.
   static let all: [Kind] = {
@@ -43,17 +43,6 @@ struct Kind {
   static func named(_ name: String) throws -> Kind {
     try XCTUnwrap(all.first { $0.folder.lastPathComponent == name }, "no vectors of \(name)")
   }
-}
-
-/// A value of JSON with other values under some keys: `changed(data, "model", "type", to: "Unigram")`.
-func changed(_ data: Data, _ keys: String..., to value: Any) throws -> Data {
-  func edit(_ json: Any, _ keys: ArraySlice<String>) -> Any {
-    guard let key = keys.first else { return value }
-    var object = json as? [String: Any] ?? [:]
-    object[key] = edit(object[key] ?? [:], keys.dropFirst())
-    return object
-  }
-  return try JSONSerialization.data(withJSONObject: edit(JSONSerialization.jsonObject(with: data), keys[...]))
 }
 
 /// A model that says the ids of a list, one after the other, and remembers what it was asked.

@@ -19,8 +19,8 @@ from slmkit.checkpoint.formats.packed.matrix import (
     Packed,
     Parts,
     refuse_bits,
+    required,
 )
-from slmkit.checkpoint.safetensors import DAMAGED
 from slmkit.errors import CheckpointError
 from slmkit.models.config import Config
 from slmkit.ops import Floats
@@ -63,10 +63,7 @@ def read(module: str, parts: Parts, settings: Config) -> Awq:
         raise CheckpointError(
             f"the checkpoint is quantized in AWQ's layout {version!r}; only gemm is read", ORIGINAL
         )
-    missing = [name for name in SUFFIXES if name not in parts]
-    if missing:
-        raise CheckpointError(f"the checkpoint has no tensor {module}{missing[0]}", DAMAGED)
-    weight, zeros, scales = (parts[name] for name in SUFFIXES)
+    weight, zeros, scales = required(module, parts, *SUFFIXES)
     weight.check(("I32",), (None, None))
     width, words = weight.entry.shape
     bits = settings.integer("bits", settings.values.get("w_bit", 4), most=32)

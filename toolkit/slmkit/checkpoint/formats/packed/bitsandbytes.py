@@ -19,6 +19,7 @@ from slmkit.checkpoint.formats.packed.matrix import (
     Part,
     Parts,
     Stored,
+    required,
     signed_bytes,
 )
 from slmkit.checkpoint.safetensors import DAMAGED
@@ -33,6 +34,7 @@ MARKS = (ABSMAX, SCB)
 SUFFIXES = (".weight", ABSMAX, MAP, SCB, NESTED, NESTED_MAP, *STATES, ".weight_format")
 LONGEST = 1 << 16  # bytes of a state
 LARGEST_BLOCK = 1 << 16
+STEP = np.float32(7.874016e-3)  # 1 / 127, in the package's own digits
 
 
 class Table(Stored):
@@ -53,10 +55,9 @@ class Table(Stored):
         parts[MAP].check(("F32",), (16,))
         parts[ABSMAX].check(("U8",) if NESTED in parts else ("F32",), (blocks,))
         if NESTED in parts:
-            if NESTED_MAP not in parts:
-                raise CheckpointError(f"the checkpoint has no tensor {module}{NESTED_MAP}", DAMAGED)
-            parts[NESTED].check(("F32",), (-(-blocks // self.nested),))
-            parts[NESTED_MAP].check(("F32",), (256,))
+            scales, table = required(module, parts, NESTED, NESTED_MAP)
+            scales.check(("F32",), (-(-blocks // self.nested),))
+            table.check(("F32",), (256,))
 
     @property
     def label(self) -> str:
@@ -86,6 +87,7 @@ class Rows(Packed):
     """A matrix of int8 with one scale for each row."""
 
     format = "bitsandbytes"
+    usually_rounded = True
 
     def integers(self, rows: Any) -> NDArray[np.int16]:
         """``rows`` as integers. (n, K)"""
@@ -93,25 +95,34 @@ class Rows(Packed):
 
     def scales(self, rows: Any) -> Floats:
         """The scales of ``rows``. (n, 1)"""
-        return self.parts[SCB].floats(rows)[:, None] / np.float32(127)
+        return self.parts[SCB].floats(rows)[:, None] * STEP
+
+    def floats(self, rows: Any) -> Floats:
+        """``rows`` dequantized in the order of the package's products, float32. (n, K)"""
+        values: Floats = self.parts[".weight"].array[rows].astype(np.float32)
+        values *= self.parts[SCB].floats(rows)[:, None]
+        return values * STEP
 
     def zeros(self, rows: Any) -> Floats:
         """The zero points of ``rows``. (n, 1)"""
         return np.full_like(self.scales(rows), 128)
 
 
-def read(module: str, parts: Parts, settings: Config) -> Stored:
-    """A matrix by its parts. Raises CheckpointError for what is not bitsandbytes' layout."""
-    if ".weight" not in parts:
-        raise CheckpointError(f"the checkpoint has no tensor {module}.weight", DAMAGED)
+def read(module: str, parts: Parts, settings: Config) -> Stored | None:
+    """A matrix by its parts; None if only headers are known, which do not tell the shape.
+
+    Raises CheckpointError for what is not bitsandbytes' layout.
+    """
+    (weight,) = required(module, parts, ".weight")
     if SCB in parts:
-        parts[".weight"].check(("I8",), (None, None))
-        count, width = parts[".weight"].entry.shape
+        weight.check(("I8",), (None, None))
+        count, width = weight.entry.shape
         parts[SCB].check(("F32",), (count,))
         return Rows(module, parts, (count, width), 8, width)
-    state = next((parts[name] for name in STATES if name in parts), None)
-    if state is None or MAP not in parts:
-        raise CheckpointError(f"the checkpoint has no tensor {module}{STATES[0]}", DAMAGED)
+    kind = STATES[STATES[1] in parts]
+    state, _, _ = required(module, parts, kind, MAP, ABSMAX)
+    if state.file is None:
+        return None
     facts = _facts(state, settings)
     shape = facts.integers("shape")
     if len(shape) != 2:

@@ -20,8 +20,8 @@ from slmkit.checkpoint.formats.packed.matrix import (
     Packed,
     Parts,
     fields,
-    inputs_of,
     refuse_bits,
+    required,
     signed_bytes,
 )
 from slmkit.checkpoint.safetensors import DAMAGED
@@ -85,17 +85,12 @@ def read(module: str, parts: Parts, settings: Config) -> Compressed | None:
             )
     found = _packed(module, parts, settings) if PACKED in parts else _plain(module, parts)
     if found is not None and ORDER in parts:
-        parts[ORDER].check(("I32", "I64"), (found.shape[1],))
-        order = inputs_of(parts[ORDER], -(-found.shape[1] // found.group))
-        runs = np.arange(found.shape[1]) // found.group
-        found.order = None if order is None or np.array_equal(order, runs) else order
+        found.take_order(parts[ORDER])
     return found
 
 
 def _packed(module: str, parts: Parts, settings: Config) -> Compressed:
-    if SCALE not in parts:
-        raise CheckpointError(f"the checkpoint has no tensor {module}{SCALE}", DAMAGED)
-    weight, scale = parts[PACKED], parts[SCALE]
+    weight, scale = required(module, parts, PACKED, SCALE)
     weight.check(("I32",), (None, None))
     count, words = weight.entry.shape
     scale.check(SCALES, (count, None))

@@ -135,6 +135,28 @@ def take_matrices(
     return matrices, used
 
 
+def with_packed(entries: Mapping[str, Entry], config: Config) -> dict[str, Entry]:
+    """The tensors of some headers, with packed matrices in the place of their parts.
+
+    Raises CheckpointError for parts that do not fit together.
+    """
+    known = settings_of(config)
+    if known is None:
+        return dict(entries)
+    stored = {name: Part(name, each) for name, each in entries.items()}
+    matrices, used = take_matrices(stored, *known)
+    plain = {name: each for name, each in entries.items() if name not in used}
+    return plain | {f"{each.module}.weight": entry(each) for each in matrices}
+
+
+def likely_codes(found: Entry) -> tuple[Scheme | None, bool]:
+    """The scheme of a matrix's codes by its shapes alone, None if it has none; and whether they
+    are likely not quite the stored numbers."""
+    if not isinstance(found, PackedEntry) or found.matrix is None:
+        return None, False
+    return found.matrix.likely_scheme, found.matrix.usually_rounded
+
+
 def open_packed(
     files: Iterable[SafetensorsFile], config: Config, weights: Iterable[str]
 ) -> PackedFile | None:

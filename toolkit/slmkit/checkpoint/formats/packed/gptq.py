@@ -4,7 +4,8 @@ Parts: qweight int32 (K * bits / 32, N), qzeros int32 (groups, N * bits / 32), s
 g_idx int32 (K,), the group of each input (GPTQModel, ``gptqmodel/nn_modules/qlinear``).
 Version 1 stores zero points less one, version 2 as they are. The field ``checkpoint_format`` is
 wrong in some published files, so the tensor decides: of symmetric weights all are the middle, or
-one less; of others of 4 bits, dequantized weights have a mean near 0.
+one less; of others of 4 bits, dequantized weights have a mean near 0. The ones are subtracted from
+whole words, so that a zero point of 0 borrows from the next: they are added to whole words again.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from slmkit.checkpoint.formats.packed.matrix import (
     Packed,
     Parts,
     fields,
-    inputs_of,
     refuse_bits,
+    required,
 )
 from slmkit.checkpoint.safetensors import DAMAGED
 from slmkit.errors import CheckpointError
@@ -53,8 +54,9 @@ class Gptq(Packed):
 
     def zeros(self, rows: Any) -> Floats:
         """The zero points of ``rows``. (n, groups)"""
-        stored = fields(self.parts[".qzeros"].array, self.bits, 1)[:, rows].T
-        return ((stored + self.less) & ((1 << self.bits) - 1)).astype(np.float32)
+        ones = sum(1 << place for place in range(0, 32, self.bits))  # a one in each field
+        words = self.parts[".qzeros"].array.view(np.uint32) + np.uint32(self.less * ones)
+        return fields(words, self.bits, 1)[:, rows].T.astype(np.float32)
 
     @cached_property
     def less(self) -> int:
@@ -85,10 +87,7 @@ def read(module: str, parts: Parts, settings: Config) -> Gptq:
             f"{' and '.join(LAYOUTS)} are read",
             ORIGINAL,
         )
-    missing = [name for name in SUFFIXES[:3] if name not in parts]
-    if missing:
-        raise CheckpointError(f"the checkpoint has no tensor {module}{missing[0]}", DAMAGED)
-    weight, zeros, scales = (parts[name] for name in SUFFIXES[:3])
+    weight, zeros, scales = required(module, parts, *SUFFIXES[:3])
     weight.check(("I32",), (None, None))
     words, count = weight.entry.shape
     bits = settings.integer("bits", most=32)
@@ -106,9 +105,10 @@ def read(module: str, parts: Parts, settings: Config) -> Gptq:
     found = Gptq(module, parts, (count, width), bits, group_of(module, width, groups, stated))
     found.second = layout == LAYOUTS[1]
     if ".g_idx" in parts:
-        order = inputs_of(parts[".g_idx"], groups)
-        if order is not None and not np.array_equal(order, np.arange(width) // found.group):
-            found.order = order
+        found.take_order(parts[".g_idx"])
+    shuffled = settings.boolean("desc_act", False) and not settings.boolean("static_groups", False)
+    if shuffled and (".g_idx" not in parts or parts[".g_idx"].file is None):
+        found.order = found.columns  # not known here, and hardly runs of inputs
     return found
 
 

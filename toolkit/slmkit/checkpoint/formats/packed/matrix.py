@@ -77,6 +77,7 @@ class Stored(ABC):
     """A matrix of one format. ``module``: its name without ``.weight``; ``shape``: (N, K)."""
 
     format = ""
+    usually_rounded = False  # what ``rounded`` is of nearly all files of the format
 
     def __init__(self, module: str, parts: Parts, shape: tuple[int, int]) -> None:
         if not all(0 < size <= LARGEST for size in shape):
@@ -144,6 +145,20 @@ class Packed(Stored):
     def zeros(self, rows: Any) -> Floats:
         """The zero points of ``rows``. (n, groups)"""
 
+    def take_order(self, part: Part) -> None:
+        """Take the group of each input, (K,), if groups are no runs of inputs of one size.
+
+        Raises CheckpointError for groups that do not exist.
+        """
+        part.check(("I32", "I64"), (self.shape[1],))
+        if part.file is None:
+            return
+        order, groups = part.array.astype(np.int64), -(-self.shape[1] // self.group)
+        if ((order < 0) | (order >= groups)).any():
+            raise CheckpointError(f"tensor {part.name} names groups that do not exist", DAMAGED)
+        if not np.array_equal(order, self.columns):
+            self.order = self.columns = order
+
     @property
     def label(self) -> str:
         """The format in its own words."""
@@ -170,7 +185,7 @@ class Packed(Stored):
     @cached_property
     def columns(self) -> NDArray[np.int64]:
         """The group of each input. (K,)"""
-        return np.arange(self.shape[1]) // self.group if self.order is None else self.order
+        return np.arange(self.shape[1]) // self.group
 
     @property
     def size(self) -> int | None:
@@ -245,20 +260,17 @@ def fields(words: NDArray[Any], bits: int, axis: int) -> NDArray[np.int16]:
     return np.moveaxis(integers, -1, axis)
 
 
+def required(module: str, parts: Parts, *names: str) -> list[Part]:
+    """Parts of a matrix. Raises CheckpointError for the first that is not there."""
+    for name in names:
+        if name not in parts:
+            raise CheckpointError(f"the checkpoint has no tensor {module}{name}", DAMAGED)
+    return [parts[name] for name in names]
+
+
 def signed_bytes(stored: NDArray[np.int8]) -> NDArray[np.int16]:
     """Integers of 8 bits with a sign as 0 to 255, around 128."""
     return stored.astype(np.int16) + np.int16(128)
-
-
-def inputs_of(part: Part, groups: int) -> NDArray[np.int64] | None:
-    """The group of each input, if groups are no runs of inputs of one size. Raises
-    CheckpointError for groups that do not exist."""
-    if part.file is None:
-        return None
-    order = part.array.astype(np.int64)
-    if ((order < 0) | (order >= groups)).any():
-        raise CheckpointError(f"tensor {part.name} names groups that do not exist", DAMAGED)
-    return order
 
 
 def refuse_bits(module: str, name: str, bits: int, known: tuple[int, ...] = (4, 8)) -> None:

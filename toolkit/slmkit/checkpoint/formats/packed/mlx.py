@@ -22,8 +22,9 @@ from slmkit.checkpoint.formats.packed.matrix import (
     Parts,
     fields,
     refuse_bits,
+    required,
 )
-from slmkit.checkpoint.safetensors import DAMAGED, row_blocks
+from slmkit.checkpoint.safetensors import row_blocks
 from slmkit.errors import CheckpointError
 from slmkit.models.config import Config
 from slmkit.ops import Floats
@@ -37,6 +38,7 @@ class Mlx(Packed):
     """A matrix in MLX's affine layout."""
 
     format = "MLX affine"
+    usually_rounded = True
 
     def integers(self, rows: Any) -> NDArray[np.int16]:
         """``rows`` as integers. (n, K)"""
@@ -85,10 +87,7 @@ def read(module: str, parts: Parts, settings: Config) -> Mlx:
         raise CheckpointError(
             f"the checkpoint is quantized in MLX's mode {mode!r}; only affine is read", ORIGINAL
         )
-    missing = [name for name in SUFFIXES if name not in parts]
-    if missing:
-        raise CheckpointError(f"the checkpoint has no tensor {module}{missing[0]}", DAMAGED)
-    weight, scales, biases = (parts[name] for name in SUFFIXES)
+    weight, scales, biases = required(module, parts, *SUFFIXES)
     if len(weight.entry.shape) == 3:
         raise CheckpointError(
             f"{module} holds several experts in MLX's layout, which is not read", ORIGINAL

@@ -62,9 +62,7 @@ class ChatModel(private val scope: CoroutineScope, private val open: () -> Assis
     }
 
     /** Ends the answer after the token that is being computed; what was said stays. */
-    fun stop() {
-        job?.cancel()
-    }
+    fun stop() = job?.cancel()
 
     fun forget() {
         if (!changes.value.busy) changes.update { it.copy(messages = emptyList()) }

@@ -5,8 +5,10 @@ import android.content.Context
 import android.os.Build
 import android.system.Os
 import dev.slmkit.sample.backends.Models
-import dev.slmkit.sample.core.SelfTest
+import dev.slmkit.sample.core.systemLine
 import java.io.File
+
+private val MODELS = listOf("model", "chat.json", "cases.json", "tokens.json")
 
 /** What the app needs of this phone: its models, its free memory, and what it is. */
 class Phone(private val context: Context) {
@@ -18,12 +20,12 @@ class Phone(private val context: Context) {
         return Models(unpacked(), context.cacheDir, ::freeMemory)
     }
 
-    fun facts(): Map<String, Any> = mapOf(
+    fun facts(): Map<String, String> = mapOf(
         "model" to "${Build.MANUFACTURER} ${Build.MODEL}",
         "machine" to Build.HARDWARE,
         "os" to "Android ${Build.VERSION.RELEASE}, API ${Build.VERSION.SDK_INT}",
         "abi" to Build.SUPPORTED_ABIS[0],
-        "hwcap" to SelfTest.line("/proc/cpuinfo", "Features").orEmpty(),
+        "hwcap" to systemLine("/proc/cpuinfo", "Features").orEmpty(),
     )
 
     private fun freeMemory(): Long {
@@ -52,9 +54,5 @@ class Phone(private val context: Context) {
         if (names.isEmpty()) context.assets.open(asset).use { from -> to.outputStream().use { from.copyTo(it) } }
         if (names.isNotEmpty()) to.mkdirs()
         for (name in names) unpack("$asset/$name", File(to, name))
-    }
-
-    private companion object {
-        val MODELS = listOf("model", "chat.json", "cases.json")
     }
 }

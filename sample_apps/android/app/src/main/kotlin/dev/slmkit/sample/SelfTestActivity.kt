@@ -3,8 +3,8 @@ package dev.slmkit.sample
 import android.app.Activity
 import android.content.Intent
 import android.os.Bundle
-import dev.slmkit.sample.core.Json
 import dev.slmkit.sample.core.SelfTest
+import dev.slmkit.sample.core.json
 import java.io.File
 import kotlin.concurrent.thread
 
@@ -20,17 +20,14 @@ class SelfTestActivity : Activity() {
         column.scrolling(said)
         setContentView(column)
         thread {
-            val reports = run()
-            report = Json.write(mapOf("reports" to reports))
+            val phone = Phone(this)
+            val models = phone.models()
+            val test = SelfTest(phone.facts())
+            val reports = models.exports.map { test.run(it, { models.cases }) { models.backend(it) } }
+            report = json.encodeToString(mapOf("reports" to reports))
             File(getExternalFilesDir(null), "report.json").writeText(report) // adb pull .../files/report.json
-            runOnUiThread { said.text = reports.joinToString("\n\n") { SelfTest.summary(it) } }
+            runOnUiThread { said.text = reports.joinToString("\n\n") { it.summary() } }
         }
-    }
-
-    private fun run(): List<Map<String, Any?>> {
-        val phone = Phone(this)
-        val models = phone.models()
-        return models.exports.map { SelfTest(phone.facts()).run(it, { models.cases }) { models.backend(it) } }
     }
 
     private fun share() {

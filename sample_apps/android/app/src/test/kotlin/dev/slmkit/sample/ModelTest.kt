@@ -3,16 +3,13 @@ package dev.slmkit.sample
 import dev.slmkit.sample.backends.Models
 import dev.slmkit.sample.core.ChatForm
 import dev.slmkit.sample.core.Generator
-import dev.slmkit.sample.core.Json
 import dev.slmkit.sample.core.Message
 import dev.slmkit.sample.core.ModelBackend
 import dev.slmkit.sample.core.Sampler
 import dev.slmkit.sample.core.SelfTest
 import dev.slmkit.sample.core.Tokenizer
-import dev.slmkit.sample.core.int
-import dev.slmkit.sample.core.ints
-import dev.slmkit.sample.core.list
-import dev.slmkit.sample.core.obj
+import dev.slmkit.sample.core.best
+import dev.slmkit.sample.core.json
 import java.io.File
 import kotlin.math.abs
 import kotlinx.coroutines.CoroutineScope
@@ -37,8 +34,8 @@ class ModelTest {
     val timeout: Timeout = Timeout.seconds(120) // a question without an end is a failure
     private val models = Models(TestData.assets, File(System.getProperty("java.io.tmpdir"))) { Long.MAX_VALUE }
     private val export = models.exports.first { it.artifact == "ort" }
-    private val tokenizer = Tokenizer(export.tokenizer.readText())
-    private val form = ChatForm(File(TestData.assets, "chat.json").readText())
+    private val tokenizer = Tokenizer(File(TestData.assets, "tokens.json").readText())
+    private val form = ChatForm.of(File(TestData.assets, "chat.json").readText())
     private val greedy = TestData.vectors.filter { it.name == export.model }.flatMap { TestData.read(it, "greedy") }
     private val main = Executors.newSingleThreadExecutor().asCoroutineDispatcher()
     private val question = "Turn off the kitchen lights at 7 pm."
@@ -111,18 +108,18 @@ class ModelTest {
         backend.reset()
         for (id in ids.dropLast(1)) backend.feed(listOf(id))
         val apart = backend.feed(ids.takeLast(1))
-        assertEquals(Sampler.best(whole, 1), Sampler.best(apart, 1))
+        assertEquals(best(whole, 1), best(apart, 1))
         assertTrue(whole.indices.maxOf { abs(whole[it] - apart[it]) } < 0.5)
     }
 
     @Test
     fun the_self_test_finds_the_reference_s_tokens_and_logits() {
         val report = SelfTest(mapOf("model" to "JVM")).run(export, { models.cases }) { models.backend(export) }
-        println(SelfTest.summary(report))
-        System.getProperty("slmkit.report")?.let { File(it).writeText(Json.write(report)) }
-        assertEquals(emptyList<String>(), report["errors"])
-        assertTrue(report["greedy"] as Double >= 0.9)
-        assertTrue(report["db"] as Double >= 20.0) // the recipes' bound for what ships
+        println(report.summary())
+        System.getProperty("slmkit.report")?.let { File(it).writeText(json.encodeToString(report)) }
+        assertEquals(emptyList<String>(), report.errors)
+        assertTrue(report.greedy!! >= 0.9)
+        assertTrue(report.db!! >= 20.0) // the recipes' bound for what ships
     }
 
     @Test
@@ -131,9 +128,11 @@ class ModelTest {
             override fun feed(ids: List<Int>) = FloatArray(300_000)
         }
         val report = SelfTest(emptyMap()).run(export, { models.cases }) { wrong }
-        assertEquals(0.0, report["db"] as Double, 1e-9)
+        assertEquals(0.0, report.db!!, 1e-9)
         val broken = SelfTest(emptyMap()).run(export, { "{}" }) { wrong }
-        assertEquals("${export.model}/ort: not executed: cases.json has the format null; this app reads slmkit-app-cases/1", SelfTest.summary(broken))
+        assertEquals("${export.model}/ort: not executed: cases.json has the format null; this app reads slmkit-app-cases/1", broken.summary())
+        val empty = SelfTest(emptyMap()).run(export, { "{\"format\": \"slmkit-app-cases/1\", \"cases\": []}" }) { wrong }
+        assertEquals("${export.model}/ort: not executed: cases.json has no cases", empty.summary())
     }
 
     @Test

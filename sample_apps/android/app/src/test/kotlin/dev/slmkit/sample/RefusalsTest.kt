@@ -1,15 +1,13 @@
 package dev.slmkit.sample
 
 import dev.slmkit.sample.backends.Models
+import dev.slmkit.sample.core.ChatForm
 import dev.slmkit.sample.core.Export
-import dev.slmkit.sample.core.Json
 import dev.slmkit.sample.core.Refused
 import dev.slmkit.sample.core.Tokenizer
-import dev.slmkit.sample.core.obj
 import java.io.File
 import kotlin.io.path.createTempDirectory
 import org.junit.After
-import org.junit.Assert.assertEquals
 import org.junit.Assert.assertThrows
 import org.junit.Assert.assertTrue
 import org.junit.Test
@@ -17,7 +15,7 @@ import org.junit.Test
 /** Right or refused: what the app cannot do, it says before it begins. */
 class RefusalsTest {
     private val folder = createTempDirectory().toFile()
-    private val original = Export.of(TestData.assets).first { it.artifact == "ort" }
+    private val original = Export.below(TestData.assets).first { it.artifact == "ort" }
 
     @After
     fun clean() {
@@ -30,14 +28,14 @@ class RefusalsTest {
     private fun changed(vararg change: Pair<String, Any?>): Models {
         TestData.assets.copyRecursively(folder, overwrite = true)
         val file = File(folder, "${original.folder.name}/${Export.FILE}")
-        file.writeText(Json.write(Json.parse(file.readText()).obj() + change))
+        file.writeText(Plain.write(Plain.parse(file.readText()).obj() + change))
         return Models(folder, folder) { Long.MAX_VALUE }
     }
 
     @Test
     fun a_damaged_file_is_found_by_its_hash_and_a_cut_one_by_its_size() {
         changed()
-        val data = File(folder, "${original.folder.name}/${original.facts["model"]}")
+        val data = File(folder, "${original.folder.name}/${original.fact("model")}")
         val bytes = data.readBytes()
         data.writeBytes(bytes.also { it[it.size / 2] = (it[it.size / 2] + 1).toByte() })
         assertTrue("is damaged" in reason { Models(folder, folder) { Long.MAX_VALUE }.open() })
@@ -65,30 +63,16 @@ class RefusalsTest {
     }
 
     @Test
-    fun tokenizers_of_other_kinds_are_refused_by_name() {
-        val home = TestData.vectors.first { it.name == "home" } // byte-level, whatever the app carries
-        val root = Json.parse(File(home, "tokenizer.json").readText()).obj()
-        fun tokenizer(vararg change: Pair<String, Any?>) = reason { Tokenizer(Json.write(root + change)) }
-        fun model(vararg change: Pair<String, Any?>) = tokenizer("model" to root["model"].obj() + change)
-        assertTrue("Unigram" in model("type" to "Unigram"))
-        assertTrue("dropout" in model("dropout" to 0.1))
-        assertTrue("end_of_word_suffix" in model("end_of_word_suffix" to "</w>"))
-        assertTrue("Lowercase" in tokenizer("normalizer" to mapOf("type" to "Lowercase")))
-        assertTrue("WordPiece" in tokenizer("decoder" to mapOf("type" to "WordPiece")))
-        val split = mapOf("type" to "Split", "pattern" to mapOf("Regex" to "a+"), "behavior" to "Isolated", "invert" to false)
-        assertTrue("a+" in tokenizer("pre_tokenizer" to split))
-        assertTrue("normalized text" in tokenizer("normalizer" to mapOf("type" to "NFC"), "added_tokens" to listOf(mapOf("id" to 0.0, "content" to "<x>", "normalized" to true))))
-        assertTrue("whole word" in tokenizer("added_tokens" to listOf(mapOf("id" to 0.0, "content" to "<x>", "single_word" to true))))
-        assertTrue("ByteLevel" in tokenizer("pre_tokenizer" to mapOf("type" to "ByteLevel", "add_prefix_space" to true, "use_regex" to true)))
-    }
-
-    @Test
-    fun json_is_read_or_refused() {
-        val value = mapOf("a\"\n\\\u0001é\ud83d\ude00" to listOf(1.0, -2.5e-3, true, false, null, "", emptyList<Any>(), emptyMap<String, Any>()))
-        assertEquals(value, Json.parse(Json.write(value)))
-        assertEquals("\u00e9\ud83d\ude00/", Json.parse("\"\\u00e9\\ud83d\\ude00\\/\""))
-        for (wrong in listOf("", "{", "[1,]", "[1 2]", "{\"a\"}", "tru", "\"\\u12\"", "\"a", "1 2", "nan", "{\"a\":1,}")) {
-            assertThrows(wrong, IllegalArgumentException::class.java) { Json.parse(wrong) }
+    fun files_of_another_format_are_refused() {
+        val files = mapOf<String, (String) -> Unit>(
+            "tokens.json" to { Tokenizer(it) },
+            "chat.json" to { ChatForm.of(it) },
+        )
+        for ((file, read) in files) {
+            val text = File(TestData.vectors.first { it.name == "home" }, file).readText()
+            val said = reason { read(text.replace(Regex("slmkit-app-\\w+/1"), "slmkit-app/9")) }
+            assertTrue(said, said.startsWith("$file has the format slmkit-app/9; this app reads slmkit-app-"))
+            assertThrows(IllegalArgumentException::class.java) { read(text.dropLast(9)) }
         }
     }
 }

@@ -1,13 +1,10 @@
 package dev.slmkit.sample
 
 import dev.slmkit.sample.core.ChatForm
+import dev.slmkit.sample.core.Generation
 import dev.slmkit.sample.core.Message
 import dev.slmkit.sample.core.Sampler
 import dev.slmkit.sample.core.Tokenizer
-import dev.slmkit.sample.core.int
-import dev.slmkit.sample.core.ints
-import dev.slmkit.sample.core.list
-import dev.slmkit.sample.core.obj
 import java.io.File
 import java.util.Date
 import org.junit.Assert.assertEquals
@@ -20,7 +17,7 @@ class VectorsTest {
 
     @Test
     fun texts_become_the_same_ids_and_text_again() = folders.forEach { folder ->
-        val tokenizer = Tokenizer(File(folder, "tokenizer.json").readText())
+        val tokenizer = Tokenizer(File(folder, "tokens.json").readText())
         for (vector in TestData.read(folder, "tokenizer") + TestData.read(folder, "decoder")) {
             val where = "${folder.name}: ${vector["text"]}"
             val ids = vector["ids"].ints()
@@ -32,7 +29,7 @@ class VectorsTest {
 
     @Test
     fun conversations_become_the_template_s_text() = folders.forEach { folder ->
-        val form = ChatForm(File(folder, "chat.json").readText(), Date(BUILD_DAY))
+        val form = ChatForm.of(File(folder, "chat.json").readText(), Date(BUILD_DAY))
         for (vector in TestData.read(folder, "chat")) {
             val messages = vector["messages"].list().map { it.obj() }.map { Message(it["role"] as String, it["content"] as String) }
             assertEquals(folder.name, vector["text"], form.render(messages))
@@ -43,7 +40,8 @@ class VectorsTest {
     fun samplers_pick_the_same_ids() = folders.forEach { folder ->
         for (vector in TestData.read(folder, "sampler")) {
             fun number(key: String) = vector[key] as Double
-            val sampler = Sampler(number("temperature"), vector["top_k"].int(), number("top_p"), number("repetition_penalty").toFloat(), number("seed").toLong())
+            val how = Generation(true, number("temperature"), vector["top_k"].int(), number("top_p"), number("repetition_penalty").toFloat())
+            val sampler = Sampler(how, number("seed").toLong())
             val before = HashSet(vector["before"].ints())
             val picked = vector["ids"].ints().map {
                 sampler.next(vector["logits"].list().map { (it as Double).toFloat() }.toFloatArray(), before).also { before.add(it) }

@@ -1,7 +1,6 @@
 package dev.slmkit.sample.backends
 
 import com.google.ai.edge.litertlm.Backend
-import com.google.ai.edge.litertlm.Conversation
 import com.google.ai.edge.litertlm.ConversationConfig
 import com.google.ai.edge.litertlm.Engine
 import com.google.ai.edge.litertlm.EngineConfig
@@ -11,11 +10,13 @@ import dev.slmkit.sample.core.Message
 import dev.slmkit.sample.core.Piece
 import dev.slmkit.sample.core.demand
 import java.io.File
-import kotlinx.coroutines.CancellationException
 import kotlinx.coroutines.Dispatchers
 import kotlinx.coroutines.flow.Flow
+import kotlinx.coroutines.flow.emitAll
 import kotlinx.coroutines.flow.flow
 import kotlinx.coroutines.flow.flowOn
+import kotlinx.coroutines.flow.map
+import kotlinx.coroutines.flow.onCompletion
 import com.google.ai.edge.litertlm.Message as Turn
 
 fun openLiteRtLm(export: Export, cache: File, threads: Int): Assistant {
@@ -27,27 +28,16 @@ fun openLiteRtLm(export: Export, cache: File, threads: Int): Assistant {
 /** LiteRT-LM: tokenizer, template, sampler and stop ids are in its file. */
 class LiteRtLmBackend(model: File, cache: File, threads: Int) : Assistant {
     override val name = "LiteRT-LM, CPU, $threads threads"
-    private val engine = Engine(EngineConfig(model.path, Backend.CPU(threads), cacheDir = cache.path))
-
-    init {
-        engine.initialize()
-    }
+    private val config = EngineConfig(model.path, Backend.CPU(threads), cacheDir = cache.path)
+    private val engine = Engine(config).apply { initialize() }
 
     override fun answer(messages: List<Message>): Flow<Piece> = flow {
         val before = messages.dropLast(1).map { turn(it) }
         engine.createConversation(ConversationConfig(initialMessages = before)).use { conversation ->
-            stream(conversation, messages.last().content) { emit(it) }
+            val tokens = conversation.sendMessageAsync(messages.last().content) // a message for each
+            emitAll(tokens.map { Piece(it.toString()) }.onCompletion { if (it != null) conversation.cancelProcess() })
         }
     }.flowOn(Dispatchers.Default)
-
-    private suspend fun stream(conversation: Conversation, words: String, emit: suspend (Piece) -> Unit) {
-        try {
-            conversation.sendMessageAsync(words).collect { emit(Piece(it.toString())) } // a message for each token
-        } catch (e: CancellationException) {
-            conversation.cancelProcess()
-            throw e
-        }
-    }
 
     private fun turn(message: Message) = when (message.role) {
         "system" -> Turn.system(message.content)

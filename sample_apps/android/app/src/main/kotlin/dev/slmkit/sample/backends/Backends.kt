@@ -8,13 +8,14 @@ import dev.slmkit.sample.core.ModelBackend
 import dev.slmkit.sample.core.Refused
 import dev.slmkit.sample.core.Tokenizer
 import dev.slmkit.sample.core.demand
-import dev.slmkit.sample.core.list
 import java.io.File
 
-/** A folder of models as the app carries it: exports, and beside them chat.json and cases.json. */
+private const val CHUNK = 128 // tokens of one call: its logits take tokens * vocabulary * 4 bytes
+
+/** A folder of models as the app carries it: exports, and beside them chat.json, cases.json and tokens.json. */
 class Models(private val root: File, private val cache: File, private val freeMemory: () -> Long) {
     private val threads = Runtime.getRuntime().availableProcessors().coerceIn(1, 4) // a phone's fast cores
-    val exports = Export.of(root)
+    val exports = Export.below(root)
     val cases get() = File(root, "cases.json").readText()
 
     /** The first model that this app and this phone can run; else the reasons why there is none. */
@@ -32,22 +33,20 @@ class Models(private val root: File, private val cache: File, private val freeMe
 
     private fun open(export: Export): Assistant {
         if (export.artifact == "litert") return checked(export) { openLiteRtLm(export, cache, threads) }
-        val form = ChatForm(File(root, "chat.json").readText())
-        return Generator(backend(export), export, Tokenizer(export.tokenizer.readText()), form)
+        val form = ChatForm.of(File(root, "chat.json").readText())
+        return Generator(backend(export), export, Tokenizer(File(root, "tokens.json").readText()), form)
     }
 
     /** What gives logits, for the self-test. */
     fun backend(export: Export): ModelBackend = when (export.artifact) {
-        "ort" -> checked(export) {
-            OrtBackend(File(export.folder, export.facts["model"] as String).path, CHUNK, threads)
-        }
+        "ort" -> checked(export) { OrtBackend(File(export.folder, export.fact("model")).path, CHUNK, threads) }
         "litert" -> throw Refused("LiteRT-LM gives text and no logits: ask it something in the chat")
         else -> throw Refused("${export.model}/${export.artifact} ${needs(export)}; this app runs ort and litert")
     }
 
     private fun needs(export: Export) = when (export.artifact) {
-        "hexagon" -> "needs an NPU of ${export.devices} and ${export.facts["packages"].list().joinToString(", ")}"
-        "mlc" -> "needs a GPU of ${export.devices} and MLC's Android library, built with this model's code"
+        "hexagon" -> "needs an NPU of ${export.chips} and ${export.fact("packages")}"
+        "mlc" -> "needs a GPU of ${export.chips} and MLC's Android library, built with this model's code"
         "coreml" -> "is for Core ML on Apple's devices"
         else -> "is not known here"
     }
@@ -56,9 +55,5 @@ class Models(private val root: File, private val cache: File, private val freeMe
         export.checkMemory(freeMemory())
         export.checkFiles()
         return open()
-    }
-
-    private companion object {
-        const val CHUNK = 128 // tokens of one call: its logits take tokens * vocabulary * 4 bytes
     }
 }

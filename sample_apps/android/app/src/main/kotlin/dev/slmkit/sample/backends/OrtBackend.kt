@@ -35,8 +35,7 @@ class OrtBackend(path: String, private val chunk: Int, threads: Int) : ModelBack
 
     override fun feed(ids: List<Int>): FloatArray {
         val pieces = ids.chunked(chunk)
-        pieces.dropLast(1).forEach { run(it) }
-        run(pieces.last())
+        pieces.forEach { run(it) }
         val logits = (result!!.get("logits").get() as OnnxTensor).floatBuffer // [1, T, V]
         val last = FloatArray(logits.capacity() / pieces.last().size)
         logits.position(logits.capacity() - last.size)

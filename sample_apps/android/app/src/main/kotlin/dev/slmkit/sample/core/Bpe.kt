@@ -3,54 +3,34 @@ package dev.slmkit.sample.core
 import java.util.PriorityQueue
 
 /** Byte-pair encoding of one word: the pair of the lowest rank is joined first, from the left. */
-class Bpe(model: Map<String, Any?>) {
-    private val vocab = HashMap<String, Int>()
+class Bpe(private val tokens: Tokens) {
+    private val characters = HashMap<Int, Int>() // their ids by code points; others go by their bytes
     private val merges = HashMap<Long, Long>() // (left id, right id) to (rank, joined id)
-    private val unknown: Int?
-    private val bytes: List<Int>? // of the 256 tokens <0x00> to <0xFF>
-    private val wholeFirst = model["ignore_merges"] == true
-    private val fused = model["fuse_unk"] == true
+    private val whole = HashMap<String?, Int>() // words that are one token, however their pairs would join
 
     init {
-        demand((model["type"] ?: "BPE") == "BPE") { "the tokenizer is a ${model["type"]}; this app reads BPE" }
-        for (key in listOf("dropout", "continuing_subword_prefix", "end_of_word_suffix")) {
-            val none = model[key] == null || model[key] == ""
-            demand(none) { "the tokenizer's BPE has a $key, which this app does not read" }
+        for (at in tokens.characters.indices step 2) characters[tokens.characters[at]] = tokens.characters[at + 1]
+        for (at in tokens.merges.indices step 3) {
+            merges[pair(tokens.merges[at], tokens.merges[at + 1])] = pair(at, tokens.merges[at + 2])
         }
-        for ((token, id) in model["vocab"].obj()) vocab[token] = id.int()
-        unknown = (model["unk_token"] as String?)?.let { vocab[it] }
-        val all = (0..255).map { vocab["<0x%02X>".format(it)] }
-        bytes = if (model["byte_fallback"] == true && null !in all) all.filterNotNull() else null
-        model["merges"].list().forEachIndexed { rank, merge ->
-            val (left, right) = if (merge is String) merge.split(' ', limit = 2) else merge.list().map { it as String }
-            merges[pair(vocab.getValue(left), vocab.getValue(right))] = pair(rank, vocab.getValue(left + right))
-        }
+        if (tokens.wholeFirst) tokens.texts.forEachIndexed { id, text -> whole.getOrPut(text) { id } }
     }
 
-    fun tokens() = vocab.entries.associate { it.value to it.key }
-
     fun encode(word: String, out: MutableList<Int>) {
-        val whole = if (wholeFirst) vocab[word] else null
-        if (whole != null) out.add(whole) else join(symbols(word)) { out.add(it) }
+        val one = if (tokens.wholeFirst) whole[String(word.toByteArray(), Charsets.ISO_8859_1)] else null
+        if (one != null) out.add(one) else join(symbols(word)) { out.add(it) }
     }
 
     private fun symbols(word: String): IntArray {
         val ids = ArrayList<Int>()
         var at = 0
-        var afterUnknown = false
         while (at < word.length) {
             val next = word.offsetByCodePoints(at, 1)
-            val char = word.substring(at, next)
-            val id = vocab[char]
-            when {
-                id != null -> ids.add(id)
-                bytes != null -> char.toByteArray().forEach { ids.add(bytes[it.toInt() and 255]) }
-                unknown != null && !(fused && afterUnknown) -> ids.add(unknown)
-            }
-            afterUnknown = id == null && bytes == null
+            val bytes = { word.substring(at, next).toByteArray().map { tokens.byteIds[it.toInt() and 255] } }
+            ids.addAll(characters[word.codePointAt(at)]?.let { listOf(it) } ?: bytes())
             at = next
         }
-        return ids.toIntArray()
+        return ids.filter { it >= 0 }.toIntArray()
     }
 
     private class Candidate(val merge: Long, val at: Int)

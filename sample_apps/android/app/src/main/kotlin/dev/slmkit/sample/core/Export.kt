@@ -2,6 +2,11 @@ package dev.slmkit.sample.core
 
 import java.io.File
 import java.security.MessageDigest
+import kotlinx.serialization.Serializable
+import kotlinx.serialization.Transient
+import kotlinx.serialization.json.JsonArray
+import kotlinx.serialization.json.JsonElement
+import kotlinx.serialization.json.jsonPrimitive
 
 /** The reason why this app cannot do something, in a sentence that the screen shows. */
 class Refused(message: String) : Exception(message)
@@ -11,23 +16,30 @@ inline fun demand(holds: Boolean, otherwise: () -> String) {
 }
 
 /** One artifact as `slmkit export` writes it: the facts that an app needs, and its files. */
-class Export(val folder: File) {
-    private val root = Json.parse(File(folder, FILE).readText()).obj()
+@Serializable
+class Export(
+    private val schemaVersion: Int,
+    val model: String,
+    val artifact: String,
+    private val devices: List<String>,
+    val memory: Long, // bytes, at the whole context
+    val contextLength: Int,
+    val stopIds: Set<Int>,
+    val generation: Generation,
+    private val facts: Map<String, JsonElement>,
+    private val files: List<Entry>,
+) {
+    @Serializable
+    class Entry(val path: String, val size: Long, val sha256: String)
 
-    init {
-        val version = root["schema_version"].int()
-        demand(version == 1) { "$folder: $FILE has the schema version $version; this app reads 1" }
+    @Transient lateinit var folder: File
+    val chips get() = devices.joinToString(" or ")
+
+    /** A fact of the artifact's contract; several in words. */
+    fun fact(key: String): String {
+        val fact = facts.getValue(key)
+        return (fact as? JsonArray ?: listOf(fact)).joinToString { it.jsonPrimitive.content }
     }
-
-    val model = root["model"] as String
-    val artifact = root["artifact"] as String
-    val devices = root["devices"].list().joinToString(" or ")
-    val memory = (root["memory"] as Double).toLong() // bytes, at the whole context
-    val contextLength = root["context_length"].int()
-    val stopIds = root["stop_ids"].ints().toSet()
-    val generation = root["generation"].obj()
-    val facts = root["facts"].obj()
-    val tokenizer = File(folder, "${(root["tokenizer"] as String?)?.plus("/") ?: ""}tokenizer.json")
 
     /** Refuses a model for which ``available`` bytes are too few. */
     fun checkMemory(available: Long) {
@@ -39,14 +51,11 @@ class Export(val folder: File) {
 
     /** Refuses files that are not those which were exported: sizes first, then SHA-256. */
     fun checkFiles() {
-        val files = root["files"].list().map { it.obj() }.associateBy { File(folder, it["path"] as String) }
-        for ((file, known) in files) {
-            val size = (known["size"] as Double).toLong()
-            demand(file.length() == size) { "$file has ${file.length()} bytes, not $size: copy the model again" }
+        val known = files.associateBy { File(folder, it.path) }
+        for ((file, entry) in known) demand(file.length() == entry.size) {
+            "$file has ${file.length()} bytes, not ${entry.size}: copy the model again"
         }
-        for ((file, known) in files) {
-            demand(sha256(file) == known["sha256"]) { "$file is damaged: copy the model again" }
-        }
+        for ((file, entry) in known) demand(sha256(file) == entry.sha256) { "$file is damaged: copy the model again" }
     }
 
     private fun mega(bytes: Long) = (bytes + 999_999) / 1_000_000
@@ -61,6 +70,14 @@ class Export(val folder: File) {
         const val FILE = "slmkit-export.json"
 
         /** The exports below a folder, by name. */
-        fun of(folder: File) = folder.listFiles().orEmpty().filter { File(it, FILE).isFile }.sorted().map { Export(it) }
+        fun below(folder: File) = folder.listFiles().orEmpty().filter { File(it, FILE).isFile }.sorted().map { of(it) }
+
+        /** The export in a folder. */
+        fun of(folder: File): Export {
+            val export = json.decodeFromString<Export>(File(folder, FILE).readText())
+            val version = export.schemaVersion
+            demand(version == 1) { "$folder: $FILE has the schema version $version; this app reads 1" }
+            return export.apply { this.folder = folder }
+        }
     }
 }

@@ -35,7 +35,7 @@ class Generator(
 ) : Assistant {
     override val name get() = backend.name
 
-    override fun answer(messages: List<Message>) = text(prompt(messages), Sampler.of(export.generation, seed()))
+    override fun answer(messages: List<Message>) = text(prompt(messages), Sampler(export.generation, seed()))
 
     override fun close() = backend.close()
 

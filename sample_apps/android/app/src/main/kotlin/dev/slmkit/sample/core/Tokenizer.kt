@@ -1,71 +1,115 @@
 package dev.slmkit.sample.core
 
-/** A tokenizer.json: byte-level BPE, or SentencePiece's with byte fallback. Any other kind is refused by name. */
-class Tokenizer private constructor(root: Map<String, Any?>) {
-    constructor(text: String) : this(Json.parse(text).obj())
+import java.text.Normalizer
+import kotlinx.serialization.Serializable
 
-    private val bpe = Bpe(root["model"].obj())
-    private val form = if (root["model"].obj()["byte_fallback"] == true) Pieces(root) else ByteLevel(root)
-    private val added = root["added_tokens"].list().map { Added(it.obj(), root["normalizer"] != null) }
-    private val special = added.filter { it.special }.map { it.id }.toSet()
-    private val words = bpe.tokens() + added.associate { it.id to it.content }
-    private val longest = added.sortedByDescending { it.content.length }
+/** tokens.json: a tokenizer as data, which Python worked out of its tokenizer.json. */
+@Serializable
+class Tokens(
+    val nfc: Boolean,
+    val prefix: String, // of a text: a space, or nothing
+    val splits: List<String>, // expressions, one after another: their matches are words
+    val wholeFirst: Boolean,
+    val added: List<Added>,
+    val byteIds: IntArray, // of each byte; -1: it is left out
+    val characters: IntArray, // a code point, its id, and so on; empty: byte-level BPE
+    val merges: IntArray, // the left, the right and the joined id, and so on
+    val texts: List<String?>, // by id: its bytes as U+0000 to U+00FF
+)
 
-    operator fun contains(id: Int) = id in words
+/** A token that is found in a text as it stands; it takes the white space before or after it with it. */
+@Serializable
+class Added(
+    val id: Int,
+    val content: String,
+    val special: Boolean,
+    val late: Boolean, // found in what the others leave
+    val lstrip: Boolean,
+    val rstrip: Boolean,
+)
+
+/** Text to ids and back, by the data in tokens.json. */
+class Tokenizer(text: String) {
+    private val tokens = written<Tokens>(text, "tokens.json", "slmkit-app-tokens/1")
+    private val bpe = Bpe(tokens)
+    private val splits = tokens.splits.map { Regex(it) }
+    private val special = tokens.added.filter { it.special }.map { it.id }.toSet()
+    private val bytes = if (tokens.characters.isEmpty()) null else tokens.byteIds.toSet() // null: all are of bytes
+    private val passes = tokens.added.partition { !it.late }.toList().map { added -> added.groupBy { it.content[0] } }
+
+    operator fun contains(id: Int) = tokens.texts.getOrNull(id) != null
 
     /** Ids of a text in which added tokens stand for themselves. No start token is added. */
     fun encode(text: String): List<Int> = ArrayList<Int>().also { ids ->
-        val (late, early) = longest.partition { it.normalized } // late: in what is between others
+        val (early, late) = passes
         cut(text, early, ids) { between ->
-            cut(between, late, ids) { plain -> form.words(plain).forEach { bpe.encode(it, ids) } }
+            cut(between, late, ids) { plain -> words(plain).forEach { bpe.encode(it, ids) } }
         }
     }
 
-    private fun cut(text: String, tokens: List<Added>, ids: MutableList<Int>, between: (String) -> Unit) {
+    private fun cut(text: String, tokens: Map<Char, List<Added>>, ids: MutableList<Int>, between: (String) -> Unit) {
         var plain = 0
         var at = 0
         while (at < text.length) {
-            val token = tokens.firstOrNull { text.startsWith(it.content, at) }
+            val token = tokens[text[at]]?.firstOrNull { text.startsWith(it.content, at) }
             if (token == null) {
                 at++
                 continue
             }
-            val start = if (token.left) text.substring(0, at).trimEnd { it.isWhite() }.length else at
+            val start = if (token.lstrip) text.substring(0, at).trimEnd { it.isWhite() }.length else at
             if (start > plain) between(text.substring(plain, start))
             ids.add(token.id)
             at += token.content.length
             plain = at // the next token may begin in the white space that this one takes
-            while (token.right && plain < text.length && text[plain].isWhite()) plain++
+            while (token.rstrip && plain < text.length && text[plain].isWhite()) plain++
         }
         if (plain < text.length) between(text.substring(plain))
     }
 
-    fun decode(ids: Iterable<Int>, special: Boolean = false): String =
+    private fun Regex.pieces(text: String) = findAll(text).map { it.value }
+
+    private fun words(text: String): List<String> {
+        val whole = tokens.prefix + if (tokens.nfc) Normalizer.normalize(text, Normalizer.Form.NFC) else text
+        return splits.fold(listOf(whole)) { words, split -> words.flatMap { split.pieces(it) } }
+    }
+
+    fun decode(ids: Iterable<Int>, special: Boolean = false) =
         Text(special).run { ids.joinToString("") { add(it) } + end() }
 
     /** Text out of ids as they come. Bytes of a character wait until it is whole. */
     inner class Text(private val withSpecial: Boolean = false) {
-        private val decoder = form.decoder()
+        private var waiting = ByteArray(0)
+        private var first = true
 
-        fun add(id: Int): String =
-            words[id]?.takeIf { withSpecial || id !in special }?.let { decoder.add(it) } ?: ""
+        fun add(id: Int): String {
+            val text = tokens.texts.getOrNull(id)?.takeIf { withSpecial || id !in special } ?: return ""
+            val own = text.toByteArray(Charsets.ISO_8859_1)
+            if (bytes != null && id !in bytes) return end() + begun(String(own, Charsets.UTF_8))
+            waiting += own
+            return if (bytes == null) taken(more = true) else ""
+        }
 
-        fun end(): String = decoder.end()
-    }
+        fun end() = if (bytes == null) taken(more = false) else ofRun()
 
-    private class Added(token: Map<String, Any?>, normalizes: Boolean) {
-        val id = token["id"].int()
-        val content = token["content"] as String
-        val special = token["special"] == true
-        val normalized = token["normalized"] == true
-        val left = token["lstrip"] == true // takes the white space before it, too
-        val right = token["rstrip"] == true
+        private fun taken(more: Boolean): String {
+            val text = StringBuilder()
+            val count = decodeUtf8(waiting, text, more)
+            waiting = waiting.copyOfRange(count, waiting.size)
+            return begun(text.toString())
+        }
 
-        init {
-            val place = if (token["single_word"] == true) "as a whole word only" else "in normalized text"
-            demand(token["single_word"] != true && !(normalized && normalizes)) {
-                "the tokenizer finds its token $content $place, which this app does not"
-            }
+        /** SentencePiece's run of bytes, which is text as a whole or not at all. */
+        private fun ofRun(): String {
+            val text = String(waiting, Charsets.UTF_8)
+            val lost = !text.toByteArray().contentEquals(waiting)
+            return begun(if (lost) "\ufffd".repeat(waiting.size) else text).also { waiting = ByteArray(0) }
+        }
+
+        /** Without the prefix that encoding put before a text. */
+        private fun begun(text: String): String {
+            val rest = if (first) text.removePrefix(tokens.prefix) else text
+            first = first && text.isEmpty()
+            return rest
         }
     }
 }

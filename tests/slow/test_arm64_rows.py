@@ -1,0 +1,83 @@
+"""Every architecture by the arm64 kernels of ONNX Runtime and LiteRT, under qemu.
+
+One process for each runtime runs all rows, on few tokens: most of an emulator's time is spent on
+starting Python.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from arm64_machine import box_or_skip
+from artifacts import emitted, floor_db, ids_for, make_job, reference_of, run
+from litert_artifacts import litert_job
+from slmkit.backend.artifact import artifact_to_json
+from slmkit.backend.registry import declaration_of
+from slmkit.devices.places.listing import box_requirements
+from slmkit.devices.places.place import ENGINE, OUTPUTS, RUN
+from tiny_models import TINY, tiny_config, write_checkpoint
+
+pytestmark = pytest.mark.arm64
+TOKENS = 20  # a chunk, then one by one
+PROMPT = 16
+MINUTES = 15
+# dB that arm64's kernels lose beside this computer's. KleidiAI rounds a whole row of activations by
+# one scale; LiteRT rounds alike on both, but a number on the border of two steps falls either way.
+LOSS = {"ort": 4.0, "litert": 3.0}  # measured: ort at most 2.8
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory):
+    return box_or_skip(tmp_path_factory.mktemp("arm64") / "box", list(box_requirements()))
+
+
+def prepared(artifact: str, row: str, folder: Path):
+    """The artifact of a row, the job for it, and its error here, in dB."""
+    model = write_checkpoint(folder / "tiny", tiny_config(row))
+    made = litert_job(model, folder) if artifact == "litert" else make_job("ort", model, folder)
+    written = emitted(made, folder / "model")
+    ids, expected = ids_for(made)[:TOKENS], reference_of(made)[:TOKENS]
+    here = floor_db(made, expected, run(folder / "model", written, "shipped", made, TOKENS))
+    pieces = [ids[:PROMPT].tolist(), *([int(each)] for each in ids[PROMPT:])]
+    job = {
+        "artifact": artifact_to_json(written),
+        "folder": str(folder / "model"),
+        "threads": 2,
+        "lengths": [],
+        "decode": 0,
+        "ids": [],
+        "cases": [{"name": row, "prompt": PROMPT, "pieces": pieces}],
+        "columns": list(range(made.spec.vocabulary)),
+    }
+    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    return made, expected, here
+
+
+@pytest.mark.parametrize("artifact", LOSS)
+def test_every_architecture_keeps_its_tokens_on_arm64(box, tmp_path, artifact):
+    elsewhere = declaration_of(artifact).elsewhere
+    assert elsewhere is not None
+    package, _, script = elsewhere.engine.partition(":")
+    shutil.copy(str(files("slmkit.devices.payload").joinpath("run.py")), tmp_path / RUN)
+    shutil.copy(str(files(package).joinpath(script)), tmp_path / ENGINE)
+    rows = {row: prepared(artifact, row, tmp_path / row) for row in TINY}
+    words = [tmp_path / row / name for row in rows for name in ("job.json", "out")]
+    command = box.command("cortex-a76", tmp_path / RUN, words)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60 * MINUTES, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    worse = []
+    for row, (made, expected, here) in rows.items():
+        with np.load(tmp_path / row / "out" / OUTPUTS) as found:
+            there = floor_db(made, expected, found["values"])
+        if not there > here - LOSS[artifact]:
+            worse.append(f"{row}: {there:.1f} dB instead of {here:.1f}")
+    assert worse == []
