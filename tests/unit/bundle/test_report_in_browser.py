@@ -15,9 +15,7 @@ from playwright.sync_api import Browser, ViewportSize, sync_playwright
 from slmkit.bundle.manifest import read_manifest
 from slmkit.bundle.report.comparison import comparison_page
 from slmkit.bundle.roles import REPORT
-from slmkit.system.progress import Silent
-from slmkit.workflows.build import build
-from tiny_models import ort_request, tiny_config, write_checkpoint
+from tiny_bundles import ort_bundle
 
 Scheme = Literal["light", "dark"]
 VARIABLE = "SLMKIT_CHROMIUM"  # the path of a Chromium that is not on PATH
@@ -60,8 +58,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("made")
-    model = write_checkpoint(folder / "tiny", tiny_config("llama"))
-    bundle = build(ort_request(model, "int4", folder), Silent()).folder
+    bundle = ort_bundle(folder)
     manifest = read_manifest(bundle)
     several = folder / "several.html"
     names = ("tiny-android-int4", "tiny-android-int4-of-last-week")

@@ -7,18 +7,15 @@ import json
 import shutil
 
 import pytest
-from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from command_line import slmkit
 from slmkit.api import Bundle
 from slmkit.bundle.manifest import MANIFEST, read_manifest, write_manifest
 from slmkit.bundle.verify import SIGNATURE, list_files, verify
-from slmkit.cli.main import main
 from slmkit.errors import BundleError
-from slmkit.system.progress import Silent
-from slmkit.workflows.build import build
-from tiny_models import ort_request, tiny_config, write_checkpoint
+from tiny_bundles import ort_bundle
 
 PEM = serialization.Encoding.PEM
 PKCS8 = serialization.PrivateFormat.PKCS8
@@ -48,8 +45,7 @@ def keys(tmp_path_factory):
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory, keys):
     folder = tmp_path_factory.mktemp("made")
-    model = write_checkpoint(folder / "tiny", tiny_config("llama"))
-    bundle = build(ort_request(model, "int4", folder), Silent()).folder
+    bundle = ort_bundle(folder)
     count = Bundle(bundle).sign(keys / "ours.pem")
     assert count == len(read_manifest(bundle).files) + 1
     return bundle
@@ -58,12 +54,6 @@ def signed(tmp_path_factory, keys):
 @pytest.fixture
 def bundle(signed, tmp_path):
     return shutil.copytree(signed, tmp_path / "moved")
-
-
-def slmkit(*words, expect=0):
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    assert result.exit_code == expect, result.output + result.stderr
-    return result
 
 
 def refused(bundle, key, said):

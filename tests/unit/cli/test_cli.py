@@ -10,8 +10,8 @@ import sys
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
+from command_line import slmkit
 from harness_tasks import write_tasks
 from slmkit.backend import registry
 from slmkit.checkpoint.folder import SAMPLE_MODEL
@@ -32,12 +32,6 @@ HEAVY = (
     "torch",
     "transformers",
 )
-
-
-def slmkit(*words, expect=0):
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    assert result.exit_code == expect, result.output + result.stderr
-    return result
 
 
 def test_help_loads_no_heavy_library():

@@ -5,21 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from click.testing import CliRunner
 
-from slmkit.cli.main import main
+from command_line import slmkit
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def slmkit(*words, expect=0):
-    result = CliRunner().invoke(main, list(words))
-    assert result.exit_code == expect, result.output + result.stderr
-    return result
 
 
 def planned(*words):

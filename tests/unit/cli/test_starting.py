@@ -10,13 +10,12 @@ import sys
 import tomllib
 
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from command_line import slmkit
 from slmkit.cli.commands.starting import RECIPE, toml_text
 from slmkit.cli.defaults import OWN
-from slmkit.cli.main import main
 from slmkit.recipe.recipe import load_recipe
 
 SMALL = ("--target", "android", "--artifacts", "ort")
@@ -26,12 +25,6 @@ SMALL = ("--target", "android", "--artifacts", "ort")
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def slmkit(*words, expect=0):
-    result = CliRunner().invoke(main, list(words))
-    assert result.exit_code == expect, result.output + result.stderr
-    return result
 
 
 def test_what_is_written_is_what_plan_and_build_read(here):
