@@ -30,7 +30,9 @@ PROMPT = 16
 MINUTES = 15
 # dB that arm64's kernels lose beside this computer's. KleidiAI rounds a whole row of activations by
 # one scale; LiteRT rounds alike on both, but a number on the border of two steps falls either way.
-LOSS = {"ort": 4.0, "litert": 3.0}  # measured: ort at most 2.8
+FIRST = {tiny_config(row)["model_type"]: row for row in reversed(TINY)}  # of each architecture
+ROWS = {"ort": list(TINY), "litert": list(FIRST.values())}  # LiteRT's converter is slow
+LOSS = {"ort": 4.0, "litert": 1.0}  # measured: at most 2.8 and 0.4, of experts
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_every_architecture_keeps_its_tokens_on_arm64(box, tmp_path, artifact):
     package, _, script = elsewhere.engine.partition(":")
     shutil.copy(str(files("slmkit.devices.payload").joinpath("run.py")), tmp_path / RUN)
     shutil.copy(str(files(package).joinpath(script)), tmp_path / ENGINE)
-    rows = {row: prepared(artifact, row, tmp_path / row) for row in TINY}
+    rows = {row: prepared(artifact, row, tmp_path / row) for row in ROWS[artifact]}
     words = [tmp_path / row / name for row in rows for name in ("job.json", "out")]
     command = box.command("cortex-a76", tmp_path / RUN, words)
     done = subprocess.run(

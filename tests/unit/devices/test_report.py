@@ -101,6 +101,11 @@ SOME = (
 )
 
 
+def test_an_emulator_s_speeds_are_never_ranked():
+    found = ranked([run("slow", 10), run("fast", 30)], emulated=True)
+    assert [each.rank for each in found] == [None, None]
+
+
 def test_the_wrong_are_last_and_have_no_rank_however_fast():
     found = report(*SOME)
     assert [(each.name, each.rank) for each in found.runs] == [

@@ -176,12 +176,14 @@ class DeviceReport(BaseModel):
         return [run for run in self.runs if run.tokens is not None and not run.tokens.passed]
 
 
-def ranked(runs: Sequence[Run]) -> tuple[Run, ...]:
+def ranked(runs: Sequence[Run], emulated: bool = False) -> tuple[Run, ...]:
     """Runs in the order of decode speed at the longest prompt; those whose tokens are wrong come
-    last. Only those whose tokens were compared, and are right, get a rank."""
+    last. Only those whose tokens were compared, and are right, get a rank; under an emulator, none
+    does."""
 
     def right(run: Run) -> bool:
-        return run.tokens is not None and run.tokens.passed and len(run.warm) > 0
+        known = run.tokens is not None and run.tokens.passed
+        return known and len(run.warm) > 0 and not emulated
 
     def wrong(run: Run) -> bool:
         return run.tokens is not None and not run.tokens.passed

@@ -130,6 +130,7 @@ def _measured(
     there = next((each.remote for each in candidates if each.remote and each.results), None)
     if there is not None:
         device, busy, thermal = there.device, there.facts["busy"], there.facts["thermal"]
+    runs = [each.run() for each in candidates if each.failed is None]
     return DeviceReport(
         slmkit=__version__,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -137,7 +138,7 @@ def _measured(
         model=manifest.model.name,
         parameters=manifest.model.parameters,
         recipe=manifest.recipe.name,
-        runs=ranked([each.run() for each in candidates if each.failed is None]),
+        runs=ranked(runs, bool(device.emulated)),
         not_executed=(*left_out, *failed),
         busy=busy,
         thermal=thermal,
