@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from local_hub import COMMIT, LocalHub
+from packed_files import gptq, pack_folder
 from slmkit.checkpoint.places.hub import HubModel, hub_model, needed, repository_name
 from slmkit.errors import CheckpointError
 from tiny_models import tiny_config, write_checkpoint
@@ -123,9 +125,13 @@ def test_a_plan_reads_headers_alone(hub, tmp_path):
     files = tmp_path / "files"
     files.mkdir()
     write_checkpoint_as_gguf(folder, files / "wide-q4.gguf", "Q4_0")
-    served = LocalHub({"org/wide": folder, "org/wide-gguf": files})
+    packed = shutil.copytree(folder, tmp_path / "packed")
+    settings = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+    pack_folder(packed, gptq, settings)
+    served = LocalHub({"org/wide": folder, "org/wide-gguf": files, "org/wide-gptq": packed})
+    stored = {"org/wide": [], "org/wide-gguf": ["Q4_0"], "org/wide-gptq": ["GPTQ int4 g32"]}
     try:
-        for name, codes in (("org/wide", []), ("org/wide-gguf", ["Q4_0"])):
+        for name, codes in stored.items():
             served.asked.clear()
             words = ("plan", "--model", name, "--target", "android", "--artifacts", "ort", "--json")
             found = slmkit(tmp_path / "home", served.endpoint, *words)
