@@ -9,20 +9,13 @@ import time
 import pytest
 
 from adb_device import SERIAL, adb_device, prepared
-from arm64_machine import box_or_skip
 from slmkit.devices.places import shell, where
 from slmkit.devices.places.adb import FOLDER, Adb
-from slmkit.devices.places.listing import box_requirements
 from slmkit.errors import BackendError
 from slmkit.workflows.bench import prove_on
 from tiny_bundles import ort_bundle
 
-pytestmark = pytest.mark.arm64
-
-
-@pytest.fixture(scope="module")
-def box(tmp_path_factory):
-    return box_or_skip(tmp_path_factory.mktemp("box") / "box", list(box_requirements()))
+pytestmark = [pytest.mark.arm64, pytest.mark.xdist_group("arm64")]
 
 
 @pytest.fixture(scope="module")

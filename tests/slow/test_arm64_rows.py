@@ -15,16 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from arm64_machine import box_or_skip
 from artifacts import emitted, floor_db, ids_for, make_job, reference_of, run
 from litert_artifacts import litert_job
 from slmkit.backend.artifact import artifact_to_json
 from slmkit.backend.registry import declaration_of
-from slmkit.devices.places.listing import box_requirements
 from slmkit.devices.places.place import ENGINE, OUTPUTS, RUN
 from tiny_models import TINY, tiny_config, write_checkpoint
 
-pytestmark = pytest.mark.arm64
+pytestmark = [pytest.mark.arm64, pytest.mark.xdist_group("arm64")]
 TOKENS = 20  # a chunk, then one by one
 PROMPT = 16
 MINUTES = 15
@@ -33,11 +31,6 @@ MINUTES = 15
 FIRST = {tiny_config(row)["model_type"]: row for row in reversed(TINY)}  # of each architecture
 ROWS = {"ort": list(TINY), "litert": list(FIRST.values())}  # LiteRT's converter is slow
 LOSS = {"ort": 4.0, "litert": 1.0}  # measured: at most 2.8 and 0.4, of experts
-
-
-@pytest.fixture(scope="module")
-def box(tmp_path_factory):
-    return box_or_skip(tmp_path_factory.mktemp("arm64") / "box", list(box_requirements()))
 
 
 def prepared(artifact: str, row: str, folder: Path):
