@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slmkit.backend.declaration import Declaration, Elsewhere, ErrorKind, this_machine
+from slmkit.backend.declaration import Declaration, Elsewhere, ErrorKind, Runtime, this_machine
 from slmkit.backend.targets import ANDROID
 
 # The same library without CUDA, where it has wheels; elsewhere tensorflow itself has none of CUDA.
@@ -30,6 +30,14 @@ LITERT = Declaration(
             random_ids=True,
         ),
     },
+    runtimes=(
+        Runtime(
+            "pkg:maven/com.google.ai.edge.litertlm/litertlm-android",
+            "Apache-2.0",
+            "litert-lm-builder",
+        ),
+        Runtime("pkg:maven/com.google.ai.edge.litert/litert", "Apache-2.0", "ai-edge-litert"),
+    ),
     use="slmkit_litert:use.md.jinja",
     no_adapters="LiteRT-LM, which apps run it with, has no public interface for adapters",
     processor="cpu",

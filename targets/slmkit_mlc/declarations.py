@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slmkit.backend.declaration import Declaration, ErrorKind, Extra, this_machine
+from slmkit.backend.declaration import Declaration, ErrorKind, Extra, Runtime, this_machine
 from slmkit.backend.targets import ANDROID, IOS
 
 OPENCL = ("pyopencl", "intel-opencl-rt") if this_machine() == "linux-x86_64" else ("pyopencl",)
@@ -32,6 +32,10 @@ MLC = Declaration(
             ("mlc-llm",),
             "as MLC's documentation says",
         ),
+    ),
+    runtimes=(
+        Runtime("pkg:github/mlc-ai/mlc-llm", "Apache-2.0"),
+        Runtime("pkg:github/apache/tvm", "Apache-2.0"),
     ),
     use="slmkit_mlc:use.md.jinja",
     float16=True,

@@ -9,8 +9,11 @@ from slmkit.backend.declaration import (
     ErrorKind,
     Extra,
     KernelLoss,
+    Runtime,
 )
 from slmkit.backend.targets import ANDROID
+
+RUNTIME = Runtime("pkg:maven/com.microsoft.onnxruntime/onnxruntime-android", "MIT", "onnxruntime")
 
 ORT = Declaration(
     artifact="ort",
@@ -33,6 +36,7 @@ ORT = Declaration(
             ("onnxruntime-genai",),
         ),
     ),
+    runtimes=(RUNTIME,),
     use="slmkit_onnx.ort:use.md.jinja",
     no_adapters="",
     processor="cpu",
@@ -86,6 +90,7 @@ HEXAGON = Declaration(
             several=True,
         ),
     ),
+    runtimes=(RUNTIME, Runtime("pkg:maven/com.qualcomm.qti/onnxruntime-android-qnn", "")),
     use="slmkit_onnx.hexagon:use.md.jinja",
     no_adapters="QNN applies adapters (LoRA v2) that its own converter made for its own model "
     "files, not to context binaries that ONNX Runtime loads",

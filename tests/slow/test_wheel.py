@@ -66,6 +66,17 @@ def test_the_version_and_the_type_markers_are_in_the_wheel(installed, tmp_path):
     ]  # the apps' own models
 
 
+def test_the_source_distribution_gives_the_same_wheel(installed, tmp_path):
+    """uv builds the wheel out of the sdist, without the repository beside it."""
+    words = ["build", "--quiet", "--out-dir", str(tmp_path / "out"), str(ROOT)]
+    subprocess.run([Path(sys.executable).with_name("uv"), *words], check=True, cwd=tmp_path)
+    (made,) = (tmp_path / "out").glob("slmkit-*.whl")
+    (sdist,) = (tmp_path / "out").glob("slmkit-*.tar.gz")
+    (wheel,) = installed.parents[2].glob("slmkit-*.whl")
+    assert sdist.stat().st_size > 0
+    assert set(zipfile.ZipFile(made).namelist()) == set(zipfile.ZipFile(wheel).namelist())
+
+
 def test_help_and_recipes_are_in_the_wheel(installed, tmp_path):
     assert "Commands:" in run(installed, "--help", cwd=tmp_path)
     names = [each["name"] for each in json.loads(run(installed, "recipes", "--json", cwd=tmp_path))]

@@ -8,12 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from slmkit.bundle import sbom as bills
 from slmkit.bundle import signing
 from slmkit.bundle.export import Export, export
 from slmkit.bundle.manifest import Manifest, read_manifest
 from slmkit.bundle.report import comparison
 from slmkit.bundle.verify import verify
 from slmkit.checkpoint.folder import SAMPLE_MODEL
+from slmkit.checkpoint.model_card import license_of
 from slmkit.errors import UsageError
 from slmkit.inference import load as loading
 from slmkit.inference.session import Session
@@ -64,6 +66,18 @@ class Bundle:
         """Sign every file with a private key of an elliptic curve, a file in PEM; how many files
         there are. Raises BundleError, UsageError, MissingPackageError."""
         return signing.sign(self.path, Path(key), password)
+
+    def sbom(
+        self, form: str = "spdx", model: PathLike | None = None, model_license: str | None = None
+    ) -> str:
+        """The bill of materials as JSON, in the form "spdx" or "cyclonedx".
+
+        The model's license is ``model_license``, else the one on the card of ``model``, the
+        checkpoint's folder; else nothing is said of it. Raises BundleError, UsageError,
+        MissingPackageError.
+        """
+        found = model_license or (license_of(Path(model)) if model is not None else "")
+        return bills.sbom(self.path, form, found)
 
     def recheck(
         self,

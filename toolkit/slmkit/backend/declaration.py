@@ -64,6 +64,15 @@ class Extra:
 
 
 @dataclass(frozen=True)
+class Runtime:
+    """A library that an app links to run an artifact: bundles' bills of materials name it."""
+
+    purl: str  # https://github.com/package-url/purl-spec, without a version
+    license: str  # an SPDX expression; empty: its maker's own terms
+    version_of: str = ""  # the Python package with the same version numbers
+
+
+@dataclass(frozen=True)
 class KernelLoss:
     """Precision that a runtime's kernels for some processors lose, which this computer may not
     show."""
@@ -105,6 +114,7 @@ class Declaration:
     errors: Mapping[str, ErrorKind] = field(default_factory=dict)
     command_options: tuple[CommandOption, ...] = ()
     extras: tuple[Extra, ...] = ()
+    runtimes: tuple[Runtime, ...] = ()
     use: str = ""  # "package:file", a Jinja template: the artifact's part of a bundle's USE.md
     # why no LoRA adapter can lie beside an artifact; empty: one can, and the module has what
     # ``interface.TakesAdapters`` asks for

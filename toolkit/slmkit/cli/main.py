@@ -21,6 +21,7 @@ from slmkit.cli.commands.comparing import compare
 from slmkit.cli.commands.device import LOCAL, device, on_option, parity_on, refuse_elsewhere
 from slmkit.cli.commands.evaluating import evaluate, sensitivity
 from slmkit.cli.commands.inspecting import LOOKING
+from slmkit.cli.commands.listing import sbom
 from slmkit.cli.commands.starting import init
 from slmkit.cli.commands.talking import chat, run, serve
 from slmkit.cli.commands.vouching import sign, verify
@@ -244,6 +245,7 @@ for each in (
     init,
     run,
     sensitivity,
+    sbom,
     serve,
     sign,
     verify,
