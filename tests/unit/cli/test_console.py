@@ -92,7 +92,7 @@ def test_bars_show_the_whole_below_the_stages(monkeypatch):
             own.stage("two", 4)
             own.advance(4)
     text = screen.getvalue()
-    assert "one" in text and "two" in text and "stage 2 of 2, 75%" in text
+    assert "one" in text and "two" in text and "stage 2 of 2, 100%" in text
 
 
 def test_quiet_is_silent(capsys):

@@ -105,6 +105,16 @@ def test_a_forecast_grows_with_the_model():
     assert Forecast(10, 2.5).of(100) == 260
 
 
+def test_a_worker_s_peak_is_that_of_what_it_started_too():
+    ledger = Ledger(Silent())
+    ledger.stage("nested", 1)
+    payload = {"bytes": 400_000_000}
+    subprocess_worker.call("worker_jobs:hold_inside", payload, lambda done, total: None, "holds")
+    ledger.end()
+    (cost,) = ledger.costs
+    assert cost.memory is not None and cost.memory > 400_000_000
+
+
 def test_a_ledger_keeps_the_stages_of_all_threads_and_the_memory_of_their_workers():
     ledger = Ledger(Silent())
 
@@ -121,7 +131,9 @@ def test_a_ledger_keeps_the_stages_of_all_threads_and_the_memory_of_their_worker
     ledger.end()
     costs = {each.label: each for each in ledger.costs}
     assert set(costs) == {"alone", "little", "much"}
-    assert costs["alone"].seconds >= costs["much"].seconds > 0
+    alone, first = costs["alone"], min(costs["little"].start, costs["much"].start)
+    assert alone.start + alone.seconds <= first + 0.05  # it ended when they began
+    assert costs["much"].seconds > 0
     little, much = costs["little"].memory, costs["much"].memory
     assert little is not None and much is not None
     assert much - little > 300_000_000

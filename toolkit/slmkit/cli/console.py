@@ -52,7 +52,8 @@ class Lines:
 
     @contextlib.contextmanager
     def branch(self) -> Iterator[Progress]:
-        """Lines of another thread, about the same whole."""
+        """Lines of another thread, about the same whole; this one's stage has ended."""
+        self.overall.end(self._stage)
         own = Lines(self.overall)
         yield own
         self.overall.end(own._stage)
@@ -108,7 +109,9 @@ class Bars:
 
     @contextlib.contextmanager
     def branch(self) -> Iterator[Progress]:
-        """Bars of another thread, on the same screen."""
+        """Bars of another thread, on the same screen; this one's stage has ended."""
+        self.finish()
+        self._screen.overall.end(self._stage)
         own = Bars(self._screen)
         yield own
         own.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ class _Book:
 
     began: float = field(default_factory=time.monotonic)
     costs: list[StageCost] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Ledger:
@@ -62,17 +64,19 @@ class Ledger:
 
     def end(self) -> None:
         """Note the cost of the current stage, if there is one."""
-        if self._label is None:
-            return
         now, start = time.monotonic(), self._start
-        memory = max(self._peaks) if self._peaks else peak_memory()
-        cost = StageCost(self._label, start - self._book.began, now - start, memory)
-        self._book.costs.append(cost)
-        self._label = None
+        with self._book.lock:
+            if self._label is not None:
+                memory = max(self._peaks) if self._peaks else peak_memory()
+                cost = StageCost(self._label, start - self._book.began, now - start, memory)
+                self._book.costs.append(cost)
+            self._label = None
 
     @contextlib.contextmanager
     def branch(self) -> Iterator[Progress]:
-        """A ledger of another thread's stages, which go into the same book."""
+        """A ledger of another thread's stages, which go into the same book. The current stage has
+        ended when others begin beside it."""
+        self.end()
         with self._inner.branch() as inner:
             own = Ledger(inner, self._book)
             try:

@@ -30,6 +30,17 @@ def peak_memory() -> int | None:
     return used if sys.platform == "darwin" else used * 1024
 
 
+def peak_with_children() -> int | None:
+    """Bytes: the most that this process or any one that it started, and that has ended, held."""
+    own = peak_memory()
+    if own is None or sys.platform == "win32":
+        return own
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return max(own, used if sys.platform == "darwin" else used * 1024)
+
+
 def begin_anew() -> None:
     """Let ``peak_memory`` count from now on, where the system can do that (Linux)."""
     with contextlib.suppress(OSError):

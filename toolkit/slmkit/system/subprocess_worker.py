@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import IO, Any
 
 from slmkit.errors import BackendError, SlmkitError, error_of
-from slmkit.system.process_memory import peak_memory
+from slmkit.system.process_memory import peak_with_children
 from slmkit.system.scratch import scratch
 from slmkit.system.workers.group import GROUP
 from slmkit.system.workers.memory import note_peak
@@ -164,7 +164,7 @@ def main() -> None:
     try:
         work = getattr(import_module(module), name)
         result = work(payload, lambda done, total: answer("progress", done, total))
-        answer("peak", peak_memory())
+        answer("peak", peak_with_children())
         answer("result", result)
     except SlmkitError as error:
         answer("error", type(error).__name__, error.message, error.hint)
