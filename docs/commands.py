@@ -14,7 +14,7 @@ from slmkit.errors import EXIT_CODES
 PAGE = Path(__file__).parent / "pages" / "cli.md"
 GROUPS = {  # the commands in the order in which one needs them
     "Before a build": ("init", "inspect", "plan", "sensitivity", "recipes", "targets", "doctor"),
-    "Build and prove": ("build", "parity", "trace", "verify", "sign"),
+    "Build and prove": ("build", "parity", "trace", "verify", "sign", "sbom"),
     "Use a bundle": ("run", "bench", "device", "eval", "compare"),
     "Into an app": ("export", "app"),
 }
