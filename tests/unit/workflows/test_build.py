@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from slmkit.bundle.manifest import MANIFEST, read_manifest
-from slmkit.bundle.roles import REPORT, SUMMARY
+from folder_bytes import timeless
+from slmkit.bundle.manifest import read_manifest
 from slmkit.bundle.verify import verify
 from slmkit.errors import BundleError, RecipeError, RefusedError, SlmkitError
 from slmkit.planning.plan import Request
@@ -35,19 +35,6 @@ COMMAND = [
     "--artifacts",
     "ort",
 ]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file's bytes; of the manifest without the times of stages, which the report shows."""
-    found = {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (REPORT, SUMMARY)
-    }
-    values = json.loads(found[MANIFEST])
-    assert values.pop("stages")
-    values["files"] = [each for each in values["files"] if each["path"] not in (REPORT, SUMMARY)]
-    return {**found, MANIFEST: json.dumps(values).encode()}
 
 
 def environment() -> dict[str, str]:
@@ -108,7 +95,7 @@ def test_two_builds_give_identical_bytes(tiny, tmp_path):
         build(ort_request(model, "int4", tmp_path / name), Silent()).folder
         for name in ("first", "second")
     ]
-    first, second = map(contents, bundles)
+    first, second = map(timeless, bundles)
     assert list(first) == list(second)
     assert [name for name in first if first[name] != second[name]] == []
 
@@ -121,11 +108,11 @@ def test_a_cached_build_equals_a_fresh_one(tiny, tmp_path):
     assert sorted(path.name for path in cache.glob("[!.]*")) == kept
     kinds = ["activations", "artifact", "codes", "durations.json", "floats", "golden", "proof"]
     assert [name.partition("-")[0] for name in kept] == [*kinds, "sequences"]
-    assert contents(fresh.folder) == contents(cached.folder)
+    assert timeless(fresh.folder) == timeless(cached.folder)
     for path in cache.glob("*-*/[!.]*"):
         path.write_bytes(path.read_bytes()[:-1] + b"!")
     again = build(ort_request(model, "int8", tmp_path / "c", cache=cache), Silent())
-    assert contents(fresh.folder) == contents(again.folder)  # nothing of the damage
+    assert timeless(fresh.folder) == timeless(again.folder)  # nothing of the damage
 
 
 def test_the_manifest_tells_what_an_app_needs(tiny, tmp_path):
@@ -167,14 +154,14 @@ def test_a_build_and_a_run_leave_nothing_in_the_home_folder(model, tmp_path):
 )
 def test_a_killed_build_leaves_no_bundle_and_breaks_no_older_one(model, older, tmp_path, stage):
     bundle = shutil.copytree(older, tmp_path / older.name)
-    before = contents(bundle)
+    before = timeless(bundle)
     process = start(model, tmp_path, "--recipe", "int4", "--force", "--no-cache")
     workers = wait_for(process, stage)
     process.kill()
     assert finish(process) == -signal.SIGKILL
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []
-    assert contents(bundle) == before
+    assert timeless(bundle) == before
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == [
         older.name
     ]
@@ -217,11 +204,11 @@ def test_an_interrupted_build_leaves_nothing_behind(model, tmp_path, stage, numb
 def test_a_bundle_is_not_overwritten_without_force(tiny, tmp_path):
     request = ort_request(tiny("llama"), "int8", tmp_path / "out")
     folder = build(request, Silent()).folder
-    before = contents(folder)
+    before = timeless(folder)
     with pytest.raises(BundleError, match="exists") as caught:
         build(request, Silent())
     assert "--force" in caught.value.hint
-    assert contents(folder) == before
+    assert timeless(folder) == before
 
 
 def test_a_folder_that_is_no_bundle_is_never_replaced(tiny, tmp_path):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from chat_templates import with_template
+from folder_bytes import contents, timeless
 from slmkit.bundle.manifest import read_manifest
 from slmkit.checkpoint import tokenizer as tokenizers
 from slmkit.checkpoint.tokenizer import Tokenizer
@@ -45,11 +45,6 @@ genai_only = pytest.mark.skipif(
 )
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
 def build_on(days, model, out, monkeypatch):
     """The files of a bundle that was built that many days later, by every process of the build."""
 
@@ -60,7 +55,7 @@ def build_on(days, model, out, monkeypatch):
 
     monkeypatch.setenv("MOVED_DAYS", str(days))
     monkeypatch.setattr(tokenizers, "datetime", Moved)
-    return contents(build(ort_request(model, "int4", out), Silent()).folder)
+    return timeless(build(ort_request(model, "int4", out), Silent()).folder)
 
 
 @pytest.mark.full(WHOLE)
