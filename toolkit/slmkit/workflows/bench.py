@@ -19,9 +19,11 @@ from slmkit.devices.elsewhere import can_go, mode_as_it_ships, remote
 from slmkit.devices.local import available_cores, load_average, this_device
 from slmkit.devices.losses import judged_beside_build, loss_notices
 from slmkit.devices.peers import peer_kind
+from slmkit.devices.places.app import app_of
 from slmkit.devices.places.place import Place
 from slmkit.devices.places.where import LOCAL, place_of
 from slmkit.devices.report import DeviceReport, ranked
+from slmkit.devices.self_test import prove_by_app
 from slmkit.devices.turns import Candidate, take_turns
 from slmkit.errors import MissingPackageError, RefusedError, UsageError
 from slmkit.inference.speed import DECODED
@@ -108,6 +110,8 @@ def prove_on(
         raise UsageError("parity on this computer is no work for a place", "call Bundle.recheck()")
     folder = Path(bundle)
     manifest = read_manifest(folder)
+    if (app := app_of(on)) is not None:
+        return prove_by_app(folder, manifest, app, artifacts)
     place = place_of(on)
     chosen, left_out = can_go(manifest, artifacts)
     candidates = [_candidate(folder, manifest, each, ONCE, place) for each in chosen]

@@ -37,6 +37,13 @@ ASKS = {  # states of a device that cannot be used, and what to do
     "sideload": "boot Android",
 }
 
+NONE = {  # what to do where a tool sees no device
+    "adb": "plug one in with USB debugging on",
+    "adb-app": "plug one in with USB debugging on",
+    "simctl": "boot one: xcrun simctl boot NAME",
+    "devicectl": "plug one in, unlock it, and trust this computer",
+}
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -61,20 +68,23 @@ def parse_devices(text: str) -> tuple[Seen, ...]:
     return tuple(found)
 
 
-def chosen(seen: Sequence[Seen], serial: str) -> Seen:
-    """The device that is meant; without a serial, the only one. Raises BackendError."""
+def chosen(seen: Sequence[Seen], serial: str, kind: str = "adb") -> Seen:
+    """The device that is meant; without a serial, the only one. ``kind``: of the place. Raises
+    BackendError."""
+    tool = kind.partition("-")[0]
     names = ", ".join(each.serial for each in seen)
     if serial:
         found = [each for each in seen if each.serial == serial]
         if not found:
-            raise BackendError(f"adb sees no device {serial}", f"it sees: {names or 'none'}")
+            raise BackendError(f"{tool} sees no device {serial}", f"it sees: {names or 'none'}")
     else:
         found = list(seen)
     if not found:
-        raise BackendError("adb sees no device", "plug one in with USB debugging on")
+        raise BackendError(f"{tool} sees no device", NONE[kind])
     if len(found) > 1:
         raise BackendError(
-            f"adb sees {len(found)} devices: {names}", f"choose one: --on adb:{found[0].serial}"
+            f"{tool} sees {len(found)} devices: {names}",
+            f"choose one: --on {kind}:{found[0].serial}",
         )
     (device,) = found
     if device.state != "device":

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from slmkit.backend.registry import declarations
 from slmkit.devices.places.adb import ASKS, seen_devices
+from slmkit.devices.places.app import NOT_EXECUTED, iphones, simulators
 from slmkit.devices.places.box import Box, check_wheels, make_box, open_box
 from slmkit.devices.places.place import requirements_of
 from slmkit.devices.places.qemu_arm64 import PROFILES, QemuArm64
@@ -34,7 +35,13 @@ def sent() -> tuple[str, ...]:
 def listed() -> tuple[Listed, ...]:
     """Every place, the nearest first."""
     own = tuple(name for name, each in declarations().items() if each.timed)
-    return (Listed("local", "this computer", own, READY), *_profiles(), _ssh(), *_phones())
+    return (
+        Listed("local", "this computer", own, READY),
+        *_profiles(),
+        _ssh(),
+        *_phones(),
+        *_apps(),
+    )
 
 
 def box_requirements() -> tuple[str, ...]:
@@ -75,6 +82,29 @@ def _phones() -> Iterator[Listed]:
         yield Listed(f"adb:{each.serial}", each.about or about, sent(), state)
     if not seen:
         yield Listed("adb:SERIAL", about, sent(), "adb sees no device")
+
+
+def _apps() -> Iterator[Listed]:
+    """Rows of the sample app's self-test: what it runs depends on the bundle that it holds."""
+    runs = ("what its app holds",)
+    kinds = (
+        ("adb-app", "SERIAL", "the app's self-test on Android", seen_devices),
+        ("simctl", "UDID", "the app's self-test in a booted simulator", simulators),
+        ("devicectl", "UDID", "the app's self-test on an iPhone or iPad", iphones),
+    )
+    for kind, detail, about, seen_by in kinds:
+        said = f"{about} ({NOT_EXECUTED})"
+        try:
+            seen = seen_by()
+        except BackendError as error:
+            lacks = f"{error.message}: {error.hint}" if error.hint else error.message
+            yield Listed(f"{kind}:{detail}", said, runs, lacks)
+            continue
+        for each in seen:
+            state = "needs the app there" if each.state == "device" else each.state
+            yield Listed(f"{kind}:{each.serial}", f"{said} {each.about}", runs, state)
+        if not seen:
+            yield Listed(f"{kind}:{detail}", said, runs, "no device is seen")
 
 
 def _state(profile: str) -> str:
