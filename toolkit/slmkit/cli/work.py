@@ -8,7 +8,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -17,7 +17,7 @@ import click
 
 from slmkit.cli.options import FOLDER
 from slmkit.errors import SlmkitError, UsageError
-from slmkit.system.progress import Progress
+from slmkit.system.progress import Progress, Through
 
 if TYPE_CHECKING:
     from slmkit.system.jobs import Limits
@@ -115,30 +115,21 @@ class _Log:
         self.line(printed.decode(errors="replace"))
 
 
-class _Logged:
+class _Logged(Through):
     """A Progress whose stages go into a log too."""
 
     def __init__(self, inner: Progress, log: _Log) -> None:
-        self._inner, self._log = inner, log
-
-    def expect(self, seconds: Mapping[str, float]) -> None:
-        """Pass the announcement on."""
-        self._inner.expect(seconds)
+        super().__init__(inner)
+        self._log = log
 
     def stage(self, label: str, total: int) -> None:
         """Log the stage."""
         self._log.line(f"slmkit: {label}")
-        self._inner.stage(label, total)
+        super().stage(label, total)
 
-    def advance(self, done: int) -> None:
-        """Pass the report on."""
-        self._inner.advance(done)
-
-    @contextlib.contextmanager
-    def branch(self) -> Iterator[Progress]:
-        """A branch whose stages go into the same log."""
-        with self._inner.branch() as inner:
-            yield _Logged(inner, self._log)
+    def beside(self, inner: Progress) -> Progress:
+        """A branch, whose stages go into the same log."""
+        return _Logged(inner, self._log)
 
 
 @contextlib.contextmanager

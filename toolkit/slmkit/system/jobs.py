@@ -7,16 +7,15 @@ take; a job that alone is larger than the budget runs when nothing else does.
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from slmkit.system.process_memory import free_memory
-from slmkit.system.progress import Progress
+from slmkit.system.progress import Progress, Through
 from slmkit.system.workers.group import GROUP, WorkerGroup
 
 T = TypeVar("T")
@@ -135,31 +134,26 @@ class _Stopped(Exception):
     """Another job failed: nobody waits for this one."""
 
 
-class _Stoppable:
+class _Stoppable(Through):
     """A job's progress, which ends the job's own computing when its workers have been ended."""
 
     def __init__(self, inner: Progress, group: WorkerGroup) -> None:
-        self._inner, self._group = inner, group
-
-    def expect(self, seconds: Mapping[str, float]) -> None:
-        """Pass the announcement on."""
-        self._inner.expect(seconds)
+        super().__init__(inner)
+        self._group = group
 
     def stage(self, label: str, total: int) -> None:
-        """Pass the stage on."""
+        """Pass the stage on, if somebody still waits for the job."""
         self._check()
-        self._inner.stage(label, total)
+        super().stage(label, total)
 
     def advance(self, done: int) -> None:
-        """Pass the report on."""
+        """Pass the report on, if somebody still waits for the job."""
         self._check()
-        self._inner.advance(done)
+        super().advance(done)
 
-    @contextlib.contextmanager
-    def branch(self) -> Iterator[Progress]:
-        """A branch that is ended like this one."""
-        with self._inner.branch() as inner:
-            yield _Stoppable(inner, self._group)
+    def beside(self, inner: Progress) -> Progress:
+        """A branch, which is ended like this one."""
+        return _Stoppable(inner, self._group)
 
     def _check(self) -> None:
         if self._group.stopped:

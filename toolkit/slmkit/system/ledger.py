@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from slmkit.system.process_memory import begin_anew, peak_memory
-from slmkit.system.progress import Progress
+from slmkit.system.progress import Progress, Through
 from slmkit.system.workers.memory import PEAKS
 
 
@@ -32,11 +32,12 @@ class _Book:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-class Ledger:
+class Ledger(Through):
     """A Progress that passes every report on, and keeps the cost of each stage."""
 
     def __init__(self, inner: Progress, book: _Book | None = None) -> None:
-        self._inner, self._book = inner, book or _Book()
+        super().__init__(inner)
+        self._book = book or _Book()
         self._label: str | None = None
         self._start = 0.0
         self._peaks: list[int] = []
@@ -46,21 +47,13 @@ class Ledger:
         """The stages that have ended, of all branches, in the order in which they began."""
         return tuple(sorted(self._book.costs, key=lambda each: each.start))
 
-    def expect(self, seconds: Mapping[str, float]) -> None:
-        """Pass the announcement on."""
-        self._inner.expect(seconds)
-
     def stage(self, label: str, total: int) -> None:
         """Note the cost of the last stage, and begin a new one."""
         self.end()
         self._label, self._start, self._peaks = label, time.monotonic(), []
         PEAKS.set(self._peaks)
         begin_anew()
-        self._inner.stage(label, total)
-
-    def advance(self, done: int) -> None:
-        """Pass the report on."""
-        self._inner.advance(done)
+        super().stage(label, total)
 
     def end(self) -> None:
         """Note the cost of the current stage, if there is one."""
@@ -77,7 +70,7 @@ class Ledger:
         """A ledger of another thread's stages, which go into the same book. The current stage has
         ended when others begin beside it."""
         self.end()
-        with self._inner.branch() as inner:
+        with self.inner.branch() as inner:
             own = Ledger(inner, self._book)
             try:
                 yield own

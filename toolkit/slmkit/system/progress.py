@@ -44,3 +44,32 @@ class Silent:
     def branch(self) -> Iterator[Progress]:
         """Itself."""
         yield self
+
+
+class Through:
+    """A Progress that passes all reports on: for those that add something to it."""
+
+    def __init__(self, inner: Progress) -> None:
+        self.inner = inner
+
+    def expect(self, seconds: Mapping[str, float]) -> None:
+        """Pass the announcement on."""
+        self.inner.expect(seconds)
+
+    def stage(self, label: str, total: int) -> None:
+        """Pass the stage on."""
+        self.inner.stage(label, total)
+
+    def advance(self, done: int) -> None:
+        """Pass the report on."""
+        self.inner.advance(done)
+
+    def beside(self, inner: Progress) -> Progress:
+        """Its like, for a branch of the one that it passes reports to."""
+        return type(self)(inner)
+
+    @contextlib.contextmanager
+    def branch(self) -> Iterator[Progress]:
+        """Its like, for another thread."""
+        with self.inner.branch() as inner:
+            yield self.beside(inner)
