@@ -15,10 +15,19 @@ def test_a_rule_serves_until_a_build_has_told(tmp_path):
     labels = ["emit ort", "run ort, exact"]
     assert found.of(labels, 10**9) == {"emit ort": RULE["emit"], "run ort, exact": RULE["run"]}
     assert found.of(labels, 10)["emit ort"] == LEAST
-    costs = [StageCost("emit ort", 0, 4.0, None), StageCost("emit ort", 5, 2.0, None)]
+    costs = [StageCost("emit ort", 0, 40.0, None), StageCost("emit ort", 5, 20.0, None)]
     found.remember(costs, 5 * 10**8)
     again = Durations(tmp_path).of(labels, 10**9)
-    assert again == {"emit ort": pytest.approx(12), "run ort, exact": RULE["run"]}
+    assert again == {"emit ort": pytest.approx(120), "run ort, exact": RULE["run"]}
+
+
+def test_a_stage_out_of_the_cache_does_not_count(tmp_path):
+    found = Durations(tmp_path)
+    found.remember([StageCost("emit ort", 0, 200.0, None)], 10**9)
+    found.remember([StageCost("emit ort", 0, 0.2, None)], 10**9)
+    assert Durations(tmp_path).of(["emit ort"], 10**9) == {"emit ort": 200}
+    found.remember([StageCost("emit ort", 0, 90.0, None)], 10**9)  # a quicker machine, or version
+    assert Durations(tmp_path).of(["emit ort"], 10**9) == {"emit ort": 90}
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"a": "b"}', "\x00", '{"emit ort": [1]}'])

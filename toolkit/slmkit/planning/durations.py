@@ -27,6 +27,7 @@ RULE = {
     "reference": 10,
 }
 OTHER = 80
+CACHED = 0.1  # of what a stage took before: one that took less came out of the cache
 
 
 def expected_stages(plan: Plan) -> list[str]:
@@ -61,12 +62,14 @@ class Durations:
         return {each: max(LEAST, self._rate(each) * parameters / BILLION) for each in labels}
 
     def remember(self, costs: Iterable[StageCost], parameters: int) -> None:
-        """Keep what stages took; a cache that cannot be written stays as it is."""
+        """Keep what stages took, but for those that only fetched their result from the cache; a
+        cache that cannot be written stays as it is."""
         taken: dict[str, float] = {}
         for each in costs:
             taken[each.label] = taken.get(each.label, 0) + each.seconds
         scaled = {label: taken[label] * BILLION / max(1, parameters) for label in taken}
-        self._keep({**self._known, **scaled})
+        real = {label: rate for label, rate in scaled.items() if rate > CACHED * self._rate(label)}
+        self._keep({**self._known, **real})
 
     def _keep(self, values: Mapping[str, float]) -> None:
         self._known = dict(values)
