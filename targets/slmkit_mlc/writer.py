@@ -11,6 +11,7 @@ from slmkit.backend.interface import Artifact, Job, Mode, Progress, Report, Tens
 from slmkit.backend.tokenizer_files import ship_file
 from slmkit.system.subprocess_worker import call
 from slmkit_mlc.chat_config import write_chat_config
+from slmkit_mlc.compiler.cached import find_or_compile
 from slmkit_mlc.compiler.mlc_llm import compile_with_mlc_llm
 from slmkit_mlc.contract import (
     CHAT_CONFIG,
@@ -144,26 +145,13 @@ def _build_library(job: Job, gpu: Gpu, quantization: str, folder: Path) -> dict[
 
 
 def _compile_library(job: Job, gpu: Gpu, name: str, quantization: str, out: Path) -> dict[str, Any]:
-    """Compile one library, by TVM in a worker process or by mlc_llm.
+    """One library, by TVM (out of the cache, if it is there) or by mlc_llm.
 
     Returns ``functions`` with their signatures, and their ``memory`` in bytes.
     """
     if job.options.get("compiler") == COMPILER:
         return compile_with_mlc_llm(out.parent / PARAMS / CHAT_CONFIG, gpu, name, quantization, out)
-    payload = {
-        "folder": str(out.parent),
-        "gpu": gpu.as_json,
-        "library": name,
-        "quantization": quantization,
-        "out": str(out),
-    }
-    facts: dict[str, Any] = call(
-        "slmkit_mlc.compiler.compile:compile_job",
-        payload,
-        _ignore_progress,
-        f"compiles for {gpu.name}",
-    )
-    return facts
+    return find_or_compile(job, gpu, name, quantization, out)
 
 
 def _ignore_progress(done: int, total: int) -> None:
