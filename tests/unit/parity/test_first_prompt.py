@@ -9,7 +9,7 @@ import pytest
 
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.interpreters import reference
-from slmkit.parity.first_prompt import TOKENS, layer_errors, reading, stream_kept_in
+from slmkit.parity.first_prompt import TOKENS, Stream, layer_errors, reading, stream_kept_in
 from slmkit.parity.golden import Golden, outputs_of
 from slmkit.snr import EXACT_DB, snr_db
 
@@ -47,7 +47,8 @@ def test_a_reading_says_where_logits_are_not_finite(logits):
 @pytest.mark.parametrize("model_type", ["llama", "gemma3", "granite-hybrid"])
 def test_the_stream_is_the_value_after_each_layer(tiny, model_type):
     checkpoint = open_checkpoint(tiny(model_type))
-    shards, spec, stream = checkpoint.shards, checkpoint.spec, {}
+    shards, spec = checkpoint.shards, checkpoint.spec
+    stream: Stream = {}
     ids = IDS % spec.vocabulary
     reference.logits(shards, spec, [ids, ids[:3]], kind=stream_kept_in(stream))
     taps = reference.taps(shards, spec, ids)
