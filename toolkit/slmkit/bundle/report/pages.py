@@ -85,8 +85,10 @@ def _drawn(details: Details) -> dict[str, Any]:
 
 
 def _values(manifest: Manifest, name: str, details: Details | None) -> dict[str, Any]:
+    warnings = [why for each in manifest.calibration for why in each.warnings]
     return {
         "title": name,
+        "notices": list(dict.fromkeys((*manifest.not_executed, *manifest.notices, *warnings))),
         "manifest": manifest,
         "artifacts": artifact_facts(manifest),
         "quality": manifest.quality,

@@ -111,8 +111,7 @@ def positions(sides: Sequence[Side], prompt_length: int, title: str) -> str:
     """SNR at each position of the first golden prompt and of what follows it, a line for each."""
     figure, axes = _figure(8)
     for each in sides:
-        label = f"{each.name}, against {each.against}"
-        axes.plot([_drawn(value) for value in each.snr_db], label=label, linewidth=1.2)
+        axes.plot([_drawn(value) for value in each.snr_db], label=each.name, linewidth=1.2)
     axes.axvline(prompt_length - 0.5, color=INK, linestyle=":", alpha=0.6)
     axes.set_ylim(0, BEST + 5)
     axes.set_xlabel("position in the text; behind the dotted line the answer")
