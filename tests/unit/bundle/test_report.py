@@ -224,7 +224,7 @@ def test_details_are_of_the_first_golden_prompt(bundle):
     assert details.prompt_length == length
     assert [each.name for each in details.sides] == [
         "float weights",
-        f"codes of {manifest.calibration[0].encoding}",
+        f"{manifest.calibration[0].encoding} codes",
         *(f"ort {mode.name}" for mode in manifest.artifacts[0].modes),
     ]
     floats, codes, exact, _ = details.sides

@@ -139,7 +139,7 @@ def _sides(first: FirstPrompt, tokenizer: Tokenizer) -> tuple[Side, ...]:
 
 
 def _reference(side: str, against: str) -> str:
-    return f"codes of {side}" if against else side
+    return f"{side} codes" if against else side
 
 
 def _layer(matrix: str) -> str:

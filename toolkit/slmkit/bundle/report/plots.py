@@ -126,7 +126,7 @@ def streams(errors: Sequence[LayerError]) -> str:
     for name in dict.fromkeys(each.encoding for each in errors):
         own = [each for each in errors if each.encoding == name]
         shown = [_drawn(each.snr_db) for each in own]
-        axes.plot([each.layer for each in own], shown, label=f"codes of {name}", marker=".")
+        axes.plot([each.layer for each in own], shown, label=f"{name} codes", marker=".")
     _by_layer(axes, "SNR in dB")
     return _svg(figure, "The residual stream on codes against float weights, layer by layer")
 
@@ -139,8 +139,8 @@ def losses(found: Sequence[Loss]) -> str:
         layers, color = [int(each.of) for each in own], f"C{number}"
         chosen = [100 * each.loss for each in own]
         rounded = [100 * each.rounded_loss for each in own]
-        axes.plot(layers, chosen, label=f"codes of {name}", color=color, marker=".")
-        label = f"{name}, rounded to nearest"
+        axes.plot(layers, chosen, label=f"{name} codes", color=color, marker=".")
+        label = f"{name} codes, rounded to nearest"
         axes.plot(layers, rounded, label=label, color=color, linestyle="--", marker=".")
     _by_layer(axes, "loss in %")
     return _svg(figure, "Loss of quantization, layer by layer")
