@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from slmkit.backend.registry import pip_command
+from slmkit.backend.threads import threads
 from slmkit.errors import BackendError
 
 LIBRARY = "libintelocl.so"
@@ -60,6 +61,8 @@ class Device:
             )
         os.environ["OCL_ICD_VENDORS"] = str(library)
         os.environ["PYOPENCL_NO_CACHE"] = "1"
+        if share := threads(0):
+            os.environ["CL_CONFIG_CPU_TBB_NUM_WORKERS"] = str(share)
         import pyopencl
 
         self.cl = pyopencl

@@ -8,10 +8,12 @@ import time
 import pytest
 
 from slmkit.errors import BackendError
+from slmkit.system import jobs as system_jobs
 from slmkit.system import subprocess_worker
 from slmkit.system.jobs import Forecast, Job, Limits, run_jobs
 from slmkit.system.ledger import Ledger
 from slmkit.system.progress import Silent
+from slmkit.system.workers.threads import SHARE, thread_settings
 
 GB = 10**9
 
@@ -137,3 +139,27 @@ def test_a_ledger_keeps_the_stages_of_all_threads_and_the_memory_of_their_worker
     little, much = costs["little"].memory, costs["much"].memory
     assert little is not None and much is not None
     assert much - little > 300_000_000
+
+
+@pytest.mark.parametrize(("places", "jobs", "share"), [(2, 2, 2), (4, 2, 2), (2, 3, 2), (8, 8, 1)])
+def test_jobs_side_by_side_share_the_cores_and_one_alone_has_all(monkeypatch, places, jobs, share):
+    monkeypatch.setattr(system_jobs, "cores", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+    def ask(progress):
+        return subprocess_worker.call("worker_jobs:threads", {}, lambda done, total: None, "asks")
+
+    first, *_ = run_jobs([Job(ask, 0)] * jobs, Limits(places), Silent())
+    assert first == [share, str(share)]
+    assert run_jobs([Job(ask, 0)], Limits(places), Silent()) == [[0, None]]
+
+
+def test_a_user_s_own_number_of_threads_stays(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert thread_settings() == {}
+    token = SHARE.set(3)
+    try:
+        assert subprocess_worker.environment()["OMP_NUM_THREADS"] == "7"
+        assert thread_settings()["OMP_NUM_THREADS"] == "3"
+    finally:
+        SHARE.reset(token)

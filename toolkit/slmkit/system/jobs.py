@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 from slmkit.system.process_memory import free_memory
 from slmkit.system.progress import Progress, Through
 from slmkit.system.workers.group import GROUP, WorkerGroup
+from slmkit.system.workers.threads import SHARE as THREADS
 
 T = TypeVar("T")
 SHARE = 0.75  # of the memory that is free: the budget that nobody named
@@ -95,8 +96,10 @@ def run_jobs(jobs: Sequence[Job[T]], limits: Limits, progress: Progress) -> list
             while waiting or running:
                 while len(running) < limits.jobs and (found := _next(waiting, running, budget)):
                     waiting.remove(found)
+                    beside = min(limits.jobs, 1 + len(running) + len(waiting))
+                    share = max(1, cores() // beside)
                     begun = _Running(*found, WorkerGroup())
-                    running[_start(pool, begun, progress)] = begun
+                    running[_start(pool, begun, share, progress)] = begun
                 ended, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in ended:
                     results[running.pop(future).number] = future.result()
@@ -119,11 +122,15 @@ def _next(
     return next((each for each in waiting if each[1].memory <= room), None)
 
 
-def _start(pool: ThreadPoolExecutor, begun: _Running[T], progress: Progress) -> Future[T]:
-    """Run a job in a thread, with this thread's settings and a group of workers of its own."""
+def _start(
+    pool: ThreadPoolExecutor, begun: _Running[T], share: int, progress: Progress
+) -> Future[T]:
+    """Run a job in a thread, with this thread's settings, a group of workers of its own, and a
+    ``share`` of the cores for their threads."""
 
     def work() -> T:
         GROUP.set(begun.group)
+        THREADS.set(share)
         with progress.branch() as own:
             return begun.job.work(_Stoppable(own, begun.group))
 

@@ -25,6 +25,7 @@ from slmkit.system.scratch import scratch
 from slmkit.system.workers.group import GROUP
 from slmkit.system.workers.memory import note_peak
 from slmkit.system.workers.output import collected, save
+from slmkit.system.workers.threads import thread_settings
 
 START = "from slmkit.system.subprocess_worker import main; main()"
 SETTINGS = ("KERAS_HOME", "MPLCONFIGDIR")  # folders that libraries else make in the home folder
@@ -75,7 +76,7 @@ def call(
 def environment() -> dict[str, str]:
     """The variables of a new Python process with this one's import path."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    return {**QUIET, **os.environ, "PYTHONPATH": path}
+    return {**QUIET, **thread_settings(), **os.environ, "PYTHONPATH": path}
 
 
 def _exchange(
