@@ -33,7 +33,8 @@ SUPPORT = Support(
 
 def answers_last(options: Mapping[str, Any]) -> bool:
     """Whether a call computes the logits of its last token alone, unless it asks for more."""
-    return options.get("logits", "last") == "last"
+    asked: str = options.get("logits", "last")
+    return asked == "last"
 
 
 def session_entries(options: Mapping[str, Any]) -> dict[str, str]:

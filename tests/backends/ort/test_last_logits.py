@@ -7,11 +7,11 @@ from dataclasses import asdict
 import pytest
 
 from artifacts import FLOAT32_FLOOR, emitted, ids_for, make_job, reference_of, snr_db
-from slmkit.backend.interface import Prefilling
 from slmkit.backend.registry import find_backend
 from slmkit.interpreters.dataflow import dataflow
 from slmkit_onnx.ort.contract import LOGITS_FROM
 from slmkit_onnx.ort.elsewhere import open_engine
+from slmkit_onnx.ort.runner import OrtRunner
 from slmkit_onnx.ort.writer import heads
 from tiers import ROWS, SAYS_MOST, some
 from tiny_models import TINY
@@ -30,7 +30,7 @@ def test_a_prompt_is_answered_by_its_last_token(tiny, tmp_path, architecture):
     job = make_job("ort", tiny(architecture), tmp_path, "int8-g32", options=EXACT)
     artifact, runner = opened(job, tmp_path / "ort")
     ids, expected = ids_for(job)[:PROMPT], reference_of(job)[:PROMPT]
-    assert isinstance(runner, Prefilling)
+    assert isinstance(runner, OrtRunner)
     assert snr_db(expected[-1], runner.prefill(ids)) > FLOAT32_FLOOR
     runner.reset()
     assert snr_db(expected, runner.feed(ids)) > FLOAT32_FLOOR
