@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slmkit.bundle.manifest import read_manifest
+from slmkit.bundle.roles import shipped
 from slmkit.devices.join import PROVED, join_report
 from slmkit.devices.places.app import APP, Waiting, app_of, parse_iphones, parse_simulators
 from slmkit.devices.places.listing import listed
@@ -75,6 +76,10 @@ def answers(bundle, noise=0.0):
         "runtime": {"name": "a runtime"},
         "load_s": 0.5,
         "peak_mb": 100,
+        "files": {
+            file.path.removeprefix(f"{artifact.folder}/"): file.sha256
+            for file in shipped(manifest, artifact)
+        },
         "cases": cases,
     }
 
@@ -216,6 +221,21 @@ def test_a_report_of_another_bundle_is_refused(bundle, fakes, change):
     (fakes / "report").write_text(json.dumps(report))
     with pytest.raises(RefusedError, match="of another bundle"):
         prove(bundle, "simctl")
+
+
+def test_a_report_of_other_files_is_refused(bundle, fakes):
+    """Another build of the same model: its prompts and positions are the same."""
+    report = answers(bundle)
+    assert len(report["files"]) > 1
+    report["files"]["model.onnx.data"] = "0" * 64
+    (fakes / "report").write_text(json.dumps(report))
+    with pytest.raises(RefusedError, match=r"ran another model\.onnx\.data of ort") as error:
+        prove(bundle, "adb-app")
+    assert "slmkit app new" in error.value.hint
+    del report["files"]
+    (fakes / "report").write_text(json.dumps(report))
+    with pytest.raises(RefusedError, match="does not tell the hashes"):
+        prove(bundle, "adb-app")
 
 
 def test_an_artifact_that_did_not_run_is_refused_with_its_reason(bundle, fakes):

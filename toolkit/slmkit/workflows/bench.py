@@ -83,7 +83,7 @@ def benchmark(
     if on != LOCAL:
         place = place_of(on)
         settings = replace(settings, threads=threads or 0)  # 0: as many as there are cores there
-        chosen, left_out = can_go(manifest, artifacts)
+        chosen, left_out = can_go(manifest, artifacts, place)
         candidates = [_candidate(folder, manifest, each, settings, place) for each in chosen]
     else:
         chosen, left_out = _measurable(manifest, artifacts)
@@ -113,7 +113,7 @@ def prove_on(
     if (app := app_of(on)) is not None:
         return prove_by_app(folder, manifest, app, artifacts)
     place = place_of(on)
-    chosen, left_out = can_go(manifest, artifacts)
+    chosen, left_out = can_go(manifest, artifacts, place)
     candidates = [_candidate(folder, manifest, each, ONCE, place) for each in chosen]
     return _measured(manifest, candidates, left_out, 1, progress or Silent())
 
@@ -156,7 +156,9 @@ def _beside_build(manifest: Manifest, each: Candidate) -> None:
     about = manifest, manifest.artifact(each.name), each.payload["mode"]
     features = each.remote.device.cpu_features
     each.tokens = judged_beside_build(*about, each.tokens, features)
-    each.notices = loss_notices(*about, each.tokens, features)
+    elsewhere = declaration_of(each.name).elsewhere
+    untried = (f"{each.name}: {elsewhere.untried}",) if elsewhere and elsewhere.untried else ()
+    each.notices = (*loss_notices(*about, each.tokens, features), *untried)
 
 
 def _settings(
