@@ -28,7 +28,7 @@ from tiny_bundles import ort_bundle
 from tiny_models import tiny_config, write_checkpoint
 
 pytest.importorskip("coremltools", reason='pip install "slmkit[coreml]"')
-SITE = '''
+SITE = """
 import sys
 if any(word.endswith("run.py") for word in sys.orig_argv):
     sys.path += {paths!r}
@@ -50,7 +50,7 @@ if any(word.endswith("run.py") for word in sys.orig_argv):
             return self.package.run(self.name, data)
 
     coremltools.models.MLModel = MLModel
-'''
+"""
 
 
 class Mac:
@@ -136,7 +136,7 @@ def test_a_mac_runs_the_artifacts_of_others_too(tmp_path, monkeypatch):
 def test_wheels_are_asked_for_in_this_computer_s_version(tmp_path):
     """The Mac's first Python is too old, as Xcode's is; the one behind it lacks the wheels."""
     mac = Mac(tmp_path)
-    said = f"echo python \"$@\" >> {tmp_path / 'asked'}\n"
+    said = f'echo python "$@" >> {tmp_path / "asked"}\n'
     _program(mac.programs / "python3", f"{said}exit 1")
     place = Ssh("mac", (str(mac.ssh),))
     monkey = pytest.MonkeyPatch()
@@ -148,7 +148,7 @@ def test_wheels_are_asked_for_in_this_computer_s_version(tmp_path):
         _program(
             mac.programs / "newer",
             f'case "$*" in *"import sys"*) exit 0;; *"-m venv"*) for f; do last=$f; done; '
-            f'mkdir -p $last/bin; ln -s {mac.programs / "newer"} $last/bin/python;; '
+            f"mkdir -p $last/bin; ln -s {mac.programs / 'newer'} $last/bin/python;; "
             f'*"-m pip"*) echo "$@" >> {tmp_path / "pip"};; esac',
         )
         python = place._python(("coremltools==1.0", "numpy"))

@@ -91,21 +91,29 @@ def can_go(
     Raises BundleError for an artifact that the bundle has not, RefusedError if none is left,
     BackendError if the place does not answer.
     """
-    chosen, left_out = [], []
+    chosen, left_out = divided(manifest, asked, place)
+    if not chosen:
+        raise RefusedError(
+            f"nothing of this bundle can be sent: {'; '.join(left_out.values())}", APP
+        )
+    return chosen, list(left_out.values())
+
+
+def divided(
+    manifest: Manifest, asked: Sequence[str], place: Place
+) -> tuple[list[BundledArtifact], dict[str, str]]:
+    """As ``can_go``; nothing may be left, and the sentences are by artifact."""
+    chosen, left_out = [], {}
     for artifact in [manifest.artifact(name) for name in asked] or manifest.artifacts:
         elsewhere = declaration_of(artifact.name).elsewhere
         if elsewhere is None:
-            left_out.append(f"{artifact.name}: {NO_WAY}")
+            left_out[artifact.name] = f"{artifact.name}: {NO_WAY}"
         elif place.system not in elsewhere.systems:
             systems = " or ".join(elsewhere.systems)
-            left_out.append(f"{artifact.name}: its runtime needs {systems}, not {place.system}")
+            said = f"its runtime needs {systems}, not {place.system}"
+            left_out[artifact.name] = f"{artifact.name}: {said}"
         else:
             chosen.append(artifact)
-    if not chosen:
-        raise RefusedError(
-            f"nothing of this bundle can be sent: {'; '.join(left_out)}",
-            APP,
-        )
     return chosen, left_out
 
 

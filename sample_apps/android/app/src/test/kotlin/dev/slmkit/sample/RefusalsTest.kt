@@ -63,7 +63,7 @@ class RefusalsTest {
         val facts = Plain.parse(File(original.folder, Export.FILE).readText()).obj()["facts"].obj()
         fun opened(option: Pair<String, String>) = changed("facts" to facts + ("session_options" to mapOf(option))).run { backend(exports.first()).close() }
         opened("mlas.disable_kleidiai" to "1")
-        val said = assertThrows(OrtException::class.java) { opened("session.load_model_format" to "nonsense") }
+        val said = assertThrows(OrtException::class.java) { opened("optimization.minimal_build_optimizations" to "nonsense") }
         assertTrue(said.message, "nonsense" in said.message!!)
     }
 

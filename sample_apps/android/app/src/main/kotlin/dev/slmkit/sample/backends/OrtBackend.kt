@@ -16,7 +16,7 @@ class OrtBackend(export: Export, private val chunk: Int, threads: Int) : ModelBa
     private val environment = OrtEnvironment.getEnvironment()
     private val session = OrtSession.SessionOptions().use {
         it.setIntraOpNumThreads(threads)
-        export.settings("session_options").forEach(it::addConfigEntry) // as the recipe asks: kernels, for one
+        export.settings("session_options").forEach { (key, value) -> it.addConfigEntry(key, value) } // the recipe's
         environment.createSession(File(export.folder, export.fact("model")).path, it)
     }
     private val shapes = session.inputInfo.filterKeys { it.startsWith("past") }.mapValues { (_, input) ->
