@@ -31,7 +31,12 @@ class Phone(Adb):
     def __init__(self, folder: Path) -> None:
         super().__init__(box=Box(folder, "3.11", ()))
         self.near = Near(folder / "near")
-        self.prepare, self.execute = self.near.prepare, self.near.execute
+
+    def prepare(self, payload):
+        self.near.prepare(payload)
+
+    def execute(self, payload, job, out):
+        self.near.execute(payload, job, out)
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ def rest_by_app(
     app: str,
     waiting: Waiting | None = None,
 ) -> tuple[DeviceReport | None, list[str]]:
-    """What the app on a phone reports of artifacts that cannot be sent to a place, and sentences
-    about those that did not run.
+    """The report of a phone's app about artifacts that cannot be sent there, and sentences about
+    those that did not run.
 
     ``unsent``: by artifact, why not; ``app``: the app's id. The report is None where there is no
     phone, no app or none that ran. Raises BackendError if the phone does not answer.
