@@ -1,25 +1,31 @@
 """Draw bundles as SVG: python docs/pictures.py dist/home-android-int4 ...
 
-One picture shows what `slmkit build` printed: the same table of parity, from the bundle's manifest.
-Of a bundle for Android another one shows its USE.md.
+One picture shows what `slmkit parity` prints, from the bundle's manifest. Of a bundle for Android
+others show its USE.md, the end of its build, and a chat with it, for which it runs. Screenshots of
+its report are made by tests/unit/bundle/test_report_in_browser.py.
 """
 
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.markdown import Markdown
 from rich.terminal_theme import TerminalTheme
+from rich.text import Text
 
 from slmkit.bundle.manifest import read_manifest
 from slmkit.bundle.roles import USE
 from slmkit.cli.tables.parity import parity_table
+from slmkit.cli.tables.summary import next_steps, summary_table, warnings_note
 
 IMAGES = Path(__file__).parent / "pages" / "images"
 WIDTH = 81  # columns of the terminal that is drawn
+TERMINAL = 80  # of a usual one
+TYPED = ("turn off the kitchen lights at 7 pm", "/reset", "set a timer for 5 minutes")
 THEME = TerminalTheme(
     background=(255, 255, 255),
     foreground=(36, 41, 47),
@@ -76,6 +82,40 @@ def use_picture(bundle: Path, lines: int = 100) -> str:
     return _drawn(page, f"{USE} of {bundle.name}", "use", 120)
 
 
+def build_picture(bundle: Path) -> str:
+    """The end of a bundle's build, as the text of an SVG."""
+    manifest, place = read_manifest(bundle), _shown_place(bundle)
+    notes = warnings_note(manifest)
+    steps = next_steps(manifest, place)
+    lines = Group(summary_table(manifest), *([notes] if notes else []), steps, f"bundle {place}")
+    return _drawn(lines, f"slmkit build --target {manifest.target}", "build", TERMINAL)
+
+
+def chat_picture(bundle: Path) -> str:
+    """A chat with a bundle, which answers now, as the text of an SVG. The sample model knows one
+    command at a time: /reset forgets the last one."""
+    command = [sys.executable, "-m", "slmkit", "chat", str(bundle)]
+    typed = "".join(f"{line}\n" for line in TYPED)
+    said = subprocess.run(
+        command,
+        input=typed,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        check=True,
+    ).stdout.splitlines()
+    about, *answers = said
+    rows = [f"$ slmkit chat {_shown_place(bundle)}", about]
+    for line, answer in zip(TYPED, answers, strict=True):
+        rows += [f"> {line}", answer]
+    return _drawn(Text("\n".join(rows)), "slmkit chat", "chat", TERMINAL)
+
+
+def _shown_place(bundle: Path) -> Path:
+    """The bundle's path where a reader builds it."""
+    return Path("dist") / bundle.name
+
+
 def _drawn(content: RenderableType, title: str, name: str, width: int) -> str:
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
     console.print(content, highlight=False)
@@ -89,10 +129,13 @@ def place_of(bundle: Path) -> Path:
     return IMAGES / ("parity.svg" if target == "android" else f"parity-{target}.svg")
 
 
+OF_ANDROID = {"use": use_picture, "build": build_picture, "chat": chat_picture}
+
 if __name__ == "__main__":
     if len(sys.argv) == 1:
         sys.exit("usage: python docs/pictures.py BUNDLE ...")
     for each in map(Path, sys.argv[1:]):
         place_of(each).write_text(parity_picture(each), encoding="utf-8")
         if place_of(each).name == "parity.svg":
-            (IMAGES / "use.svg").write_text(use_picture(each), encoding="utf-8")
+            for name, draw in OF_ANDROID.items():
+                (IMAGES / f"{name}.svg").write_text(draw(each), encoding="utf-8")

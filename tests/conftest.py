@@ -45,6 +45,12 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     monkeypatch.setattr(tempfile, "tempdir", None)  # read TMPDIR again
 
 
+@pytest.fixture
+def from_index(monkeypatch):
+    """slmkit as a package that was installed, not the clone that it is here."""
+    monkeypatch.setattr("slmkit.system.installing.clone_folder", lambda: None)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--write-golden renews the recorder's texts."""
     parser.addoption("--write-golden", action="store_true", help="renew golden files")

@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 from functools import partial
+from html import unescape
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 
 import slmkit
 import tiers
-from slmkit.backend.registry import declarations, error_kinds, targets
+from slmkit.backend.registry import artifacts_of, declarations, error_kinds, targets
 from slmkit.checkpoint.folder import SAMPLE_MODEL, SAMPLE_NAME, open_checkpoint
 from slmkit.cli.main import main
 from slmkit.models.registry import MODELS
@@ -27,6 +28,7 @@ from slmkit.quant.quantize import quantize_rows
 from slmkit.recipe.recipe import load_recipe, shipped_names
 from tiny_models import tiny_config, write_checkpoint
 
+STEPS = ("report", "ask it", "ship it", "an app")  # after a build
 DEMO = os.environ.get("SLMKIT_DEMO")  # the bundle that `make demo` has just built
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "pages"
@@ -336,6 +338,38 @@ def test_the_picture_of_parity_has_the_lines_of_a_build(android):
     made = drawn(script("pictures").parity_picture(android[1]))
     assert ("artifact", "error") in made
     assert made == kept if DEMO else made <= kept
+
+
+def words_of(picture):
+    """All text of a drawn terminal, a line each."""
+    rows: dict[str, str] = {}
+    for number, text in re.findall(r"line-(\d+)\)\">([^<]*)</text>", picture):
+        rows[number] = rows.get(number, "") + unescape(text).replace("\xa0", " ")
+    return [row.strip() for row in rows.values()]
+
+
+@builds
+def test_the_picture_of_a_build_s_end_has_the_lines_of_a_build(android):
+    def labels(picture):
+        known = ("artifact", *artifacts_of(targets()["android"]), *STEPS)
+        return [label for row in words_of(picture) for label in known if row.startswith(label)]
+
+    kept = (PAGES / "images" / "build.svg").read_text(encoding="utf-8")
+    made = script("pictures").build_picture(android[1])
+    assert labels(made) == labels(kept) and len(labels(kept)) == 5 + len(STEPS)
+    assert f"{android[0]}-android-int4" in "".join(words_of(made))
+
+
+def test_the_picture_of_a_chat_has_the_sample_model_s_answers():
+    """The reference's, which are those of the artifact that talks there."""
+    command, *rows = words_of((PAGES / "images" / "chat.svg").read_text(encoding="utf-8"))
+    typed = script("pictures").TYPED
+    assert command == f"$ slmkit chat dist/{SAMPLE_NAME}-android-int4"
+    assert [row for row in rows if row.startswith(">")] == [f"> {line}" for line in typed]
+    session = slmkit.load(SAMPLE_MODEL)
+    for line in typed:
+        if not line.startswith("/"):
+            assert session.generate(line) == rows[rows.index(f"> {line}") + 1]
 
 
 @pytest.mark.skipif(

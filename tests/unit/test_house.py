@@ -36,6 +36,7 @@ FOR_BACKENDS = {  # beside all of slmkit.backend
     "slmkit.system.scratch",
     "slmkit.system.subprocess_worker",
     "slmkit.system.cache",
+    "slmkit.system.source",
 }
 WIDEST = 15  # Python files in a folder; models/ has one for each family
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from slmkit.backend.registry import pip_command
 from slmkit.backend.threads import threads
 from slmkit.errors import BackendError
 
@@ -55,7 +56,8 @@ class Device:
         library = runtime()
         if library is None:
             raise BackendError(
-                "no OpenCL runtime for this processor is installed", 'pip install "slmkit[opencl]"'
+                "no OpenCL runtime for this processor is installed",
+                pip_command(["slmkit[opencl]"]),
             )
         os.environ["OCL_ICD_VENDORS"] = str(library)
         os.environ["PYOPENCL_NO_CACHE"] = "1"

@@ -14,6 +14,7 @@ from mlc_artifacts import mlc_job
 from slmkit.errors import BackendError
 from slmkit.system.subprocess_worker import call
 from slmkit_mlc import writer
+from slmkit_mlc.compiler import cached
 from slmkit_mlc.compiler.library import object_format, read_objects
 from slmkit_mlc.contract import LIBRARY_SYMBOL, contract
 from slmkit_mlc.gpus import known_gpus
@@ -185,6 +186,56 @@ def test_the_same_job_gives_the_same_bytes(written, tmp_path, monkeypatch):
     for path in sorted((tmp_path / "again").rglob("*")):
         if path.is_file():
             assert path.read_bytes() == (folder / path.relative_to(tmp_path / "again")).read_bytes()
+
+
+def test_other_weights_take_the_library_out_of_the_cache(written, tmp_path, monkeypatch):
+    """And another program, or another version of the code, does not."""
+    monkeypatch.setattr(writer, "runtime", lambda: None)
+    known = written["android"][0].parent / "tiny model"
+    other = write_checkpoint(tmp_path / "tiny model", tiny_config("qwen2"), seed=1)
+    more = {"options": {"gpus": ["adreno"]}, "cache": tmp_path / "cache"}
+    first = emitted(mlc_job(known, tmp_path / "1", **more), tmp_path / "first")
+
+    def compile_anew(*_):
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(cached, "_compile", compile_anew)
+    second = emitted(mlc_job(other, tmp_path / "2", **more), tmp_path / "second")
+    assert second.facts == first.facts
+    file = first.facts["libraries"]["adreno"]["file"]
+    assert (tmp_path / "second" / file).read_bytes() == (tmp_path / "first" / file).read_bytes()
+    for number, changed in enumerate([{"prefill_chunk": 4}, {"context_length": 12}]):
+        with pytest.raises(AssertionError, match="compiled again"):
+            emitted(mlc_job(other, tmp_path / "3", **more | changed), tmp_path / f"other-{number}")
+    monkeypatch.setattr(cached, "source_digest", lambda package: "changed")
+    with pytest.raises(AssertionError, match="compiled again"):
+        emitted(mlc_job(other, tmp_path / "4", **more), tmp_path / "third")
+
+
+def test_a_comparison_of_kernels_holds_for_the_same_library_alone(written, tmp_path):
+    folder, _, facts = library_of(written, "adreno")
+    job = mlc_job(folder.parent / "tiny model", tmp_path / "job", cache=tmp_path / "cache")
+    library, gpu = folder / facts["file"], known_gpus()["adreno"]
+    calls: list[int] = []
+
+    def compare():
+        calls.append(len(calls))
+        if len(calls) == 1:
+            raise BackendError("another result", "none")
+        return {"worst_db": 70.0 + len(calls)}
+
+    with pytest.raises(BackendError, match="another result"):
+        cached.find_or_check(job, gpu, library, compare)
+    for _ in range(2):  # an error is not remembered, a result is
+        assert cached.find_or_check(job, gpu, library, compare) == {"worst_db": 72.0}
+    changed = library.with_name("changed.tar")
+    changed.write_bytes(library.read_bytes() + b"\0")
+    try:
+        assert cached.find_or_check(job, gpu, changed, compare) == {"worst_db": 73.0}
+    finally:
+        changed.unlink()
+    alone = replace(job, cache=None)
+    assert cached.find_or_check(alone, gpu, library, compare) == {"worst_db": 74.0}
 
 
 def test_a_compiler_that_dies_is_a_sentence_that_names_the_function(written, tmp_path):

@@ -45,7 +45,7 @@ def test_an_unknown_target_is_one_sentence():
     assert "android, ios" in caught.value.hint
 
 
-def test_all_missing_packages_are_named_at_once(monkeypatch):
+def test_all_missing_packages_are_named_at_once(monkeypatch, from_index):
     gone = ("onnxruntime-qnn", "coremltools")
     real = registry._version
     monkeypatch.setattr(registry, "_version", lambda name: None if name in gone else real(name))
@@ -66,8 +66,20 @@ def test_all_missing_packages_are_named_at_once(monkeypatch):
         (["abacus>=2", "slmkit[ort]"], 'pip install "slmkit[ort]" "abacus>=2"'),
     ],
 )
-def test_one_command_installs_all(requirements, command):
+def test_one_command_installs_all(requirements, command, from_index):
     assert registry.pip_command(requirements) == command
+
+
+def test_what_is_read_is_named_with_the_artifacts(monkeypatch, from_index):
+    inputs = {"a GGUF file": ("gguf", "gguf")}
+    registry.require_packages(["ort"], inputs)
+    monkeypatch.setattr(registry, "_version", lambda name: None if name == "gguf" else "1")
+    with pytest.raises(MissingPackageError) as caught:
+        registry.require_packages(["ort"], inputs)
+    assert (caught.value.message, caught.value.hint) == (
+        "a GGUF file needs gguf",
+        'pip install "slmkit[gguf]"',
+    )
 
 
 @pytest.mark.parametrize(

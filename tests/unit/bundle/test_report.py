@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -12,17 +13,27 @@ from click.testing import CliRunner
 
 from slmkit.bundle.manifest import read_manifest
 from slmkit.bundle.report.comparison import comparison_page
+from slmkit.bundle.report.details import DETAILS, SCHEMA, Details, read_details, schema
 from slmkit.bundle.report.facts import artifact_facts, phone_forecast
 from slmkit.bundle.report.pages import html_report, markdown_report
 from slmkit.bundle.roles import REPORT, SUMMARY, shipped
+from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.cli.main import main
 from slmkit.errors import UsageError
+from slmkit.parity.golden_file import load_golden
+from slmkit.planning.forecast import Work
 from slmkit.planning.memory import gigabytes
 from slmkit.system.progress import Silent
 from slmkit.workflows.build import build
 from tiny_models import ort_request, tiny_config, write_checkpoint
 
 VOID = {"meta", "br", "path", "use", "rect", "line", "circle"}
+
+
+def details_in(bundle) -> Details:
+    details = read_details(bundle)
+    assert details is not None
+    return details
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +77,8 @@ def test_a_bundle_has_the_reports_and_lists_them(bundle):
     roles = {file.path: file.role for file in manifest.files}
     for name, page in ((REPORT, html_report), (SUMMARY, markdown_report)):
         assert roles[name] == "docs"
-        assert (bundle / name).read_text(encoding="utf-8") == page(manifest, bundle.name)
+        text = page(manifest, bundle.name, read_details(bundle))
+        assert (bundle / name).read_text(encoding="utf-8") == text
 
 
 def test_the_page_loads_nothing_and_runs_nothing(bundle):
@@ -87,7 +99,7 @@ def test_the_page_loads_nothing_and_runs_nothing(bundle):
 def test_plots_have_a_name_and_the_page_s_colors(bundle):
     page = (bundle / REPORT).read_text(encoding="utf-8")
     drawn = [attributes for tag, attributes in tags(page) if tag == "svg"]
-    assert len(drawn) == 4 and all(each["role"] == "img" and each["aria-label"] for each in drawn)
+    assert len(drawn) == 8 and all(each["role"] == "img" and each["aria-label"] for each in drawn)
     assert "currentColor" in page and not re.search("#01020[345]", page)
 
 
@@ -134,6 +146,8 @@ def test_memory_by_part_adds_up_and_the_forecast_names_phones(bundle):
     assert forecast.phones and manifest.artifacts[0].work is not None
     for each in forecast.phones:
         assert f"{each.phone} ({each.chip})" in page and f"{each.phone} ({each.chip})" in text
+    for told in (page, text):
+        assert "Memory alone" in told and "decode" not in told.partition("Forecast")[2][:600]
     older = tuple(replace(each, work=None) for each in manifest.artifacts)
     changed = manifest.model_copy(update={"artifacts": older})
     assert not phone_forecast(changed).phones
@@ -188,3 +202,102 @@ def test_a_name_is_no_html(bundle):
     model = manifest.model.model_copy(update={"name": "<script>alert(1)</script>"})
     page = html_report(manifest.model_copy(update={"model": model}), "<b>mine")
     assert "script" not in {tag for tag, _ in tags(page)} and "&lt;b&gt;mine" in page
+
+
+def test_details_of_the_build_are_on_both_pages(bundle):
+    manifest, details = read_manifest(bundle), details_in(bundle)
+    page, text = (write(manifest, "mine", details) for write in (html_report, markdown_report))
+    for each in (page, text):
+        assert "A sample answer, side by side" in each and "Errors by layer" in each
+        assert "Loss of quantization by layer and by weight" in each and details.worst[0].of in each
+        for side in details.sides:
+            assert side.name in each
+    for title in ("SNR by position of codes", "SNR by position of ort", "layer by layer"):
+        assert f"{title}" in page
+    older = html_report(manifest, "mine") + markdown_report(manifest, "mine")
+    assert "sample answer" not in older and "by position" not in older
+
+
+def test_details_are_of_the_first_golden_prompt(bundle):
+    manifest, details = read_manifest(bundle), details_in(bundle)
+    golden = load_golden(bundle / manifest.artifacts[0].golden)
+    ids, length = golden.sequences[0], golden.prompt_lengths[0]
+    tokenizer = Tokenizer(bundle / manifest.tokenizer)
+    assert details.prompt == tokenizer.decode(ids[:length].tolist())
+    assert details.prompt_length == length
+    assert [each.name for each in details.sides] == [
+        "float weights",
+        f"{manifest.calibration[0].encoding} codes",
+        *(f"ort {mode.name}" for mode in manifest.artifacts[0].modes),
+    ]
+    floats, codes, exact, _ = details.sides
+    assert floats.snr_db == () and all(floats.as_float)
+    assert len(codes.snr_db) == len(exact.snr_db) == len(ids)
+    best = golden.outputs.best[golden.decoded()[0]][: len(codes.tokens)]
+    assert [tokenizer.decode([each], special=True) for each in best.tolist()] == list(codes.tokens)
+    assert exact.tokens == codes.tokens and min(exact.snr_db) > 100 > max(codes.snr_db)
+    for side in details.sides:
+        same = [one == two for one, two in zip(side.tokens, floats.tokens, strict=True)]
+        assert all(text for text, best in zip(same, side.as_float, strict=True) if best)
+
+
+def test_losses_and_layers_of_details_are_all_there(bundle):
+    manifest, details = read_manifest(bundle), details_in(bundle)
+    (report,) = manifest.calibration
+    layers = list(range(manifest.model.num_hidden_layers))
+    assert [each.layer for each in details.stream] == layers == details.stream_layers
+    assert all(0 < each.snr_db < 60 for each in details.stream)  # of int4
+    assert sum(each.matrices for each in details.layers) == report.matrices
+    assert sum(each.matrices for each in details.kinds) == report.matrices
+    losses = [each.loss for each in details.worst]
+    assert losses == sorted(losses, reverse=True) and losses[-1] > 0
+
+
+def test_a_report_of_codes_that_no_text_chose_says_that_no_loss_was_measured(bundle):
+    manifest, details = read_manifest(bundle), details_in(bundle)
+    bare = details.model_copy(update={"layers": (), "kinds": (), "worst": ()})
+    for write in (html_report, markdown_report):
+        assert "No loss by layer and by weight" in write(manifest, "mine", bare)
+        assert "No loss by layer and by weight" not in write(manifest, "mine", details)
+
+
+def test_speeds_are_forecast_of_a_model_like_those_that_were_measured(bundle):
+    manifest = read_manifest(bundle)
+    (artifact,) = manifest.artifacts
+    own = replace(artifact, work=Work(read=900e6, body=1.5e9))
+    changed = manifest.model_copy(update={"artifacts": (own,)})
+    for write in (html_report, markdown_report):
+        told = write(changed, "mine")
+        assert "decode" in told.partition("Forecast")[2][:600] and "Memory alone" not in told
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"prompt": 1}', "\x00"])
+def test_details_that_cannot_be_read_are_left_out(bundle, tmp_path, text):
+    (tmp_path / DETAILS).parent.mkdir()
+    (tmp_path / DETAILS).write_text(text)
+    assert read_details(tmp_path) is None
+    assert "sample answer" not in html_report(read_manifest(bundle), "mine", read_details(tmp_path))
+
+
+def test_a_token_is_no_html_and_no_cell(bundle):
+    details = details_in(bundle)
+    tokens = ("<b>", "`|", "\n", *details.sides[1].tokens[3:])
+    codes = details.sides[1].model_copy(update={"tokens": tokens})
+    changed = details.model_copy(
+        update={"sides": (details.sides[0], codes), "prompt": "<i>", "continued": "<u>"}
+    )
+    manifest = read_manifest(bundle)
+    page, text = (write(manifest, "mine", changed) for write in (html_report, markdown_report))
+    assert not {"b", "i", "u"} & {tag for tag, _ in tags(page)} and "&lt;b&gt;" in page
+    assert "`'\\|` `\\n`" in text
+
+
+def test_the_published_schema_of_details_is_the_code_s(bundle, request):
+    import jsonschema
+
+    text = json.dumps(schema(), indent=2) + "\n"
+    if request.config.getoption("--write-golden"):
+        SCHEMA.write_text(text, encoding="utf-8")
+    assert SCHEMA.read_text(encoding="utf-8") == text
+    values = json.loads((bundle / DETAILS).read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(json.loads(text)).validate(values)

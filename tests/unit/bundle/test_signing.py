@@ -156,7 +156,7 @@ def test_a_damaged_and_a_failed_bundle_are_not_signed(bundle, keys):
     assert "more.txt" in slmkit("sign", bundle, "--key", keys / "ours.pem", expect=1).stderr
 
 
-def test_without_the_library_the_hint_installs_it(bundle, keys, monkeypatch):
+def test_without_the_library_the_hint_installs_it(bundle, keys, monkeypatch, from_index):
     monkeypatch.setattr("slmkit.backend.registry._version", lambda name: None)
     failed = slmkit("verify", bundle, "--key", keys / "ours.pub", expect=5)
     assert 'pip install "slmkit[sign]"' in failed.stderr

@@ -205,20 +205,27 @@ def test_lists_are_tables_or_json():
     assert json.loads(slmkit("doctor", "--json").stdout)["extras"][0]["extra"] == "ort"
 
 
-def test_doctor_gives_the_command_for_what_is_missing(monkeypatch):
+def test_doctor_gives_the_command_for_what_is_missing(monkeypatch, from_index):
     monkeypatch.setattr("slmkit.backend.registry._version", lambda name: None)
     assert 'pip install "slmkit[ort]"' in slmkit("doctor").stdout
 
 
-def test_a_missing_backend_is_one_sentence_with_the_command(tmp_path, monkeypatch):
+@pytest.mark.parametrize("model", ["nowhere", "nobody/nothing", "nowhere.gguf"])
+def test_missing_packages_are_one_sentence_with_the_command(
+    model, tmp_path, monkeypatch, from_index
+):
+    """Before a model is looked for, or fetched."""
     monkeypatch.setattr("slmkit.backend.registry._version", lambda name: None)
-    failed = slmkit("build", "--target", "android", "--out", tmp_path, expect=5)
+    words = ("build", "--target", "android", "--model", model, "--out", tmp_path)
+    failed = slmkit(*words, expect=5)
+    gguf = model.endswith(".gguf")
     assert failed.stderr.splitlines() == [
         "Error: the artifact ort needs onnx, onnxruntime; "
         "the artifact hexagon needs onnx, onnxruntime, onnxruntime-qnn; "
         "the artifact litert needs tensorflow-cpu, ai-edge-litert, litert-lm-builder; "
-        "the artifact mlc needs apache-tvm, apache-tvm-ffi",
-        'hint: pip install "slmkit[ort,hexagon,litert,mlc]"',
+        "the artifact mlc needs apache-tvm, apache-tvm-ffi"
+        + ("; a GGUF file needs gguf" if gguf else ""),
+        f'hint: pip install "slmkit[ort,hexagon,litert,mlc{",gguf" if gguf else ""}]"',
     ]
 
 
@@ -303,7 +310,7 @@ def test_stdout_that_was_closed_is_no_traceback():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_doctor_s_commands_are_never_cut(monkeypatch):
+def test_doctor_s_commands_are_never_cut(monkeypatch, from_index):
     monkeypatch.setattr("slmkit.backend.registry._version", lambda name: None)
     monkeypatch.setattr("slmkit.cli.console.PLAIN_WIDTH", 40)
     lines = slmkit("doctor").stdout.splitlines()

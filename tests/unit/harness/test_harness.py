@@ -328,7 +328,7 @@ def test_an_unknown_task_is_answered_with_those_that_exist(tasks):
     assert "pick" in caught.value.hint
 
 
-def test_without_the_package_the_command_that_installs_it_is_named(tasks, monkeypatch):
+def test_without_the_package_the_command_that_installs_it_is_named(tasks, monkeypatch, from_index):
     monkeypatch.setattr(registry, "_version", lambda name: None)
     with pytest.raises(MissingPackageError) as caught:
         run(load(SAMPLE_MODEL), tasks, "pick")

@@ -50,7 +50,7 @@ def test_doctor_shows_every_extra_and_only_their_packages():
     assert {each.name for each in OTHERS} <= set(EXTRAS)
 
 
-def test_doctor_gives_no_command_for_what_a_machine_cannot_have(monkeypatch):
+def test_doctor_gives_no_command_for_what_a_machine_cannot_have(monkeypatch, from_index):
     on("darwin-arm64", monkeypatch)
     monkeypatch.setattr(registry, "_version", lambda name: None)
     commands = {row.extra: row.command for row in examine()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pkgutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from slmkit.backend.declaration import EVERY_ERROR, Declaration, ErrorKind, this_machine
 from slmkit.backend.targets import ANDROID, IOS, Target
 from slmkit.errors import BackendError, MissingPackageError, SlmkitError
+from slmkit.system.installing import own_requirement
 
 if TYPE_CHECKING:
     from slmkit.backend.interface import Backend
@@ -72,16 +73,25 @@ def find_backend(artifact: str) -> Backend:
     return backend
 
 
-def require_packages(artifacts: Iterable[str]) -> None:
-    """Raise MissingPackageError that names everything these artifacts lack, and one command."""
+def require_packages(
+    artifacts: Iterable[str], inputs: Mapping[str, tuple[str, ...]] | None = None
+) -> None:
+    """Raise MissingPackageError that names everything these artifacts lack, and one command.
+
+    ``inputs``: of things that are read, by their names, an extra of slmkit and its packages.
+    """
     asked = [declaration_of(artifact) for artifact in artifacts]
     missing = {each.artifact: _missing(each) for each in asked if _missing(each)}
     lacking = [each for each in asked if each.artifact in missing]
     if not all(each.available for each in lacking):
         raise _not_here(asked, lacking)
-    if lacking:
-        needs = [f"the artifact {name} needs {', '.join(lacks)}" for name, lacks in missing.items()]
-        requirements = [name for each in lacking for name in each.requirements]
+    needs = [f"the artifact {name} needs {', '.join(lacks)}" for name, lacks in missing.items()]
+    requirements = [name for each in lacking for name in each.requirements]
+    for name, (extra, *packages) in (inputs or {}).items():
+        gone = _gone(packages)
+        needs += [f"{name} needs {', '.join(gone)}"] if gone else []
+        requirements += [f"slmkit[{extra}]"] if gone else []
+    if needs:
         raise MissingPackageError("; ".join(needs), pip_command(requirements))
 
 
@@ -129,7 +139,7 @@ def versions_of(artifact: str) -> dict[str, str | None]:
 
 def require_extra(what: str, extra: str, *packages: str) -> None:
     """Raise MissingPackageError if something that needs an extra of slmkit lacks packages."""
-    lacking = [name for name, version in installed_versions(packages).items() if version is None]
+    lacking = _gone(packages)
     if lacking:
         raise MissingPackageError(
             f"{what} needs {', '.join(lacking)}", pip_command([f"slmkit[{extra}]"])
@@ -137,13 +147,14 @@ def require_extra(what: str, extra: str, *packages: str) -> None:
 
 
 def pip_command(requirements: Iterable[str]) -> str:
-    """The command that installs requirements, extras of slmkit joined to one."""
+    """The command that installs requirements, extras of slmkit joined to one: from the clone, if
+    this is one."""
     asked = list(dict.fromkeys(requirements))
     own = [each for each in asked if each.startswith("slmkit[")]
     others = [each for each in asked if each not in own]
     extras = [each.removeprefix("slmkit[").removesuffix("]") for each in own]
-    joined = [f"slmkit[{','.join(extras)}]"] if extras else []
-    return "pip install " + " ".join(f'"{each}"' for each in [*joined, *others])
+    joined = [own_requirement(extras)] if extras else []
+    return " ".join(["pip install", *joined, *(f'"{each}"' for each in others)])
 
 
 def _not_here(asked: list[Declaration], lacking: list[Declaration]) -> MissingPackageError:
@@ -158,8 +169,11 @@ def _not_here(asked: list[Declaration], lacking: list[Declaration]) -> MissingPa
 
 
 def _missing(declared: Declaration) -> list[str]:
-    versions = installed_versions(declared.packages)
-    return [name for name, found in versions.items() if found is None]
+    return _gone(declared.packages)
+
+
+def _gone(packages: Iterable[str]) -> list[str]:
+    return [name for name, found in installed_versions(packages).items() if found is None]
 
 
 def _version(name: str) -> str | None:

@@ -16,6 +16,7 @@ from slmkit.bundle.manifest import (
     write_manifest,
 )
 from slmkit.bundle.pages import use_page
+from slmkit.bundle.report.details import read_details
 from slmkit.bundle.report.pages import html_report, markdown_report
 from slmkit.bundle.roles import REPORT, SUMMARY, USE, with_roles
 from slmkit.bundle.verify import list_files
@@ -85,10 +86,11 @@ def _prices(plan: Plan, prepared: Preparation, codes: Codes) -> list[str]:
 
 def finish(manifest: Manifest, folder: Path, name: str) -> None:
     """Write the pages for people, and the manifest, which lists them. ``name``: the bundle's."""
+    details = read_details(folder)
     pages = {
         USE: use_page(manifest, name),
-        REPORT: html_report(manifest, name),
-        SUMMARY: markdown_report(manifest, name),
+        REPORT: html_report(manifest, name, details),
+        SUMMARY: markdown_report(manifest, name, details),
     }
     for path, text in pages.items():
         (folder / path).write_text(text, encoding="utf-8")

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from slmkit.backend.artifact import PROOF
 from slmkit.bundle.folder import written
 from slmkit.bundle.manifest import File, read_manifest, write_manifest
+from slmkit.bundle.report.details import read_details
 from slmkit.bundle.report.facts import DeviceLine
 from slmkit.bundle.report.pages import html_report, markdown_report
 from slmkit.bundle.roles import REPORT, SUMMARY, with_roles
@@ -47,9 +48,10 @@ def join_report(bundle: Path, report: DeviceReport, kind: str) -> str:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
         lines = device_lines(folder, [*(file.path for file in kept), name])
+        details = read_details(folder)
         pages = {
-            REPORT: html_report(manifest, bundle.name, lines),
-            SUMMARY: markdown_report(manifest, bundle.name, lines),
+            REPORT: html_report(manifest, bundle.name, details, lines),
+            SUMMARY: markdown_report(manifest, bundle.name, details, lines),
         }
         for page, text in pages.items():
             (folder / page).write_text(text, encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -234,7 +234,7 @@ def logits(
     spec: Spec,
     sequences: Sequence[Ids],
     caches: Sequence[Cache] | None = None,
-    kind: type[Reference] = Reference,
+    kind: Callable[[Weights, Sequence[Ids], Sequence[Cache]], Reference] = Reference,
 ) -> list[Floats]:
     """Logits of each sequence, (T, V).
 

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from slmkit.backend.artifact import PROOF, Artifact
 from slmkit.backend.registry import declaration_of, error_kinds, versions_of
 from slmkit.evaluation.divergence import Divergence
+from slmkit.parity.first_prompt import Reading
 from slmkit.parity.golden import Ids, Prompt
 from slmkit.parity.metrics import Comparison
 from slmkit.parity.proof import Proof, Run
@@ -23,6 +24,7 @@ from slmkit.system.source import source_digest
 
 FOUND, IDS = "found.json", "ids.json"
 _COMPARISONS = TypeAdapter(tuple[Comparison, ...])
+_READINGS = TypeAdapter(tuple[Reading, ...])
 _MEASURED = TypeAdapter(list[tuple[str, str, Divergence]])  # mode, runtime, divergence
 
 
@@ -50,7 +52,7 @@ class Memo:
 
     def recall(self, artifact: Artifact, answers: Any) -> tuple[Comparison, ...] | None:
         """The comparisons of an artifact with the ``answers`` that are so described, if they are
-        remembered; what it measured on held-out text goes into the proof."""
+        remembered; what it measured on held-out text, and its readings, go into the proof."""
         entry = self.cache.find("proof", self._key(artifact, answers))
         if entry is None:
             return None
@@ -58,6 +60,8 @@ class Memo:
         for mode, runtime, divergence in _MEASURED.validate_python(values["measured"]):
             run = Run([], [], runtime, divergence=divergence)
             self.proof.runs[artifact.name, mode] = run
+        for each in _READINGS.validate_python(values["readings"]):
+            self.proof.readings[artifact.name, each.mode] = each
         return _COMPARISONS.validate_python(values["comparisons"])
 
     def keep(self, artifact: Artifact, answers: Any, found: Sequence[Comparison]) -> None:
@@ -72,6 +76,7 @@ class Memo:
         values = {
             "comparisons": _COMPARISONS.dump_python(tuple(found), mode="json"),
             "measured": _MEASURED.dump_python(measured, mode="json"),
+            "readings": _READINGS.dump_python(self.proof.readings_of(artifact), mode="json"),
         }
         with self.cache.making("proof", self._key(artifact, answers)) as making:
             (making / FOUND).write_text(json.dumps(values), encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -171,18 +171,14 @@ def verdict(
 def measure(expected: Outputs, got: Outputs, decoded: list[slice]) -> Metrics:
     """Metrics of ``got`` against ``expected``, on the same columns, a few positions at a time."""
     agree = _agree(expected, got)
-    powers, kls, most = [], [], []
-    for first in range(0, len(agree), ROWS):
-        rows = slice(first, first + ROWS)
-        ours = got.values[rows].astype(np.float64)
-        theirs = expected.values[rows].astype(np.float64)
-        with np.errstate(invalid="ignore"):  # infinity less infinity
-            difference = ours - theirs
-        powers.append(np.stack([np.square(theirs).sum(axis=1), np.square(difference).sum(axis=1)]))
+    energies, kls, most = [], [], []
+    for number, (theirs, ours, difference) in enumerate(differences(expected, got)):
+        rows = slice(number * ROWS, (number + 1) * ROWS)
+        energies.append(powers(theirs, difference))
         most.append(np.abs(difference).max(axis=1))
         kls.append(row_kl(theirs - expected.norm[rows, None], ours - got.norm[rows, None]))
     finite = expected.finite & got.finite
-    signal, noise = np.where(finite, np.concatenate(powers, axis=1), np.nan)
+    signal, noise = np.where(finite, np.concatenate(energies, axis=1), np.nan)
     kl = np.where(finite, np.concatenate(kls), np.nan)
     return Metrics(
         snr_db=decibels(float(signal.sum()), float(noise.sum())),
@@ -197,6 +193,22 @@ def measure(expected: Outputs, got: Outputs, decoded: list[slice]) -> Metrics:
         positions=len(agree),
         columns=len(expected.columns),
     )
+
+
+def differences(expected: Outputs, got: Outputs) -> Iterator[tuple[Doubles, Doubles, Doubles]]:
+    """ROWS positions at a time: the logits of both sides, and ``got`` less ``expected``; each
+    (ROWS, C)."""
+    for first in range(0, len(got.best), ROWS):
+        rows = slice(first, first + ROWS)
+        theirs, ours = (each.values[rows].astype(np.float64) for each in (expected, got))
+        with np.errstate(invalid="ignore"):  # infinity less infinity
+            difference = ours - theirs
+        yield theirs, ours, difference
+
+
+def powers(expected: Doubles, difference: Doubles) -> Doubles:
+    """Sums of squares of each position's numbers and of their differences, (T, C) -> (2, T)."""
+    return np.stack([np.square(expected).sum(axis=1), np.square(difference).sum(axis=1)])
 
 
 def broken(metrics: object, bound: Bound) -> tuple[str, ...]:

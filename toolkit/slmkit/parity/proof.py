@@ -19,6 +19,7 @@ from slmkit.evaluation.gate import gate_mode
 from slmkit.ops import Floats
 from slmkit.parity.crossing import Crossing
 from slmkit.parity.execute import CROSSING
+from slmkit.parity.first_prompt import Reading, reading
 from slmkit.parity.golden import WHOLE_CONTEXT, Golden, Ids, Prompt, outputs_of
 from slmkit.parity.metrics import REFERENCE, ROUNDED, Comparison, judge
 from slmkit.parity.references import Answers
@@ -80,6 +81,7 @@ class Proof:
     memory: int = 0  # bytes of one run, by forecast
     seconds: Mapping[str, float] = field(default_factory=dict)  # of runs by label, by forecast
     runs: dict[tuple[str, str], Run] = field(default_factory=dict)  # by artifact and mode
+    readings: dict[tuple[str, str], Reading] = field(default_factory=dict)  # the same
 
     @property
     def measured(self) -> list[tuple[str, str, str, Divergence]]:
@@ -90,6 +92,11 @@ class Proof:
             for mode in artifact.modes
             if (run := self.runs.get((artifact.name, mode.name))) and run.divergence is not None
         ]
+
+    def readings_of(self, artifact: Artifact) -> tuple[Reading, ...]:
+        """The readings of an artifact's modes that were compared, in their order."""
+        found = ((artifact.name, mode.name) for mode in artifact.modes)
+        return tuple(self.readings[each] for each in found if each in self.readings)
 
     def generate(self, prompts: Sequence[Prompt]) -> list[Ids]:
         """Let the first artifact, in its first mode, continue the prompts greedily."""
@@ -146,6 +153,8 @@ class Proof:
             for mode in artifact.modes:
                 wanted, run = golden.first(mode.prompts), self._answers(artifact, mode, golden)
                 got = outputs_of(run.logits, golden.outputs.columns)
+                about = artifact.name, mode.name
+                self.readings[about] = reading(*about, REFERENCE, wanted, got)
                 if any(mode.name in each.bounds for each in artifact.modes):
                     known[mode.name] = replace(wanted, outputs=got)
                 found += [
@@ -165,8 +174,8 @@ class Proof:
                 if golden.crossed is not None and run.crossing is not None:
                     got = outputs_of([run.crossing], golden.crossed.outputs.columns)
                     long, answer = whole_context(mode), golden.crossed.as_golden()
-                    about = artifact.name, long, REFERENCE, run.runtime
-                    found.append(judge(*about, got, answer, kinds, self.bounds))
+                    side = artifact.name, long, REFERENCE, run.runtime
+                    found.append(judge(*side, got, answer, kinds, self.bounds))
         return found
 
     def _answers(self, artifact: Artifact, mode: Mode, golden: Golden) -> Run:

@@ -17,6 +17,7 @@ from slmkit.models.spec import Spec
 from slmkit.ops import Floats
 from slmkit.parity.adapted import AdaptedCodes
 from slmkit.parity.crossing import Crossing, reference_crossing
+from slmkit.parity.first_prompt import OpenReference, Stream, stream_kept_in
 from slmkit.parity.golden import Crossed, Golden, Ids, Outputs, Prompt, outputs_of
 from slmkit.parity.metrics import FLOAT_WEIGHTS, ROUNDED, Comparison, verdict
 from slmkit.quant.codes import CodesFile
@@ -43,18 +44,20 @@ def answers(
     artifacts: Iterable[Artifact],
     progress: Progress,
     crossing: Crossing | None = None,
+    stream: Stream | None = None,
 ) -> Answers:
     """The reference on the codes over whole sequences, every column of the vocabulary; and the one
-    of rounded activations, if a mode of the artifacts is compared with it."""
+    of rounded activations, if a mode of the artifacts is compared with it. ``stream``: gets the
+    residual stream."""
     spec = spec.scaled(codes.stream_scale)
     names, texts = tuple(prompt.name for prompt in prompts), sum(each.text for each in prompts)
     lengths = tuple(len(prompt.ids) for prompt in prompts)
 
-    def golden(kind: type[reference.Reference], label: str) -> Golden:
+    def golden(kind: OpenReference, label: str) -> Golden:
         logits = _reference(codes, spec, sequences, label, progress, kind)
         return Golden(names, texts, tuple(sequences), lengths, outputs_of(logits))
 
-    exact = golden(reference.Reference, "reference on codes")
+    exact = golden(_kept(stream), "reference on codes")
     if crossing is not None:
         counted = _counted(codes, spec, "reference on codes, whole context", progress)
         outputs = outputs_of([reference_crossing(counted, spec, crossing)])
@@ -65,10 +68,16 @@ def answers(
     return Answers(exact, golden(reference.Rounded, "reference with 8-bit activations"))
 
 
-def float_outputs(checkpoint: Checkpoint, sequences: Sequence[Ids], progress: Progress) -> Outputs:
-    """The reference on the checkpoint's own weights, every column of the vocabulary."""
-    label = "reference on floats"
-    return outputs_of(_reference(checkpoint.shards, checkpoint.spec, sequences, label, progress))
+def float_outputs(
+    checkpoint: Checkpoint,
+    sequences: Sequence[Ids],
+    progress: Progress,
+    stream: Stream | None = None,
+) -> Outputs:
+    """The reference on the checkpoint's own weights, every column of the vocabulary. ``stream``:
+    gets the residual stream."""
+    about = checkpoint.shards, checkpoint.spec, sequences, "reference on floats", progress
+    return outputs_of(_reference(*about, _kept(stream)))
 
 
 def quantization_cost(
@@ -99,9 +108,13 @@ def _reference(
     sequences: Sequence[Ids],
     label: str,
     progress: Progress,
-    kind: type[reference.Reference] = reference.Reference,
+    kind: OpenReference,
 ) -> list[Floats]:
     return reference.logits(_counted(weights, spec, label, progress), spec, sequences, kind=kind)
+
+
+def _kept(stream: Stream | None) -> OpenReference:
+    return reference.Reference if stream is None else stream_kept_in(stream)
 
 
 def _counted(weights: reference.Weights, spec: Spec, label: str, progress: Progress) -> _Counted:

@@ -20,6 +20,7 @@ from slmkit.backend.registry import (
 )
 from slmkit.backend.targets import Target
 from slmkit.checkpoint.folder import Checkpoint, open_checkpoint
+from slmkit.checkpoint.formats.gguf.unpack import ENDING
 from slmkit.errors import RecipeError, RefusedError, UsageError
 from slmkit.evaluation.held_out import held_out_text
 from slmkit.evaluation.text import EvaluationText
@@ -147,6 +148,8 @@ class Plan:
 
 def make_plan(request: Request) -> Plan:
     """Check everything that can be checked before work begins. Raises SlmkitError."""
+    named = {"a GGUF file": ("gguf", "gguf")} if request.model.suffix == ENDING else {}
+    require_packages(_chosen(find_target(request.target), request.artifacts), named)
     opened = open_checkpoint(request.model, request.chat_template, request.adapters)
     checkpoint = opened.at_build_day()
     imports = {} if request.requantize else checkpoint.shards.imports

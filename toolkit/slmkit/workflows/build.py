@@ -14,6 +14,7 @@ from slmkit.backend.job import tokenizer_files
 from slmkit.bundle.compose import TOKENIZER, Codes, compose, finish
 from slmkit.bundle.folder import beside, check_place, keep_failed, written
 from slmkit.bundle.manifest import Manifest, read_manifest
+from slmkit.bundle.report.details import details_of, save_details
 from slmkit.bundle.roles import set_apart
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.checkpoint.named_templates import MORE, additional_templates
@@ -183,7 +184,7 @@ class _Making:
         gate: Gate,
         crossing: Crossing | None,
     ) -> Found:
-        """Compare prompts, then every artifact in every mode; keep the golden answers."""
+        """Compare prompts, then every artifact in every mode; keep golden answers and details."""
         plan, limits = self.plan, self.request.limits
         self.expect(run_labels(artifacts.values()))
         prompts = compare_prompts(
@@ -206,8 +207,9 @@ class _Making:
         proving = Proving(plan.checkpoint, codes, proof, self.cache, self.progress)
         about, context = plan.checkpoint, plan.choice.context_length
         prompts_of_proof = golden_prompts(about.tokenizer, about.spec, context, self.parameters)
-        comparisons = proving.compare(prompts_of_proof)
-        return Found(comparisons, gate.quality(proof), prompts)
+        proved = proving.compare(prompts_of_proof)
+        save_details(details_of(proved.first_prompt, about.tokenizer, codes), folder)
+        return Found(proved.comparisons, gate.quality(proof), prompts)
 
     def _finish(self, manifest: Manifest, found: Found, missed: str, folder: Path) -> None:
         """Write the manifest and pages. Raises FailedParity for a bundle that broke a bound."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from slmkit.backend.targets import GB
+from slmkit.bundle.report.details import Loss, Side
 from slmkit.bundle.report.facts import ArtifactFacts, cost_text
+from slmkit.parity.first_prompt import LayerError
 from slmkit.parity.wording import decibels_text
 from slmkit.planning.memory import MemoryPlan
 from slmkit.system import plotting
@@ -22,6 +25,7 @@ INK, GOOD, BAD = "#010203", "#010204", "#010205"  # stand for the page's colors,
 COLORS = {INK: "currentColor", GOOD: "var(--good)", BAD: "var(--bad)"}
 SHADES = (1.0, 0.6, 0.3)  # of the parts of an app's memory
 POINTS = 33  # of a line
+BEST = 140.0  # dB: what is better is drawn there
 MB = 10**6
 
 
@@ -29,7 +33,7 @@ def ladder(found: Sequence[ArtifactFacts]) -> str:
     """The errors of every artifact, mode by mode: SNR in dB, where more is better."""
     lines = [line for facts in found for line in facts.proved]
     figure, axes = _figure(len(lines))
-    shown = [min(max(line.metrics.snr_db, 0.0), 140.0) for line in lines]  # NaN becomes 0
+    shown = [_drawn(line.metrics.snr_db) for line in lines]
     colors = [GOOD if line.passed else BAD for line in lines]
     bars = axes.barh(range(len(lines)), shown, color=colors, height=0.6)
     words = [decibels_text(line.metrics.snr_db) for line in lines]
@@ -101,6 +105,69 @@ def memory(planned: Mapping[str, MemoryPlan], limits: Mapping[str, int]) -> str:
     axes.set_ylabel("GB")
     axes.legend(frameon=False, labelcolor=INK, fontsize=8)
     return _svg(figure, "Memory against the length of the context")
+
+
+def positions(sides: Sequence[Side], prompt_length: int, title: str) -> str:
+    """SNR at each position of the first golden prompt and of what follows it, a line for each."""
+    figure, axes = _figure(8)
+    for each in sides:
+        axes.plot([_drawn(value) for value in each.snr_db], label=each.name, linewidth=1.2)
+    axes.axvline(prompt_length - 0.5, color=INK, linestyle=":", alpha=0.6)
+    axes.set_ylim(0, BEST + 5)
+    axes.set_xlabel("position in the text; behind the dotted line the answer")
+    axes.set_ylabel("SNR in dB")
+    _legend_above(axes)
+    return _svg(figure, title)
+
+
+def streams(errors: Sequence[LayerError]) -> str:
+    """SNR of the residual stream after each layer, a line for each encoding."""
+    figure, axes = _figure(7)
+    for name in dict.fromkeys(each.encoding for each in errors):
+        own = [each for each in errors if each.encoding == name]
+        shown = [_drawn(each.snr_db) for each in own]
+        axes.plot([each.layer for each in own], shown, label=f"{name} codes", marker=".")
+    _by_layer(axes, "SNR in dB")
+    return _svg(figure, "The residual stream on codes against float weights, layer by layer")
+
+
+def losses(found: Sequence[Loss]) -> str:
+    """Loss of the codes by layer, and of the same codes rounded to nearest (dashed)."""
+    figure, axes = _figure(7)
+    for number, name in enumerate(dict.fromkeys(each.encoding for each in found)):
+        own = [each for each in found if each.encoding == name and each.of.isdigit()]
+        layers, color = [int(each.of) for each in own], f"C{number}"
+        chosen = [100 * each.loss for each in own]
+        rounded = [100 * each.rounded_loss for each in own]
+        axes.plot(layers, chosen, label=f"{name} codes", color=color, marker=".")
+        label = f"{name} codes, rounded to nearest"
+        axes.plot(layers, rounded, label=label, color=color, linestyle="--", marker=".")
+    _by_layer(axes, "loss in %")
+    return _svg(figure, "Loss of quantization, layer by layer")
+
+
+def _by_layer(axes: Axes, of: str) -> None:
+    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
+    axes.locator_params(axis="x", integer=True)
+    axes.set_xlabel("layer")
+    axes.set_ylabel(of)
+    _legend_above(axes)
+
+
+def _legend_above(axes: Axes) -> None:
+    axes.legend(
+        frameon=False,
+        labelcolor=INK,
+        fontsize=8,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=2,
+    )
+
+
+def _drawn(value: float) -> float:
+    """A number of dB in the part of the scale that is drawn; NaN becomes 0."""
+    return min(max(value, 0.0), BEST) if math.isfinite(value) else 0.0
 
 
 def _figure(rows: int) -> tuple[Figure, Axes]:

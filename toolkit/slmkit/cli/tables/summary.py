@@ -12,11 +12,13 @@ from slmkit.app.template import templates
 from slmkit.bundle.manifest import Manifest
 from slmkit.bundle.report.facts import artifact_facts
 from slmkit.bundle.roles import REPORT
+from slmkit.checkpoint.folder import SAMPLE_NAME
 from slmkit.cli.tables.parity import report_table
 from slmkit.evaluation.gate import MEDIUM, SMALL
 from slmkit.parity.wording import number_text
 from slmkit.planning.memory import gigabytes
 
+SAMPLE_QUESTION = "set a timer for 5 minutes"  # the sample model knows commands alone
 COLORS = {SMALL: "green", MEDIUM: "yellow", "not measured": "default"}
 
 
@@ -42,19 +44,21 @@ def summary_table(manifest: Manifest) -> Table:
 
 
 def warnings_note(manifest: Manifest) -> str:
-    """All warnings and notices of a build, a line each."""
+    """All warnings and notices of a build, a line each; what several codes share is said once."""
     lines = manifest.quality.lines if manifest.quality else ()
     return escape(
         "\n".join(
-            [
-                *(
-                    f"warning: {line.artifact} {line.mode}: {why}"
-                    for line in lines
-                    for why in line.warnings
-                ),
-                *(f"warning: {why}" for each in manifest.calibration for why in each.warnings),
-                *(f"notice: {each}" for each in manifest.notices),
-            ]
+            dict.fromkeys(
+                [
+                    *(
+                        f"warning: {line.artifact} {line.mode}: {why}"
+                        for line in lines
+                        for why in line.warnings
+                    ),
+                    *(f"warning: {why}" for each in manifest.calibration for why in each.warnings),
+                    *(f"notice: {each}" for each in manifest.notices),
+                ]
+            )
         )
     )
 
@@ -62,9 +66,10 @@ def warnings_note(manifest: Manifest) -> str:
 def next_steps(manifest: Manifest, bundle: Path) -> str:
     """Commands with this bundle's path, those that its backends and target have a part in."""
     place = shlex.quote(str(bundle))
+    question = SAMPLE_QUESTION if manifest.model.name == SAMPLE_NAME else "hello"
     steps = [
         f"report    {bundle / REPORT}",
-        f"ask it    slmkit run {place} --prompt 'hello'",
+        f"ask it    slmkit run {place} --prompt {shlex.quote(question)}",
     ]
     ships = [artifact.name for artifact in manifest.artifacts if artifact.ships]
     if ships:

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from slmkit.errors import MissingPackageError
+from slmkit.system.installing import own_requirement
 
 
 def library(module: str = "gguf") -> Any:
@@ -15,7 +16,7 @@ def library(module: str = "gguf") -> Any:
         return importlib.import_module(module)
     except ImportError:
         raise MissingPackageError(
-            "GGUF files need the package gguf", 'pip install "slmkit[gguf]"'
+            "GGUF files need the package gguf", f"pip install {own_requirement(['gguf'])}"
         ) from None
 
 
