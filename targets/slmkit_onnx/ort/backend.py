@@ -36,7 +36,7 @@ __all__ = [
     "weight_files",
 ]
 
-VERSION = 5
+VERSION = 6
 CALIBRATED = False
 
 

@@ -2,7 +2,11 @@
 
 One graph serves prefill and decode: T tokens, after a past of any length up to the context length.
 Its inputs are ``input_ids`` int64 [batch, T] and, in models with attention, ``attention_mask``
-int64 [batch, past + T], 1 for each token so far; its output is ``logits`` float32 [batch, T, V].
+int64 [batch, past + T], 1 for each token so far; its output is ``logits`` float32 [batch, T, V], or
+[batch, 1, V] of the last token: then ``logits_from``, int64 [1], is one more input, which may be
+left out. It is the first token whose logits are computed, counted from the call's first one or, if
+negative, from its end; -1 if it is left out.
+
 Each tensor of a sequence's state has an input and an output name; the output is the input of the
 next call:
 
@@ -20,6 +24,8 @@ from dataclasses import dataclass
 
 from slmkit.backend.artifact import SequenceState, Tensor
 
+LOGITS_FROM = "logits_from"  # the input that an artifact with logits of last tokens has
+LAST = -1  # its value where none is given
 STATES = {"conv": "the last tokens' values", "scan": "what the scan has gathered"}
 PARTS = ("key", "value")
 

@@ -35,6 +35,7 @@ class OrtEngine:
         self.masked = any(each["name"] == FIRST[1] for each in artifact["inputs"])
         # A state's output stands where its input does: after the logits.
         self.states = list(zip(inputs, self.outputs[1:], strict=True))
+        self.logits_from = facts.get("logits_from")
         self.reset()
 
     def reset(self) -> None:
@@ -50,19 +51,24 @@ class OrtEngine:
 
     def feed(self, ids: Any) -> Any:
         """Append tokens; their logits. (T,) -> (T, V)"""
+        every = {} if self.logits_from is None else {self.logits_from: np.zeros(1, np.int64)}
+        return self._run(ids, every)
+
+    def prefill(self, ids: Any) -> Any:
+        """Append a prompt; the logits of its last token, (V,)."""
+        for at in range(0, len(ids), CHUNK):
+            logits = self._run(ids[at : at + CHUNK], {})
+        return logits[-1]
+
+    def _run(self, ids: Any, asked: dict[str, Any]) -> Any:
+        """Append tokens; the logits that are asked for, or that the graph chooses. (rows, V)"""
         self.length += len(ids)
-        feeds = {FIRST[0]: np.asarray(ids, np.int64)[None], **self.past}
+        feeds = {FIRST[0]: np.asarray(ids, np.int64)[None], **self.past, **asked}
         if self.masked:
             feeds[FIRST[1]] = np.ones((1, self.length), np.int64)
         found = dict(zip(self.outputs, self.session.run(self.outputs, feeds), strict=True))
         self.past = {each["name"]: found[present] for each, present in self.states}
         return found["logits"][0]
-
-    def prefill(self, ids: Any) -> Any:
-        """Append a prompt; the logits of its last token, (V,)."""
-        for at in range(0, len(ids), CHUNK):
-            logits = self.feed(ids[at : at + CHUNK])
-        return logits[-1]
 
 
 def open_engine(folder: Path, artifact: dict[str, Any], threads: int) -> OrtEngine:

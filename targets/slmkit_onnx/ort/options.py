@@ -25,9 +25,15 @@ SUPPORT = Support(
         "accuracy_level": one_of(0, 1, 4),
         "adapters": ADAPTERS,
         "kleidiai": one_of(True, False),
+        "logits": one_of("last", "all"),
     },
     refusals=(refuse_palettes(PALETTES),),
 )
+
+
+def answers_last(options: Mapping[str, Any]) -> bool:
+    """Whether a call computes the logits of its last token alone, unless it asks for more."""
+    return options.get("logits", "last") == "last"
 
 
 def session_entries(options: Mapping[str, Any]) -> dict[str, str]:

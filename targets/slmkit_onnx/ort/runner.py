@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from slmkit.backend.interface import Artifact
 from slmkit.backend.static_runner import check_context
 from slmkit.ops import Floats
-from slmkit_onnx.ort.contract import state_tensors
+from slmkit_onnx.ort.contract import LOGITS_FROM, state_tensors
+from slmkit_onnx.ort.elsewhere import CHUNK
 from slmkit_onnx.ort.lowering.ops import TAP
 from slmkit_onnx.sessions import RUNTIME, cpu_session, load_error
+
+ALL_ROWS = 0  # of logits_from: every token of the call
 
 
 class OrtRunner:
@@ -33,6 +36,7 @@ class OrtRunner:
         self.session = cpu_session(graph, folder, entries=entries)
         self.adapter = None if adapter is None else load_adapter(adapter)
         self.state_tensors = state_tensors(artifact.state)
+        self.logits_from = artifact.facts.get("logits_from")
         self.length = 0
         self.past: dict[str, Any] = {}
         self.taps: dict[str, Floats] = {}
@@ -56,11 +60,27 @@ class OrtRunner:
 
         Raises BackendError beyond the context length.
         """
+        return self._feed(ids, None if self.logits_from is None else ALL_ROWS)
+
+    def prefill(self, ids: NDArray[np.int64]) -> Floats:
+        """Append a prompt as an app does, in chunks that answer their last token. (T,) -> (V,)
+
+        Raises BackendError beyond the context length.
+        """
+        for at in range(0, len(ids), CHUNK):
+            logits = self._feed(ids[at : at + CHUNK], None)
+        last: Floats = logits[-1]
+        return last
+
+    def _feed(self, ids: NDArray[np.int64], first: int | None) -> Floats:
+        """The logits of the tokens from ``first`` on; None: of those that the graph chooses."""
         self.length += len(ids)
         check_context(self.length, self.context_length)
         inputs = {"input_ids": _tensor(np.asarray(ids, dtype=np.int64)[None]), **self.past}
         if self.has_attention:
             inputs["attention_mask"] = _tensor(np.ones((1, self.length), dtype=np.int64))
+        if first is not None:
+            inputs[LOGITS_FROM] = _tensor(np.array([first]))
         names = [output.name for output in self.session.get_outputs()]
         values = dict(zip(names, self._run(names, inputs), strict=True))
         self.past = {each.past: values[each.present] for each in self.state_tensors}

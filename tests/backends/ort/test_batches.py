@@ -7,7 +7,7 @@ import pytest
 
 from artifacts import FLOAT32_FLOOR, emitted, make_job, snr_db
 from slmkit.interpreters.reference import logits
-from slmkit_onnx.ort.contract import state_tensors
+from slmkit_onnx.ort.contract import LOGITS_FROM, state_tensors
 from slmkit_onnx.sessions import cpu_session
 
 NEAR = 20  # dB: far below what the same tokens give without padding
@@ -15,7 +15,8 @@ NEAR = 20  # dB: far below what the same tokens give without padding
 
 def batch_call(artifact, session, past, ids, mask):
     """One call: the logits of all sequences, and the next call's past."""
-    inputs = {"input_ids": ids, "attention_mask": mask, **past}
+    every = {LOGITS_FROM: np.zeros(1, np.int64)}
+    inputs = {"input_ids": ids, "attention_mask": mask, **every, **past}
     names = [each.name for each in session.get_outputs()]
     outputs = dict(zip(names, session.run(None, inputs), strict=True))
     tensors = state_tensors(artifact.state)

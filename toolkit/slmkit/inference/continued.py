@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from slmkit.backend.interface import Rewindable, Runner
+from slmkit.backend.interface import Prefilling, Rewindable, Runner
 from slmkit.ops import Floats
 
 
@@ -37,6 +37,13 @@ class ContinuedRunner:
         self.ids = [*held, *ids.tolist()]
         return logits
 
+    def read(self, ids: NDArray[np.int64], chunk: int) -> Floats:
+        """Append a prompt's tokens to the sequence. Returns the logits of the last, (V,)."""
+        held, self.ids = self.ids, [-1]
+        logits = read_prompt(self.runner, ids, chunk)
+        self.ids = [*held, *ids.tolist()]
+        return logits
+
     def mark(self) -> None:
         """Keep this point of the sequence, if the runner can go back to one."""
         if isinstance(self.runner, Rewindable):
@@ -55,6 +62,17 @@ class ContinuedRunner:
             return len(self.ids)
         self.reset()
         return 0
+
+
+def read_prompt(runner: Runner, ids: NDArray[np.int64], chunk: int) -> Floats:
+    """Append a prompt, in the way of an app where the runner has one; else ``chunk`` tokens of a
+    call. Returns the logits of the last token, (V,)."""
+    if isinstance(runner, Prefilling):
+        return runner.prefill(ids)
+    for at in range(0, len(ids), chunk):
+        logits = runner.feed(ids[at : at + chunk])
+    last: Floats = logits[-1]
+    return last
 
 
 def _begins(prompt: Sequence[int], ids: list[int]) -> bool:

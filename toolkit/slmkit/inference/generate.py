@@ -12,7 +12,7 @@ import numpy as np
 from slmkit.backend.interface import Runner
 from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.errors import SlmkitError, UsageError
-from slmkit.inference.continued import ContinuedRunner
+from slmkit.inference.continued import ContinuedRunner, read_prompt
 from slmkit.inference.draws import DRAW, draws
 from slmkit.ops import Floats
 
@@ -123,14 +123,14 @@ def generate(
     """Yield token ids after ``prompt`` until a stop id, which is not yielded, or a limit.
 
     ``limit``: most ids; the runner's context length limits them too. ``chunk``: most prompt tokens
-    of one call of ``runner.feed``. A ``ContinuedRunner`` reads only what it does not hold yet.
+    of one call of ``runner.feed``, where the runner does not choose. A ``ContinuedRunner`` reads
+    only what it does not hold yet.
     Returns why it ended. Raises SlmkitError for an empty or too long prompt.
     """
     check_prompt(prompt, runner.context_length)
-    logits = _read(runner, prompt, chunk)
+    scores = _read(runner, prompt, chunk)
     sequence = list(prompt)
     for count in range(min(limit, runner.context_length - len(prompt))):
-        scores = logits[-1]
         if constraint is not None:
             scores = constraint.narrow(scores, sequence[len(prompt) :])
         token = sampler.pick(scores, sequence)
@@ -139,7 +139,7 @@ def generate(
         sequence.append(token)
         yield token
         if count + 1 < limit and len(prompt) + count + 1 < runner.context_length:
-            logits = runner.feed(np.asarray([token]))
+            scores = runner.feed(np.asarray([token]))[-1]
     return "length"
 
 
@@ -155,17 +155,13 @@ def check_prompt(prompt: Sequence[int], context: int) -> None:
 
 
 def _read(runner: Runner, prompt: Sequence[int], chunk: int) -> Floats:
-    """Feed what is not held. The logits of the last part, (T, V)."""
-    held = 0
-    if isinstance(runner, ContinuedRunner):
-        held = runner.resume(prompt)
-    else:
-        runner.reset()
+    """Read what is not held. The logits of the last token, (V,)."""
     ids = np.asarray(prompt, dtype=np.int64)
-    for at in range(held, len(ids), chunk):
-        logits = runner.feed(ids[at : at + chunk])
-    if isinstance(runner, ContinuedRunner):
-        runner.mark()
+    if not isinstance(runner, ContinuedRunner):
+        runner.reset()
+        return read_prompt(runner, ids, chunk)
+    logits = runner.read(ids[runner.resume(prompt) :], chunk)
+    runner.mark()
     return logits
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slmkit.backend.interface import Prefilling, Runner
-from slmkit.ops import Floats
+from slmkit.backend.interface import Runner
+from slmkit.inference.continued import read_prompt
 from slmkit.parity.golden import Ids
 
 PROMPT = 64  # tokens that are in the cache before, and
@@ -42,7 +42,7 @@ def timed_answer(runner: Runner, ids: Ids, count: int, chunk: int) -> Timing:
     """Read a prompt into an empty cache, then decode ``count`` tokens one by one, greedily."""
     runner.reset()
     begin = time.perf_counter()
-    token = int(_prefilled(runner, ids, chunk).argmax())
+    token = int(read_prompt(runner, ids, chunk).argmax())
     read = time.perf_counter()
     for _ in range(count):
         token = int(runner.feed(np.asarray([token], dtype=np.int64))[-1].argmax())
@@ -69,13 +69,3 @@ def decode_speeds(
                 rate.append(measured)
             report(1)
     return [statistics.median(rate) for rate in rates]
-
-
-def _prefilled(runner: Runner, ids: Ids, chunk: int) -> Floats:
-    """Feed a prompt; the logits of its last token, (V,)."""
-    if isinstance(runner, Prefilling):
-        return runner.prefill(ids)
-    for at in range(0, len(ids), chunk):
-        logits = runner.feed(ids[at : at + chunk])
-    last: Floats = logits[-1]
-    return last

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from slmkit.backend.artifact import artifact_from_json
-from slmkit.backend.interface import Runner, TakesAdapters
+from slmkit.backend.interface import Prefilling, Runner, TakesAdapters
 from slmkit.backend.registry import find_backend
 from slmkit.evaluation.answers_file import measure_runner
 from slmkit.ops import Floats
@@ -54,7 +54,11 @@ def run_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
 def follow(
     runner: Runner, ids: Ids, prompt_length: int, decode: int, report: Report
 ) -> tuple[Ids, Floats]:
-    """One sequence through the cache, then ``decode`` greedy tokens: ids and logits (T, V)."""
+    """One sequence through the cache, then ``decode`` greedy tokens: ids and logits (T, V).
+
+    Of a runner that reads prompts in an app's way, the prompt's last logits are those of that way.
+    """
+    told = _prompt_answer(runner, ids[:prompt_length])
     runner.reset()
     logits = []
     for chunk in chunks(ids, prompt_length):
@@ -65,4 +69,15 @@ def follow(
         generated.append(int(logits[-1][-1].argmax()))
         logits.append(runner.feed(np.asarray(generated[-1:])))
         report(1, 0)
-    return np.concatenate([ids, np.asarray(generated, dtype=np.int64)]), np.concatenate(logits)
+    rows = np.concatenate(logits)
+    if told is not None:
+        rows[prompt_length - 1] = told
+    return np.concatenate([ids, np.asarray(generated, dtype=np.int64)]), rows
+
+
+def _prompt_answer(runner: Runner, prompt: Ids) -> Floats | None:
+    """What ``prefill`` says after a prompt, (V,); None for a runner that has but ``feed``."""
+    if not isinstance(runner, Prefilling):
+        return None
+    runner.reset()
+    return runner.prefill(prompt)

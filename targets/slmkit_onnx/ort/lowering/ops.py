@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain, groupby
 
 import numpy as np
 
 from slmkit.ops import Attention, Expert, Ops, Projection, Rope, Routing, Scan
 from slmkit_onnx.graph import MICROSOFT, Graph
+from slmkit_onnx.ort.contract import LAST, LOGITS_FROM
 from slmkit_onnx.ort.lowering.attention import AttentionWriter, supports_fused_attention
 from slmkit_onnx.ort.lowering.moe import ExpertWriter
 from slmkit_onnx.ort.lowering.scan import ScanWriter
@@ -22,9 +23,17 @@ class OnnxOps(Ops[Value]):
     """Write one model's graph; every value is [batch, T, ...]."""
 
     def __init__(
-        self, graph: Graph, weights: WeightWriter, attention: AttentionWriter, debug: bool = False
+        self,
+        graph: Graph,
+        weights: WeightWriter,
+        attention: AttentionWriter,
+        debug: bool = False,
+        last_only: Collection[str] = (),
     ) -> None:
         self.debug = debug
+        self.last_only = (
+            last_only  # linears that multiply the call's last token, or those asked for
+        )
         self.graph = graph
         self.weights = weights
         self.attention = attention
@@ -34,6 +43,8 @@ class OnnxOps(Ops[Value]):
         return Value(self.weights.gather("input_ids", name, self._new_name("embed")), (width,))
 
     def linear(self, x: Value, name: str, width: int, bias: bool = False) -> Value:
+        if name in self.last_only:
+            x = self._answering(x)
         return Value(
             self.weights.linear(x, [name], self._new_name(f"{name}.linear"), bias), (width,)
         )
@@ -174,6 +185,16 @@ class OnnxOps(Ops[Value]):
             writer.write(x.name, weights.name, routing, experts, self._new_name("experts")),
             x.shape,
         )
+
+    def _answering(self, x: Value) -> Value:
+        """The tokens whose logits are asked for, the last one by default. [batch, rows, D]"""
+        graph, first = self.graph, np.array([LAST])
+        bounds = [
+            graph.optional_input(LOGITS_FROM, "int64", (1,), first),
+            graph.constant("end", [np.iinfo(np.int64).max]),
+            graph.constant("one", [1]),
+        ]
+        return Value(graph.node("Slice", [x.name, *bounds], self._new_name("answering")), x.shape)
 
     def tap(self, x: Value, name: str) -> Value:
         if self.debug:

@@ -37,10 +37,10 @@ class OrtBackend(export: Export, private val chunk: Int, threads: Int) : ModelBa
     }
 
     override fun feed(ids: List<Int>): FloatArray {
-        val pieces = ids.chunked(chunk)
-        pieces.forEach { run(it) }
-        val logits = (result!!.get("logits").get() as OnnxTensor).floatBuffer // [1, T, V]
-        val last = FloatArray(logits.capacity() / pieces.last().size)
+        ids.chunked(chunk).forEach { run(it) }
+        val tensor = result!!.get("logits").get() as OnnxTensor // [1, 1, V], or [1, T, V]
+        val logits = tensor.floatBuffer
+        val last = FloatArray(tensor.info.shape.last().toInt())
         logits.position(logits.capacity() - last.size)
         return last.also { logits.get(it) }
     }
