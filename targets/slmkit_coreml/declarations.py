@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slmkit.backend.declaration import Declaration, ErrorKind
+from slmkit.backend.declaration import Declaration, Elsewhere, ErrorKind
 from slmkit.backend.targets import IOS
 
 COREML = Declaration(
@@ -25,6 +25,14 @@ COREML = Declaration(
     "inside it, compiled with it",
     processor="npu",
     untimed="an evaluator in NumPy stands in for Core ML",
+    elsewhere=Elsewhere(
+        "slmkit_coreml:elsewhere.py",
+        files=("*.mlpackage/*",),
+        packages=("coremltools", "numpy"),
+        systems=("Darwin",),
+        mode="float16",
+        untried="running it on a Mac was tested by its commands and never executed before",
+    ),
     rank=25,
 )
 DECLARATIONS = (COREML,)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from slmkit.backend.interface import Artifact, Job, Mode, Progress, Report, Tens
 from slmkit.backend.tokenizer_files import ship_file
 from slmkit.system.subprocess_worker import call
 from slmkit_mlc.chat_config import write_chat_config
-from slmkit_mlc.compiler.cached import find_or_compile
+from slmkit_mlc.compiler.cached import find_or_check, find_or_compile
 from slmkit_mlc.compiler.mlc_llm import compile_with_mlc_llm
 from slmkit_mlc.contract import (
     CHAT_CONFIG,
@@ -30,6 +31,7 @@ from slmkit_mlc.sizes import state_kinds
 from slmkit_mlc.verify.metal import metal_present
 from slmkit_mlc.verify.opencl import runtime
 
+CHECK = "slmkit_mlc.verify.kernels:check_job"
 WORKERS = 2  # libraries compiled at a time
 SLOW_PROMPTS = 2  # golden prompts for parity of a GPU's kernels, which are slow on a CPU
 NO_OPENCL = "no OpenCL runtime is installed: no kernel was executed (the extra opencl has one)"
@@ -138,9 +140,8 @@ def _build_library(job: Job, gpu: Gpu, quantization: str, folder: Path) -> dict[
             "library": file if gpu.target["kind"] == "opencl" else None,  # Metal cannot be compared
         }
         about = f"executes the kernels of {gpu.name}"
-        facts["kernels"] = call(
-            "slmkit_mlc.verify.kernels:check_job", payload, _ignore_progress, about
-        )
+        compare = partial(call, CHECK, payload, _ignore_progress, about)
+        facts["kernels"] = find_or_check(job, gpu, folder / file, compare)
     return facts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -118,6 +119,9 @@ def test_the_report_of_the_self_test_has_python_s_logits(junit, bundle, assets, 
     runner, signal, noise, same, steps = load(bundle, "ort").runner, 0.0, 0.0, 0, 0
     assert (report["format"], report["executed"]) == ("slmkit-device-report/1", True)
     assert report["errors"] == []
+    assert set(report["files"]) >= {"model.onnx", "model.onnx.data"}
+    for name, digest in report["files"].items():
+        assert digest == hashlib.sha256((assets / "model" / name).read_bytes()).hexdigest()
     for case, told in zip(cases, report["cases"], strict=True):
         runner.reset()
         logits = runner.feed(np.asarray(case["prompt_ids"]))[-1]

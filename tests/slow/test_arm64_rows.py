@@ -1,7 +1,7 @@
 """Every architecture by the arm64 kernels of ONNX Runtime and LiteRT, under qemu.
 
-One process for each runtime runs all rows, on few tokens: most of an emulator's time is spent on
-starting Python.
+One process for each runtime and profile runs all rows, on few tokens: most of an emulator's time is
+spent on starting Python.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from litert_artifacts import litert_job
 from slmkit.backend.artifact import artifact_to_json
 from slmkit.backend.registry import declaration_of
 from slmkit.devices.places.place import ENGINE, OUTPUTS, RUN
+from slmkit.devices.places.qemu_arm64 import DEFAULT, PROFILES, QemuArm64
+from slmkit.errors import RefusedError
 from tiny_models import TINY, tiny_config, write_checkpoint
 
 pytestmark = [pytest.mark.arm64, pytest.mark.xdist_group("arm64")]
@@ -55,8 +57,18 @@ def prepared(artifact: str, row: str, folder: Path):
     return made, expected, here
 
 
+def profile(name: str):
+    """A parameter: one profile in every run, the others by `make test-all` alone."""
+    return pytest.param(name, marks=[] if name == DEFAULT else [pytest.mark.longest])
+
+
 @pytest.mark.parametrize("artifact", LOSS)
-def test_every_architecture_keeps_its_tokens_on_arm64(box, tmp_path, artifact):
+@pytest.mark.parametrize("name", [profile(each) for each in PROFILES])
+def test_every_architecture_keeps_its_tokens_on_arm64(box, tmp_path, name, artifact):
+    try:
+        place = QemuArm64(name, box)
+    except RefusedError as error:
+        pytest.skip(f"{error.message} ({error.hint})")
     elsewhere = declaration_of(artifact).elsewhere
     assert elsewhere is not None
     package, _, script = elsewhere.engine.partition(":")
@@ -64,7 +76,7 @@ def test_every_architecture_keeps_its_tokens_on_arm64(box, tmp_path, artifact):
     shutil.copy(str(files(package).joinpath(script)), tmp_path / ENGINE)
     rows = {row: prepared(artifact, row, tmp_path / row) for row in ROWS[artifact]}
     words = [tmp_path / row / name for row in rows for name in ("job.json", "out")]
-    command = box.command("cortex-a76", tmp_path / RUN, words)
+    command = box.command(place.profile.cpu, tmp_path / RUN, words)
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=60 * MINUTES, check=False
     )

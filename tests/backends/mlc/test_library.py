@@ -212,6 +212,32 @@ def test_other_weights_take_the_library_out_of_the_cache(written, tmp_path, monk
         emitted(mlc_job(other, tmp_path / "4", **more), tmp_path / "third")
 
 
+def test_a_comparison_of_kernels_holds_for_the_same_library_alone(written, tmp_path):
+    folder, _, facts = library_of(written, "adreno")
+    job = mlc_job(folder.parent / "tiny model", tmp_path / "job", cache=tmp_path / "cache")
+    library, gpu = folder / facts["file"], known_gpus()["adreno"]
+    calls: list[int] = []
+
+    def compare():
+        calls.append(len(calls))
+        if len(calls) == 1:
+            raise BackendError("another result", "none")
+        return {"worst_db": 70.0 + len(calls)}
+
+    with pytest.raises(BackendError, match="another result"):
+        cached.find_or_check(job, gpu, library, compare)
+    for _ in range(2):  # an error is not remembered, a result is
+        assert cached.find_or_check(job, gpu, library, compare) == {"worst_db": 72.0}
+    changed = library.with_name("changed.tar")
+    changed.write_bytes(library.read_bytes() + b"\0")
+    try:
+        assert cached.find_or_check(job, gpu, changed, compare) == {"worst_db": 73.0}
+    finally:
+        changed.unlink()
+    alone = replace(job, cache=None)
+    assert cached.find_or_check(alone, gpu, library, compare) == {"worst_db": 74.0}
+
+
 def test_a_compiler_that_dies_is_a_sentence_that_names_the_function(written, tmp_path):
     """As dlight's own matmul rule for Metal ends it, after more than a minute (``gpus.json`` has
     the detour); here a rule does so at once."""

@@ -21,6 +21,7 @@ from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.cli.main import main
 from slmkit.errors import UsageError
 from slmkit.parity.golden_file import load_golden
+from slmkit.planning.forecast import Work
 from slmkit.planning.memory import gigabytes
 from slmkit.system.progress import Silent
 from slmkit.workflows.build import build
@@ -145,6 +146,8 @@ def test_memory_by_part_adds_up_and_the_forecast_names_phones(bundle):
     assert forecast.phones and manifest.artifacts[0].work is not None
     for each in forecast.phones:
         assert f"{each.phone} ({each.chip})" in page and f"{each.phone} ({each.chip})" in text
+    for told in (page, text):
+        assert "Memory alone" in told and "decode" not in told.partition("Forecast")[2][:600]
     older = tuple(replace(each, work=None) for each in manifest.artifacts)
     changed = manifest.model_copy(update={"artifacts": older})
     assert not phone_forecast(changed).phones
@@ -248,6 +251,24 @@ def test_losses_and_layers_of_details_are_all_there(bundle):
     assert sum(each.matrices for each in details.kinds) == report.matrices
     losses = [each.loss for each in details.worst]
     assert losses == sorted(losses, reverse=True) and losses[-1] > 0
+
+
+def test_a_report_of_codes_that_no_text_chose_says_that_no_loss_was_measured(bundle):
+    manifest, details = read_manifest(bundle), details_in(bundle)
+    bare = details.model_copy(update={"layers": (), "kinds": (), "worst": ()})
+    for write in (html_report, markdown_report):
+        assert "No loss by layer and by weight" in write(manifest, "mine", bare)
+        assert "No loss by layer and by weight" not in write(manifest, "mine", details)
+
+
+def test_speeds_are_forecast_of_a_model_like_those_that_were_measured(bundle):
+    manifest = read_manifest(bundle)
+    (artifact,) = manifest.artifacts
+    own = replace(artifact, work=Work(read=900e6, body=1.5e9))
+    changed = manifest.model_copy(update={"artifacts": (own,)})
+    for write in (html_report, markdown_report):
+        told = write(changed, "mine")
+        assert "decode" in told.partition("Forecast")[2][:600] and "Memory alone" not in told
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"prompt": 1}', "\x00"])

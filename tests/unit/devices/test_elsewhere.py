@@ -214,6 +214,7 @@ def test_the_option_that_avoids_a_loss_is_not_advised_where_it_is_set(bundle):
         (("--on", "qemu-arm64"), 1, "not set up here"),
         (("--on", "near", "--model", "."), 2, "--model has no part"),
         (("--artifacts", "ort"), 2, "--artifacts has no part in --on local"),
+        (("--app", "org.example.chat"), 2, "--app has no part in --on local"),
         (("--on", "near", "--artifacts", "mlc"), 1, "no artifact 'mlc'"),
     ],
 )

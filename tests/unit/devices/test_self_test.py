@@ -6,43 +6,22 @@ Commands tested, never executed: no phone, no simulator and no Xcode is here.
 from __future__ import annotations
 
 import json
-import shlex
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app_fakes import answers, fake_tools, see
 from slmkit.bundle.manifest import read_manifest
 from slmkit.devices.join import PROVED, join_report
 from slmkit.devices.places.app import APP, Waiting, app_of, parse_iphones, parse_simulators
 from slmkit.devices.places.listing import listed
 from slmkit.devices.self_test import parse_report, prove_by_app
 from slmkit.errors import BackendError, RefusedError, UsageError
-from slmkit.parity.golden_file import load_golden
-from slmkit.workflows.bench import benchmark
+from slmkit.workflows.bench import benchmark, prove_on
 from tiny_bundles import ort_bundle
 
 SOON = Waiting(most=5, pause=0.01)
-PHONES = """List of devices attached
-P1 device model:Pixel_9
-"""
-FAKE = """#!/bin/sh
-echo "$(basename "$0") $*" >> {log}
-case "$*" in
-"devices -l") cat {box}/phones ;;
-*"pm list packages"*) cat {box}/packages ;;
-*"am start"*) cat {box}/started ;;
-*" pull "*) for to; do :; done; cp {box}/report "$to" ;;
-*"simctl list"*) cat {box}/simulators ;;
-*get_app_container*) test -f {box}/installed && echo {box}/container ;;
-*"simctl launch"*) cp {box}/report {box}/container/Documents/report.json || true ;;
-*"list devices --json-output"*) for to; do :; done; cp {box}/iphones "$to" ;;
-*"process launch"*) test -f {box}/installed && touch {box}/ran ;;
-*"copy from"*) for to; do :; done
-  if [ -f {box}/ran ]; then cp {box}/report "$to"; else cp {box}/older "$to"; fi ;;
-esac
-"""
 
 
 @pytest.fixture(scope="module")
@@ -50,69 +29,9 @@ def bundle(tmp_path_factory):
     return ort_bundle(tmp_path_factory.mktemp("made"))
 
 
-def answers(bundle, noise=0.0):
-    """An app's report of the bundle, from the reference's own logits and some noise."""
-    manifest = read_manifest(bundle)
-    (artifact,) = manifest.artifacts
-    golden, random = load_golden(bundle / artifact.golden).judged(False), np.random.default_rng(0)
-    outputs, cases = golden.outputs, []
-    for name, span in zip(golden.names, golden.decoded(), strict=True):
-        rows = []
-        for at in range(span.start, span.stop):
-            values = outputs.values[at] + noise * random.standard_normal(len(outputs.columns))
-            order = np.argsort(-values)[:8]
-            ids, logits = outputs.columns[order].tolist(), values[order].tolist()
-            rows.append({"ids": ids, "logits": logits, "norm": float(outputs.norm[at])})
-        speeds = {"ttft_ms": 9.5, "prefill_tps": 900.0, "decode_tps": 80.0}
-        cases.append({"name": name, "greedy": 1.0, "db": 50.0, **speeds, "rows": rows})
-    return {
-        "format": "slmkit-device-report/1",
-        "model": manifest.model.name,
-        "artifact": artifact.name,
-        "device": {"model": "Some Phone", "os": "1", "machine": "chip", "abi": "arm64-v8a"},
-        "executed": True,
-        "errors": [],
-        "runtime": {"name": "a runtime"},
-        "load_s": 0.5,
-        "peak_mb": 100,
-        "cases": cases,
-    }
-
-
 @pytest.fixture
 def fakes(tmp_path, monkeypatch, bundle):
-    """A folder with the answers of an adb and an xcrun that write their arguments down."""
-    box, tools = tmp_path / "box", tmp_path / "tools"
-    (box / "container" / "Documents").mkdir(parents=True)
-    tools.mkdir()
-    for name in ("adb", "xcrun"):
-        words = {"log": shlex.quote(str(box / "log")), "box": shlex.quote(str(box))}
-        (tools / name).write_text(FAKE.format(**words), encoding="utf-8")
-        (tools / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
-    (box / "phones").write_text(PHONES, encoding="utf-8")
-    (box / "packages").write_text(f"package:{APP}\n", encoding="utf-8")
-    (box / "started").write_text("Status: ok\n", encoding="utf-8")
-    (box / "installed").touch()
-    (box / "older").write_text("{}", encoding="utf-8")
-    see(box, "S1")
-    (box / "report").write_text(json.dumps(answers(bundle)), encoding="utf-8")
-    return box
-
-
-def see(box, *udids):
-    """Let the fakes see these simulators and iPhones."""
-    found = [{"udid": each, "name": "iPhone", "state": "Booted"} for each in udids]
-    (box / "simulators").write_text(json.dumps({"devices": {"iOS": found}}), encoding="utf-8")
-    phones = [
-        {"hardwareProperties": {"udid": each}, "deviceProperties": {"name": "iPhone"}}
-        for each in udids
-    ]
-    (box / "iphones").write_text(json.dumps({"result": {"devices": phones}}), encoding="utf-8")
-    if not udids:
-        (box / "phones").write_text("List of devices attached\n", encoding="utf-8")
-    if len(udids) > 1:
-        (box / "phones").write_text(PHONES + "P2 device\n", encoding="utf-8")
+    return fake_tools(tmp_path, answers(bundle), monkeypatch)
 
 
 def prove(bundle, where, waiting=SOON):
@@ -218,6 +137,21 @@ def test_a_report_of_another_bundle_is_refused(bundle, fakes, change):
         prove(bundle, "simctl")
 
 
+def test_a_report_of_other_files_is_refused(bundle, fakes):
+    """Another build of the same model: its prompts and positions are the same."""
+    report = answers(bundle)
+    assert len(report["files"]) > 1
+    report["files"]["model.onnx.data"] = "0" * 64
+    (fakes / "report").write_text(json.dumps(report))
+    with pytest.raises(RefusedError, match=r"ran another model\.onnx\.data of ort") as error:
+        prove(bundle, "adb-app")
+    assert "slmkit app new" in error.value.hint
+    del report["files"]
+    (fakes / "report").write_text(json.dumps(report))
+    with pytest.raises(RefusedError, match="does not tell the hashes"):
+        prove(bundle, "adb-app")
+
+
 def test_an_artifact_that_did_not_run_is_refused_with_its_reason(bundle, fakes):
     report = {**answers(bundle), "executed": False, "errors": ["no NPU here"]}
     (fakes / "report").write_text(json.dumps(report))
@@ -233,6 +167,26 @@ def test_the_places_are_listed_with_what_they_lack(fakes, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     states = {each.where: each for each in listed()}
     assert states["simctl:UDID"].state.startswith("there is no xcrun here")
+
+
+@pytest.mark.parametrize("where", STARTS)
+def test_an_app_of_another_id_is_started_by_it(bundle, fakes, where):
+    own = "org.example.chat"
+    (fakes / "packages").write_text(f"package:{own}.beta\npackage:{own}\n", encoding="utf-8")
+    app = app_of(where, own)
+    assert app is not None
+    assert prove_by_app(bundle, read_manifest(bundle), app, (), SOON).runs
+    lines = (fakes / "log").read_text().splitlines()
+    assert STARTS[where].replace(f"{APP} ", f"{own} ").replace(f"{APP}/", f"{own}/") in lines
+    pulled = [line for line in lines if " pull " in line]
+    assert all(f"/Android/data/{own}/files/" in line for line in pulled)
+
+
+@pytest.mark.parametrize("name", ["x", "a b.c", "a.b;reboot", "", "a..b"])
+def test_what_is_no_app_s_id_is_refused(bundle, fakes, name):
+    with pytest.raises(UsageError, match="is no id of an app"):
+        prove_on(bundle, "adb-app", app=name)
+    assert not (fakes / "log").exists()
 
 
 def test_bench_is_refused(bundle):

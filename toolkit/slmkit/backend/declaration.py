@@ -91,12 +91,18 @@ class Elsewhere:
     artifact, threads)`` loads a written artifact as it ships: ``slmkit.devices.payload`` says what
     the engine offers. ``files``: patterns of the artifact's files that it reads. ``packages``:
     PyPI packages that it imports, the runtime first, whose version is this computer's.
+    ``systems``: those that the runtime is made for, as ``uname -s`` names them. ``mode``: of the
+    artifact, whose arithmetic it has there; empty: the timed one. ``untried``: what
+    every report of it says, where nobody has executed it yet.
     """
 
     engine: str
     files: tuple[str, ...]
     packages: tuple[str, ...]
     losses: tuple[KernelLoss, ...] = ()
+    systems: tuple[str, ...] = ("Linux", "Darwin")
+    mode: str = ""
+    untried: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from slmkit.cli.commands.app import app
 from slmkit.cli.commands.benching import bench
 from slmkit.cli.commands.caching import caching
 from slmkit.cli.commands.comparing import compare
-from slmkit.cli.commands.device import LOCAL, device, on_option, parity_on, refuse_elsewhere
+from slmkit.cli.commands.device import LOCAL, device, on_app_options, parity_on, refuse_elsewhere
 from slmkit.cli.commands.evaluating import evaluate, sensitivity
 from slmkit.cli.commands.inspecting import LOOKING
 from slmkit.cli.commands.listing import sbom
@@ -134,7 +134,7 @@ def build(
 @click.argument("bundle", type=FOLDER)
 @click.option("--model", type=FOLDER, help="The checkpoint, to compute the references anew.")
 @click.option("--artifacts", help="With --on: only these, separated by commas.")
-@on_option
+@on_app_options
 @adapter_option
 @junit_option
 @work_options
@@ -147,6 +147,7 @@ def parity(
     model: Path | None,
     artifacts: str | None,
     on: str,
+    app_id: str | None,
     adapters: tuple[Path, ...],
     junit: Path | None,
     cache: Path | None,
@@ -160,8 +161,8 @@ def parity(
     """
     if on != LOCAL:
         refuse_elsewhere(on, model=model, adapter=adapters)
-        return parity_on(bundle, on, artifacts, junit, as_json)
-    refuse_elsewhere(on, artifacts=artifacts)
+        return parity_on(bundle, on, artifacts, app_id, junit, as_json)
+    refuse_elsewhere(on, artifacts=artifacts, app=app_id)
     from slmkit import api
     from slmkit.cli.tables.parity import parity_note
 

@@ -83,26 +83,42 @@ def remote(folder: Path, artifact: BundledArtifact, place: Place) -> Remote:
     return Remote(place, payload_of(folder, artifact, elsewhere))
 
 
-def can_go(manifest: Manifest, asked: Sequence[str]) -> tuple[list[BundledArtifact], list[str]]:
-    """The artifacts that a payload can run elsewhere, and sentences about the others.
+def can_go(
+    manifest: Manifest, asked: Sequence[str], place: Place
+) -> tuple[list[BundledArtifact], list[str]]:
+    """The artifacts that a payload can run in a place, and sentences about the others.
 
-    Raises BundleError for an artifact that the bundle has not, RefusedError if none is left.
+    Raises BundleError for an artifact that the bundle has not, RefusedError if none is left,
+    BackendError if the place does not answer.
     """
-    chosen, left_out = [], []
-    for artifact in [manifest.artifact(name) for name in asked] or manifest.artifacts:
-        if declaration_of(artifact.name).elsewhere is None:
-            left_out.append(f"{artifact.name}: {NO_WAY}")
-        else:
-            chosen.append(artifact)
+    chosen, left_out = divided(manifest, asked, place)
     if not chosen:
         raise RefusedError(
-            f"nothing of this bundle can be sent: {'; '.join(left_out)}",
-            APP,
+            f"nothing of this bundle can be sent: {'; '.join(left_out.values())}", APP
         )
+    return chosen, list(left_out.values())
+
+
+def divided(
+    manifest: Manifest, asked: Sequence[str], place: Place
+) -> tuple[list[BundledArtifact], dict[str, str]]:
+    """As ``can_go``; nothing may be left, and the sentences are by artifact."""
+    chosen, left_out = [], {}
+    for artifact in [manifest.artifact(name) for name in asked] or manifest.artifacts:
+        elsewhere = declaration_of(artifact.name).elsewhere
+        if elsewhere is None:
+            left_out[artifact.name] = f"{artifact.name}: {NO_WAY}"
+        elif place.system not in elsewhere.systems:
+            systems = " or ".join(elsewhere.systems)
+            said = f"its runtime needs {systems}, not {place.system}"
+            left_out[artifact.name] = f"{artifact.name}: {said}"
+        else:
+            chosen.append(artifact)
     return chosen, left_out
 
 
 def mode_as_it_ships(artifact: BundledArtifact) -> str:
     """The mode whose arithmetic is that of the files as they ship."""
-    timed = declaration_of(artifact.name).timed
-    return timed if timed in {mode.name for mode in artifact.modes} else artifact.default_mode
+    declared = declaration_of(artifact.name)
+    wanted = (declared.elsewhere and declared.elsewhere.mode) or declared.timed
+    return wanted if wanted in {mode.name for mode in artifact.modes} else artifact.default_mode

@@ -26,9 +26,10 @@ from slmkit.parity.golden_file import load_golden
 BEST = 8  # ids of a row
 LENIENT = ConfigDict(extra="ignore", frozen=True)
 EMULATORS = ("ranchu", "goldfish")  # hardware of Android's emulator
+ANEW = "slmkit app new --bundle with this bundle, and install that app"
 COMPARED = (
     "compared on the 8 best logits of each decoded position that the app reports; not compared: "
-    "other logits, positions of the prompt, and the hash of the app's files. The best logits are "
+    "other logits and positions of the prompt. The best logits are "
     "large, so that dB read higher than over all, and the bounds are easier to keep"
 )
 
@@ -67,6 +68,7 @@ class AppReport(BaseModel):
     executed: bool = False
     errors: tuple[str, ...] = ()
     runtime: dict[str, str] | None = None
+    files: dict[str, str] = {}  # SHA-256 of what ran, by its path in the app's export
     cases: tuple[AppCase, ...] = ()
     load_s: FiniteFloat | None = None
     peak_mb: int | None = None
@@ -134,10 +136,8 @@ def _run(
     theirs = [(each.name, len(each.rows)) for each in found.cases]
     same = theirs == list(zip(golden.names, steps, strict=True))
     if found.model != manifest.model.name or not same:
-        raise RefusedError(
-            f"{where} reports {found.model}/{artifact.name} of another bundle",
-            "slmkit app new --bundle with this bundle, and install that app",
-        )
+        raise RefusedError(f"{where} reports {found.model}/{artifact.name} of another bundle", ANEW)
+    _same_files(manifest, artifact, found, where)
     mode = mode_as_it_ships(artifact)
     runtime = " ".join((found.runtime or {}).values()) or "not told"
     expected, got, unknown = on_reported(golden, [r for c in found.cases for r in c.rows])
@@ -161,6 +161,24 @@ def _run(
         rank=None,
         notices=(f"{artifact.name}: {COMPARED}{kept}",),
     )
+
+
+def _same_files(
+    manifest: Manifest, artifact: BundledArtifact, found: AppReport, where: str
+) -> None:
+    """Raise RefusedError if other files than the bundle's ran, or the app does not tell which."""
+    if not found.files:
+        raise RefusedError(
+            f"{where} does not tell the hashes of the files of {artifact.name}: its app is of an "
+            "older slmkit",
+            ANEW,
+        )
+    known = {each.path: each.sha256 for each in manifest.files}
+    for path, digest in found.files.items():
+        if digest not in (known.get(f"{artifact.folder}/{path}"), known.get(path)):
+            raise RefusedError(
+                f"{where} ran another {path} of {artifact.name} than this bundle's", ANEW
+            )
 
 
 def on_reported(golden: Golden, rows: Sequence[Row]) -> tuple[Golden, Outputs, int]:

@@ -76,7 +76,7 @@ def follow(
 
 
 def _prompt_answer(runner: Runner, prompt: Ids) -> Floats | None:
-    """Logits after a prompt by ``prefill``, (V,); None for a runner that has but ``feed``."""
+    """The logits of ``prefill`` after a prompt, (V,); None for a runner that has but ``feed``."""
     if not isinstance(runner, Prefilling):
         return None
     runner.reset()

@@ -15,11 +15,13 @@ from slmkit.backend.artifact import artifact_to_json
 from slmkit.backend.registry import declaration_of, require_packages
 from slmkit.bundle.manifest import BundledArtifact, Manifest, read_manifest
 from slmkit.bundle.verify import verify_loaded
-from slmkit.devices.elsewhere import can_go, mode_as_it_ships, remote
+from slmkit.devices.by_app import joined, rest_by_app
+from slmkit.devices.elsewhere import APP as NO_APP
+from slmkit.devices.elsewhere import can_go, divided, mode_as_it_ships, remote
 from slmkit.devices.local import available_cores, load_average, this_device
 from slmkit.devices.losses import judged_beside_build, loss_notices
 from slmkit.devices.peers import peer_kind
-from slmkit.devices.places.app import app_of
+from slmkit.devices.places.app import APP, app_of, checked_id
 from slmkit.devices.places.place import Place
 from slmkit.devices.places.where import LOCAL, place_of
 from slmkit.devices.report import DeviceReport, ranked
@@ -83,7 +85,7 @@ def benchmark(
     if on != LOCAL:
         place = place_of(on)
         settings = replace(settings, threads=threads or 0)  # 0: as many as there are cores there
-        chosen, left_out = can_go(manifest, artifacts)
+        chosen, left_out = can_go(manifest, artifacts, place)
         candidates = [_candidate(folder, manifest, each, settings, place) for each in chosen]
     else:
         chosen, left_out = _measurable(manifest, artifacts)
@@ -98,10 +100,12 @@ def prove_on(
     on: str,
     *,
     artifacts: Sequence[str] = (),
+    app: str = APP,
     progress: Progress | None = None,
 ) -> DeviceReport:
     """Compare artifacts that run in another place, ``on``, with the reference: once, no speeds but
-    those of the golden prompts.
+    those of the golden prompts. ``app``: the id of the app whose self-test runs there, and on a
+    phone of adb what cannot be sent.
 
     Raises BundleError, UsageError, RefusedError if nothing of the bundle can be sent there,
     BackendError if every process fails.
@@ -110,12 +114,18 @@ def prove_on(
         raise UsageError("parity on this computer is no work for a place", "call Bundle.recheck()")
     folder = Path(bundle)
     manifest = read_manifest(folder)
-    if (app := app_of(on)) is not None:
-        return prove_by_app(folder, manifest, app, artifacts)
+    if (there := app_of(on, checked_id(app))) is not None:
+        return prove_by_app(folder, manifest, there, artifacts)
     place = place_of(on)
-    chosen, left_out = can_go(manifest, artifacts)
+    chosen, unsent = divided(manifest, artifacts, place)
+    by_app, left_out = rest_by_app(folder, manifest, place, unsent, app)
+    if not chosen:
+        if by_app is None:
+            raise RefusedError(f"nothing of this bundle can be sent: {'; '.join(left_out)}", NO_APP)
+        return by_app
     candidates = [_candidate(folder, manifest, each, ONCE, place) for each in chosen]
-    return _measured(manifest, candidates, left_out, 1, progress or Silent())
+    sent = _measured(manifest, candidates, left_out, 1, progress or Silent())
+    return sent if by_app is None else joined(sent, by_app)
 
 
 def _measured(
@@ -156,7 +166,9 @@ def _beside_build(manifest: Manifest, each: Candidate) -> None:
     about = manifest, manifest.artifact(each.name), each.payload["mode"]
     features = each.remote.device.cpu_features
     each.tokens = judged_beside_build(*about, each.tokens, features)
-    each.notices = loss_notices(*about, each.tokens, features)
+    elsewhere = declaration_of(each.name).elsewhere
+    untried = (f"{each.name}: {elsewhere.untried}",) if elsewhere and elsewhere.untried else ()
+    each.notices = (*loss_notices(*about, each.tokens, features), *untried)
 
 
 def _settings(

@@ -85,6 +85,7 @@ def _drawn(details: Details) -> dict[str, Any]:
 
 
 def _values(manifest: Manifest, name: str, details: Details | None) -> dict[str, Any]:
+    expected = phone_forecast(manifest)
     warnings = [why for each in manifest.calibration for why in each.warnings]
     return {
         "title": name,
@@ -96,7 +97,8 @@ def _values(manifest: Manifest, name: str, details: Details | None) -> dict[str,
         "visible": visible,
         "spread": spread,
         "percent": lambda share: f"{number_text(100 * share)} %",
-        "forecast": phone_forecast(manifest),
+        "forecast": expected,
+        "speeds": any(each.decode or each.prefill for each in expected.phones),
         "covered": f"{COVERED:.0%}",
         "gigabytes": gigabytes,
         "speed": speed_text,

@@ -62,17 +62,38 @@ def on_option(function: Function) -> Function:
     )(function)
 
 
+def on_app_options(function: Function) -> Function:
+    """--on WHERE and --app ID; the function gets ``on`` and ``app_id``."""
+    return on_option(
+        click.option(
+            "--app",
+            "app_id",
+            metavar="ID",
+            help="With --on: the app whose self-test runs what cannot be sent "
+            "[default: dev.slmkit.sample].",
+        )(function)
+    )
+
+
 def parity_on(
-    bundle: Path, on: str, artifacts: str | None, junit: Path | None, as_json: bool
+    bundle: Path,
+    on: str,
+    artifacts: str | None,
+    app_id: str | None,
+    junit: Path | None,
+    as_json: bool,
 ) -> None:
     """Parity in another place: the table, the file in the bundle, and the verdict."""
     from slmkit import api
     from slmkit.cli.console import shown_progress
     from slmkit.devices.exporters import exported
     from slmkit.devices.join import PROVED
+    from slmkit.devices.places.app import APP
 
     with shown_progress() as progress:
-        found = api.prove_on(bundle, on, artifacts=split_names(artifacts), progress=progress)
+        found = api.prove_on(
+            bundle, on, artifacts=split_names(artifacts), app=app_id or APP, progress=progress
+        )
     if junit is not None:
         junit.write_text(exported(found, "junit"), encoding="utf-8")
     join_and_tell(bundle, found, PROVED, as_json)

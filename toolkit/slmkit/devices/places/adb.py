@@ -103,6 +103,8 @@ def seen_devices(client: Sequence[str] = ("adb",)) -> tuple[Seen, ...]:
 class Adb:
     """One device. ``client``: the command of adb."""
 
+    system = "Linux"  # of the box
+
     def __init__(
         self, serial: str = "", client: Sequence[str] = ("adb",), box: Box | None = None
     ) -> None:

@@ -7,6 +7,7 @@ installed by hand, with the bundle inside (``slmkit app new``).
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -17,12 +18,13 @@ from typing import Any, Protocol
 
 from slmkit.devices.places.adb import Seen, chosen, seen_devices
 from slmkit.devices.places.place import last_words
-from slmkit.errors import BackendError
+from slmkit.errors import BackendError, UsageError
 from slmkit.system.scratch import scratch
 
 APP = "dev.slmkit.sample"
 NOT_EXECUTED = "commands tested, never executed"
-ANDROID = f"/sdcard/Android/data/{APP}/files/report.json"
+APP_ID = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
+ACTIVITY = "dev.slmkit.sample.SelfTestActivity"  # a class: it keeps its name under another id
 APPLE = "Documents/report.json"
 SECONDS, PAUSE = 900.0, 2.0  # to wait for a report, and between two looks
 INSTALL = "slmkit app new makes its project: build and install it there first"
@@ -45,18 +47,26 @@ class App(Protocol):
 
 
 class AdbApp:
-    """The app on a device of adb."""
+    """The app on a device of adb. ``client``: the command of adb."""
 
-    def __init__(self, serial: str = "") -> None:
-        self.serial = chosen(seen_devices(), serial, "adb-app").serial
+    def __init__(self, serial: str = "", app: str = APP, client: Sequence[str] = ("adb",)) -> None:
+        self.client, self.app = tuple(client), app
+        self.serial = chosen(seen_devices(client), serial, "adb-app").serial
         self.name = f"adb-app:{self.serial}"
+        self.report = f"/sdcard/Android/data/{app}/files/report.json"
+
+    @property
+    def installed(self) -> bool:
+        """Whether the app is there. Raises BackendError if the device does not answer."""
+        said = _right(self._shell("pm", "list", "packages", self.app), self.name)
+        return f"package:{self.app}" in said.split()
 
     def start(self) -> bytes:
         """As ``App.start``."""
-        if f"package:{APP}" not in _said(self._shell("pm", "list", "packages", APP)).split():
-            raise BackendError(f"{self.name} has no app {APP}", INSTALL)
-        _right(self._shell("rm", "-f", ANDROID), self.name)
-        activity = f"{APP}/{APP}.SelfTestActivity"
+        if not self.installed:
+            raise BackendError(f"{self.name} has no app {self.app}", INSTALL)
+        _right(self._shell("rm", "-f", self.report), self.name)
+        activity = f"{self.app}/{ACTIVITY}"
         said = _right(self._shell("am", "start", "-S", "-W", "-n", activity), self.name)
         if "Error" in said:  # am ends with 0 all the same
             raise BackendError(f"{self.name}: {last_words(said)}", INSTALL)
@@ -64,27 +74,28 @@ class AdbApp:
 
     def fetch(self, to: Path) -> bool:
         """As ``App.fetch``."""
-        return _tool("adb", "-s", self.serial, "pull", ANDROID, str(to)).returncode == 0
+        words = (*self.client, "-s", self.serial, "pull", self.report, str(to))
+        return _tool(*words).returncode == 0
 
     def _shell(self, *words: str) -> subprocess.CompletedProcess[bytes]:
-        return _tool("adb", "-s", self.serial, "shell", *words)
+        return _tool(*self.client, "-s", self.serial, "shell", *words)
 
 
 class Simctl:
     """The app in a simulator that is booted."""
 
-    def __init__(self, udid: str = "") -> None:
-        self.udid = chosen(simulators(), udid, "simctl").serial
+    def __init__(self, udid: str = "", app: str = APP) -> None:
+        self.app, self.udid = app, chosen(simulators(), udid, "simctl").serial
         self.name, self.report = f"simctl:{self.udid}", Path()
 
     def start(self) -> bytes:
         """As ``App.start``."""
-        found = _tool("xcrun", "simctl", "get_app_container", self.udid, APP, "data")
+        found = _tool("xcrun", "simctl", "get_app_container", self.udid, self.app, "data")
         if found.returncode:
-            raise BackendError(f"{self.name} has no app {APP}: {_said(found)}", INSTALL)
+            raise BackendError(f"{self.name} has no app {self.app}: {_said(found)}", INSTALL)
         self.report = Path(found.stdout.decode().strip()) / APPLE
         self.report.unlink(missing_ok=True)
-        words = ("launch", "--terminate-running-process", self.udid, APP, SELF_TEST)
+        words = ("launch", "--terminate-running-process", self.udid, self.app, SELF_TEST)
         _right(_tool("xcrun", "simctl", *words), self.name)
         return b""
 
@@ -99,8 +110,8 @@ class Simctl:
 class Devicectl:
     """The app on an iPhone or iPad."""
 
-    def __init__(self, udid: str = "") -> None:
-        self.udid = chosen(iphones(), udid, "devicectl").serial
+    def __init__(self, udid: str = "", app: str = APP) -> None:
+        self.app, self.udid = app, chosen(iphones(), udid, "devicectl").serial
         self.name = f"devicectl:{self.udid}"
 
     def start(self) -> bytes:
@@ -108,19 +119,19 @@ class Devicectl:
         with scratch() as folder:
             old = folder / "old.json"
             older = old.read_bytes() if self.fetch(old) else b""
-        words = ("process", "launch", "--device", self.udid, "--terminate-existing", APP, SELF_TEST)
-        _right(_tool("xcrun", "devicectl", "device", *words), self.name, INSTALL)
+        words = ("launch", "--device", self.udid, "--terminate-existing", self.app, SELF_TEST)
+        _right(_tool("xcrun", "devicectl", "device", "process", *words), self.name, INSTALL)
         return older
 
     def fetch(self, to: Path) -> bool:
         """As ``App.fetch``."""
-        place = ("--domain-type", "appDataContainer", "--domain-identifier", APP)
+        place = ("--domain-type", "appDataContainer", "--domain-identifier", self.app)
         words = ("--device", self.udid, *place, "--source", APPLE, "--destination", str(to))
         done = _tool("xcrun", "devicectl", "device", "copy", "from", *words)
         return done.returncode == 0 and to.is_file()
 
 
-APPS: dict[str, Callable[[str], App]] = {
+APPS: dict[str, Callable[[str, str], App]] = {
     "adb-app": AdbApp,
     "simctl": Simctl,
     "devicectl": Devicectl,
@@ -135,10 +146,18 @@ class Waiting:
     pause: float = PAUSE
 
 
-def app_of(where: str) -> App | None:
-    """The app that a WHERE means; None if it means another kind of place. Raises BackendError."""
+def app_of(where: str, app: str = APP) -> App | None:
+    """The app that a WHERE means, by its id; None if it means another kind of place. Raises
+    BackendError."""
     kind, _, detail = where.partition(":")
-    return APPS[kind](detail) if kind in APPS else None
+    return APPS[kind](detail, app) if kind in APPS else None
+
+
+def checked_id(app: str) -> str:
+    """An app's id, for a command of a shell. Raises UsageError for what is none."""
+    if APP_ID.fullmatch(app) is None:
+        raise UsageError(f"{app!r} is no id of an app", f"an id is like {APP}")
+    return app
 
 
 def report_of(app: App, waiting: Waiting | None = None) -> bytes:

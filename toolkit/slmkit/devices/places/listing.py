@@ -15,6 +15,7 @@ from slmkit.devices.places.qemu_arm64 import PROFILES, QemuArm64
 from slmkit.errors import BackendError, SlmkitError, UsageError
 
 READY = "ready"
+LINUX, MACOS = "Linux", "Darwin"  # as ``uname -s`` names them
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,13 @@ class Listed:
     state: str  # READY, or what is missing
 
 
-def sent() -> tuple[str, ...]:
-    """Artifacts that a payload can run on another machine."""
-    return tuple(name for name, each in declarations().items() if each.elsewhere is not None)
+def sent(*systems: str) -> tuple[str, ...]:
+    """Artifacts that a payload can run on another machine with one of these systems."""
+    return tuple(
+        name
+        for name, each in declarations().items()
+        if each.elsewhere is not None and not set(systems).isdisjoint(each.elsewhere.systems)
+    )
 
 
 def listed() -> tuple[Listed, ...]:
@@ -45,9 +50,10 @@ def listed() -> tuple[Listed, ...]:
 
 
 def box_requirements() -> tuple[str, ...]:
-    """Wheels for every artifact that a payload can run, as ``pip`` is asked for them."""
-    known = [each.elsewhere for each in declarations().values() if each.elsewhere is not None]
-    return tuple(dict.fromkeys(name for each in known for name in requirements_of(each)))
+    """Wheels for every artifact that a payload can run on Linux, as ``pip`` is asked for them."""
+    known = [each.elsewhere for each in declarations().values()]
+    box = [each for each in known if each is not None and LINUX in each.systems]
+    return tuple(dict.fromkeys(name for each in box for name in requirements_of(each)))
 
 
 def set_up(place: str) -> Box:
@@ -59,13 +65,16 @@ def set_up(place: str) -> Box:
 
 def _profiles() -> Iterator[Listed]:
     for name, profile in PROFILES.items():
-        yield Listed(f"qemu-arm64:{name}", profile.about, sent(), _state(name))
+        yield Listed(f"qemu-arm64:{name}", profile.about, sent(LINUX), _state(name))
 
 
 def _ssh() -> Listed:
-    about = "a machine with a Python 3 that ssh reaches without a question"
+    about = "a machine with a Python 3.10 or newer that ssh reaches without a question"
+    untried = [name for name in sent(MACOS) if name not in sent(LINUX)]
+    if untried:
+        about += f"; {', '.join(untried)} on a Mac: {NOT_EXECUTED}"
     state = READY if shutil.which("ssh") else "there is no ssh here: install OpenSSH's client"
-    return Listed("ssh:HOST", about, sent(), state)
+    return Listed("ssh:HOST", about, sent(LINUX, MACOS), state)
 
 
 def _phones() -> Iterator[Listed]:
@@ -75,13 +84,13 @@ def _phones() -> Iterator[Listed]:
         box, seen = open_box(), seen_devices()
         check_wheels(box, box_requirements())
     except BackendError as error:
-        yield Listed("adb:SERIAL", about, sent(), f"{error.message}: {error.hint}")
+        yield Listed("adb:SERIAL", about, sent(LINUX), f"{error.message}: {error.hint}")
         return
     for each in seen:
         state = READY if each.state == "device" else f"{each.state}: {ASKS.get(each.state, '')}"
-        yield Listed(f"adb:{each.serial}", each.about or about, sent(), state)
+        yield Listed(f"adb:{each.serial}", each.about or about, sent(LINUX), state)
     if not seen:
-        yield Listed("adb:SERIAL", about, sent(), "adb sees no device")
+        yield Listed("adb:SERIAL", about, sent(LINUX), "adb sees no device")
 
 
 def _apps() -> Iterator[Listed]:

@@ -45,6 +45,11 @@ class Place(Protocol):
     name: str  # as the user names it: "qemu-arm64:a76"
     emulated: str  # which emulator computes there; empty: silicon
 
+    @property
+    def system(self) -> str:
+        """The system there, as ``uname -s`` names it. Raises BackendError."""
+        ...
+
     def prepare(self, payload: Payload) -> None:
         """Bring the payload there, as far as it is not there yet. Raises BackendError."""
         ...

@@ -52,6 +52,8 @@ DEFAULT = "a76"
 class QemuArm64:
     """One profile, run in the box."""
 
+    system = "Linux"
+
     def __init__(self, profile: str = DEFAULT, box: Box | None = None) -> None:
         if profile not in PROFILES:
             raise UsageError(

@@ -10,6 +10,7 @@ import hashlib
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ FOLDER = ".cache/slmkit-devices"  # there, in the home folder
 OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5")
 LOST = 255  # ssh's own exit code, for a connection that fails
 INSTALLING = 1800  # seconds
+OLDEST = (3, 10)  # Python there, for the payload
+OWN = (  # without a login, a Mac's PATH has its own Python alone, which is older
+    "python3",
+    "/opt/homebrew/bin/python3",
+    "/usr/local/bin/python3",
+)
 PROBE = (  # prints name==version of each package that is there
     "from importlib.metadata import version, PackageNotFoundError\n"
     "for name in {names!r}:\n"
@@ -38,6 +45,11 @@ class Ssh:
         self.host, self.client = host, (*client, *OPTIONS)
         self.name, self.emulated = f"ssh:{host}", ""
         self.python = "python3"
+
+    @cached_property
+    def system(self) -> str:
+        """As ``Place.system``."""
+        return self.run("uname -s").strip()
 
     def prepare(self, payload: Payload) -> None:
         """Send the files, and find or make a Python with the payload's wheels."""
@@ -73,7 +85,7 @@ class Ssh:
 
     def _python(self, requirements: Sequence[str]) -> str:
         """The command of a Python that has the wheels."""
-        own = "python3"
+        own = self._own()
         if not self._missing(own, requirements):
             return own
         key = hashlib.sha256(repr(sorted(requirements)).encode()).hexdigest()[:12]
@@ -93,6 +105,21 @@ class Ssh:
                 "install them there for python3, or python3-venv and a network",
             ) from None
         return python
+
+    def _own(self) -> str:
+        """The first Python there that is new enough. Raises BackendError."""
+        code = shlex.quote(f"import sys; sys.exit(sys.version_info < {OLDEST})")
+        found = self.run(
+            f"for p in {' '.join(OWN)}; do if $p -c {code} 2>/dev/null; then echo $p; break; fi; "
+            "done"
+        ).strip()
+        if not found:
+            raise BackendError(
+                f"{self.name} has no Python {OLDEST[0]}.{OLDEST[1]} or newer: looked for "
+                f"{', '.join(OWN)}",
+                "install one there, first on the PATH of a shell without a login",
+            )
+        return found
 
     def _missing(self, python: str, requirements: Sequence[str]) -> list[str]:
         names = [each.partition("==")[0] for each in requirements]

@@ -50,12 +50,14 @@ public struct CaseReport: Encodable, Sendable {
 public struct DeviceReport: Encodable, Sendable {
   let format = "slmkit-device-report/1", model: String, artifact: String
   let device: [String: String], runtime: [String: String], loadS: Double
+  let files: [String: String]  // SHA-256 of what ran, by path: loading has compared them
   public private(set) var executed = false, greedy: Double?, db: Double?
   public private(set) var cases: [CaseReport] = [], errors: [String] = []
   private var wallS: Double?, peakMb: Int?
 
   public init(_ export: Export, device: [String: String], runtime: [String: String], loadS: Double) {
     (model, artifact, self.device, self.runtime, self.loadS) = (export.model, export.artifact, device, runtime, loadS)
+    files = Dictionary(export.files.map { ($0.path, $0.sha256) }) { first, _ in first }
   }
 
   public mutating func add(_ found: CaseReport) {

@@ -167,8 +167,9 @@ final class CoreTests: XCTestCase {
     XCTAssertGreaterThan(golden.cases.count, 0)
     for (offset, greedy, low, high) in [(Float(0), 1.0, 100.0, 400.0), (0.1, 1, 30, 50)] {
       let generator = Generator(try testExport(), tokenizer) { Echo(golden, offset) }
+      let file: [String: Any?] = ["path": "modelOf/aFile.bin", "size": 3, "sha256": "abc", "role": nil]
       var report = DeviceReport(
-        try testExport(), device: ["model": "Linux"], runtime: ["name": "echo"], loadS: 1)
+        try testExport(["files": [file]]), device: ["model": "Linux"], runtime: ["name": "echo"], loadS: 1)
       for each in golden.cases { report.add(try await generator.replay(each)) }
       report.end(nil, wallS: 2, peakMb: 3)
       XCTAssertEqual(report.greedy, greedy)
@@ -177,6 +178,7 @@ final class CoreTests: XCTestCase {
       let json = try XCTUnwrap(JSONSerialization.jsonObject(with: report.json()) as? [String: Any])
       XCTAssertEqual(json["format"] as? String, "slmkit-device-report/1")
       XCTAssertEqual(json["executed"] as? Bool, true)
+      XCTAssertEqual(json["files"] as? [String: String], ["modelOf/aFile.bin": "abc"])
       let first = try XCTUnwrap((json["cases"] as? [[String: Any]])?.first)
       XCTAssertEqual(
         Set(first.keys), ["name", "greedy", "db", "ttft_ms", "prefill_tps", "decode_tps", "rows"])

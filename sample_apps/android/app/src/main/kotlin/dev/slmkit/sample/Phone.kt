@@ -16,8 +16,7 @@ class Phone(private val context: Context) {
     fun models(): Models {
         Os.setenv("ORT_DISABLE_TELEMETRY", "1", true) // before ONNX Runtime is loaded
         val pushed = context.getExternalFilesDir(null)?.let { Models(it, context.cacheDir, ::freeMemory) }
-        if (pushed != null && pushed.exports.isNotEmpty()) return pushed
-        return Models(unpacked(), context.cacheDir, ::freeMemory)
+        return pushed?.takeIf { it.exports.isNotEmpty() } ?: Models(unpacked(), context.cacheDir, ::freeMemory)
     }
 
     fun facts(): Map<String, String> = mapOf(

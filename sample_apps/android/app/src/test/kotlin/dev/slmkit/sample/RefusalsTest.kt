@@ -1,5 +1,6 @@
 package dev.slmkit.sample
 
+import ai.onnxruntime.OrtException
 import dev.slmkit.sample.backends.Models
 import dev.slmkit.sample.core.ChatForm
 import dev.slmkit.sample.core.Export
@@ -55,6 +56,15 @@ class RefusalsTest {
             val said = reason { changed("artifact" to artifact, "devices" to listOf("sm8650", "sm8750"), "facts" to mapOf("packages" to listOf("com.qualcomm.qti:qnn"))).open() }
             assertTrue(said, needs in said)
         }
+    }
+
+    @Test
+    fun options_of_the_session_reach_onnx_runtime() {
+        val facts = Plain.parse(File(original.folder, Export.FILE).readText()).obj()["facts"].obj()
+        fun opened(option: Pair<String, String>) = changed("facts" to facts + ("session_options" to mapOf(option))).run { backend(exports.first()).close() }
+        opened("mlas.disable_kleidiai" to "1")
+        val said = assertThrows(OrtException::class.java) { opened("optimization.minimal_build_optimizations" to "nonsense") }
+        assertTrue(said.message, "nonsense" in said.message!!)
     }
 
     @Test

@@ -39,7 +39,7 @@ class Models(private val root: File, private val cache: File, private val freeMe
 
     /** What gives logits, for the self-test. */
     fun backend(export: Export): ModelBackend = when (export.artifact) {
-        "ort" -> checked(export) { OrtBackend(File(export.folder, export.fact("model")).path, CHUNK, threads) }
+        "ort" -> checked(export) { OrtBackend(export, CHUNK, threads) }
         "litert" -> throw Refused("LiteRT-LM gives text and no logits: ask it something in the chat")
         else -> throw Refused("${export.model}/${export.artifact} ${needs(export)}; this app runs ort and litert")
     }

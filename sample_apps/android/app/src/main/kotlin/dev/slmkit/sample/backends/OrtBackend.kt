@@ -4,17 +4,20 @@ import ai.onnxruntime.OnnxTensor
 import ai.onnxruntime.OrtEnvironment
 import ai.onnxruntime.OrtSession
 import ai.onnxruntime.TensorInfo
+import dev.slmkit.sample.core.Export
 import dev.slmkit.sample.core.ModelBackend
+import java.io.File
 import java.nio.FloatBuffer
 import java.nio.LongBuffer
 
 /** ONNX Runtime through its Java API, the same on Android and on the JVM; called as slmkit's contract of ort says. */
-class OrtBackend(path: String, private val chunk: Int, threads: Int) : ModelBackend {
+class OrtBackend(export: Export, private val chunk: Int, threads: Int) : ModelBackend {
     override val name = "ONNX Runtime, CPU, $threads threads"
     private val environment = OrtEnvironment.getEnvironment()
     private val session = OrtSession.SessionOptions().use {
         it.setIntraOpNumThreads(threads)
-        environment.createSession(path, it)
+        export.settings("session_options").forEach { (key, value) -> it.addConfigEntry(key, value) } // the recipe's
+        environment.createSession(File(export.folder, export.fact("model")).path, it)
     }
     private val shapes = session.inputInfo.filterKeys { it.startsWith("past") }.mapValues { (_, input) ->
         // the batch is 1; what else varies is the number of past tokens, none at first
@@ -39,8 +42,7 @@ class OrtBackend(path: String, private val chunk: Int, threads: Int) : ModelBack
         val logits = tensor.floatBuffer
         val last = FloatArray(tensor.info.shape.last().toInt())
         logits.position(logits.capacity() - last.size)
-        logits.get(last)
-        return last
+        return last.also { logits.get(it) }
     }
 
     private fun run(ids: List<Int>) {

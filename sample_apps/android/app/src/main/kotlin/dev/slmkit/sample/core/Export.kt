@@ -6,6 +6,7 @@ import kotlinx.serialization.Serializable
 import kotlinx.serialization.Transient
 import kotlinx.serialization.json.JsonArray
 import kotlinx.serialization.json.JsonElement
+import kotlinx.serialization.json.JsonObject
 import kotlinx.serialization.json.jsonPrimitive
 
 /** The reason why this app cannot do something, in a sentence that the screen shows. */
@@ -34,12 +35,16 @@ class Export(
 
     @Transient lateinit var folder: File
     val chips get() = devices.joinToString(" or ")
+    val hashes get() = files.associate { it.path to it.sha256 } // the files', once ``checkFiles`` has passed
 
     /** A fact of the artifact's contract; several in words. */
     fun fact(key: String): String {
         val fact = facts.getValue(key)
         return (fact as? JsonArray ?: listOf(fact)).joinToString { it.jsonPrimitive.content }
     }
+
+    /** A fact that is a table of words; empty if there is none. */
+    fun settings(key: String) = (facts[key] as? JsonObject).orEmpty().mapValues { it.value.jsonPrimitive.content }
 
     /** Refuses a model for which ``available`` bytes are too few. */
     fun checkMemory(available: Long) {

@@ -25,6 +25,7 @@ class Report(val model: String, val artifact: String, val device: Map<String, St
     var executed = false
     var errors = emptyList<String>()
     var runtime: Map<String, String>? = null
+    var files: Map<String, String>? = null // SHA-256 of what ran, by path
     var cases = emptyList<Case>()
     var greedy: Double? = null // share of steps whose best id is the reference's
     var db: Double? = null // of the reference's best logits
@@ -34,12 +35,8 @@ class Report(val model: String, val artifact: String, val device: Map<String, St
 
     @Serializable
     class Case(
-        val name: String,
-        val greedy: Double,
-        val db: Double,
-        val ttftMs: Double,
-        val prefillTps: Double,
-        val decodeTps: Double,
+        val name: String, val greedy: Double, val db: Double,
+        val ttftMs: Double, val prefillTps: Double, val decodeTps: Double,
         val rows: List<Row>,
     )
 
@@ -79,6 +76,7 @@ class SelfTest(private val device: Map<String, String>) {
             open().use { backend ->
                 val golden = written<Cases>(cases(), "cases.json", "slmkit-app-cases/1").cases
                 report.runtime = mapOf("name" to backend.name)
+                report.files = export.hashes // opening has compared them
                 report.loadS = since(start)
                 report.cases = golden.map { replay(it, backend) }
                 val rows = report.cases.flatMap { it.rows }
