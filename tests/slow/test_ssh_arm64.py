@@ -15,7 +15,7 @@ from slmkit.system.progress import Silent
 from slmkit.workflows.bench import prove_on
 from slmkit.workflows.build import build
 
-pytestmark = [pytest.mark.arm64, pytest.mark.xdist_group("arm64")]
+pytestmark = [pytest.mark.arm64, pytest.mark.longest, pytest.mark.xdist_group("arm64")]
 
 
 @pytest.fixture(scope="module")
