@@ -1,7 +1,7 @@
 """The threads that a job may use which runs beside others: its share of the cores.
 
-Threads of several runtimes that wait for each other while the cores are taken cost many times the
-work that they share.
+Together they start no more threads than there are cores, so that none spins while it waits for one
+that has no core.
 """
 
 from __future__ import annotations
