@@ -22,7 +22,7 @@ __all__ = [
     "weight_files",
 ]
 
-VERSION = 6
+VERSION = 7
 CALIBRATED = False
 
 

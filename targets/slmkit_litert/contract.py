@@ -21,6 +21,8 @@ from slmkit.backend.artifact import SequenceState, Tensor
 
 HIDDEN = -0.7 * 3.4028234663852886e38  # -0.7 FLT_MAX: the sum of two would overflow
 DECODE = "decode"
+PROOF = "proof"  # prefill with logits of every token: in no file that ships
+LABEL = "weight "  # precedes the checkpoint's name in a bound tensor's name; TensorFlow's never do
 
 
 def prefill_name(tokens: int) -> str:

@@ -14,22 +14,31 @@ from slmkit.backend.artifact import file_of
 from slmkit.backend.interface import Artifact
 from slmkit.backend.static_runner import StaticRunner, Window, check_context
 from slmkit.backend.threads import threads
+from slmkit.errors import BackendError
 from slmkit.ops import Floats
 from slmkit.system.scratch import scratch
-from slmkit_litert.contract import DECODE, HIDDEN, cache_tensors, prefill_name, static_shape
-from slmkit_litert.lowering.weight_binding import Array, write_float_model
-from slmkit_litert.weights import dequantize
+from slmkit_litert.contract import (
+    DECODE,
+    HIDDEN,
+    PROOF,
+    cache_tensors,
+    prefill_name,
+    static_shape,
+)
+from slmkit_litert.lowering.weight_binding import Array
+from slmkit_litert.verify.float_copy import write_float_copy
 
 THREADS = 2
+SAME = 1e-5  # relative and absolute: between two graphs of the same float32 operations
 KERNELS = {"float32": "LiteRT's own kernels", "shipped": "XNNPACK"}
 
 
 class LitertRunner(StaticRunner):
     """Feeds tokens through the signatures that LiteRT-LM uses; ``mode``: float32 or shipped.
 
-    ``prefill`` returns no logits, so the logits of a chunk are computed by decoding its tokens one
-    by one; afterwards the cache is replaced by that of ``prefill``, which the logits of later
-    tokens depend on and so verify.
+    ``prefill`` returns no logits. As shipped, those of a chunk are computed by decoding its tokens
+    one by one; in float32 by the same graph with logits, of the proof alone. Afterwards the cache
+    is that of ``prefill``, which the logits of later tokens depend on and so verify.
     """
 
     def __init__(self, folder: Path, artifact: Artifact, mode: str) -> None:
@@ -39,12 +48,15 @@ class LitertRunner(StaticRunner):
         self.runtime = (
             f"ai-edge-litert {version('ai-edge-litert')}, {KERNELS[mode]}, {mode} weights"
         )
-        self.interpreter = _open_interpreter(file_of(folder, facts["model"]), mode)
+        # Older bundles have no such graph, and in debug builds decode has the taps.
+        proof = facts.get("proof") if mode == "float32" and not facts["taps"] else None
+        self.interpreter = _open_interpreter(
+            file_of(folder, facts["model"]), mode, file_of(folder, proof) if proof else None
+        )
         self.sizes, self.whole_chunks = (facts["prefill"], 1), bool(artifact.state.states)
-        self.signatures = {
-            tokens: self.interpreter.get_signature_runner(name)
-            for tokens, name in ((facts["prefill"], prefill_name(facts["prefill"])), (1, DECODE))
-        }
+        self.prefill_name = prefill_name(facts["prefill"])
+        names = (self.prefill_name, DECODE, *((PROOF,) if proof else ()))
+        self.signatures = {name: self.interpreter.get_signature_runner(name) for name in names}
         self.taps: dict[str, Floats] = {}
         self.reset()
 
@@ -58,17 +70,38 @@ class LitertRunner(StaticRunner):
 
     def step(self, ids: NDArray[np.int64], window: Window) -> Floats:
         """Logits of every token, (T, V); updates the caches by the signature of this window."""
+        if window.tokens > 1 and PROOF in self.signatures:
+            return self._chunk(ids, window.tokens)
         caches_before, rows, taps = self.caches, [], []
         for index, token in enumerate(ids):
-            outputs = self._run(1, np.array([token]), self.length + index, self.caches)
+            outputs = self._run(DECODE, 1, np.array([token]), self.length + index)
             self.caches = self._caches(outputs)
             rows.append(outputs["logits"][0, 0])
             taps.append({tap: outputs[name][0] for name, tap in self.facts["taps"].items()})
         if window.tokens > 1:
-            outputs = self._run(window.tokens, ids, self.length, caches_before)
-            self.caches = self._caches(outputs)
+            self.caches = caches_before
+            self._prefill(ids, window.tokens)
         self.taps = {tap: np.stack([row[tap] for row in taps]) for tap in taps[0]}
         return np.stack(rows)
+
+    def _chunk(self, ids: NDArray[np.int64], tokens: int) -> Floats:
+        """Logits of a chunk by the graph of the proof; the caches are those of ``prefill``.
+
+        Raises BackendError if the two leave other caches.
+        """
+        proved = self._run(PROOF, tokens, ids, self.length)
+        self._prefill(ids, tokens)
+        for name, values in self.caches.items():
+            if not np.allclose(values, proved[name], SAME, SAME):
+                raise BackendError(
+                    f"prefill leaves another {name} than the same graph with logits",
+                    "please report this",
+                )
+        logits: Floats = proved["logits"][0, : len(ids)]
+        return logits
+
+    def _prefill(self, ids: NDArray[np.int64], tokens: int) -> None:
+        self.caches = self._caches(self._run(self.prefill_name, tokens, ids, self.length))
 
     def prefill(self, ids: NDArray[np.int64]) -> Floats:
         """Append a prompt as LiteRT-LM does: all but its last token by ``prefill``, which makes no
@@ -77,26 +110,24 @@ class LitertRunner(StaticRunner):
         body = ids[:-1]
         while len(body):
             size = self._fitting(len(body))
-            outputs = self._run(size, body[:size], self.length, self.caches)
-            self.caches = self._caches(outputs)
+            name = self.prefill_name if size > 1 else DECODE
+            self.caches = self._caches(self._run(name, size, body[:size], self.length))
             self.length += len(body[:size])
             body = body[size:]
-        outputs = self._run(1, ids[-1:], self.length, self.caches)
+        outputs = self._run(DECODE, 1, ids[-1:], self.length)
         self.caches = self._caches(outputs)
         self.length += 1
         logits: Floats = outputs["logits"][0, 0]
         return logits
 
-    def _run(
-        self, tokens: int, ids: NDArray[np.int64], position: int, caches: dict[str, Array]
-    ) -> dict[str, Any]:
-        """Outputs of the signature for ``tokens`` tokens, the first at ``position``."""
+    def _run(self, name: str, tokens: int, ids: NDArray[np.int64], position: int) -> dict[str, Any]:
+        """Outputs of a signature for ``tokens`` tokens, the first at ``position``."""
         padded = np.zeros((1, tokens), np.int32)
         padded[0, : len(ids)] = ids
         positions = position + np.arange(tokens, dtype=np.int32)
         mask = causal_mask(positions, self.context_length)
-        inputs = {"tokens": padded, "input_pos": positions, "mask": mask, **caches}
-        signature = self.signatures[tokens]
+        inputs = {"tokens": padded, "input_pos": positions, "mask": mask, **self.caches}
+        signature = self.signatures[name]
         names = signature.get_input_details()  # without attention there is no input "mask"
         outputs: dict[str, Any] = signature(**{name: inputs[name] for name in names})
         return outputs
@@ -112,8 +143,9 @@ def causal_mask(positions: NDArray[Any], total: int) -> Floats:
     return np.where(visible, np.float32(0), np.float32(HIDDEN))[None, None]
 
 
-def _open_interpreter(path: Path, mode: str) -> Interpreter:
-    """An interpreter of the file, or in mode float32 of a float copy with dequantized weights.
+def _open_interpreter(path: Path, mode: str, proof: Path | None) -> Interpreter:
+    """An interpreter of the file, or in mode float32 of a float copy with dequantized weights and
+    the graph of ``proof``.
 
     The copy is mapped into memory, so its file may be deleted at once. It runs without XNNPACK,
     which would pack all weights once more: 6 GB for 1.5 B parameters.
@@ -122,7 +154,7 @@ def _open_interpreter(path: Path, mode: str) -> Interpreter:
         return Interpreter(model_path=str(path), num_threads=threads(THREADS))
     with scratch() as folder:
         float_copy = folder / "float32.tflite"
-        write_float_model(path, float_copy, dequantize)
+        write_float_copy(path, float_copy, proof)
         return Interpreter(
             model_path=str(float_copy),
             num_threads=threads(THREADS),

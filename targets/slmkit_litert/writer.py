@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +15,11 @@ from slmkit.backend.interface import Artifact, Job, Mode, Progress, Report, Tens
 from slmkit.backend.static_runner import prefill_tokens
 from slmkit.errors import BackendError
 from slmkit.system.subprocess_worker import call
-from slmkit_litert.contract import cache_tensors
+from slmkit_litert.contract import LABEL, cache_tensors
 from slmkit_litert.files import MODEL, bundle_names
 from slmkit_litert.litertlm import write_bundles
-from slmkit_litert.lowering.graph_template import FILE, NAMES, find_or_trace
-from slmkit_litert.lowering.weight_binding import LABEL, WeightBinder, read_model, weights_of
+from slmkit_litert.lowering.graph_template import FILE, NAMES, PROOF_FILE, find_or_trace
+from slmkit_litert.lowering.weight_binding import WeightBinder, read_model, weights_of
 from slmkit_litert.lowering.weight_layout import WeightLayout, weight_layout, weight_shapes
 from slmkit_litert.verify.delegation import report_lines, undelegated_arithmetic
 from slmkit_litert.weights import encode_weight
@@ -40,6 +41,7 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
         progress(1, 4)
         names = json.loads((template / NAMES).read_text(encoding="utf-8"))
         _bind_weights(job, (template / FILE).read_bytes(), names["weights"], layout, folder / MODEL)
+        shutil.copyfile(template / PROOF_FILE, folder / PROOF_FILE)
     progress(2, 4)
     check_bytes(job, layout, folder / MODEL)
     delegation = call(
@@ -63,6 +65,7 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
         job.state,
         facts={
             "model": MODEL,
+            "proof": PROOF_FILE,
             "prefill": prefill,
             "delegation": dict(delegation),
             "taps": names["taps"],

@@ -20,17 +20,27 @@ from slmkit.backend.interface import Job, Model
 from slmkit.backend.job import model_from_json, spec_to_json
 from slmkit.system.cache import Cache, key_of
 from slmkit.system.subprocess_worker import Report, call
-from slmkit_litert.contract import DECODE, cache_names, prefill_name, state_name, weight_input
+from slmkit_litert.contract import (
+    DECODE,
+    PROOF,
+    cache_names,
+    prefill_name,
+    state_name,
+    weight_input,
+)
 from slmkit_litert.declarations import TENSORFLOW
+from slmkit_litert.lowering.proof_graph import label_weights, split
 from slmkit_litert.lowering.weight_layout import WeightLayout, weight_shapes
 
-VERSION = 8
+VERSION = 9
 CACHE_KIND = "graph-template"
-FILE, NAMES = "graph_template.tflite", "graph_template.json"  # files of the entry in the cache
+# Files of the entry in the cache
+FILE, PROOF_FILE = "graph_template.tflite", "proof.flatbuffer"
+NAMES = "graph_template.json"
 
 
 def find_or_trace(job: Job, prefill: int, layout: WeightLayout, folder: Path) -> Path:
-    """The folder of the job's graph template, with FILE and NAMES.
+    """The folder of the job's graph template, with FILE, PROOF_FILE and NAMES.
 
     It is taken from the job's cache, or traced and added to it; without a cache, to ``folder``.
     ``prefill``: tokens of a chunk.
@@ -66,7 +76,7 @@ def find_or_trace(job: Job, prefill: int, layout: WeightLayout, folder: Path) ->
 
 
 def trace_job(payload: dict[str, Any], report: Report) -> None:
-    """Trace and convert both signatures; the entry point of the worker process."""
+    """Trace and convert all signatures; the entry point of the worker process."""
     os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     import tensorflow as tf
 
@@ -75,16 +85,19 @@ def trace_job(payload: dict[str, Any], report: Report) -> None:
     context, prefill, debug = payload["context"], payload["prefill"], payload["debug"]
     taps: dict[str, str] | None = {} if debug else None
     signatures = {
-        prefill_name(prefill): _trace_signature(tf, model, context, shapes, prefill, None),
-        DECODE: _trace_signature(tf, model, context, shapes, 1, taps),
+        prefill_name(prefill): _trace_signature(tf, model, context, shapes, prefill, None, False),
+        DECODE: _trace_signature(tf, model, context, shapes, 1, taps, True),
+        PROOF: _trace_signature(tf, model, context, shapes, prefill, None, True),
     }
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(tf.Module(), folder, signatures=signatures)
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=list(signatures)
         )
-        (out / FILE).write_bytes(converter.convert())
+        template, proof = split(converter.convert(), PROOF)
     names = {weight_input(number): tensor for number, tensor in enumerate(shapes)}
+    (out / FILE).write_bytes(template)
+    (out / PROOF_FILE).write_bytes(label_weights(proof, names))
     (out / NAMES).write_text(json.dumps({"weights": names, "taps": taps or {}}), encoding="utf-8")
 
 
@@ -95,10 +108,12 @@ def _trace_signature(
     weight_shapes: Mapping[str, tuple[int, ...]],
     tokens: int,
     taps: dict[str, str] | None,
+    with_logits: bool,
 ) -> Any:
     """The concrete function of one signature.
 
-    ``taps``: None, or a dictionary to fill with the tap of each additional output's name.
+    ``taps``: None, or a dictionary to fill with the tap of each additional output's name;
+    ``with_logits``: whether it returns those of all its tokens.
     """
     from slmkit_litert.lowering.ops import LitertOps
 
@@ -124,7 +139,7 @@ def _trace_signature(
         ops = LitertOps(spec, tokens, context, inputs, weights, taps is not None)
         logits = model.run(ops)
         outputs = dict(ops.caches)
-        if tokens == 1:
+        if with_logits:
             outputs["logits"] = logits.tensor[None]
         for number, (name, tensor) in enumerate(ops.taps.items()):
             outputs[f"tap_{number}"] = tensor

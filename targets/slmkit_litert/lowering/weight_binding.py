@@ -9,24 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
+from slmkit_litert.contract import LABEL
+from slmkit_litert.lowering.flatbuffer import model_bytes, model_of, text_of
+
 Array = NDArray[Any]
-IDENTIFIER = b"TFL3"
 ALIGNMENT = 64  # bytes, of each external buffer
 INLINE_LIMIT = 1024  # bytes: smaller buffers stay inside the flatbuffer
 PLACEHOLDER_OFFSET = 1 << 40  # while the length of the flatbuffer is not yet known
 FULLY_CONNECTED_VERSION = 12  # the first that takes blockwise int4 weights
 EMBEDDING_LOOKUP_VERSION = 4  # likewise
 OPERATORS = {value: name for name, value in vars(schema.BuiltinOperator).items()}
-LABEL = "weight "  # precedes the checkpoint's name in a bound tensor's name; TensorFlow's never do
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class WeightBinder:
     """A graph template whose weight inputs are replaced by constants, one by one."""
 
     def __init__(self, template: bytes) -> None:
-        self.model = schema.ModelT.InitFromPackedBuf(template, 0)
+        self.model = model_of(template)
         self.external: list[ExternalBuffer] = []
 
     def bind(self, name: str, weight: StoredWeight, label: str) -> None:
@@ -152,23 +151,16 @@ def write_model(model: Any, external: Sequence[ExternalBuffer], path: Path) -> N
     """Write a model (schema.ModelT): the flatbuffer, then its external buffers, aligned."""
     for item in external:
         item.buffer.offset, item.buffer.size = PLACEHOLDER_OFFSET, item.size
-    end = _align(len(_pack(model)))
+    end = _align(len(model_bytes(model)))
     for item in external:
         item.buffer.offset = end
         end = _align(end + item.size)
     with open(path, "wb") as file:
-        file.write(_pack(model))
+        file.write(model_bytes(model))
         for item in external:
             file.seek(item.buffer.offset)
             file.write(np.ascontiguousarray(item.load()).data)
         file.truncate(end)
-
-
-def _pack(model: Any) -> bytes:
-    """The flatbuffer of a model."""
-    builder = flatbuffers.Builder(1 << 20)
-    builder.Finish(model.Pack(builder), IDENTIFIER)
-    return bytes(builder.Output())
 
 
 def read_model(path: Path) -> tuple[Any, Array]:
@@ -178,7 +170,7 @@ def read_model(path: Path) -> tuple[Any, Array]:
     """
     content = np.memmap(path, np.uint8, "r")
     end = _flatbuffer_end(content)
-    return schema.ModelT.InitFromPackedBuf(bytes(content[:end]), 0), content
+    return model_of(bytes(content[:end])), content
 
 
 def weights_of(model: Any, content: Array) -> dict[str, StoredWeight]:
@@ -190,27 +182,6 @@ def weights_of(model: Any, content: Array) -> dict[str, StoredWeight]:
             if label.startswith(LABEL) and label not in weights and not label.endswith(".scales"):
                 weights[label] = _read_weight(model, graph, tensor, content)
     return {label.removeprefix(LABEL): weight for label, weight in weights.items()}
-
-
-def write_float_model(path: Path, out: Path, dequantize: Callable[[StoredWeight], Array]) -> None:
-    """Write the same graph with every weight in float32, as ``dequantize`` returns it."""
-    model, content = read_model(path)
-    external: dict[str, ExternalBuffer] = {}
-    for name, weight in weights_of(model, content).items():
-        buffer = schema.BufferT()
-        model.buffers.append(buffer)
-        size = 4 * int(np.prod(weight.shape))
-        external[LABEL + name] = ExternalBuffer(buffer, size, partial(dequantize, weight))
-    indices = {label: model.buffers.index(item.buffer) for label, item in external.items()}
-    for graph in model.subgraphs:
-        for tensor in graph.tensors:
-            if text_of(tensor.name) in indices:
-                tensor.type, tensor.quantization = schema.TensorType.FLOAT32, None
-                tensor.buffer = indices[text_of(tensor.name)]
-    for buffer in model.buffers:  # those of the codes, which no tensor uses any more
-        if buffer.offset and not any(buffer is item.buffer for item in external.values()):
-            buffer.offset = buffer.size = 0
-    write_model(model, list(external.values()), out)
 
 
 def _read_weight(model: Any, graph: Any, tensor: Any, content: Array) -> StoredWeight:
@@ -246,8 +217,3 @@ def _flatbuffer_end(content: Array) -> int:
 def _align(offset: int) -> int:
     """The next multiple of ALIGNMENT."""
     return -(-offset // ALIGNMENT) * ALIGNMENT
-
-
-def text_of(name: Any) -> str:
-    """A name of the schema as text; it may be bytes."""
-    return name.decode() if isinstance(name, bytes) else str(name)

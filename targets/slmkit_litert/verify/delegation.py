@@ -13,10 +13,10 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from slmkit.system.subprocess_worker import Report
+from slmkit_litert.lowering.flatbuffer import text_of
 from slmkit_litert.lowering.weight_binding import (
     ExternalBuffer,
     read_model,
-    text_of,
     write_model,
 )
 
