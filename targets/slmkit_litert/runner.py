@@ -29,6 +29,7 @@ from slmkit_litert.lowering.weight_binding import Array
 from slmkit_litert.verify.float_copy import write_float_copy
 
 THREADS = 2
+CHEAPER = 4  # tokens of a chunk take as long as one token of decode, which reads all weights for it
 SAME = 1e-5  # relative and absolute: between two graphs of the same float32 operations
 KERNELS = {"float32": "LiteRT's own kernels", "shipped": "XNNPACK"}
 
@@ -70,7 +71,7 @@ class LitertRunner(StaticRunner):
 
     def step(self, ids: NDArray[np.int64], window: Window) -> Floats:
         """Logits of every token, (T, V); updates the caches by the signature of this window."""
-        if window.tokens > 1 and PROOF in self.signatures:
+        if PROOF in self.signatures and 1 < window.tokens <= CHEAPER * len(ids):
             return self._chunk(ids, window.tokens)
         caches_before, rows, taps = self.caches, [], []
         for index, token in enumerate(ids):

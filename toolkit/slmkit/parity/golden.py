@@ -28,7 +28,7 @@ FIRST = 40  # tokens of the first prompt, at most: slow runtimes run no other
 TEXT = 64  # tokens of any prompt of text, at most
 RANDOM = 24  # tokens of a prompt of random ids, at most
 LEAST_WORDS = 4  # of a text in a chat template: where fewer fit, the text stands alone
-CHUNK = 16  # tokens fed at once while parity prefills: two chunks, the last one ragged
+CHUNK = 16  # tokens fed at once while parity prefills, at least
 DECODE = 32  # tokens decoded one by one after a prompt, through the cache
 # Large models get fewer prompts and decode that far after the first one only: at accuracy_level 0
 # a decode step of the 0.5B shape takes 0.36 s, most of it spent on dequantizing the 8-bit head.
@@ -215,8 +215,13 @@ def _bos(tokenizer: Tokenizer) -> list[int]:
 
 
 def chunks(ids: Ids, prompt_length: int) -> list[Ids]:
-    """Split a sequence into the pieces that are fed: the prompt in chunks, then single tokens."""
-    prefill = [ids[at : min(at + CHUNK, prompt_length)] for at in range(0, prompt_length, CHUNK)]
+    """Split a sequence into the pieces that are fed: the prompt in chunks, then single tokens.
+
+    A prompt of more than CHUNK tokens has two, the last one shorter: graphs of a fixed size compute
+    a whole chunk for each.
+    """
+    size = max(CHUNK, prompt_length // 2 + 1)
+    prefill = [ids[at : min(at + size, prompt_length)] for at in range(0, prompt_length, size)]
     return [*prefill, *(ids[at : at + 1] for at in range(prompt_length, len(ids)))]
 
 
