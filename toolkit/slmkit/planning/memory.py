@@ -31,6 +31,7 @@ class Costs:
     weight_bytes: WeightBytes
     state_bytes: StateBytes
     copies: int = 1  # of a matrix, within its bytes: a token reads one of them
+    logits_of_chunks: bool = True  # a prompt's chunk computes those of all its tokens, not of one
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -40,7 +41,7 @@ class MemoryPlan:
     context_length: int
     weights: int
     kv_cache: int  # recurrent states included
-    working: int  # logits of one prefill chunk, and the widest op's inputs and outputs
+    working: int  # logits of a prefill chunk, and the widest op's inputs and outputs
 
     @property
     def total(self) -> int:
@@ -66,11 +67,12 @@ def plan_memory(
 ) -> MemoryPlan:
     """The memory of a model in a runtime; without one, its weights as the codes take them."""
     chunk = min(recipe.prefill_chunk, context_length)
+    answered = chunk if costs is None or costs.logits_of_chunks else 1
     return MemoryPlan(
         context_length,
         sum(weight_sizes(model, recipe, costs).values()),
         _state(model, context_length, costs),
-        (model.widest + model.spec.vocabulary) * chunk * FLOAT,
+        (model.widest * chunk + model.spec.vocabulary * answered) * FLOAT,
     )
 
 

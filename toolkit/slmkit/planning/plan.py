@@ -244,9 +244,9 @@ def encoding_name(names: Sequence[str], artifacts: Sequence[str]) -> str:
 
 def costs_of(artifact: str) -> Costs:
     """Bytes of numbers in the memory of an artifact's runtime."""
-    backend = find_backend(artifact)
-    copies = declaration_of(artifact).copies
-    return Costs(artifact, backend.weight_bytes, backend.state_bytes, copies)
+    backend, declared = find_backend(artifact), declaration_of(artifact)
+    sizes = backend.weight_bytes, backend.state_bytes
+    return Costs(artifact, *sizes, declared.copies, declared.logits_of_chunks)
 
 
 def _chosen(target: Target, asked: tuple[str, ...]) -> tuple[str, ...]:
