@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import uv
 from process_cost import measure, run_measured
 
 HERE = Path(__file__).resolve().parent / "peers"
@@ -167,8 +168,15 @@ def _environment(packages: tuple[str, ...], name: str, options: argparse.Namespa
     """An environment with these packages, made once; or why there is none."""
     made: Path = options.folder / _plain(name) / "venv"
     if not (made / "bin" / "python").exists():
-        subprocess.run(["uv", "venv", "--quiet", str(made)], check=True)
-    command = ["uv", "pip", "install", "--quiet", "--python", str(made / "bin" / "python")]
+        subprocess.run([uv.find_uv_bin(), "venv", "--quiet", str(made)], check=True)
+    command = [
+        uv.find_uv_bin(),
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        str(made / "bin" / "python"),
+    ]
     done = subprocess.run([*command, *packages], capture_output=True, text=True, check=False)
     if done.returncode:
         return f"not installed: {done.stderr.strip().splitlines()[-1]}"

@@ -53,7 +53,6 @@ def lowering(
                 passes.DeadCodeElimination(),
                 observer_pass(observe),
                 schedules,
-                PlanWorkspaces(),
                 NarrowIndices(),
                 passes.RewriteDataflowReshape(),
                 passes.DeadCodeElimination(),
@@ -102,9 +101,11 @@ class NarrowIndices:
 
 
 def gpu_schedules(gpu: Gpu) -> Pass:
-    """A pass that schedules every kernel for a GPU, one at a time, in the order of their names.
+    """A pass that schedules every kernel for a GPU, one at a time, in the order of their names, and
+    plans their workspaces.
 
-    A rule of dlight may end the process; the worker's error then names the kernel.
+    A rule of dlight may end the process; the worker's error then names the kernel. Schedules for a
+    CPU have tiles in place of workspaces: planned, each would be as large as its whole matrix.
     """
 
     @tvm.transform.module_pass(opt_level=0)
@@ -116,7 +117,7 @@ def gpu_schedules(gpu: Gpu) -> Pass:
         doing(f"generating code for {len(mod.functions)} functions")
         return mod
 
-    return run
+    return tvm.transform.Sequential([run, PlanWorkspaces()])
 
 
 def _name(item: tuple[Any, Any]) -> str:
