@@ -34,14 +34,18 @@ def cpu_session(
     optimize: bool = True,
     name: str = "a graph",
     entries: Mapping[str, str] | None = None,
+    arena: bool = True,
 ) -> onnxruntime.InferenceSession:
     """Load a model from a file or from its bytes; ``folder`` holds the external data.
 
     ``optimize``: run the graph optimizations. ``name``: the model's name in error messages if it is
-    given as bytes. ``entries``: more entries of the session options. Raises BackendError with the
-    first line of the runtime's message.
+    given as bytes. ``entries``: more entries of the session options. ``arena``: keep memory from
+    one run for the next, as an app's session does: as much as the largest matrix takes in float32,
+    where an operation dequantizes it. Raises BackendError with the first line of the runtime's
+    message.
     """
     options = session_options(folder)
+    options.enable_cpu_mem_arena = arena
     for key, value in (entries or {}).items():
         options.add_session_config_entry(key, value)
     if not optimize:

@@ -33,7 +33,7 @@ class OrtRunner:
         model = folder / artifact.facts["model"]
         graph = _with_accuracy_level_0(model) if exact else model
         entries = artifact.facts.get("session_options")
-        self.session = cpu_session(graph, folder, entries=entries)
+        self.session = cpu_session(graph, folder, entries=entries, arena=not exact)
         self.adapter = None if adapter is None else load_adapter(adapter)
         self.state_tensors = state_tensors(artifact.state)
         self.logits_from = artifact.facts.get("logits_from")

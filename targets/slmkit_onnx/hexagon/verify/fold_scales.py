@@ -36,7 +36,7 @@ def open_on_cpu(path: Path, htp_rounding: bool = True) -> InferenceSession:
         source = emulate_htp_rounding(source) if htp_rounding else strip_qdq(source)
     except (DecodeError, ValidationError, ValueError, OSError) as error:
         raise load_error(path.name, error) from None
-    return cpu_session(source, path.parent, name=path.name)
+    return cpu_session(source, path.parent, name=path.name, arena=False)
 
 
 def fold_scales(source: bytes, folder: Path) -> bytes:
