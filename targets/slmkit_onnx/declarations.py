@@ -8,6 +8,7 @@ from slmkit.backend.declaration import (
     Elsewhere,
     ErrorKind,
     Extra,
+    Forecast,
     KernelLoss,
     Runtime,
 )
@@ -58,6 +59,9 @@ ORT = Declaration(
             ),
         ),
     ),
+    # Measured: at most this on the sample model, SmolLM2-135M and Gemma 3 270M.
+    emitting=Forecast(60 * 10**6, 1.2),
+    running=Forecast(100 * 10**6, 5.6),
     rank=10,
 )
 HEXAGON = Declaration(
@@ -98,6 +102,10 @@ HEXAGON = Declaration(
     processor="npu",
     logits_of_chunks=True,
     untimed="the emulator of the chip computes its results, not its speed",
+    # Measured: at most this on the sample model, SmolLM2-135M and Gemma 3 270M; QNN's
+    # compiler takes ten times a part's weights, and parts have 0.5 GB at most.
+    emitting=Forecast(200 * 10**6, 15.2, most=5_500_000_000),
+    running=Forecast(250 * 10**6, 8.2),
     rank=20,
 )
 DECLARATIONS = (ORT, HEXAGON)

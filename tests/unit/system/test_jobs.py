@@ -10,7 +10,7 @@ import pytest
 from slmkit.errors import BackendError
 from slmkit.system import jobs as system_jobs
 from slmkit.system import subprocess_worker
-from slmkit.system.jobs import Forecast, Job, Limits, run_jobs
+from slmkit.system.jobs import Job, Limits, run_jobs
 from slmkit.system.ledger import Ledger
 from slmkit.system.progress import Silent
 from slmkit.system.workers.threads import SHARE, thread_settings
@@ -101,10 +101,6 @@ def test_the_first_error_ends_every_other_worker_and_job():
     with pytest.raises(BackendError, match="no luck"):
         run_jobs(work, Limits(3), Silent())
     assert time.monotonic() - begun < 20
-
-
-def test_a_forecast_grows_with_the_model():
-    assert Forecast(10, 2.5).of(100) == 260
 
 
 def test_a_worker_s_peak_is_that_of_what_it_started_too():

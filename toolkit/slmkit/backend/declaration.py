@@ -106,6 +106,24 @@ class Elsewhere:
 
 
 @dataclass(frozen=True)
+class Forecast:
+    """The most memory that one kind of process takes, for a model of any size."""
+
+    base: int  # bytes
+    per_parameter: float  # bytes
+    most: int | None = None  # bytes, where work is cut into parts of one size
+
+    def of(self, parameters: int) -> int:
+        """Bytes, for a model of so many parameters."""
+        found = self.base + int(self.per_parameter * parameters)
+        return found if self.most is None else min(found, self.most)
+
+
+# Where nothing was measured: more than every backend of slmkit takes but Hexagon's compiler.
+UNKNOWN = Forecast(base=900 * 10**6, per_parameter=8)
+
+
+@dataclass(frozen=True)
 class Declaration:
     """One backend, named by the artifact that it writes."""
 
@@ -131,6 +149,8 @@ class Declaration:
     timed: str = ""  # the mode that runs the shipped artifact in its own runtime, on a computer too
     untimed: str = "its runtime does not run on this computer"  # why, where there is no such mode
     elsewhere: Elsewhere | None = None  # None: nothing here can run it on another machine
+    emitting: Forecast = UNKNOWN  # of the process that writes it
+    running: Forecast = UNKNOWN  # of a process that runs it for parity
     float16: bool = False  # it computes in float16: a model that would overflow is refused
     rank: int = LAST  # position in builds and listings; the first continues the golden prompts
 

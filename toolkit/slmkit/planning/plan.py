@@ -40,11 +40,8 @@ from slmkit.planning.memory import (
 from slmkit.recipe.bounds import Bound
 from slmkit.recipe.recipe import Recipe, load_recipe
 from slmkit.recipe.scheme import Scheme
-from slmkit.system.jobs import Forecast, Limits
+from slmkit.system.jobs import Limits
 
-# Measured on SmolLM2-135M (November 2026): compilers held up to 2.6 GB, runs up to 1.1 GB.
-EMITTING = Forecast(base=900 * 10**6, per_parameter=12)
-RUNNING = Forecast(base=500 * 10**6, per_parameter=5)
 EVERY = "all"  # the name of an encoding in reports, if all artifacts share it
 LEAVE_OUT = "recipes/README.md explains every key; --artifacts leaves an artifact out"
 
@@ -130,16 +127,6 @@ class Plan:
     place: Path
     chat_template: str | None = None  # the name of one of several
     imports: tuple[ImportRow, ...] = ()  # of a checkpoint that brings codes
-
-    @property
-    def emitting_memory(self) -> int:
-        """Bytes that the process which writes an artifact takes at most, by forecast."""
-        return EMITTING.of(self.choice.model.parameters)
-
-    @property
-    def running_memory(self) -> int:
-        """Bytes that the process which runs an artifact takes at most, by forecast."""
-        return RUNNING.of(self.choice.model.parameters)
 
     def with_recipe(self, recipe: Recipe) -> Plan:
         """The plan with the recipe's bounds changed."""

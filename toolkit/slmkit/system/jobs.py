@@ -47,18 +47,6 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """The most memory that one kind of job takes, for a model of any size."""
-
-    base: int  # bytes
-    per_parameter: float  # bytes
-
-    def of(self, parameters: int) -> int:
-        """Bytes, for a model of so many parameters."""
-        return self.base + int(self.per_parameter * parameters)
-
-
-@dataclass(frozen=True)
 class Job(Generic[T]):
     """Work that reports to a progress of its own."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from slmkit.activations.observe import save_runs
 from slmkit.backend.artifact import Artifact
 from slmkit.backend.job import tokenizer_files
+from slmkit.backend.registry import declaration_of
 from slmkit.bundle.compose import TOKENIZER, Codes, compose, finish
 from slmkit.bundle.folder import beside, check_place, keep_failed, written
 from slmkit.bundle.manifest import Manifest, read_manifest
@@ -150,7 +151,7 @@ class _Making:
         jobs = [
             Job(
                 partial(self._emit, name, codes, folder),
-                self.plan.emitting_memory,
+                declaration_of(name).emitting.of(self.parameters),
                 self.seconds[f"emit {name}"],
             )
             for name in names
@@ -201,7 +202,7 @@ class _Making:
             gate.file,
             crossing,
             limits=limits,
-            memory=plan.running_memory,
+            parameters=self.parameters,
             seconds=self.seconds,
         )
         proving = Proving(plan.checkpoint, codes, proof, self.cache, self.progress)

@@ -23,7 +23,7 @@ from slmkit.parity.metrics import ROUNDED, Comparison, failures_of
 from slmkit.parity.prompts import PromptComparison, compare_prompts, failures_of_prompts
 from slmkit.parity.proof import Proof
 from slmkit.parity.references import Answers, answers, float_outputs, quantization_cost
-from slmkit.planning.plan import RUNNING, encoding_name
+from slmkit.planning.plan import encoding_name
 from slmkit.system.cache import Cache, work_folder
 from slmkit.system.jobs import Limits
 from slmkit.system.progress import Progress
@@ -78,7 +78,7 @@ def recheck(
     with work_folder(cache) as work:
         proof = Proof(folder, artifacts, manifest.recipe.parity, work, progress)
         proof.limits = limits or Limits()
-        proof.memory = RUNNING.of(manifest.model.parameters)
+        proof.parameters = manifest.model.parameters
         golden = next(iter(kept.values())).exact
         proof.crossing = _crossing_of(golden)
         costs: tuple[Comparison, ...] = ()
