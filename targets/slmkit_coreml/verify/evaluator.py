@@ -28,6 +28,13 @@ from slmkit_coreml.layout import Array
 from slmkit_coreml.package import WEIGHTS, read_model
 from slmkit_coreml.verify.kernels import KERNELS, decompress
 
+# Operations that only move numbers: what was rounded before stays rounded.
+MOVES = frozenset(
+    {
+        *("coreml_update_state", "read_state", "slice_update", "slice_by_index", "slice_by_size"),
+        *("concat", "expand_dims", "gather", "identity", "reshape", "split", "transpose"),
+    }
+)
 CACHE_LIMIT = 4 * 10**9  # bytes of decompressed weights
 TRIM_INTERVAL = CACHE_LIMIT // 10  # bytes cached between two calls of ``_trim_heap``
 
@@ -128,10 +135,12 @@ class Package:
     def _infer(self, op: Any) -> Any:
         """The value of an operation; None if it cannot be evaluated."""
         if op.op_type == "read_state":
-            return self.states[op.input.name].copy()
+            return self.states[op.input.name]
         if op.op_type == "coreml_update_state":
-            self.states[op.state.name] = np.array(op.value.val)
-            return op.value.val
+            # Never written again: an operation that did so in place would raise ValueError.
+            self.states[op.state.name] = frozen = op.value.val.view()
+            frozen.flags.writeable = False
+            return frozen
         compute = KERNELS.get(op.op_type)
         return compute(op) if compute else op.value_inference()
 
@@ -153,7 +162,8 @@ class Package:
             each._sym_val = None
         values = values if isinstance(values, list | tuple) else [values]
         for output, value in zip(op.outputs, values, strict=True):
-            output._sym_val = Box(self._round(np.asarray(value)))
+            value = np.asarray(value)
+            output._sym_val = Box(value if op.op_type in MOVES else self._round(value))
 
     def _round(self, value: Array) -> Array:
         """Round floats to the precision; the result is float32. Other types pass."""
