@@ -11,6 +11,7 @@ from slmkit.backend.registry import find_backend
 from slmkit.bundle.manifest import MANIFEST, read_manifest
 from slmkit.bundle.verify import verify_loaded
 from slmkit.checkpoint.folder import CONFIG, Checkpoint, open_checkpoint
+from slmkit.checkpoint.places.hub import hub_model
 from slmkit.checkpoint.tokenizer import Tokenizer
 from slmkit.errors import UsageError
 from slmkit.inference.session import Session
@@ -63,8 +64,10 @@ def load(folder: Path, artifact: str | None = None, mode: str | None = None) -> 
 
 
 def is_bundle(folder: Path) -> bool:
-    """Whether a folder is to be read as a bundle: it is no checkpoint."""
-    return (folder / MANIFEST).exists() or not (folder / CONFIG).exists()
+    """Whether a path is to be read as a bundle: it is no checkpoint, and names none of the hub."""
+    if folder.is_dir():
+        return (folder / MANIFEST).exists() or not (folder / CONFIG).exists()
+    return not folder.exists() and hub_model(folder) is None
 
 
 def float_session(checkpoint: Checkpoint) -> Session:
