@@ -169,15 +169,8 @@ def _environment(packages: tuple[str, ...], name: str, options: argparse.Namespa
     made: Path = options.folder / _plain(name) / "venv"
     if not (made / "bin" / "python").exists():
         subprocess.run([uv.find_uv_bin(), "venv", "--quiet", str(made)], check=True)
-    command = [
-        uv.find_uv_bin(),
-        "pip",
-        "install",
-        "--quiet",
-        "--python",
-        str(made / "bin" / "python"),
-    ]
-    done = subprocess.run([*command, *packages], capture_output=True, text=True, check=False)
+    command = [uv.find_uv_bin(), *("pip", "install", "--quiet", "--python", str(made)), *packages]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         return f"not installed: {done.stderr.strip().splitlines()[-1]}"
     return made

@@ -145,6 +145,15 @@ def worst_db(original, folder: Path, patch, plant) -> float:
     return float(token_snr_db(expected, found).min())
 
 
+def test_nan_is_an_answer_and_no_difference_of_caches(original, tmp_path, monkeypatch):
+    source, artifact, job, _ = original
+    folder = Path(shutil.copytree(source, tmp_path / "l"))
+    planted = Planted(folder, monkeypatch, job)
+    scales = planted.scales(f"{LAYER}.mlp.up_proj")
+    planted.replace(scales, np.full_like(scales, np.nan))
+    assert np.isnan(run(folder, artifact, "float32", job)).all()
+
+
 def test_the_surgery_itself_changes_nothing(original, tmp_path, monkeypatch):
     assert worst_db(original, tmp_path / "l", monkeypatch, lambda planted: None) > FLOAT32_FLOOR
 

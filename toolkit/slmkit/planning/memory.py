@@ -30,8 +30,8 @@ class Costs:
     artifact: str
     weight_bytes: WeightBytes
     state_bytes: StateBytes
-    copies: int = 1  # of a matrix, within its bytes: a token reads one of them
-    logits_of_chunks: bool = True  # a prompt's chunk computes those of all its tokens, not of one
+    copies: int  # of a matrix, within its bytes: a token reads one of them
+    logits_of_chunks: bool  # a prompt's chunk computes those of all its tokens, not of one
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
