@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slmkit.quant import grids
 from slmkit.quant.codes import CodesFile
 from slmkit.quant.files import metadata, packed, write
 from slmkit.quant.grids import grid_of
@@ -78,6 +79,26 @@ def test_a_refit_loses_less_and_keeps_its_books(name):
     else:
         palettes = grid.arrays()["palettes"]
         assert (np.diff(palettes.astype(np.float32), axis=1) >= 0).all()
+
+
+@pytest.mark.parametrize("width", [96, 70])
+def test_multipliers_that_are_chosen_together_are_those_of_one_group_after_another(
+    width, monkeypatch
+):
+    floats, grid, random = case("two-level", 24, width, 4)
+    inputs = random.standard_normal((300, width)).astype(np.float32)
+    inputs *= np.exp(random.standard_normal(width)).astype(np.float32)
+    hessian = damped(inputs.T @ inputs / 300, 0.01)
+    found = []
+    for together in (256, grid.group):
+        monkeypatch.setattr(grids, "INPUTS", together)
+        _, own, _ = case("two-level", 24, width, 4)
+        codes, errors = nearest(floats, own)
+        own.refit(errors, hessian, codes)
+        found.append((own.arrays()["multipliers"], errors))
+    assert (found[0][0] != grid.arrays()["multipliers"]).any()
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-5)
 
 
 @given(st.integers(1, 40), st.integers(2, 40), st.integers(1, 9), st.integers(0, 99))

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import linalg
 
-from slmkit.quant import nearest_plane as module
+from slmkit.quant import rows as rows_at_once
 from slmkit.quant.grids import grid_of
-from slmkit.quant.nearest_plane import damped, descend, loss, nearest_plane
+from slmkit.quant.nearest_plane import damped, descend, factorize, loss, nearest_plane
 from slmkit.recipe.scheme import Scheme
 
 INT4 = Scheme(encoding="group-wise", bits=4, group_size=32, scales="two-level")
@@ -76,7 +77,7 @@ def test_it_loses_less_than_rounding_and_descent_never_more(scheme, rows, width,
 def test_parts_of_rows_give_the_codes_of_the_whole(monkeypatch):
     weight, hessian, grid = case(96, 70, 5)
     whole, _ = nearest_plane(weight, hessian, grid)
-    monkeypatch.setattr(module, "ROWS", 32)
+    monkeypatch.setattr(rows_at_once, "ROWS", 32)
     parts, _ = nearest_plane(weight, hessian, grid)
     assert np.mean(whole == parts) > 0.999  # products of other sizes may round otherwise
 
@@ -92,3 +93,12 @@ def test_sums_that_another_machine_rounds_otherwise_lose_as_much(scheme):
     second, changed = nearest_plane(weight, other, grid)
     assert loss(changed, hessian) == pytest.approx(loss(errors, hessian), rel=0.01)
     assert np.mean(first == second) > 0.9
+
+
+def test_a_matrix_that_float32_cannot_factorize_is_factorized_in_float64():
+    """Inputs that are equal but for less than float32's noise."""
+    exact = np.ones((40, 40)) + 3e-8 * np.eye(40)
+    with pytest.raises(linalg.LinAlgError):
+        linalg.cholesky(exact.astype(np.float32), lower=True)
+    lower = factorize(exact)
+    np.testing.assert_allclose(lower @ lower.T, exact, atol=1e-6)

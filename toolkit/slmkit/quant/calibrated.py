@@ -25,10 +25,12 @@ from slmkit.ops import Floats, Projection
 from slmkit.quant.codes import CodesFile
 from slmkit.quant.files import FILE, metadata, write
 from slmkit.quant.linear_group import FITS, NORM, STREAM, LinearGroup, fits_to_json
-from slmkit.quant.two_streams import FLOAT, QUANTIZED, TwoStreams, Value
+from slmkit.quant.rows import blas_threads
+from slmkit.quant.two_streams import FLOAT, QUANTIZED, Stored, TwoStreams, Value
 from slmkit.recipe.calibration import Calibration
 from slmkit.recipe.scheme import Scheme
 from slmkit.system.cache import Cache, key_of
+from slmkit.system.process_memory import kept_for_reuse
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,13 @@ def calibrate(
     """The codes of a model: the plain ones of ``task``, then a file for each group of linears.
 
     ``texts``: token ids (T,); ``folder``: for files of activations, 8 bytes for each token and
-    input of the widest linear, and of the residual stream; ``advance``: gets the elements done
-    since the last call. Groups that an interrupted run has finished come out of the cache. Raises
-    CheckpointError for a matrix that codes cannot hold.
+    input of the widest linear, and 12 for each of the residual stream; ``advance``: gets the
+    elements done since the last call. Groups that an interrupted run has finished come out of the
+    cache. Raises CheckpointError for a matrix that codes cannot hold.
     """
     calibrator = Calibrator(task, texts, folder, advance)
-    registry.run(calibrator, task.spec)
+    with blas_threads(1), kept_for_reuse():
+        registry.run(calibrator, task.spec)
     return calibrator.quantized.files
 
 
@@ -95,7 +98,15 @@ class Calibrator(TwoStreams):
         super().__init__((task.source, self.quantized), texts, folder)
         self.task, self.advance = task, advance
         self.destinations = _destinations(task.spec)
+        self.outputs: dict[int, Stored] = {}  # by batch: of the linear that was fitted, in floats
         self.behind: list[Value] = []  # inputs of groups out of the cache, which nobody computed
+
+    def linear(self, x: Value, name: str, width: int, bias: bool = False) -> Value:
+        found = super().linear(x, name, width, bias)
+        if not bias:
+            found.files |= {(batch, FLOAT): file for batch, file in self.outputs.items()}
+            self.outputs = {}
+        return found
 
     def fit(self, x: Value, projections: Sequence[Projection]) -> None:
         done = self.quantized.owners
@@ -124,16 +135,17 @@ class Calibrator(TwoStreams):
         while self.behind:
             x = self.behind.pop(0)
             for batch in range(len(self.batches)):
-                for stream in (FLOAT, QUANTIZED):
-                    x.at(batch, stream)
+                x.both(batch)
                 self.memo.clear()
 
     def _fit_anew(self, x: Value, linears: Sequence[Projection], key: str) -> None:
         task = self.task
+        self.outputs = {}
         group = LinearGroup(task.source, linears, self.destinations.get(linears[0].name))
         for batch in range(len(self.batches)):
             self._sum_up(group, x, batch)
             self.memo.clear()
+        self.forget()
         shapes = {name: weight.shape for name, weight in group.weights.items()}
         arrays, fits = group.quantize(task.schemes, task.method)
         facts = metadata(shapes, task.schemes, key, task.plain.stream_scale)
@@ -141,14 +153,16 @@ class Calibrator(TwoStreams):
             write(making / FILE, arrays, {**facts, FITS: fits_to_json(fits)})
 
     def _sum_up(self, group: LinearGroup, x: Value, batch: int) -> None:
-        values = [x.at(batch, stream) for stream in (FLOAT, QUANTIZED)]
+        floats, quantized = x.both(batch)
         residuals = None
         if group.destination == STREAM and self.stream is not None:
             # In the units of the linear's output, which the model scales before the addition.
             by = np.float32(1 / self.task.spec.residual_scale)
-            floats, quantized = (self.stream.at(batch, stream) for stream in (FLOAT, QUANTIZED))
-            residuals = floats * by, quantized * by
-        group.add(values[FLOAT], values[QUANTIZED], residuals)
+            streams = self.stream.both(batch)
+            residuals = streams[FLOAT] * by, streams[QUANTIZED] * by
+        output = group.add(floats, quantized, residuals)
+        if output is not None and not group.linears[0].bias:
+            self.outputs[batch] = Stored.write(self.new_file(), output)
 
 
 def _destinations(spec: Spec) -> dict[str, str]:

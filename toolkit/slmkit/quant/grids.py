@@ -12,9 +12,11 @@ from slmkit.ops import Floats
 from slmkit.quant.codes import Bytes
 from slmkit.quant.palette import cluster, round_to_float16
 from slmkit.quant.round_to_nearest import MULTIPLIERS, search_scales
+from slmkit.quant.rows import in_parts
 from slmkit.recipe.scheme import Scheme
 
 BATCH = 1024  # rows of a product with the Hessian: fewer read it too often
+INPUTS = 256  # the same, of the groups whose multipliers are chosen one after another
 LEAST_CURVATURE = 1e-6  # of a palette's entry, as a share of all: an entry may be unused
 Arrays = dict[str, NDArray[Any]]  # what a codes file holds beside the codes, by ending of the name
 
@@ -79,9 +81,15 @@ class AffineGrid:
     def nearest(self, at: int, numbers: Floats) -> tuple[Bytes, Floats]:
         """The codes next to ``numbers`` (N,) of input ``at``, and what they stand for."""
         scale, zero = self.scales[at // self.group], self.zeros[at // self.group]
-        codes = np.rint(numbers / scale + zero)
-        np.clip(codes, 0, (1 << (self.scheme.bits or 8)) - 1, out=codes)
-        return codes.astype(np.uint8), (codes - zero) * scale
+        codes = numbers / scale  # then in place: calls cost more than arithmetic here
+        codes += zero
+        np.rint(codes, out=codes)
+        np.maximum(codes, np.float32(0), out=codes)
+        np.minimum(codes, np.float32((1 << (self.scheme.bits or 8)) - 1), out=codes)
+        stored = codes.astype(np.uint8)
+        codes -= zero
+        codes *= scale
+        return stored, codes
 
     def numbers(self, at: int, codes: Bytes) -> Floats:
         """The numbers that codes (N,) of input ``at`` stand for."""
@@ -101,26 +109,34 @@ class AffineGrid:
 
         The largest multiplier of a row stays: QNN's form expects it to be 16.
         """
+        if self.multipliers is not None:
+            own = self.multipliers
+            in_parts(lambda rows: self.part(rows)._move(rows, error, hessian, codes), len(own))
+
+    def _move(self, rows: slice, error: Floats, hessian: Floats, codes: Bytes) -> None:
+        """``refit`` of this part: ``rows`` of the arguments, group by group."""
         if self.multipliers is None or self.channel is None:
             return
-        largest = self.multipliers.argmax(axis=1)
+        largest, width = self.multipliers.argmax(axis=1), len(error)
+        own = np.ascontiguousarray(error[:, rows])
+        together = max(1, INPUTS // self.group) * self.group
         for group in range(len(self.scales)):
-            span = slice(group * self.group, min((group + 1) * self.group, len(error)))
-            signed = codes[span].astype(np.float32) - self.zeros[group]
-            slope = np.einsum("kn,kn->n", hessian[span] @ error, signed)
+            span = slice(group * self.group, min((group + 1) * self.group, width))
+            inside = span.start % together
+            if inside == 0:  # one product for several groups
+                first, stop = span.start, min(span.start + together, width)
+                slopes = hessian[first:stop] @ own
+            signed = codes[span, rows].astype(np.float32) - self.zeros[group]
+            slope = np.einsum("kn,kn->n", slopes[inside : inside + len(signed)], signed)
             curve = np.einsum("kn,kn->n", hessian[span, span] @ signed, signed)
             old = self.multipliers[:, group].astype(np.float32)
-            best, step = np.zeros_like(old), np.zeros_like(old)
-            for way in (-1.0, 1.0):
-                change = np.float32(way) * self.channel
-                loss = 2 * change * slope + np.square(change) * curve
-                better = (loss < best) & (old + way >= 1) & (old + way <= MULTIPLIERS)
-                better &= largest != group
-                best, step = np.where(better, loss, best), np.where(better, way, step)
-            step = step.astype(np.float32)
+            step = _step(old, self.channel, slope, curve) * (largest != group)
             self.multipliers[:, group] = (old + step).astype(np.uint8)
             self.scales[group] = self.channel * self.multipliers[:, group]
-            error[span] += signed * (step * self.channel)
+            change = signed * (step * self.channel)
+            own[span] += change
+            slopes[inside + len(signed) :] += hessian[span.stop : stop, span] @ change
+        error[:, rows] = own
 
     def arrays(self) -> Arrays:
         """Scales and zero points, as a codes file holds them."""
@@ -138,6 +154,20 @@ class AffineGrid:
         """The codes (N,) that pad rows to whole groups: they stand for 0."""
         fillers: Bytes = self.zeros[-1].astype(np.uint8)
         return fillers
+
+
+def _step(multipliers: Floats, channel: Floats, slope: Floats, curve: Floats) -> Floats:
+    """By how much, of -1, 0 and 1, to move the multipliers (N,) of a group so that it loses least.
+
+    ``slope``, ``curve`` (N,): of the loss, by what the group's signed codes are multiplied with.
+    """
+    best, step = np.zeros_like(multipliers), np.zeros_like(multipliers)
+    for way in (np.float32(-1), np.float32(1)):
+        change, moved = way * channel, multipliers + way
+        loss = 2 * change * slope + np.square(change) * curve
+        better = (loss < best) & (moved >= 1) & (moved <= MULTIPLIERS)
+        best, step = np.where(better, loss, best), np.where(better, way, step)
+    return step
 
 
 @dataclass(eq=False)

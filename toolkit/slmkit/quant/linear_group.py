@@ -17,6 +17,7 @@ from slmkit.quant.files import packed, refuse_lost, to_float16
 from slmkit.quant.grids import Grid, grid_of
 from slmkit.quant.moments import Moments, correction
 from slmkit.quant.nearest_plane import damped, descend, loss, nearest_plane
+from slmkit.quant.rows import in_parts, side_by_side
 from slmkit.recipe.calibration import Calibration
 from slmkit.recipe.scheme import Scheme
 from slmkit.snr import decibels
@@ -66,19 +67,33 @@ class LinearGroup:
         floats: Floats,
         quantized: Floats,
         residuals: tuple[Floats, Floats] | None = None,
-    ) -> None:
-        """Add tokens: the input (T, K) in either stream, and what the output (T, N) is added to."""
-        lack, counts = floats - quantized, np.ones(len(floats), np.float32)
-        if self.by_output:
-            weight = self.weights[self.linears[0].name]
-            lack = lack @ weight.T
+    ) -> Floats | None:
+        """Add tokens: the input (T, K) in either stream, and what the output (T, N) is added to.
+
+        Returns the output in the float stream, without a bias, if it had to be computed.
+        """
+        counts = np.ones(len(floats), np.float32)
+        if not self.by_output:
+            self.sums.add(quantized, floats - quantized, counts)
+            return None
+        weight = self.weights[self.linears[0].name]
+        # Of all tokens at once, as the reference multiplies: BLAS rounds a part's differently, and
+        # a run that goes on after an interruption has these outputs from the reference.
+        inputs = floats, quantized
+        output, lack = side_by_side(lambda stream: inputs[stream] @ weight.T)
+
+        def add_part(tokens: slice) -> None:
+            np.subtract(output[tokens], lack[tokens], out=lack[tokens])
             if self.destination:
-                output = floats @ weight.T
+                result = output[tokens]
                 if residuals is not None:
-                    lack += residuals[0] - residuals[1]
-                    output += residuals[0]
-                counts = 1 / np.maximum(np.square(output).mean(axis=1), np.float32(1e-20))
+                    lack[tokens] += residuals[0][tokens] - residuals[1][tokens]
+                    result = result + residuals[0][tokens]
+                counts[tokens] = 1 / np.maximum(np.square(result).mean(axis=1), np.float32(1e-20))
+
+        in_parts(add_part, len(floats))
         self.sums.add(quantized, lack, counts)
+        return output
 
     def quantize(
         self, schemes: Mapping[str, Scheme], method: Calibration
@@ -138,9 +153,14 @@ def _target(method: Calibration, tokens_per_input: float) -> str:
 def _nearest(wanted: Floats, grid: Grid) -> tuple[Bytes, Floats]:
     """Codes and errors (K, N) of rounding to nearest."""
     codes, errors = np.empty(wanted.T.shape, np.uint8), np.empty(wanted.T.shape, np.float32)
-    for at in range(len(codes)):
-        codes[at], numbers = grid.nearest(at, wanted[:, at])
-        errors[at] = numbers - wanted[:, at]
+
+    def nearest(rows: slice) -> None:
+        own, target = grid.part(rows), np.ascontiguousarray(wanted[rows].T)
+        for at, numbers in enumerate(target):
+            codes[at, rows], found = own.nearest(at, numbers)
+            errors[at, rows] = found - numbers
+
+    in_parts(nearest, len(wanted))
     return codes, errors
 
 

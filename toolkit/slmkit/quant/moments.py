@@ -9,6 +9,9 @@ from scipy import linalg
 
 from slmkit.ops import Floats
 from slmkit.quant.nearest_plane import damped, factorize
+from slmkit.quant.rows import blas_threads, in_parts
+
+BLOCK = 256  # inputs whose products are summed up, or copied to the other triangle, at once
 
 
 @dataclass
@@ -19,7 +22,7 @@ class Moments:
     input: of the input, (K, K), or of the output of the only linear that reads it, (N, K).
     """
 
-    hessian: Floats  # (K, K): x x' of the quantized stream
+    hessian: Floats  # (K, K): x x' of the quantized stream; its upper triangle alone, before means
     drift: Floats
     mean: Floats  # (K,) of the quantized stream
     lack: Floats  # (K,) or (N,): as ``drift``, the mean
@@ -39,9 +42,17 @@ class Moments:
     def add(self, quantized: Floats, lack: Floats, weights: Floats) -> None:
         """Add tokens: ``quantized`` (T, K), ``lack`` (T, K or N), ``weights`` (T,)."""
         roots = np.sqrt(weights)[:, None]
-        scaled = quantized * roots
-        self.hessian += scaled.T @ scaled
-        self.drift += (lack * roots).T @ scaled
+        scaled, missing = quantized * roots, lack * roots
+
+        def add_energy(rows: slice) -> None:
+            right = slice(rows.start, None)
+            self.hessian[rows, right] += scaled[:, rows].T @ scaled[:, right]
+
+        def add_drift(rows: slice) -> None:
+            self.drift[rows] += missing[:, rows].T @ scaled
+
+        in_parts(add_energy, len(self.hessian), BLOCK)
+        in_parts(add_drift, len(self.drift))
         self.mean += weights @ quantized
         self.lack += weights @ lack
         self.weight += float(weights.sum())
@@ -51,6 +62,12 @@ class Moments:
         """The sums divided by the tokens' weights, in place."""
         for sums in (self.hessian, self.drift, self.mean, self.lack):
             sums /= np.float32(self.weight or 1)
+        width = len(self.hessian)
+        for first in range(0, width, BLOCK):
+            block = slice(first, min(first + BLOCK, width))
+            self.hessian[block.stop :, block] = self.hessian[block, block.stop :].T
+            square = np.triu(self.hessian[block, block])
+            self.hessian[block, block] = square + np.triu(square, 1).T
         return self
 
 
@@ -61,7 +78,9 @@ def correction(moments: Moments, ridge: float) -> Floats:
     output, else to be multiplied by them.
     """
     factor = factorize(damped(moments.hessian, ridge))
-    right = moments.drift.T.astype(np.float64, order="F")
-    solved = linalg.cho_solve((factor, True), right, overwrite_b=True, check_finite=False)
-    result: Floats = np.ascontiguousarray(solved.T, dtype=np.float32)
+    with blas_threads(1):
+        # Columns first, as LAPACK wants it: solved in place.
+        right = moments.drift.copy().T
+        solved = linalg.cho_solve((factor, True), right, overwrite_b=True, check_finite=False)
+    result: Floats = np.ascontiguousarray(solved.T)
     return result

@@ -7,8 +7,12 @@ activations on all calibration text would fill the memory needs that of one batc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -16,10 +20,36 @@ from numpy.typing import NDArray
 
 from slmkit.interpreters.reference import Cache, Ids, Reference, Weights
 from slmkit.ops import Attention, Expert, Floats, Ops, Projection, Rope, Routing, Scan
+from slmkit.quant.rows import side_by_side
 
 FLOAT, QUANTIZED = 0, 1  # the streams
 BATCH = 2048  # tokens that are computed at once
+MATRICES = 3  # weights of a stream that stay in memory: those that read one input
 Make = Callable[[int, int], Any]  # (batch, stream) -> the value's numbers
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An array of float32 in a file.
+
+    Not a .npy file: NumPy reads its head with Python's parser, which two threads of Python 3.11
+    cannot use at once.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+
+    @classmethod
+    def write(cls, path: Path, numbers: Floats) -> Stored:
+        """Write an array into a new file."""
+        np.ascontiguousarray(numbers, np.float32).tofile(path)
+        return cls(path, numbers.shape)
+
+    def read(self) -> Floats:
+        """The array, mapped into memory."""
+        if 0 in self.shape:
+            return np.empty(self.shape, np.float32)
+        return np.memmap(self.path, np.float32, "r", shape=self.shape)
 
 
 class Value:
@@ -28,21 +58,28 @@ class Value:
     def __init__(self, owner: TwoStreams, make: Make, cheap: bool = False) -> None:
         self.owner, self.cheap = owner, cheap
         self.make = make
-        self.files: dict[tuple[int, int], Path] = {}
+        self.locks = (RLock(), RLock())  # of the streams: one may ask for the other's values
+        self.files: dict[tuple[int, int], Stored] = {}
         self.kept = False
 
     def at(self, batch: int, stream: int) -> Any:
         """The numbers of a batch of texts, float32."""
         key = (batch, stream)
-        if key in self.files:
-            return np.load(self.files[key], mmap_mode="r")
-        memo = self.owner.memo
-        if (self, *key) in memo:
-            return memo[self, *key]
-        found = memo[self, *key] = self.make(batch, stream)
-        if self.kept:
-            self._write(key, found)
-        return found
+        with self.locks[stream]:
+            if key in self.files:
+                return self.files[key].read()
+            memo = self.owner.memo
+            if (self, *key) in memo:
+                return memo[self, *key]
+            found = memo[self, *key] = self.make(batch, stream)
+            if self.kept:
+                self._write(key, found)
+            return found
+
+    def both(self, batch: int) -> tuple[Any, Any]:
+        """The numbers of a batch in the float and the quantized stream, side by side on the
+        machine's cores."""
+        return side_by_side(lambda stream: self.at(batch, stream))
 
     def keep(self) -> Value:
         """Write each batch to a file when it is computed."""
@@ -50,14 +87,44 @@ class Value:
         return self
 
     def _write(self, key: tuple[int, int], numbers: Floats) -> None:
-        self.files[key] = self.owner.new_file()
-        np.save(self.files[key], numbers)
+        self.files[key] = Stored.write(self.owner.new_file(), numbers)
         if len(self.files) == 2 * len(self.owner.batches):
             self.make = _never  # the values that it was made from are not needed any more
 
     def __del__(self) -> None:
-        for path in self.files.values():
-            path.unlink(missing_ok=True)
+        for file in self.files.values():
+            file.path.unlink(missing_ok=True)
+
+
+class Matrices:
+    """Weights, of which the matrices that were read last stay in memory, dequantized: all batches
+    go through them."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self.read: OrderedDict[str, Floats] = OrderedDict()
+
+    def vector(self, tensor: str) -> Floats:
+        """A norm, bias or other vector, flat."""
+        return self.weights.vector(tensor)
+
+    def rows(self, tensor: str, rows: Any) -> Floats:
+        """Rows ``rows`` of a matrix, (len(rows), in)."""
+        return self.weights.rows(tensor, rows)
+
+    def blocks(self, tensor: str) -> Iterator[tuple[int, Floats]]:
+        """A matrix, whole."""
+        if tensor not in self.read:
+            blocks = [block for _, block in self.weights.blocks(tensor)]
+            self.read[tensor] = np.concatenate(blocks)
+            while len(self.read) > MATRICES:
+                self.read.popitem(last=False)
+        self.read.move_to_end(tensor)
+        yield 0, self.read[tensor]
+
+    def forget(self) -> None:
+        """Release the matrices in memory."""
+        self.read.clear()
 
 
 def _never(batch: int, stream: int) -> Any:
@@ -74,11 +141,17 @@ class TwoStreams(Ops[Value]):
     def __init__(
         self, weights: tuple[Weights, Weights], texts: Sequence[Ids], folder: Path
     ) -> None:
-        self.weights, self.folder = weights, folder
+        self.weights = tuple(Matrices(each) for each in weights)
+        self.folder = folder
         self.batches = batches_of(texts)
         self.memo: dict[tuple[Value, int, int], Any] = {}
         self.stream: Value | None = None  # the residual stream
-        self.files = 0
+        self.files = count(1)
+
+    def forget(self) -> None:
+        """Release the weights in memory."""
+        for each in self.weights:
+            each.forget()
 
     def fit(self, x: Value, projections: Sequence[Projection]) -> None:
         """Give the quantized stream the weights of linears that read ``x``."""
@@ -86,8 +159,7 @@ class TwoStreams(Ops[Value]):
 
     def new_file(self) -> Path:
         """A path for the numbers of one batch."""
-        self.files += 1
-        return self.folder / f"{self.files}.npy"
+        return self.folder / f"{next(self.files)}.npy"
 
     def op(self, name: str, inputs: Sequence[Value], *facts: Any, cheap: bool = False) -> Value:
         """An op of the reference, on the inputs' numbers."""
@@ -146,6 +218,9 @@ class TwoStreams(Ops[Value]):
 
     def sigmoid(self, x: Value) -> Value:
         return self.op("sigmoid", (x,))
+
+    def silu(self, x: Value) -> Value:
+        return self.op("silu", (x,))
 
     def tanh(self, x: Value) -> Value:
         return self.op("tanh", (x,))

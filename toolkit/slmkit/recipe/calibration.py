@@ -16,6 +16,6 @@ class Calibration(BaseModel):
 
     tokens: int = Field(65536, ge=256)  # of calibration text, at most
     target: Literal["float", "own"] = "float"  # the output that codes should give
-    damping: float = Field(0.03, gt=0, le=1)  # of the Hessian, as a share of its mean diagonal
-    ridge: float = Field(0.1, gt=0, le=1)  # the same, where the float target is solved for
+    damping: float = Field(0.1, gt=0, le=1)  # of the Hessian, as a share of its mean diagonal
+    ridge: float = Field(1.0, gt=0, le=100)  # the same, where the float target is solved for
     sweeps: int = Field(2, ge=0, le=16)  # of coordinate descent, each with better scales after it
