@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from slmkit.backend.interface import Artifact, Job, Progress, Runner, State
 from slmkit.backend.prompts import PromptRuntime
@@ -12,22 +13,32 @@ from slmkit_mlc.shards import weight_files
 from slmkit_mlc.sizes import activation_dtype
 
 __all__ = [
-    "CALIBRATED",
     "VERSION",
+    "answers_chunks",
     "emit",
     "open_prompts",
     "open_runner",
     "problems",
+    "reads_calibration",
     "state_bytes",
     "weight_bytes",
     "weight_files",
 ]
 
 VERSION = 6
-CALIBRATED = False
 
 
-def state_bytes(kind: str, states: Sequence[State]) -> int:
+def reads_calibration(options: Mapping[str, Any]) -> bool:
+    """No: there are no ranges of activations in the artifact."""
+    return False
+
+
+def answers_chunks(options: Mapping[str, Any]) -> bool:
+    """No: MLC's ``prefill`` takes the last token of a chunk."""
+    return False
+
+
+def state_bytes(kind: str, states: Sequence[State], options: Mapping[str, Any]) -> int:
     """Bytes of a number: states are float32, the KV cache has the library's type."""
     return 2 if kind == "kv" and activation_dtype(states) == "float16" else 4
 

@@ -100,7 +100,6 @@ HEXAGON = Declaration(
     "files, not to context binaries that ONNX Runtime loads",
     float16=True,
     processor="npu",
-    logits_of_chunks=True,
     untimed="the emulator of the chip computes its results, not its speed",
     # Measured: at most this on the sample model, SmolLM2-135M and Gemma 3 270M; QNN's
     # compiler takes ten times a part's weights, and parts have 0.5 GB at most.

@@ -13,7 +13,6 @@ from slmkit_onnx.hexagon import files, options, partition
 from slmkit_onnx.hexagon.contract import STATES
 
 VERSION = 9
-CALIBRATED = True
 
 
 def problems(model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, Any]) -> list[str]:
@@ -33,8 +32,21 @@ def weight_files(
     return files.weight_files(model, schemes, values)
 
 
-def state_bytes(kind: str, states: Sequence[State]) -> int:
-    """Bytes of a number: the KV cache and convolutions' states are int16, scans' float32."""
+def reads_calibration(options: Mapping[str, Any]) -> bool:
+    """Yes: for the ranges of activations."""
+    return True
+
+
+def answers_chunks(options: Mapping[str, Any]) -> bool:
+    """Yes: the graph of a chunk has one form."""
+    return True
+
+
+def state_bytes(kind: str, states: Sequence[State], values: Mapping[str, Any]) -> int:
+    """Bytes of a number: the KV cache and convolutions' states are int16, scans' float32; under
+    onnxruntime-genai the KV cache has 8 bits."""
+    if kind == "kv" and values.get("runtime") == "genai":
+        return 1
     return 4 if STATES.get(kind) == "float32" else 2
 
 

@@ -19,25 +19,25 @@ from slmkit.backend.interface import (
 from slmkit.backend.prompts import PromptRuntime
 from slmkit.recipe.scheme import Scheme
 from slmkit_onnx.ort.files import DATA, data_bytes, matrix_bytes
-from slmkit_onnx.ort.options import problems
+from slmkit_onnx.ort.options import answers_last, has_int8_cache, problems
 
 __all__ = [
-    "CALIBRATED",
     "VERSION",
     "adapter_problems",
+    "answers_chunks",
     "emit",
     "emit_adapter",
     "open_adapted_runner",
     "open_prompts",
     "open_runner",
     "problems",
+    "reads_calibration",
     "state_bytes",
     "weight_bytes",
     "weight_files",
 ]
 
-VERSION = 6
-CALIBRATED = False
+VERSION = 7
 
 
 def weight_bytes(rows: int, width: int, scheme: Scheme) -> int:
@@ -52,9 +52,19 @@ def weight_files(
     return [WeightFile(DATA, data_bytes(model, schemes, context_length), "the whole model")]
 
 
-def state_bytes(kind: str, states: Sequence[State]) -> int:
-    """Bytes of a number of the cache or a state: all are float32."""
-    return 4
+def reads_calibration(options: Mapping[str, Any]) -> bool:
+    """For the ranges of keys and values, if they become integers."""
+    return has_int8_cache(options)
+
+
+def answers_chunks(options: Mapping[str, Any]) -> bool:
+    """With the option ``logits: all``."""
+    return not answers_last(options)
+
+
+def state_bytes(kind: str, states: Sequence[State], options: Mapping[str, Any]) -> int:
+    """Bytes of a number of the cache or a state: float32, but for a KV cache of integers."""
+    return 1 if kind == "kv" and has_int8_cache(options) else 4
 
 
 def emit(job: Job, folder: Path, progress: Progress) -> Artifact:

@@ -12,6 +12,7 @@ next call:
 
     past_key_values.N.key    present.N.key       float32 [batch, G, tokens, d], of attention layer N
     past_key_values.N.value  present.N.value     the same; both empty at first (0 tokens)
+                                                 (int8 under the option kv_cache: int8)
     past_conv.N              present_conv.N      float32 [batch, D, K - 1], zeros at first
     past_scan.N              present_scan.N      float32 [batch, H, N, P], zeros at first
 
@@ -41,6 +42,7 @@ class StateTensor:
     present: str
     shape: tuple[int | None, ...]
     about: str
+    dtype: str = "float32"
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """The input and the output as the manifest lists them."""
@@ -48,8 +50,8 @@ class StateTensor:
         if None in self.shape:
             about_output += ", these tokens included"
         return (
-            Tensor(self.past, "float32", self._dynamic("past"), self.about),
-            Tensor(self.present, "float32", self._dynamic("total"), about_output),
+            Tensor(self.past, self.dtype, self._dynamic("past"), self.about),
+            Tensor(self.present, self.dtype, self._dynamic("total"), about_output),
         )
 
     def empty_shape(self) -> tuple[int, ...]:
@@ -60,13 +62,14 @@ class StateTensor:
         return ("batch", *(tokens if size is None else size for size in self.shape))
 
 
-def state_tensors(state: SequenceState) -> tuple[StateTensor, ...]:
-    """The KV cache of each attention layer, then the recurrent states."""
+def state_tensors(state: SequenceState, cache: str = "float32") -> tuple[StateTensor, ...]:
+    """The KV cache of each attention layer, of the type ``cache``, then the recurrent states."""
     tensors = []
     for layer in state.attention_layers:
         for part, past, present in zip(PARTS, *cache_names(layer), strict=True):
             shape = (state.kv_heads, None, state.head_width)
-            tensors.append(StateTensor(past, present, shape, f"cached {part}s of layer {layer}"))
+            about = f"cached {part}s of layer {layer}"
+            tensors.append(StateTensor(past, present, shape, about, cache))
     for each in state.states:
         past, present = state_names(each.kind, each.layer)
         about = f"state of layer {each.layer}: {STATES[each.kind]}"

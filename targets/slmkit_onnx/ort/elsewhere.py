@@ -44,7 +44,7 @@ class OrtEngine:
         self.past = {
             each["name"]: np.zeros(
                 [1, *(0 if isinstance(size, str) else size for size in each["shape"][1:])],
-                np.float32,
+                each["dtype"],
             )
             for each, _ in self.states
         }

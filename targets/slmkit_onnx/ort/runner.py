@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from slmkit.backend.interface import Artifact
 from slmkit.backend.static_runner import check_context
 from slmkit.ops import Floats
-from slmkit_onnx.ort.contract import LOGITS_FROM, state_tensors
+from slmkit_onnx.ort.contract import LOGITS_FROM, StateTensor, state_tensors
 from slmkit_onnx.ort.elsewhere import CHUNK
+from slmkit_onnx.ort.integer_cache import with_float_cache
 from slmkit_onnx.ort.lowering.ops import TAP
 from slmkit_onnx.sessions import RUNTIME, cpu_session, load_error
 
@@ -22,7 +23,8 @@ ALL_ROWS = 0  # of logits_from: every token of the call
 
 
 class OrtRunner:
-    """Run tokens and keep the state of one sequence; ``exact``: at accuracy_level 0."""
+    """Run tokens and keep the state of one sequence; ``exact``: at accuracy_level 0, with a KV
+    cache of float32."""
 
     def __init__(
         self, folder: Path, artifact: Artifact, exact: bool, adapter: Path | None = None
@@ -31,11 +33,12 @@ class OrtRunner:
         self.context_length = artifact.state.context_length
         self.has_attention = bool(artifact.state.attention_layers)
         model = folder / artifact.facts["model"]
-        graph = _with_accuracy_level_0(model) if exact else model
+        graph = _exact(model) if exact else model
         entries = artifact.facts.get("session_options")
         self.session = cpu_session(graph, folder, entries=entries, arena=not exact)
         self.adapter = None if adapter is None else load_adapter(adapter)
-        self.state_tensors = state_tensors(artifact.state)
+        cache = "float32" if exact else artifact.facts.get("kv_cache", "float32")
+        self.state_tensors = state_tensors(artifact.state, cache)
         self.logits_from = artifact.facts.get("logits_from")
         self.length = 0
         self.past: dict[str, Any] = {}
@@ -45,7 +48,7 @@ class OrtRunner:
     def reset(self) -> None:
         """Start a new sequence."""
         self.length = 0
-        self.past = {each.past: _zeros(each.empty_shape()) for each in self.state_tensors}
+        self.past = {each.past: _zeros(each) for each in self.state_tensors}
 
     def mark(self) -> tuple[int, dict[str, Any]]:
         """The sequence as it is now. Its tensors are never written again: each run makes new."""
@@ -121,17 +124,19 @@ def _tensor(array: NDArray[Any]) -> Any:
     return onnxruntime.OrtValue.ortvalue_from_numpy(array)
 
 
-def _zeros(shape: tuple[int, ...]) -> Any:
-    """A float32 tensor of ONNX Runtime, all zeros. [1, *shape]"""
-    return onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((1, *shape), np.float32))
+def _zeros(state: StateTensor) -> Any:
+    """A tensor of ONNX Runtime before the first token, all zeros. [1, *shape]"""
+    return _tensor(np.zeros((1, *state.empty_shape()), state.dtype))
 
 
-def _with_accuracy_level_0(path: Path) -> bytes:
-    """The model with accuracy_level 0 in every MatMulNBits: float32 activations."""
+def _exact(path: Path) -> bytes:
+    """The model with accuracy_level 0 in every MatMulNBits: float32 activations; and with a float32
+    KV cache."""
     model = onnx.load(str(path), load_external_data=False)
     for node in model.graph.node:
         for attribute in node.attribute:
             if attribute.name == "accuracy_level":
                 attribute.i = 0
+    with_float_cache(model)
     serialized: bytes = model.SerializeToString()
     return serialized

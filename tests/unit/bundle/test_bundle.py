@@ -17,16 +17,14 @@ from slmkit.errors import BundleError
 from slmkit.inference.load import load
 from slmkit.system.progress import Silent
 from slmkit.system.scratch import LOCK
-from slmkit.workflows.build import build
 from slmkit.workflows.recheck import recheck
-from tiny_models import ort_request, tiny_config, write_checkpoint
+from tiny_bundles import MODEL, ort_bundle
+from tiny_models import tiny_config, write_checkpoint
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("original")
-    model = write_checkpoint(folder / "model", tiny_config("llama"))
-    return build(ort_request(model, "int4", folder), Silent()).folder
+    return ort_bundle(tmp_path_factory.mktemp("original"))
 
 
 @pytest.fixture
@@ -172,7 +170,7 @@ def test_parity_refuses_another_checkpoint(bundle, tmp_path):
 
 def test_parity_with_the_checkpoint_repeats_the_build(original, bundle):
     recorded = read_manifest(bundle).parity
-    found = recheck(bundle, original.parent / "model", None, Silent()).comparisons
+    found = recheck(bundle, original.parent / MODEL, None, Silent()).comparisons
     assert [each.metrics for each in found] == [each.metrics for each in recorded]
 
 

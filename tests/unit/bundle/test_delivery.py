@@ -20,9 +20,7 @@ from slmkit.bundle.verify import list_files
 from slmkit.cli.main import main
 from slmkit.errors import RefusedError, UsageError
 from slmkit.system.cache import file_hash
-from slmkit.system.progress import Silent
-from slmkit.workflows.build import build
-from tiny_models import ort_request, tiny_config, write_checkpoint
+from tiny_bundles import ort_bundle
 
 CONFIG = "{http://schemas.android.com/apk/config}"
 ASSETS = "src/main/assets"
@@ -31,9 +29,7 @@ ASSETS = "src/main/assets"
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     """A bundle for android, whose artifact has files of its own for two chips."""
-    folder = tmp_path_factory.mktemp("made")
-    model = write_checkpoint(folder / "tiny", tiny_config("llama"))
-    made = build(ort_request(model, "int4", folder), Silent()).folder
+    made = ort_bundle(tmp_path_factory.mktemp("made"))
     for chip in ("sm1", "sm2"):
         (made / "ort" / chip).mkdir()
         (made / "ort" / chip / "graph.bin").write_text(chip)

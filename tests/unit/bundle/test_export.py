@@ -18,16 +18,12 @@ from slmkit.cli.main import main
 from slmkit.errors import BundleError, UsageError
 from slmkit.planning.memory import MemoryPlan
 from slmkit.system.cache import file_hash
-from slmkit.system.progress import Silent
-from slmkit.workflows.build import build
-from tiny_models import ort_request, tiny_config, write_checkpoint
+from tiny_bundles import ort_bundle
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
-    model = write_checkpoint(folder / "tiny", tiny_config("llama"))
-    return build(ort_request(model, "int4", folder), Silent()).folder
+    return ort_bundle(tmp_path_factory.mktemp("made"))
 
 
 def test_every_file_has_a_role(bundle):

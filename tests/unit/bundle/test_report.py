@@ -23,9 +23,7 @@ from slmkit.errors import UsageError
 from slmkit.parity.golden_file import load_golden
 from slmkit.planning.forecast import Work
 from slmkit.planning.memory import gigabytes
-from slmkit.system.progress import Silent
-from slmkit.workflows.build import build
-from tiny_models import ort_request, tiny_config, write_checkpoint
+from tiny_bundles import ort_bundle
 
 VOID = {"meta", "br", "path", "use", "rect", "line", "circle"}
 
@@ -38,9 +36,7 @@ def details_in(bundle) -> Details:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
-    model = write_checkpoint(folder / "tiny", tiny_config("llama"))
-    return build(ort_request(model, "int4", folder), Silent()).folder
+    return ort_bundle(tmp_path_factory.mktemp("made"))
 
 
 class Tags(HTMLParser):

@@ -14,12 +14,10 @@ from slmkit.backend.registry import declarations
 from slmkit.bundle.manifest import read_manifest
 from slmkit.bundle.parts import parts_of
 from slmkit.bundle.roles import shipped
-from slmkit.bundle.sbom import license_of_text
+from slmkit.bundle.sbom import license_of_text, spdx_licenses
 from slmkit.cli.main import main
 from slmkit.errors import MissingPackageError, UsageError
-from slmkit.system.progress import Silent
-from slmkit.workflows.build import build
-from tiny_models import ort_request, tiny_config, write_checkpoint
+from tiny_bundles import ort_bundle
 
 pytest.importorskip("spdx_tools", reason="the extra sbom is not installed")
 pytest.importorskip("cyclonedx", reason="the extra sbom is not installed")
@@ -27,9 +25,7 @@ pytest.importorskip("cyclonedx", reason="the extra sbom is not installed")
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
-    model = write_checkpoint(folder / "tiny", tiny_config("llama"))
-    return build(ort_request(model, "int4", folder), Silent()).folder
+    return ort_bundle(tmp_path_factory.mktemp("made"))
 
 
 def test_the_parts_are_the_model_what_ships_and_what_made_it(bundle):
@@ -96,10 +92,8 @@ def test_the_license_is_that_of_the_model_card(bundle, tmp_path):
 
 @given(st.text(max_size=90))
 def test_any_text_becomes_a_license_of_spdx_or_nothing(text):
-    from license_expression import get_spdx_licensing
-
     found = license_of_text(text)
-    assert found == "" or get_spdx_licensing().parse(found) is not None
+    assert found == "" or spdx_licenses().parse(found) is not None
     assert found.isascii() and license_of_text(found) in (found, f"LicenseRef-{found}")
 
 

@@ -18,9 +18,7 @@ from slmkit.bundle.pages import use_page
 from slmkit.bundle.roles import USE
 from slmkit.bundle.verify import verify
 from slmkit.planning.memory import MemoryPlan, gigabytes
-from slmkit.system.progress import Silent
-from slmkit.workflows.build import build
-from tiny_models import ort_request, tiny_config, write_checkpoint
+from tiny_bundles import ort_bundle
 
 LIBRARIES: dict[str, str | None] = {"ai-edge-litert": "1.2.3", "litert-lm-builder": "4.5.6"}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -29,9 +27,7 @@ LONGEST = 32  # lines of the longest fragment
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
-    model = write_checkpoint(folder / "tiny", tiny_config("llama"))
-    return build(ort_request(model, "int4", folder), Silent()).folder
+    return ort_bundle(tmp_path_factory.mktemp("made"))
 
 
 def page_of(manifest: Manifest, artifact: Artifact) -> str:

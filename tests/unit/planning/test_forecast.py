@@ -141,7 +141,8 @@ def test_prompts_are_forecast_where_figures_agree():
 
 
 def test_the_bytes_of_a_token_are_those_of_the_weights_but_a_table_of_its_own():
-    model, recipe, costs = summarize(spec_of(QWEN)), load_recipe("int4"), costs_of("ort")
+    model, recipe = summarize(spec_of(QWEN)), load_recipe("int4")
+    costs = costs_of("ort", recipe)
     sizes = weight_sizes(model, recipe, costs)
     assert sum(sizes.values()) == plan_memory(model, recipe, 512, costs).weights
     assert work_of(model, recipe, costs).read == sum(sizes.values())  # tied: the head is read
@@ -156,15 +157,20 @@ def test_the_bytes_of_a_token_are_those_of_the_weights_but_a_table_of_its_own():
 def test_a_token_reads_one_of_several_copies():
     """LiteRT maps the file, and XNNPACK packs another copy: only that one is read."""
     model, recipe = summarize(spec_of(QWEN)), load_recipe("int4")
-    reads = {name: work_of(model, recipe, costs_of(name)).read for name in ("ort", "litert")}
-    assert costs_of("litert").copies == 2
+    reads = {
+        name: work_of(model, recipe, costs_of(name, recipe)).read for name in ("ort", "litert")
+    }
+    assert costs_of("litert", recipe).copies == 2
     assert reads["litert"] == pytest.approx(reads["ort"], rel=0.2)  # the same codes
-    assert reads["litert"] < 0.6 * plan_memory(model, recipe, 512, costs_of("litert")).weights
+    assert (
+        reads["litert"] < 0.6 * plan_memory(model, recipe, 512, costs_of("litert", recipe)).weights
+    )
 
 
 def test_of_experts_those_that_are_chosen_are_read():
     model = summarize(read_spec(Config(tiny_config("qwen2-moe"), "config.json")))
-    recipe, costs, moe = load_recipe("int4"), costs_of("ort"), model.spec.moe
+    recipe, moe = load_recipe("int4"), model.spec.moe
+    costs = costs_of("ort", recipe)
     assert moe is not None and moe.routing.chosen < moe.experts
     names = {
         name

@@ -14,7 +14,7 @@ from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
 from slmkit.planning.memory import default_context, gigabytes, memory_refusal, plan_memory
 from slmkit.planning.plan import costs_of
-from slmkit.recipe.recipe import load_recipe
+from slmkit.recipe.recipe import Recipe, load_recipe
 from tiny_models import tiny_config
 
 GB = 10**9
@@ -55,7 +55,7 @@ def test_a_hybrid_keeps_numbers_of_the_types_of_its_artifact(artifact, cache, co
     for state in model.states:
         sizes[state.kind] += math.prod(state.shape)
     kept = 2 * spec.kv_heads * spec.head_width * len(model.attention_layers) * 64
-    planned = plan_memory(model, load_recipe("int4"), 64, costs_of(artifact))
+    planned = plan_memory(model, load_recipe("int4"), 64, costs_of(artifact, load_recipe("int4")))
     assert planned.kv_cache == kept * cache + sizes["conv"] * conv + sizes["scan"] * scan
 
 
@@ -68,28 +68,37 @@ def test_weights_are_what_their_codes_take():
 
 
 def test_a_model_that_fits_gets_its_plan():
-    planned = check(
-        model_of("qwen2.5-0.5b"),
-        load_recipe("int4"),
-        2048,
-        3 * GB,
-        costs_of("ort"),
-    )
+    recipe = load_recipe("int4")
+    planned = check(model_of("qwen2.5-0.5b"), recipe, 2048, 3 * GB, costs_of("ort", recipe))
     assert planned.total < 3 * GB
     assert planned.total == planned.weights + planned.kv_cache + planned.working
 
 
+def test_a_runtime_s_cache_of_8_bits_is_planned():
+    model, shipped = model_of("qwen2.5-0.5b"), load_recipe("int4")
+    sizes = []
+    for runtime in ("slmkit", "genai"):
+        whole = {**shipped.model_dump(), "artifacts": {"hexagon": {"runtime": runtime}}}
+        recipe = Recipe.model_validate(whole)
+        sizes.append(plan_memory(model, recipe, 512, costs_of("hexagon", recipe)).kv_cache)
+    assert sizes == [2 * model.cached * 512, model.cached * 512]
+
+
 def test_only_graphs_with_logits_of_a_whole_chunk_need_memory_for_them():
-    model, recipe = model_of("qwen2.5-0.5b"), load_recipe("int4")
-    one, all_of_them = (
-        plan_memory(model, recipe, 2048, costs_of(name)).working for name in ("ort", "hexagon")
+    model, shipped = model_of("qwen2.5-0.5b"), load_recipe("int4")
+    whole = {**shipped.model_dump(), "artifacts": {"ort": {"logits": "all"}}}
+    of_all = Recipe.model_validate(whole)
+    one, *several = (
+        plan_memory(model, recipe, 2048, costs_of(name, recipe)).working
+        for name, recipe in (("ort", shipped), ("ort", of_all), ("hexagon", shipped))
     )
-    assert all_of_them - one == 4 * model.spec.vocabulary * (recipe.prefill_chunk - 1)
+    more = 4 * model.spec.vocabulary * (shipped.prefill_chunk - 1)
+    assert several == [one + more] * 2
 
 
 def test_a_model_that_does_not_fit_hears_three_numbers_and_what_would():
     model, recipe = model_of("llama-3.2-3b"), load_recipe("int8")
-    costs = costs_of("ort")
+    costs = costs_of("ort", recipe)
     with pytest.raises(SlmkitError) as caught:
         check(model, recipe, 8192, 3 * GB, costs)
     for part in ("weights", "KV cache", "working memory", "the limit is 3.00 GB"):
@@ -104,13 +113,14 @@ def test_recipes_that_give_an_artifact_the_same_weights_are_offered_once():
     """int4-coreml-gpu differs from int4 in the artifact coreml alone."""
     model, recipe = model_of("qwen1.5-1.8b"), load_recipe("int4")
     with pytest.raises(SlmkitError) as caught:
-        check(model, recipe, 512, int(3.1 * GB), costs_of("litert"))
+        check(model, recipe, 512, int(3.1 * GB), costs_of("litert", recipe))
     assert re.findall(r"--recipe (\S+)", caught.value.hint) == ["int4", "int4-compact"]
 
 
 def test_when_nothing_fits_the_hint_says_so():
+    recipe = load_recipe("int8")
     with pytest.raises(SlmkitError) as caught:
-        check(model_of("qwen3-4b"), load_recipe("int8"), 8192, GB, costs_of("ort"))
+        check(model_of("qwen3-4b"), recipe, 8192, GB, costs_of("ort", recipe))
     assert "nothing shipped fits" in caught.value.hint
 
 

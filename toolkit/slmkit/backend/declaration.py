@@ -145,7 +145,6 @@ class Declaration:
     no_adapters: str = "its backend has no form of adapters"
     processor: Processor | None = None  # of a phone, that runs it; None: no forecasts of speed
     copies: int = 1  # of each matrix in its runtime's memory: a token reads one of them
-    logits_of_chunks: bool = False  # a prompt's chunk computes logits of all its tokens, not of one
     timed: str = ""  # the mode that runs the shipped artifact in its own runtime, on a computer too
     untimed: str = "its runtime does not run on this computer"  # why, where there is no such mode
     elsewhere: Elsewhere | None = None  # None: nothing here can run it on another machine

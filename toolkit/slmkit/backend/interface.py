@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmkit.activations.input_parts import input_parts
+from slmkit.activations.keys_and_values import cache_sizes
 from slmkit.activations.outliers import outlier_counts
 from slmkit.backend.artifact import (
     Artifact,
@@ -51,6 +52,7 @@ __all__ = [
     "Tensor",
     "TokenFacts",
     "WeightFile",
+    "cache_sizes",
     "input_parts",
     "outlier_counts",
 ]
@@ -161,7 +163,14 @@ class Backend(Protocol):
     """A module (or object) that writes and runs one kind of artifact."""
 
     VERSION: int  # raised when the same job would be written differently
-    CALIBRATED: bool  # whether it reads the job's calibration texts
+
+    def reads_calibration(self, options: Mapping[str, Any]) -> bool:
+        """Whether ``emit`` reads the job's calibration texts."""
+        ...
+
+    def answers_chunks(self, options: Mapping[str, Any]) -> bool:
+        """Whether a prompt's chunk computes the logits of all its tokens, not of its last one."""
+        ...
 
     def problems(
         self, model: Model, schemes: Mapping[str, Scheme], options: Mapping[str, Any]
@@ -173,7 +182,7 @@ class Backend(Protocol):
         """Bytes of one matrix in the runtime's memory."""
         ...
 
-    def state_bytes(self, kind: str, states: Sequence[State]) -> int:
+    def state_bytes(self, kind: str, states: Sequence[State], options: Mapping[str, Any]) -> int:
         """Bytes of one number that is kept from token to token: of the KV cache ("kv"), or of a
         state of this kind, in a model with these states."""
         ...

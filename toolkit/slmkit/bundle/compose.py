@@ -119,11 +119,12 @@ def _model_facts(plan: Plan) -> ModelFacts:
 
 def _bundled(plan: Plan, artifact: Artifact) -> BundledArtifact:
     own = {name: getattr(artifact, name) for name in Artifact.__dataclass_fields__}
+    recipe = plan.choice.recipe
     return BundledArtifact(
         **own,
         folder=artifact.name,
         golden=plan.choice.encoding(artifact.name).golden,
         memory=plan.memory[artifact.name],
-        work=work_of(plan.choice.model, plan.choice.recipe, costs_of(artifact.name)),
+        work=work_of(plan.choice.model, recipe, costs_of(artifact.name, recipe)),
         libraries=versions_of(artifact.name),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import os
@@ -43,15 +44,23 @@ def license_of_text(text: str) -> str:
     that is made of it; empty for an empty one."""
     if not text.strip():
         return ""
-    from license_expression import ExpressionError, get_spdx_licensing
+    from license_expression import ExpressionError
 
     try:
-        parsed = get_spdx_licensing().parse(text, validate=True)
+        parsed = spdx_licenses().parse(text, validate=True)
         return str(parsed) if parsed is not None else ""
     except (ExpressionError, TypeError, ValueError):
         plain = "".join(each if each.isalnum() or each in ".-" else "-" for each in text.strip())
         ascii_only = plain.encode("ascii", "ignore").decode()[:60].strip("-.")
         return f"{REF}{ascii_only}" if ascii_only else ""
+
+
+@functools.cache
+def spdx_licenses() -> Any:
+    """The reader of SPDX's expressions, which knows its list of licenses; made once."""
+    from license_expression import get_spdx_licensing
+
+    return get_spdx_licensing()
 
 
 def _spdx(name: str, digest: str, parts: Sequence[PartOfBundle]) -> str:
@@ -94,7 +103,6 @@ def _spdx(name: str, digest: str, parts: Sequence[PartOfBundle]) -> str:
 
 
 def _spdx_package(own: str, part: PartOfBundle, purpose: Any) -> Any:
-    from license_expression import get_spdx_licensing
     from spdx_tools.spdx import model as spdx
 
     found = license_of_text(part.license)
@@ -109,7 +117,7 @@ def _spdx_package(own: str, part: PartOfBundle, purpose: Any) -> Any:
         checksums=[spdx.Checksum(spdx.ChecksumAlgorithm.SHA256, part.sha256)]
         if part.sha256
         else None,
-        license_declared=get_spdx_licensing().parse(found) if found else unknown,
+        license_declared=spdx_licenses().parse(found) if found else unknown,
         license_concluded=unknown,
         copyright_text=unknown,
         comment=part.about or None,

@@ -36,7 +36,9 @@ def describe_job(
     chat_template: str | None = None,
 ) -> JobDescription:
     """The emit job of one artifact, without the folder that it writes to."""
-    calibrated = find_backend(artifact).CALIBRATED  # the others need no new build for a new text
+    options = recipe.options(artifact)
+    # The others need no new build for a new text.
+    calibrated = find_backend(artifact).reads_calibration(options)
     return JobDescription(
         artifact=artifact,
         target=target,
@@ -44,7 +46,7 @@ def describe_job(
         checkpoint=checkpoint.folder,
         adapters=checkpoint.adapters,
         codes=codes.path,
-        options=recipe.options(artifact),
+        options=options,
         context_length=context_length,
         prefill_chunk=recipe.prefill_chunk,
         calibration=tuple(map(tuple, calibration)) if calibrated else (),

@@ -31,7 +31,7 @@ class Costs:
     weight_bytes: WeightBytes
     state_bytes: StateBytes
     copies: int  # of a matrix, within its bytes: a token reads one of them
-    logits_of_chunks: bool  # a prompt's chunk computes those of all its tokens, not of one
+    answers_chunks: bool  # a prompt's chunk computes the logits of all its tokens, not of one
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -67,7 +67,7 @@ def plan_memory(
 ) -> MemoryPlan:
     """The memory of a model in a runtime; without one, its weights as the codes take them."""
     chunk = min(recipe.prefill_chunk, context_length)
-    answered = chunk if costs is None or costs.logits_of_chunks else 1
+    answered = chunk if costs is None or costs.answers_chunks else 1
     return MemoryPlan(
         context_length,
         sum(weight_sizes(model, recipe, costs).values()),

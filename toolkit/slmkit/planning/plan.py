@@ -110,7 +110,7 @@ class Choice:
 
     def memory(self, artifact: str) -> tuple[MemoryPlan, RefusedError | None]:
         """The memory of an app with an artifact, and why it does not fit, if it does not."""
-        costs = costs_of(artifact)
+        costs = costs_of(artifact, self.recipe)
         planned = plan_memory(self.model, self.recipe, self.context_length, costs)
         return planned, memory_refusal(self.model, self.recipe, planned, self.memory_limit, costs)
 
@@ -229,11 +229,17 @@ def encoding_name(names: Sequence[str], artifacts: Sequence[str]) -> str:
     return EVERY if len(names) == len(artifacts) else ", ".join(names)
 
 
-def costs_of(artifact: str) -> Costs:
+def costs_of(artifact: str, recipe: Recipe) -> Costs:
     """Bytes of numbers in the memory of an artifact's runtime."""
     backend, declared = find_backend(artifact), declaration_of(artifact)
-    sizes = backend.weight_bytes, backend.state_bytes
-    return Costs(artifact, *sizes, declared.copies, declared.logits_of_chunks)
+    options = recipe.options(artifact)
+    return Costs(
+        artifact,
+        backend.weight_bytes,
+        lambda kind, states: backend.state_bytes(kind, states, options),
+        declared.copies,
+        backend.answers_chunks(options),
+    )
 
 
 def _chosen(target: Target, asked: tuple[str, ...]) -> tuple[str, ...]:

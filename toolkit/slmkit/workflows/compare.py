@@ -185,7 +185,7 @@ def _planned(checkpoint: Checkpoint, recipe: Recipe, artifact: str | None) -> tu
     files = find_backend(artifact).weight_files(
         checkpoint.model, schemes, recipe.options(artifact), context
     )
-    memory = plan_memory(checkpoint.model, recipe, context, costs_of(artifact))
+    memory = plan_memory(checkpoint.model, recipe, context, costs_of(artifact, recipe))
     return sum(file.size for file in files), memory.total
 
 

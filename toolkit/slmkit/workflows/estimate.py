@@ -114,7 +114,8 @@ def _forecast(
     for each in artifacts:
         processor = declared[each.artifact].processor
         if each.files and processor is not None:
-            work = work_of(choice.model, choice.recipe, costs_of(each.artifact))
+            costs = costs_of(each.artifact, choice.recipe)
+            work = work_of(choice.model, choice.recipe, costs)
             works[each.artifact] = (processor, work, each.memory.total)
     return forecast(works, choice.target.name, phones)
 

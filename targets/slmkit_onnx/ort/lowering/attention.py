@@ -12,6 +12,7 @@ from slmkit.backend.interface import Spec
 from slmkit.ops import Attention, Rope
 from slmkit_onnx.graph import MICROSOFT, Graph
 from slmkit_onnx.ort.contract import cache_names
+from slmkit_onnx.ort.integer_cache import ATTRIBUTES, SCALES, Steps
 from slmkit_onnx.ort.lowering.value import Value
 
 # ONNX Runtime's CPU kernel: "head_size shall be a multiple of 16"; so shall the rotated width.
@@ -28,8 +29,15 @@ def supports_fused_attention(spec: Spec) -> bool:
 class AttentionWriter:
     """Write each layer's attention; rope tables and masks are shared between layers."""
 
-    def __init__(self, graph: Graph, spec: Spec, context_length: int) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        spec: Spec,
+        context_length: int,
+        cache_steps: Steps | None = None,
+    ) -> None:
         self.graph = graph
+        self.cache_steps = cache_steps  # where keys and values are kept as integers
         self.spec = spec
         self.context_length = context_length
         self.shared: dict[str, str] = {}  # name of a shared value -> tensor
@@ -47,14 +55,15 @@ class AttentionWriter:
         """GroupQueryAttention; it rotates q and k itself if there is a ``rope``. [b, T, H * d]"""
         past, present = cache_names(layer)
         output = f"layer.{layer}.attention"
+        inputs = [*self._qkv_inputs(q, k, v), *past, *self._sequence_lengths()]
+        inputs += self.rope_tables(rope) if rope else ()
+        if self.cache_steps:
+            inputs += [""] * (SCALES.start - len(inputs))  # those between are left out
+            for name, step in zip(past, self.cache_steps[layer], strict=True):
+                inputs.append(self.graph.constant(f"{name}.step", step, np.float32))
         self.graph.multi_output_node(
             "GroupQueryAttention",
-            [
-                *self._qkv_inputs(q, k, v),
-                *past,
-                *self._sequence_lengths(),
-                *(self.rope_tables(rope) if rope else ()),
-            ],
+            inputs,
             [output, *present],
             MICROSOFT,
             num_heads=self.spec.heads,
@@ -64,6 +73,7 @@ class AttentionWriter:
             rotary_interleaved=0,
             local_window_size=kind.window or -1,
             softcap=kind.cap or 0.0,
+            **(ATTRIBUTES if self.cache_steps else {}),
         )
         return output
 

@@ -7,7 +7,8 @@ import ai.onnxruntime.TensorInfo
 import dev.slmkit.sample.core.Export
 import dev.slmkit.sample.core.ModelBackend
 import java.io.File
-import java.nio.FloatBuffer
+import java.nio.ByteBuffer
+import java.nio.ByteOrder
 import java.nio.LongBuffer
 
 /** ONNX Runtime through its Java API, the same on Android and on the JVM; called as slmkit's contract of ort says. */
@@ -19,10 +20,7 @@ class OrtBackend(export: Export, private val chunk: Int, threads: Int) : ModelBa
         export.settings("session_options").forEach { (key, value) -> it.addConfigEntry(key, value) } // the recipe's
         environment.createSession(File(export.folder, export.fact("model")).path, it)
     }
-    private val shapes = session.inputInfo.filterKeys { it.startsWith("past") }.mapValues { (_, input) ->
-        // the batch is 1; what else varies is the number of past tokens, none at first
-        (input.info as TensorInfo).shape.mapIndexed { at, size -> if (at == 0) 1L else maxOf(size, 0L) }.toLongArray()
-    }
+    private val past = session.inputInfo.filterKeys { it.startsWith("past") }.mapValues { it.value.info as TensorInfo }
     private val attends = "attention_mask" in session.inputNames
     private var state: Map<String, OnnxTensor> = emptyMap()
     private var result: OrtSession.Result? = null // it owns the state, once there is one
@@ -31,9 +29,14 @@ class OrtBackend(export: Export, private val chunk: Int, threads: Int) : ModelBa
     override fun reset() {
         free()
         length = 0
-        state = shapes.mapValues { (_, shape) ->
-            OnnxTensor.createTensor(environment, FloatBuffer.allocate(shape.fold(1L, Long::times).toInt()), shape)
-        }
+        state = past.mapValues { (_, info) -> zeros(info) }
+    }
+
+    private fun zeros(info: TensorInfo): OnnxTensor {
+        // the batch is 1; what else varies is the number of past tokens, none at first
+        val shape = info.shape.mapIndexed { at, size -> if (at == 0) 1L else maxOf(size, 0L) }.toLongArray()
+        val bytes = ByteBuffer.allocateDirect(shape.fold(info.type.size.toLong(), Long::times).toInt())
+        return OnnxTensor.createTensor(environment, bytes.order(ByteOrder.nativeOrder()), shape, info.type)
     }
 
     override fun feed(ids: List<Int>): FloatArray {
@@ -53,7 +56,7 @@ class OrtBackend(export: Export, private val chunk: Int, threads: Int) : ModelBa
         val next = words.use { mask.use { session.run(inputs) } }
         free()
         result = next
-        state = shapes.keys.associateWith { next.get(outputOf(it)).get() as OnnxTensor }
+        state = past.keys.associateWith { next.get(outputOf(it)).get() as OnnxTensor }
     }
 
     private fun outputOf(input: String) = input.replace("past_key_values", "present").replace("past_", "present_")
