@@ -24,7 +24,6 @@ COREML = Declaration(
     no_adapters="Core ML loads no weights beside a package: an adapter would be one more function "
     "inside it, compiled with it",
     processor="npu",
-    logits_of_chunks=True,
     untimed="an evaluator in NumPy stands in for Core ML",
     elsewhere=Elsewhere(
         "slmkit_coreml:elsewhere.py",

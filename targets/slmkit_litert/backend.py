@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from slmkit.backend.interface import Artifact, Job, Progress, Runner, State
 from slmkit.backend.prompts import PromptRuntime
@@ -11,22 +12,32 @@ from slmkit_litert.files import weight_files
 from slmkit_litert.options import problems, weight_bytes
 
 __all__ = [
-    "CALIBRATED",
     "VERSION",
+    "answers_chunks",
     "emit",
     "open_prompts",
     "open_runner",
     "problems",
+    "reads_calibration",
     "state_bytes",
     "weight_bytes",
     "weight_files",
 ]
 
 VERSION = 7
-CALIBRATED = False
 
 
-def state_bytes(kind: str, states: Sequence[State]) -> int:
+def reads_calibration(options: Mapping[str, Any]) -> bool:
+    """No: there are no ranges of activations in the artifact."""
+    return False
+
+
+def answers_chunks(options: Mapping[str, Any]) -> bool:
+    """No: ``prefill`` fills the caches alone."""
+    return False
+
+
+def state_bytes(kind: str, states: Sequence[State], options: Mapping[str, Any]) -> int:
     """Bytes of a number of the cache or a state: all are float32."""
     return 4
 

@@ -27,14 +27,16 @@ from slmkit.errors import BackendError
 from slmkit_coreml.layout import Array
 from slmkit_coreml.package import WEIGHTS, read_model
 from slmkit_coreml.verify.kernels import KERNELS, decompress
+from slmkit_coreml.verify.states import READ, UPDATE, States
 
 # Operations that only move numbers: what was rounded before stays rounded.
 MOVES = frozenset(
     {
-        *("coreml_update_state", "read_state", "slice_update", "slice_by_index", "slice_by_size"),
+        *(READ, UPDATE, "slice_update", "slice_by_index", "slice_by_size"),
         *("concat", "expand_dims", "gather", "identity", "reshape", "split", "transpose"),
     }
 )
+VIEWS = MOVES - {READ, UPDATE, "slice_update"}  # their values may lie in their inputs'
 CACHE_LIMIT = 4 * 10**9  # bytes of decompressed weights
 TRIM_INTERVAL = CACHE_LIMIT // 10  # bytes cached between two calls of ``_trim_heap``
 
@@ -78,7 +80,7 @@ class Package:
         self.path, self.cache = path, cache or WeightCache()
         self.program = loader.load(message, message.specificationVersion, str(path / WEIGHTS))
         self.round_to_float16 = precision == "float16"
-        self.states: dict[str, Array] = {}
+        self.states = States()
         self.constexprs: dict[int, Any] = {}  # blob -> the operation that decompresses it
         self.blobs: dict[Any, int] = {}  # output variable of a constexpr -> blob
         self.schedules = {
@@ -97,14 +99,15 @@ class Package:
         function = self.program.functions[name]
         for key, variable in function.inputs.items():
             if types.is_state(variable._sym_type):
-                self.states.setdefault(key, np.zeros(variable.shape, np.float32))
+                self.states.begin(key, variable.shape)
             else:
                 variable._sym_val = Box(self._round(np.asarray(inputs[key])))
         for op, done in self.schedules[name].items():
-            self._compute(op)
+            self._compute(op, done)
             for variable in done:
                 variable._sym_val = None
-        return {output.name: np.asarray(output.val) for output in function.outputs}
+        outputs = {output.name: np.asarray(output.val) for output in function.outputs}
+        return {name: self.states.apart(value) for name, value in outputs.items()}
 
     def reset(self) -> None:
         """Set the states to zeros."""
@@ -132,25 +135,28 @@ class Package:
                 _trim_heap()
         return weight
 
-    def _infer(self, op: Any) -> Any:
+    def _infer(self, op: Any, done: list[Any]) -> Any:
         """The value of an operation; None if it cannot be evaluated."""
-        if op.op_type == "read_state":
-            return self.states[op.input.name]
-        if op.op_type == "coreml_update_state":
-            # Never written again: an operation that did so in place would raise ValueError.
-            self.states[op.state.name] = frozen = op.value.val.view()
-            frozen.flags.writeable = False
-            return frozen
+        if op.op_type == READ:
+            return self.states.read(op.input.name)
+        if op.op_type == UPDATE:
+            return self.states.store(op.state.name, op.value.val)
+        written = self.states.write(op, done) if op.op_type == "slice_update" else None
+        if written is not None:
+            return written
         compute = KERNELS.get(op.op_type)
         return compute(op) if compute else op.value_inference()
 
-    def _compute(self, op: Any) -> None:
-        """Evaluate an operation and store its outputs; weights are decompressed for the time."""
+    def _compute(self, op: Any, done: list[Any]) -> None:
+        """Evaluate an operation and store its outputs; weights are decompressed for the time.
+
+        ``done``: the variables that no later operation reads.
+        """
         weights = [each for each in _variables(op) if each in self.blobs]
         for each in weights:
             each._sym_val = Box(self._weight(each))
         try:
-            values = self._infer(op)
+            values = self._infer(op, done)
         except NotImplementedError:
             values = None
         if values is None:
@@ -164,6 +170,8 @@ class Package:
         for output, value in zip(op.outputs, values, strict=True):
             value = np.asarray(value)
             output._sym_val = Box(value if op.op_type in MOVES else self._round(value))
+            if op.op_type in VIEWS:
+                self.states.note(output)
 
     def _round(self, value: Array) -> Array:
         """Round floats to the precision; the result is float32. Other types pass."""

@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from slmkit.backend.import_guard import without
 from slmkit.backend.interface import Job, Model
 from slmkit.backend.job import model_from_json, spec_to_json
 from slmkit.system.cache import Cache, key_of
@@ -33,6 +34,7 @@ from slmkit_litert.lowering.proof_graph import label_weights, split
 from slmkit_litert.lowering.weight_layout import WeightLayout, weight_shapes
 
 VERSION = 9
+UNUSED = ("keras", "tf_keras")  # TensorFlow imports one of them wherever it is installed
 CACHE_KIND = "graph-template"
 # Files of the entry in the cache
 FILE, PROOF_FILE = "graph_template.tflite", "proof.flatbuffer"
@@ -78,7 +80,8 @@ def find_or_trace(job: Job, prefill: int, layout: WeightLayout, folder: Path) ->
 def trace_job(payload: dict[str, Any], report: Report) -> None:
     """Trace and convert all signatures; the entry point of the worker process."""
     os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    import tensorflow as tf
+    with without(*UNUSED):
+        import tensorflow as tf
 
     model, out = model_from_json(payload["spec"]), Path(payload["out"])
     shapes = weight_shapes(model, WeightLayout(**payload["layout"]))

@@ -47,6 +47,29 @@ def test_silu_is_x_times_sigmoid():
     np.testing.assert_allclose(kernels.silu(SimpleNamespace(x=var(x))), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("width", [5, 64, 640, 2304])
+def test_a_norm_of_values_and_their_negatives_has_no_mean(width):
+    """RMSNorm's form: a value of 0 stays 0, whatever gain comes after, on every processor."""
+    x = np.random.default_rng(5).standard_normal((1, width, 1, 7)).astype(np.float32)
+    x[:, width // 3] = 0
+    x[:, width // 2] *= 1000
+    both = np.concatenate([x, -x], axis=1)
+    got = kernels.layer_norm(norm(both))[:, :width]
+    exact = x / np.sqrt(np.square(x, dtype=np.float64).mean(axis=1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(got, exact, rtol=1e-6, atol=1e-12)
+
+
+def test_a_norm_takes_the_mean_away():
+    x = np.array([[1.0, 2.0, 3.0, 6.0]], np.float32)
+    expected = (x - 3) / np.sqrt(3.5 + 1e-6)
+    np.testing.assert_allclose(kernels.layer_norm(norm(x)), expected, rtol=1e-6)
+
+
+def norm(x):
+    nothing = {"gamma": None, "beta": None}
+    return SimpleNamespace(x=var(x), axes=var([1]), epsilon=var(np.float32(1e-6)), **nothing)
+
+
 def test_fused_attention_is_the_reference_s():
     tokens, width = 7, 8
     q, k, v = (random(tokens, 3, width, seed=seed) for seed in range(3))

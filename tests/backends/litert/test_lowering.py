@@ -7,6 +7,7 @@ import pytest
 
 from artifacts import FLOAT32_FLOOR, emitted, ids_for, reference_of, run, token_snr_db
 from litert_artifacts import TAKEN, check_floors, litert_job
+from own_process import printed
 from slmkit.backend.registry import find_backend
 from slmkit.errors import BackendError
 from slmkit.recipe.scheme import Scheme
@@ -189,3 +190,19 @@ def test_a_changed_byte_of_a_part_is_found(tiny, tmp_path, monkeypatch):
         check_bytes(job, weight_layout(job.model, job.codes.schemes), path)
     found = run(tmp_path / "litert", artifact, "float32", job)
     assert token_snr_db(reference_of(job), found).min() < FLOAT32_FLOOR
+
+
+def test_a_trace_imports_tensorflow_alone(tiny, tmp_path):
+    """keras, which TensorFlow imports, takes scikit-learn, pandas and matplotlib along."""
+    said = (
+        "import sys; from pathlib import Path\n"
+        "from artifacts import emitted\n"
+        "from litert_artifacts import litert_job\n"
+        "from slmkit_litert.lowering import graph_template\n"
+        "graph_template.call = lambda job, given, *more: graph_template.trace_job(given, more)\n"
+        "job = litert_job(Path(sys.argv[1]), Path(sys.argv[2]), cache=None)\n"
+        "emitted(job, Path(sys.argv[2]) / 'litert')\n"
+        "assert 'tensorflow' in sys.modules\n"
+        "print([name for name in ('keras', 'sklearn', 'matplotlib') if name in sys.modules])\n"
+    )
+    assert printed(said, tiny("llama"), tmp_path) == "[]"
