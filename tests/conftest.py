@@ -82,6 +82,8 @@ TOGETHER = (
     "bundle/test_export.py",
     "cli/test_cli.py",
     "coreml/test_planted_bugs.py",
+    "devices/test_by_app.py",
+    "devices/test_mac.py",
     "hexagon/test_bundle.py",
     "hexagon/test_planted_bugs.py",
     "hexagon/test_scan.py",

@@ -259,7 +259,7 @@ HELD: dict[str, Callable[[Any], dict[str, Any]]] = {  # a runner's states by nam
     "ort": lambda runner: runner.past,
     "hexagon": lambda runner: runner.cache.states,
     "litert": lambda runner: runner.caches,
-    "coreml": lambda runner: runner.packages[0].states,
+    "coreml": lambda runner: runner.packages[0].states.arrays,
 }
 CONV_STATE = 2  # tokens that a convolution of lfm2 remembers
 

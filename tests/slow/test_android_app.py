@@ -26,6 +26,12 @@ DEMO = os.environ.get("SLMKIT_DEMO")  # the bundle that `make demo` has just bui
 KOTLIN = Path(__file__).resolve().parents[1] / "fixtures" / "android_runtimes"
 SAME = 1e-5  # of logits in Python and on the JVM: both call one library; vectors have 5 digits
 TOP = 8  # logits of a step in a report
+INT8_CACHE = """
+extends: int4
+name: int8-cache
+summary: As int4, with a KV cache of 8-bit integers.
+artifacts: {ort: {kv_cache: int8}}
+"""
 MEGABYTES = 40  # of an APK for arm64 with the sample model: 32 are ONNX Runtime
 
 
@@ -88,6 +94,23 @@ def test_core_model_and_chat_are_right_on_the_jvm(junit, assets, greedy, tmp_pat
     )
     assert re.search(r"^OK \(\d+ tests\)", said, re.MULTILINE), said
     assert "logits differ from Python's by at most" in said  # the test was not left out
+
+
+def test_keys_and_values_may_be_integers(junit, tmp_path):
+    recipe = tmp_path / "int8-cache.yaml"
+    recipe.write_text(INT8_CACHE, encoding="utf-8")
+    made = slmkit.build(
+        SAMPLE_MODEL,
+        target="android",
+        recipe=recipe,
+        artifacts=["ort"],
+        out=tmp_path / "dist",
+        cache=False,
+    ).path
+    assets = write_assets(made, "ort", tmp_path / "assets")
+    greedy = write_greedy(made, "ort", tmp_path / "greedy")
+    said = junit(assets, [greedy], "ModelTest", tolerance=str(SAME))
+    assert "logits differ from Python's by at most" in said
 
 
 def test_vectors_of_every_kind_of_tokenizer_and_random_texts_hold(junit, assets, tmp_path):

@@ -12,18 +12,14 @@ from slmkit.bundle.manifest import read_manifest
 from slmkit.cli.ci import SUMMARY, tell_ci
 from slmkit.cli.main import main
 from slmkit.parity.prompts import PromptComparison
-from slmkit.system.progress import Silent
-from slmkit.workflows.build import build
-from tiny_models import ort_request, tiny_config, write_checkpoint
+from tiny_bundles import ort_bundle
 
 UNRUN = PromptComparison("ort", "it is not installed\x07", executed=False)
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
-    model = write_checkpoint(folder / "tiny", tiny_config("llama"))
-    return build(ort_request(model, "int4", folder), Silent()).folder
+    return ort_bundle(tmp_path_factory.mktemp("made"))
 
 
 def told(tmp_path, found, quality, prompts):

@@ -24,6 +24,13 @@ from slmkit.workflows.bench import prove_on
 from slmkit.workflows.build import build
 from tiny_models import tiny_config, write_checkpoint
 
+ONE_GPU = {  # a program for each GPU is compiled for a minute
+    "extends": "int4",
+    "name": "one-gpu",
+    "summary": "int4 for one of the GPUs",
+    "artifacts": {"mlc": {"gpus": ["adreno"]}},
+}
+
 
 class Phone(Adb):
     """A phone that the fakes show. Its artifacts run here: the fakes compute nothing."""
@@ -43,7 +50,9 @@ class Phone(Adb):
 def bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     model = write_checkpoint(folder / "tiny", tiny_config("llama"))
-    asked = Request(model, "android", "int4", folder / "dist", 64, artifacts=("ort", "mlc"))
+    recipe = folder / "one-gpu.yaml"
+    recipe.write_text(json.dumps(ONE_GPU), encoding="utf-8")
+    asked = Request(model, "android", str(recipe), folder / "dist", 64, artifacts=("ort", "mlc"))
     return build(asked, Silent()).folder
 
 
