@@ -111,3 +111,25 @@ def test_a_broken_entry_point_is_one_sentence_and_leaves_the_others_alone(monkey
         assert said.split(":")[0] in surroundings()["backends that cannot be loaded"]
     finally:
         registry._installed.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("json", "lacks VERSION, reads_calibration, answers_chunks, problems, weight_bytes"),
+        ("json:tool.nothing", "cannot be loaded from json:tool.nothing: AttributeError"),
+        ("no_such_package", "cannot be loaded from no_such_package: ModuleNotFoundError"),
+    ],
+)
+def test_a_module_that_is_no_backend_is_one_sentence(monkeypatch, module, said):
+    declared = Declaration("abacus", "beads", module, (), ())
+    monkeypatch.setattr(registry, "declarations", lambda: {"abacus": declared})
+    with pytest.raises(BackendError, match=said) as caught:
+        registry.find_backend("abacus")
+    assert "package" in caught.value.hint
+
+
+def test_every_backend_of_ours_has_the_whole_interface():
+    assert {"emit", "open_runner", "state_bytes"} < set(registry._interface())
+    for artifact in registry.declarations():
+        assert registry.find_backend(artifact)

@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, v
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from slmkit import __version__
 from slmkit.backend.declaration import EVERY_ERROR, Declaration, ErrorKind, this_machine
 from slmkit.backend.targets import ANDROID, IOS, Target
 from slmkit.errors import BackendError, MissingPackageError, SlmkitError
@@ -62,14 +63,23 @@ def broken_backends() -> dict[str, BackendError]:
 def find_backend(artifact: str) -> Backend:
     """Import the backend of an artifact.
 
-    Raises BackendError for an unknown artifact, MissingPackageError for packages that are not
-    installed.
+    Raises BackendError for an unknown artifact, a module that cannot be imported and one that lacks
+    a part of the interface; MissingPackageError for packages that are not installed.
     """
     declared = declaration_of(artifact)
     require_packages([artifact])
     module, _, name = declared.module.partition(":")
-    found: Any = import_module(module)
-    backend: Backend = getattr(found, name) if name else found
+    try:
+        found: Any = import_module(module)
+        backend: Backend = getattr(found, name) if name else found
+    except Exception as error:  # a stranger's module may raise anything
+        raise _cannot_load(artifact, declared.module, error) from error
+    lacking = [part for part in _interface() if not hasattr(backend, part)]
+    if lacking:
+        raise BackendError(
+            f"the backend {artifact} ({declared.module}) lacks {', '.join(lacking)}",
+            f"use a version of its package that is made for slmkit {__version__}",
+        )
     return backend
 
 
@@ -202,14 +212,27 @@ def _loaded(point: EntryPoint) -> Declaration | BackendError:
     try:
         found = point.load()
     except Exception as error:  # a stranger's module may raise anything
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        return BackendError(
-            f"the backend {point.name} cannot be loaded from {point.value}: {said}",
-            "repair or uninstall its package",
-        )
+        return _cannot_load(point.name, point.value, error)
     if isinstance(found, Declaration):
         return found
     return BackendError(
         f"the entry point {point.value} of {GROUP} names no Declaration",
         "let it name a slmkit.backend.declaration.Declaration, or uninstall its package",
     )
+
+
+def _cannot_load(name: str, place: str, error: Exception) -> BackendError:
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return BackendError(
+        f"the backend {name} cannot be loaded from {place}: {said}",
+        "repair or uninstall its package",
+    )
+
+
+@cache
+def _interface() -> tuple[str, ...]:
+    """What every backend must have: the members of ``slmkit.backend.interface.Backend``."""
+    from slmkit.backend.interface import Backend
+
+    functions = [name for name in vars(Backend) if not name.startswith("_")]
+    return (*Backend.__annotations__, *functions)
