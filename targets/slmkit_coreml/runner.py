@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmkit.backend.interface import Artifact
+from slmkit.backend.memory import may_keep
 from slmkit.backend.static_runner import EMPTY, StaticRunner, Window, rope_names, slots
 from slmkit.ops import Floats, Positions, Rope, visible
 from slmkit_coreml.contract import HIDDEN, mask_name, state_name, state_shape
@@ -97,7 +98,9 @@ class CoremlRunner(StaticRunner):
             return [DevicePackage(path, names, units) for path in paths], system_name(units)
         cache = WeightCache()
         about = f"evaluator over coremltools {coremltools.__version__}, {precision}"
-        return [Package(path, precision, cache) for path in paths], about
+        packages = [Package(path, precision, cache) for path in paths]
+        cache.free_bytes = may_keep(cache.free_bytes)
+        return list(packages), about
 
     def _inputs(self, ids: NDArray[np.int64], window: Window) -> dict[str, Any]:
         """The host's inputs for all packages; each reads those that it declares."""

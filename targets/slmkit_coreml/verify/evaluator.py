@@ -8,13 +8,15 @@ nothing between operations, so that it proves the graph; ``float16`` rounds ever
 to float16, an estimate of the device.
 
 Decompressed weights are cached up to a limit, over all packages of a model; those beyond it are
-decompressed for each use, so that a model of any size runs.
+decompressed for each use, those of convolutions a few rows at a time, so that a model of any size
+runs.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from coremltools.converters.mil.mil import types
 from slmkit.errors import BackendError
 from slmkit_coreml.layout import Array
 from slmkit_coreml.package import WEIGHTS, read_model
-from slmkit_coreml.verify.kernels import KERNELS, decompress
+from slmkit_coreml.verify.kernels import KERNELS, Parts, decompress
 from slmkit_coreml.verify.states import READ, UPDATE, States
 
 # Operations that only move numbers: what was rounded before stays rounded.
@@ -37,6 +39,7 @@ MOVES = frozenset(
     }
 )
 VIEWS = MOVES - {READ, UPDATE, "slice_update"}  # their values may lie in their inputs'
+BY_PARTS = frozenset({"conv"})  # operations that read a weight part by part
 CACHE_LIMIT = 4 * 10**9  # bytes of decompressed weights
 TRIM_INTERVAL = CACHE_LIMIT // 10  # bytes cached between two calls of ``_trim_heap``
 
@@ -56,6 +59,10 @@ class WeightCache:
     def __init__(self, limit: int = CACHE_LIMIT) -> None:
         self.free_bytes = limit
         self.weights: dict[Any, Array] = {}
+
+    def takes(self, key: Any, size: int) -> bool:
+        """Whether the weight of a key is cached, or will be: its bytes fit."""
+        return key in self.weights or size <= self.free_bytes
 
     def get(self, key: Any, make: Callable[[], Array]) -> Array:
         """Return the weight of a key; compute it if it is not cached, and cache it if it fits."""
@@ -123,10 +130,15 @@ class Package:
         if self.constexprs.setdefault(blob, op) is not op:
             _free_codes(op)
 
-    def _weight(self, variable: Any) -> Array:
-        """The decompressed output of a constexpr, from the cache if it is there."""
+    def _weight(self, variable: Any, by_parts: bool) -> Array | Parts:
+        """The decompressed output of a constexpr, from the cache if it is there.
+
+        ``by_parts``: where it is not cached, its parts will do.
+        """
         blob = self.blobs[variable]
         op = self.constexprs[blob]
+        if by_parts and not self.cache.takes((self.path, blob), _float32_bytes(variable)):
+            return Parts(op, self._round)
         free_bytes = self.cache.free_bytes
         weight = self.cache.get((self.path, blob), lambda: self._round(decompress(op)))
         if self.cache.free_bytes < free_bytes:  # the weight is cached from now on
@@ -154,7 +166,7 @@ class Package:
         """
         weights = [each for each in _variables(op) if each in self.blobs]
         for each in weights:
-            each._sym_val = Box(self._weight(each))
+            each._sym_val = Box(self._weight(each, op.op_type in BY_PARTS))
         try:
             values = self._infer(op, done)
         except NotImplementedError:
@@ -239,6 +251,10 @@ def _all_variables(op: Any) -> Iterator[Any]:
 def _variables(op: Any) -> list[Any]:
     """Inputs of an operation without those in lists: no weight is in a list."""
     return [each for each in op.inputs.values() if not isinstance(each, tuple | list)]
+
+
+def _float32_bytes(variable: Any) -> int:
+    return 4 * int(math.prod(variable.shape))
 
 
 def _to_float32(value: Any) -> Array:

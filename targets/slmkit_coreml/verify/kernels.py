@@ -1,4 +1,7 @@
-"""Operations that coremltools cannot evaluate, or not exactly enough, each tested on its own."""
+"""Operations that coremltools cannot evaluate, or not exactly enough, each tested on its own.
+
+A weight is an array, or ``Parts`` of one that is decompressed for each use.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,20 @@ import numpy as np
 from slmkit.errors import BackendError
 from slmkit_coreml.layout import Array
 
-ROWS = 256  # rows of a palette-coded weight decompressed at a time
+ALL = slice(None)
+ROWS = 1024  # rows of a product computed at a time, of a weight that may come in parts
+
+
+class Parts:
+    """A weight of codes: a slice of its rows is decompressed when it is asked for."""
+
+    def __init__(self, op: Any, finish: Callable[[Array], Array]) -> None:
+        """``finish``: is applied to what is decompressed."""
+        self.op, self.finish = op, finish
+        self.shape: tuple[int, ...] = op.outputs[0].shape
+
+    def __getitem__(self, rows: slice) -> Array:
+        return self.finish(decompress(self.op, rows))
 
 
 def conv(op: Any) -> Array:
@@ -18,7 +34,11 @@ def conv(op: Any) -> Array:
     x, weight = op.x.val, op.weight.val
     if weight.shape[2:] != (1, 1) or op.pad_type.val != "valid":
         raise NotImplementedError
-    product: Array = weight.reshape(weight.shape[0], -1) @ x.reshape(x.shape[1], -1)
+    rows, columns = weight.shape[0], x.reshape(x.shape[1], -1)
+    product = np.empty((rows, columns.shape[1]), np.float32)
+    for first in range(0, rows, ROWS):
+        part = slice(first, first + ROWS)
+        np.matmul(weight[part].reshape(-1, len(columns)), columns, out=product[part])
     return product.reshape(1, -1, *x.shape[2:])
 
 
@@ -68,27 +88,36 @@ def cast(op: Any) -> Array:
     return result
 
 
-def decompress(op: Any) -> Array:
-    """Decompress a constexpr to float32, from float32 scales or palettes.
+def decompress(op: Any, rows: slice = ALL) -> Array:
+    """Decompress rows of a constexpr to float32, from float32 scales or palettes.
 
     coremltools repeats the palette for every number, 256 bytes each. So palettes are decompressed
     here, and the first row of every weight is compared with coremltools. Raises BackendError if
     they differ.
     """
-    if op.op_type != "constexpr_lut_to_dense":
-        return np.asarray(op.materialized_val_inference(), dtype=np.float32)
-    indices, palettes = op.indices.val, op.lut.val
-    entries = palettes.shape[-2]
-    if palettes.size != palettes.shape[0] * entries:
+    if op.op_type == "constexpr_lut_to_dense":
+        return _from_palettes(op, rows)
+    if op.op_type == "constexpr_blockwise_shift_scale" and len(op.scale.val) == len(op.data.val):
+        offset = None if op.offset is None else op.offset.val[rows]
+        return np.asarray(op.decompress(op.data.val[rows], op.scale.val[rows], offset), np.float32)
+    return np.asarray(op.materialized_val_inference(), dtype=np.float32)[rows]
+
+
+def _from_palettes(op: Any, rows: slice) -> Array:
+    """As ``decompress``, of indices and palettes, each palette for as many rows."""
+    indices, palettes = op.indices.val, np.asarray(op.lut.val, np.float32)
+    if palettes.size != palettes.shape[0] * palettes.shape[-2]:
         raise NotImplementedError
-    rows, flat = len(indices), np.asarray(palettes, np.float32).reshape(-1)
-    groups = np.arange(rows) // (rows // palettes.shape[0]) * entries
-    weight = np.empty(indices.shape, np.float32)
-    for first in range(0, rows, ROWS):
-        chunk = slice(first, first + ROWS)
-        positions = indices[chunk].reshape(len(groups[chunk]), -1) + groups[chunk, None]
-        weight[chunk] = np.take(flat, positions).reshape(weight[chunk].shape)
-    if not np.array_equal(op.decompress(indices[:1], palettes[:1], None), weight[:1]):
+    flat, each = palettes.reshape(palettes.shape[0], -1), len(indices) // palettes.shape[0]
+    first, end, _ = rows.indices(len(indices))
+    weight = np.empty((end - first, *indices.shape[1:]), np.float32)
+    for number in range(first // each, -(-end // each)):
+        begin, last = max(first, number * each), min(end, (number + 1) * each)
+        out = weight[begin - first : last - first]
+        np.take(flat[number], indices[begin:last], out=out, mode="clip")
+    if first == 0 and not np.array_equal(
+        op.decompress(indices[:1], op.lut.val[:1], None), weight[:1]
+    ):
         raise BackendError(
             f"the evaluator and coremltools decompress {op.name} differently", "please report this"
         )

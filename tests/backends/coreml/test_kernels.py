@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from coremltools.converters.mil.mil.ops.defs.iOS18 import compression
 from coremltools.optimize._utils import lut_to_dense
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,8 @@ from slmkit.interpreters.kernels import attention
 from slmkit.interpreters.reference import Cache, Reference
 from slmkit.ops import Attention
 from slmkit_coreml.verify import kernels
+
+shift_and_scale = compression.constexpr_blockwise_shift_scale.decompress
 
 
 def var(value):
@@ -119,6 +122,52 @@ def test_palettes_are_decompressed_as_coremltools_does(groups, rows, width, bits
     palettes = source.standard_normal((groups, 1, 1, 1, 1 << bits, 1)).astype(np.float32)
     got = kernels.decompress(palette_op(indices, palettes, lut_to_dense))
     np.testing.assert_array_equal(got, lut_to_dense(indices, palettes))
+
+
+@given(st.integers(1, 3), st.integers(1, 5), st.integers(0, 15), st.integers(1, 15))
+def test_rows_of_palettes_are_those_of_the_whole(groups, rows, first, count):
+    source = np.random.default_rng(rows)
+    indices = source.integers(0, 16, (groups * rows, 3, 1, 1)).astype(np.uint8)
+    palettes = source.standard_normal((groups, 1, 1, 1, 16, 1)).astype(np.float32)
+    op, part = palette_op(indices, palettes, lut_to_dense), slice(first, first + count)
+    np.testing.assert_array_equal(kernels.decompress(op, part), kernels.decompress(op)[part])
+
+
+@given(st.integers(1, 9), st.sampled_from([1, 2, 4]), st.booleans(), st.integers(0, 9))
+def test_rows_of_codes_are_those_of_the_whole(rows, groups, shared, first):
+    source = np.random.default_rng(rows)
+    op = SimpleNamespace(
+        op_type="constexpr_blockwise_shift_scale",
+        data=var(source.integers(-8, 8, (rows, 8, 1, 1)).astype(np.int8)),
+        scale=var(source.random((1 if shared else rows, groups, 1, 1)).astype(np.float32)),
+        offset=None,
+        decompress=shift_and_scale,
+    )
+    op.materialized_val_inference = lambda: shift_and_scale(op.data.val, op.scale.val, None)
+    whole = op.data.val * np.repeat(op.scale.val, 8 // groups, 1)
+    part = slice(first % rows, first % rows + 3)
+    np.testing.assert_array_equal(kernels.decompress(op, part), whole[part])
+    np.testing.assert_array_equal(kernels.decompress(op), whole)
+
+
+@pytest.mark.parametrize("rows", [1, kernels.ROWS, kernels.ROWS + 1, 2 * kernels.ROWS + 5])
+def test_a_product_of_parts_is_that_of_the_whole_weight(rows):
+    codes, scale = random(rows, 6) * 10 // 1, np.abs(random(rows, 1))
+    op = SimpleNamespace(
+        op_type="constexpr_blockwise_shift_scale",
+        data=var(codes.astype(np.int8).reshape(rows, 6, 1, 1)),
+        scale=var(scale.reshape(rows, 1, 1, 1)),
+        offset=None,
+        decompress=shift_and_scale,
+        outputs=[SimpleNamespace(shape=(rows, 6, 1, 1))],
+    )
+    x, halves = random(1, 6, 1, 4), kernels.Parts(op, lambda weight: weight / 2)
+    conv = SimpleNamespace(x=var(x), weight=var(halves), pad_type=var("valid"))
+    got = kernels.conv(conv)
+    conv.weight = var(halves[:])
+    np.testing.assert_array_equal(got, kernels.conv(conv))
+    expected = (codes * scale / 2) @ x[0, :, 0]
+    np.testing.assert_allclose(got[0, :, 0], expected, rtol=1e-5, atol=1e-4)
 
 
 def test_a_difference_from_coremltools_is_an_error():

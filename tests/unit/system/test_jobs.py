@@ -159,3 +159,15 @@ def test_a_user_s_own_number_of_threads_stays(monkeypatch):
         assert thread_settings()["OMP_NUM_THREADS"] == "3"
     finally:
         SHARE.reset(token)
+
+
+@pytest.mark.parametrize(("places", "second"), [(1, 3 * 10**9), (2, 10**9)])
+def test_a_job_s_workers_know_the_memory_that_the_others_leave(places, second):
+    def ask(progress):
+        return subprocess_worker.call("worker_jobs:memory", {}, lambda done, total: None, "asks")
+
+    limits = Limits(places, memory=3 * 10**9)
+    jobs = [Job(ask, 2 * 10**9, seconds=2), Job(ask, 5 * 10**8)]
+    assert run_jobs(jobs, limits, Silent()) == [3 * 10**9, second]
+    assert run_jobs([Job(ask, 5 * 10**9)], limits, Silent()) == [3 * 10**9]
+    assert ask(Silent()) is None

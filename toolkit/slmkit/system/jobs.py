@@ -7,9 +7,10 @@ take; a job that alone is larger than the budget runs when nothing else does.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -17,6 +18,7 @@ from typing import Generic, TypeVar
 from slmkit.system.process_memory import free_memory
 from slmkit.system.progress import Progress, Through
 from slmkit.system.workers.group import GROUP, WorkerGroup
+from slmkit.system.workers.memory import SHARE as MEMORY
 from slmkit.system.workers.threads import SHARE as THREADS
 
 T = TypeVar("T")
@@ -73,12 +75,13 @@ def run_jobs(jobs: Sequence[Job[T]], limits: Limits, progress: Progress) -> list
     Raises the first error of a job, and whatever interrupts the wait, after every other worker has
     been ended.
     """
+    budget = limits.budget
     if limits.jobs < 2 or len(jobs) < 2:
-        return [each.work(progress) for each in jobs]
+        with _given(budget):
+            return [each.work(progress) for each in jobs]
     results: dict[int, T] = {}
     waiting = sorted(enumerate(jobs), key=lambda each: -each[1].seconds)
     running: dict[Future[T], _Running[T]] = {}
-    budget = limits.budget
     with ThreadPoolExecutor(limits.jobs) as pool:
         try:
             while waiting or running:
@@ -87,7 +90,8 @@ def run_jobs(jobs: Sequence[Job[T]], limits: Limits, progress: Progress) -> list
                     beside = min(limits.jobs, 1 + len(running) + len(waiting))
                     share = max(1, cores() // beside)
                     begun = _Running(*found, WorkerGroup())
-                    running[_start(pool, begun, share, progress)] = begun
+                    with _given(_room(running, budget)):
+                        running[_start(pool, begun, share, progress)] = begun
                 ended, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in ended:
                     results[running.pop(future).number] = future.result()
@@ -98,16 +102,31 @@ def run_jobs(jobs: Sequence[Job[T]], limits: Limits, progress: Progress) -> list
     return [results[number] for number in range(len(jobs))]
 
 
+@contextlib.contextmanager
+def _given(memory: int | None) -> Iterator[None]:
+    """Give so many bytes to the workers of what is done or started within."""
+    token = MEMORY.set(memory)
+    try:
+        yield
+    finally:
+        MEMORY.reset(token)
+
+
 def _next(
     waiting: Sequence[tuple[int, Job[T]]],
     running: dict[Future[T], _Running[T]],
     budget: int | None,
 ) -> tuple[int, Job[T]] | None:
     """The first job that fits; alone, any job does."""
-    if not running or budget is None:
+    room = _room(running, budget)
+    if not running or room is None:
         return waiting[0] if waiting else None
-    room = budget - sum(each.reserved for each in running.values())
     return next((each for each in waiting if each[1].memory <= room), None)
+
+
+def _room(running: dict[Future[T], _Running[T]], budget: int | None) -> int | None:
+    """Bytes of the budget that the running jobs leave."""
+    return None if budget is None else budget - sum(each.reserved for each in running.values())
 
 
 def _start(

@@ -23,7 +23,7 @@ from slmkit.errors import BackendError, SlmkitError, error_of
 from slmkit.system.process_memory import peak_with_children
 from slmkit.system.scratch import scratch
 from slmkit.system.workers.group import GROUP
-from slmkit.system.workers.memory import note_peak
+from slmkit.system.workers.memory import memory_settings, note_peak
 from slmkit.system.workers.output import collected, save
 from slmkit.system.workers.threads import thread_settings
 
@@ -76,7 +76,7 @@ def call(
 def environment() -> dict[str, str]:
     """The variables of a new Python process with this one's import path."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    return {**QUIET, **thread_settings(), **os.environ, "PYTHONPATH": path}
+    return {**QUIET, **thread_settings(), **memory_settings(), **os.environ, "PYTHONPATH": path}
 
 
 def _exchange(

@@ -1,9 +1,12 @@
-"""Who wants to know how much memory a worker process took."""
+"""The memory that a worker process may take, and who wants to know how much it took."""
 
 from __future__ import annotations
 
+import os
 from contextvars import ContextVar
 
+VARIABLE = "SLMKIT_MEMORY"  # in a worker process, the bytes that it was given
+SHARE: ContextVar[int | None] = ContextVar("memory", default=None)  # bytes; None: nobody counts
 # Bytes, the peak of each worker that ended in this context: of the current stage.
 PEAKS: ContextVar[list[int] | None] = ContextVar("peaks", default=None)
 
@@ -13,3 +16,15 @@ def note_peak(peak: int | None) -> None:
     wanted = PEAKS.get()
     if wanted is not None and peak is not None:
         wanted.append(peak)
+
+
+def memory_settings() -> dict[str, str]:
+    """Variables of a worker process with this job's share; none where nobody counts."""
+    share = SHARE.get()
+    return {} if share is None else {VARIABLE: str(share)}
+
+
+def own_memory() -> int | None:
+    """The bytes that this process was given; None where nobody counts."""
+    given = os.environ.get(VARIABLE, "")
+    return int(given) if given.isdecimal() else None

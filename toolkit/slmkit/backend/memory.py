@@ -1,0 +1,20 @@
+"""How much of its choice a runner may keep in memory, within what its process was given."""
+
+from __future__ import annotations
+
+import os
+
+from slmkit.system.process_memory import tree_memory
+from slmkit.system.workers.memory import own_memory
+
+WORKING = 400 * 10**6  # bytes that a runner needs beside what it keeps: activations, logits
+
+
+def may_keep(most: int) -> int:
+    """Bytes that a runner may keep beside what its process holds now: ``most``, or what is left of
+    the process's share, down to nothing."""
+    share = own_memory()
+    held = tree_memory(os.getpid())
+    if share is None or held is None:
+        return most
+    return max(0, min(most, share - held - WORKING))
