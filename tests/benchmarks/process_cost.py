@@ -18,6 +18,7 @@ from typing import IO, Any
 import psutil
 
 STAGE = "slmkit: "  # prefix of a stage's name on stderr
+GOES_ON = f"{STAGE}..."  # prefix of a line that says how far it is
 INTERVAL = 0.05  # seconds between two samples of the process tree
 
 
@@ -115,7 +116,8 @@ def run_stages(
 ) -> tuple[int, dict[str, float], dict[str, tuple[float, float]], list[str]]:
     """Run a build; returns its exit status, cost, stages and other lines of stderr.
 
-    Stages: name -> (seconds, peak GB), by the lines of stderr that begin with STAGE.
+    Stages: name -> (seconds, peak GB), by the lines of stderr that begin with STAGE; of stages side
+    by side, until the next one begins.
     """
     reading, writing = os.pipe()
     stages: list[tuple[str, float]] = [("begin", time.monotonic())]
@@ -129,6 +131,8 @@ def run_stages(
     def read_lines() -> None:
         with os.fdopen(reading) as lines:
             for line in lines:
+                if line.startswith(GOES_ON):
+                    continue
                 if line.startswith(STAGE):
                     stages.append((line.strip().removeprefix(STAGE), time.monotonic()))
                 else:

@@ -85,7 +85,8 @@ class Package:
         message = read_model(path)
         blobs = _blobs(message)
         self.path, self.cache = path, cache or WeightCache()
-        self.program = loader.load(message, message.specificationVersion, str(path / WEIGHTS))
+        with _each_blob_once():
+            self.program = loader.load(message, message.specificationVersion, str(path / WEIGHTS))
         self.round_to_float16 = precision == "float16"
         self.states = States()
         self.constexprs: dict[int, Any] = {}  # blob -> the operation that decompresses it
@@ -193,6 +194,26 @@ class Package:
             with np.errstate(over="ignore"):  # infinity: as the device would have it
                 value = value.astype(np.float16)
         return _to_float32(value)
+
+
+@contextlib.contextmanager
+def _each_blob_once() -> Iterator[None]:
+    """Let coremltools' loader read what several functions share once, into one array."""
+    read, found = loader._load_value, dict[tuple[str, int], Any]()
+
+    def read_once(context: Any, spec: Any) -> Any:
+        if not spec.HasField("blobFileValue"):
+            return read(context, spec)
+        blob = spec.blobFileValue.fileName, spec.blobFileValue.offset
+        if blob not in found:
+            found[blob] = read(context, spec)
+        return found[blob]
+
+    loader._load_value = read_once
+    try:
+        yield
+    finally:
+        loader._load_value = read
 
 
 def _trim_heap() -> None:
