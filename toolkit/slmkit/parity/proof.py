@@ -27,6 +27,7 @@ from slmkit.recipe.bounds import Bound
 from slmkit.system import subprocess_worker
 from slmkit.system.jobs import Job, Limits, run_jobs
 from slmkit.system.progress import Progress
+from slmkit.system.workers.memory import given_memory
 
 T = TypeVar("T")
 # The work beside the runs: the reference. 0.6 GB on SmolLM2-135M, 1.7 on Gemma 3 270M, whose
@@ -106,7 +107,7 @@ class Proof:
         artifact = next(iter(self.artifacts.values()))
         ids, decode = [prompt.ids for prompt in prompts], [prompt.decode for prompt in prompts]
         asked = Asked(ids, [len(each) for each in ids], decode)
-        run = self._run(artifact, artifact.modes[0], asked, self.progress)
+        run = self._run_alone(artifact, artifact.modes[0], asked)
         self.runs[artifact.name, artifact.modes[0].name] = run
         return run.sequences
 
@@ -185,8 +186,12 @@ class Proof:
         key = artifact.name, mode.name
         if key not in self.runs:
             asked = Asked(golden.sequences, golden.prompt_lengths, [0] * len(golden.sequences))
-            self.runs[key] = self._run(artifact, mode, asked.first(mode.prompts), self.progress)
+            self.runs[key] = self._run_alone(artifact, mode, asked.first(mode.prompts))
         return self.runs[key]
+
+    def _run_alone(self, artifact: Artifact, mode: Mode, asked: Asked) -> Run:
+        with given_memory(self.limits.budget):
+            return self._run(artifact, mode, asked, self.progress)
 
     def _run(self, artifact: Artifact, mode: Mode, asked: Asked, progress: Progress) -> Run:
         out = Path(tempfile.mkdtemp(prefix="logits-", dir=self.scratch))

@@ -7,10 +7,9 @@ take; a job that alone is larger than the budget runs when nothing else does.
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -18,7 +17,7 @@ from typing import Generic, TypeVar
 from slmkit.system.process_memory import free_memory
 from slmkit.system.progress import Progress, Through
 from slmkit.system.workers.group import GROUP, WorkerGroup
-from slmkit.system.workers.memory import SHARE as MEMORY
+from slmkit.system.workers.memory import given_memory
 from slmkit.system.workers.threads import SHARE as THREADS
 
 T = TypeVar("T")
@@ -77,7 +76,7 @@ def run_jobs(jobs: Sequence[Job[T]], limits: Limits, progress: Progress) -> list
     """
     budget = limits.budget
     if limits.jobs < 2 or len(jobs) < 2:
-        with _given(budget):
+        with given_memory(budget):
             return [each.work(progress) for each in jobs]
     results: dict[int, T] = {}
     waiting = sorted(enumerate(jobs), key=lambda each: -each[1].seconds)
@@ -90,7 +89,7 @@ def run_jobs(jobs: Sequence[Job[T]], limits: Limits, progress: Progress) -> list
                     beside = min(limits.jobs, 1 + len(running) + len(waiting))
                     share = max(1, cores() // beside)
                     begun = _Running(*found, WorkerGroup())
-                    with _given(_room(running, budget)):
+                    with given_memory(_room(running, budget)):
                         running[_start(pool, begun, share, progress)] = begun
                 ended, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in ended:
@@ -100,16 +99,6 @@ def run_jobs(jobs: Sequence[Job[T]], limits: Limits, progress: Progress) -> list
                 each.group.stop()
             raise
     return [results[number] for number in range(len(jobs))]
-
-
-@contextlib.contextmanager
-def _given(memory: int | None) -> Iterator[None]:
-    """Give so many bytes to the workers of what is done or started within."""
-    token = MEMORY.set(memory)
-    try:
-        yield
-    finally:
-        MEMORY.reset(token)
 
 
 def _next(

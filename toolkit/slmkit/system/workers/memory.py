@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from contextvars import ContextVar
 
 VARIABLE = "SLMKIT_MEMORY"  # in a worker process, the bytes that it was given
@@ -16,6 +18,16 @@ def note_peak(peak: int | None) -> None:
     wanted = PEAKS.get()
     if wanted is not None and peak is not None:
         wanted.append(peak)
+
+
+@contextlib.contextmanager
+def given_memory(share: int | None) -> Iterator[None]:
+    """Give so many bytes to the workers of what is done or started within."""
+    token = SHARE.set(share)
+    try:
+        yield
+    finally:
+        SHARE.reset(token)
 
 
 def memory_settings() -> dict[str, str]:
