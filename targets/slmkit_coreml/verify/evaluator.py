@@ -18,6 +18,7 @@ import contextlib
 import ctypes
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from coremltools.converters.mil.mil import types
 from slmkit.errors import BackendError
 from slmkit_coreml.layout import Array
 from slmkit_coreml.package import WEIGHTS, read_model
-from slmkit_coreml.verify.kernels import KERNELS, Parts, decompress
+from slmkit_coreml.verify.kernels import ALL, KERNELS, Parts, decompress, in_float16
 from slmkit_coreml.verify.states import READ, UPDATE, States
 
 # Operations that only move numbers: what was rounded before stays rounded.
@@ -138,15 +139,21 @@ class Package:
         """
         blob = self.blobs[variable]
         op = self.constexprs[blob]
+        read = partial(self._decompressed, op)
         if by_parts and not self.cache.takes((self.path, blob), _float32_bytes(variable)):
-            return Parts(op, self._round)
+            return Parts(variable.shape, read)
         free_bytes = self.cache.free_bytes
-        weight = self.cache.get((self.path, blob), lambda: self._round(decompress(op)))
+        weight = self.cache.get((self.path, blob), read)
         if self.cache.free_bytes < free_bytes:  # the weight is cached from now on
             _free_codes(op)
             if free_bytes // TRIM_INTERVAL > self.cache.free_bytes // TRIM_INTERVAL:
                 _trim_heap()
         return weight
+
+    def _decompressed(self, op: Any, rows: slice = ALL) -> Array:
+        """Rows of a constexpr's output, rounded to the precision."""
+        weight = decompress(op, rows)
+        return weight if in_float16(op) else self._round(weight)
 
     def _infer(self, op: Any, done: list[Any]) -> Any:
         """The value of an operation; None if it cannot be evaluated."""

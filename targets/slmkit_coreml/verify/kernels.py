@@ -20,13 +20,12 @@ ROWS = 1024  # rows of a product computed at a time, of a weight that may come i
 class Parts:
     """A weight of codes: a slice of its rows is decompressed when it is asked for."""
 
-    def __init__(self, op: Any, finish: Callable[[Array], Array]) -> None:
-        """``finish``: is applied to what is decompressed."""
-        self.op, self.finish = op, finish
-        self.shape: tuple[int, ...] = op.outputs[0].shape
+    def __init__(self, shape: tuple[int, ...], read: Callable[[slice], Array]) -> None:
+        """``read``: gives rows, decompressed."""
+        self.shape, self.read = shape, read
 
     def __getitem__(self, rows: slice) -> Array:
-        return self.finish(decompress(self.op, rows))
+        return self.read(rows)
 
 
 def conv(op: Any) -> Array:
@@ -101,6 +100,14 @@ def decompress(op: Any, rows: slice = ALL) -> Array:
         offset = None if op.offset is None else op.offset.val[rows]
         return np.asarray(op.decompress(op.data.val[rows], op.scale.val[rows], offset), np.float32)
     return np.asarray(op.materialized_val_inference(), dtype=np.float32)[rows]
+
+
+def in_float16(op: Any) -> bool:
+    """Whether every number of a constexpr is one of float16, as palettes in files are."""
+    if op.op_type != "constexpr_lut_to_dense":
+        return False
+    palettes = np.asarray(op.lut.val)
+    return bool(np.array_equal(palettes, palettes.astype(np.float16)))
 
 
 def _from_palettes(op: Any, rows: slice) -> Array:

@@ -133,6 +133,14 @@ def test_rows_of_palettes_are_those_of_the_whole(groups, rows, first, count):
     np.testing.assert_array_equal(kernels.decompress(op, part), kernels.decompress(op)[part])
 
 
+def test_numbers_of_palettes_are_known_to_be_float16_s():
+    indices, palettes = np.zeros((4, 2), np.uint8), random(2, 1, 16, 1)
+    assert not kernels.in_float16(palette_op(indices, palettes, lut_to_dense))
+    exact = palettes.astype(np.float16).astype(np.float32)
+    assert kernels.in_float16(palette_op(indices, exact, lut_to_dense))
+    assert not kernels.in_float16(SimpleNamespace(op_type="constexpr_blockwise_shift_scale"))
+
+
 @given(st.integers(1, 9), st.sampled_from([1, 2, 4]), st.booleans(), st.integers(0, 9))
 def test_rows_of_codes_are_those_of_the_whole(rows, groups, shared, first):
     source = np.random.default_rng(rows)
@@ -159,9 +167,9 @@ def test_a_product_of_parts_is_that_of_the_whole_weight(rows):
         scale=var(scale.reshape(rows, 1, 1, 1)),
         offset=None,
         decompress=shift_and_scale,
-        outputs=[SimpleNamespace(shape=(rows, 6, 1, 1))],
     )
-    x, halves = random(1, 6, 1, 4), kernels.Parts(op, lambda weight: weight / 2)
+    halves = kernels.Parts((rows, 6, 1, 1), lambda part: kernels.decompress(op, part) / 2)
+    x = random(1, 6, 1, 4)
     conv = SimpleNamespace(x=var(x), weight=var(halves), pad_type=var("valid"))
     got = kernels.conv(conv)
     conv.weight = var(halves[:])
