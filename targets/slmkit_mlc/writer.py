@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slmkit.backend.interface import Artifact, Job, Mode, Progress, Report, Tensor, TokenFacts
+from slmkit.backend.memory import at_once
 from slmkit.backend.tokenizer_files import ship_file
 from slmkit.system.subprocess_worker import call
 from slmkit_mlc.chat_config import write_chat_config
@@ -23,6 +24,7 @@ from slmkit_mlc.contract import (
     prefix_of,
 )
 from slmkit_mlc.conversation import DIFFERS, EXACT, NO_SYSTEM
+from slmkit_mlc.declarations import RUNNING
 from slmkit_mlc.gpus import Gpu
 from slmkit_mlc.lowering.definition import Definition, definition_for
 from slmkit_mlc.options import COMPILER, chosen_gpus, library_name, quantization_name
@@ -32,7 +34,7 @@ from slmkit_mlc.verify.metal import metal_present
 from slmkit_mlc.verify.opencl import runtime
 
 CHECK = "slmkit_mlc.verify.kernels:check_job"
-WORKERS = 2  # libraries compiled at a time
+WORKERS = 2  # libraries compiled and checked at a time, at most
 SLOW_PROMPTS = 2  # golden prompts for parity of a GPU's kernels, which are slow on a CPU
 NO_OPENCL = "no OpenCL runtime is installed: no kernel was executed (the extra opencl has one)"
 BY_MLC_LLM = "the libraries are mlc_llm's: none of their kernels was executed, only our program was"
@@ -57,7 +59,8 @@ def write(job: Job, folder: Path, version: str, progress: Progress) -> Artifact:
     definition.write(folder)
     progress(1, steps)
     libraries: dict[str, dict[str, Any]] = {}
-    with ThreadPoolExecutor(WORKERS) as pool:  # each thread waits for a worker process
+    workers = at_once(WORKERS, RUNNING.of(job.model.parameters))
+    with ThreadPoolExecutor(workers) as pool:  # each thread waits for a worker process
         built = pool.map(lambda gpu: _build_library(job, gpu, quantization, folder), gpus)
         for done, (gpu, library) in enumerate(zip(gpus, built, strict=True), 2):
             libraries[gpu.name] = library

@@ -73,10 +73,10 @@ def _same(one: Array, other: Array) -> Any:
 
 def _equal_bytes(one: Array, other: Array) -> bool:
     """Whether two arrays of one shape hold the same bytes."""
-    pair = [np.ascontiguousarray(each).reshape(-1).view(np.uint8) for each in (one, other)]
+    left, right = (np.ascontiguousarray(each).reshape(-1).view(np.uint8) for each in (one, other))
     return all(
-        np.array_equal(*(each[at : at + BLOCK] for each in pair))
-        for at in range(0, len(pair[0]), BLOCK)
+        np.array_equal(left[at : at + BLOCK], right[at : at + BLOCK])
+        for at in range(0, len(left), BLOCK)
     )
 
 

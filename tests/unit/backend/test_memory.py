@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from slmkit.backend.memory import WORKING, may_keep
+from slmkit.backend.memory import WORKING, at_once, may_keep
 from slmkit.system.process_memory import tree_memory
 from slmkit.system.workers.memory import VARIABLE
 
@@ -25,3 +25,11 @@ def test_a_runner_keeps_what_is_left_of_its_share(monkeypatch):
     assert may_keep(1000) == 1000
     monkeypatch.setenv(VARIABLE, str(held))
     assert may_keep(4 * 10**9) == 0
+
+
+@pytest.mark.parametrize(
+    ("share", "workers"), [(10**9, 1), (5 * 10**9, 2), (9 * 10**9, 3), ("", 3)]
+)
+def test_as_many_workers_run_as_the_share_holds(monkeypatch, share, workers):
+    monkeypatch.setenv(VARIABLE, str(share))
+    assert at_once(3, 2 * 10**9) == workers

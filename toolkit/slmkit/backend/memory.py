@@ -1,4 +1,4 @@
-"""How much of its choice a runner may keep in memory, within what its process was given."""
+"""How much a backend may keep in memory and start side by side, within what its process was given."""
 
 from __future__ import annotations
 
@@ -18,3 +18,10 @@ def may_keep(most: int) -> int:
     if share is None or held is None:
         return most
     return max(0, min(most, share - held - WORKING))
+
+
+def at_once(most: int, each: int) -> int:
+    """How many workers of ``each`` bytes may run side by side: ``most``, within this process's
+    share, and one in any case."""
+    share = own_memory()
+    return most if share is None else max(1, min(most, share // each))
