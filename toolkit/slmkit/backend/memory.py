@@ -1,4 +1,4 @@
-"""How much a backend may keep in memory and start side by side, within what its process was given."""
+"""How much a backend may keep in memory and start side by side: its process has a share."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ def _cannot_load(name: str, place: str, error: Exception) -> BackendError:
 
 @cache
 def _interface() -> tuple[str, ...]:
-    """What every backend must have: the members of ``slmkit.backend.interface.Backend``."""
+    """Names that every backend must have: the members of ``slmkit.backend.interface.Backend``."""
     from slmkit.backend.interface import Backend
 
     functions = [name for name in vars(Backend) if not name.startswith("_")]
