@@ -7,6 +7,7 @@ import platform
 
 import numpy as np
 import pytest
+from coremltools.converters.mil.frontend.milproto import load as loader
 
 from artifacts import emitted, ids_for, reference_of, run, snr_db
 from coreml_artifacts import FLOAT16_FLOOR, blobs, coreml_job
@@ -14,7 +15,8 @@ from own_process import printed
 from slmkit.backend.registry import find_backend
 from slmkit_coreml.backend import VERSION
 from slmkit_coreml.embedding import Embedding, write_embedding
-from slmkit_coreml.package import read_model
+from slmkit_coreml.package import WEIGHTS, read_model
+from slmkit_coreml.verify import evaluator
 from slmkit_coreml.verify.device import compute_plan
 from slmkit_coreml.verify.evaluator import Package, WeightCache
 
@@ -96,6 +98,21 @@ def test_what_is_not_kept_is_decompressed_each_time(tiny, tmp_path):
         answers.append(first)
     np.testing.assert_array_equal(answers[0], answers[1])
     np.testing.assert_array_equal(answers[0], answers[2])
+
+
+def test_codes_that_two_functions_share_are_read_once(tiny, tmp_path):
+    job = coreml_job(tiny("llama"), tmp_path, "lut4-g16")
+    emitted(job, tmp_path / "out")
+    path = tmp_path / "out" / "model.mlpackage"
+    message = read_model(path)
+    with evaluator._each_blob_once():
+        program = loader.load(message, message.specificationVersion, str(path / WEIGHTS))
+    prefill, decode = (
+        [each for each in function.operations if each.op_type == "constexpr_lut_to_dense"]
+        for function in program.functions.values()
+    )
+    assert len(prefill) == len(decode) > 0
+    assert {id(each.indices.val) for each in prefill} == {id(each.indices.val) for each in decode}
 
 
 @pytest.mark.skipif(not ON_MACOS, reason="Core ML itself runs on macOS only")

@@ -88,9 +88,8 @@ def run_jobs(jobs: Sequence[Job[T]], limits: Limits, progress: Progress) -> list
                     waiting.remove(found)
                     beside = min(limits.jobs, 1 + len(running) + len(waiting))
                     share = max(1, cores() // beside)
-                    begun = _Running(*found, WorkerGroup())
-                    with given_memory(_room(running, budget)):
-                        running[_start(pool, begun, share, progress)] = begun
+                    begun, room = _Running(*found, WorkerGroup()), _room(running, budget)
+                    running[_start(pool, begun, share, room, progress)] = begun
                 ended, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in ended:
                     results[running.pop(future).number] = future.result()
@@ -119,15 +118,19 @@ def _room(running: dict[Future[T], _Running[T]], budget: int | None) -> int | No
 
 
 def _start(
-    pool: ThreadPoolExecutor, begun: _Running[T], share: int, progress: Progress
+    pool: ThreadPoolExecutor,
+    begun: _Running[T],
+    share: int,
+    memory: int | None,
+    progress: Progress,
 ) -> Future[T]:
-    """Run a job in a thread, with this thread's settings, a group of workers of its own, and a
-    ``share`` of the cores for their threads."""
+    """Run a job in a thread, with this thread's settings, a group of workers of its own, a
+    ``share`` of the cores for their threads and so much ``memory``."""
 
     def work() -> T:
         GROUP.set(begun.group)
         THREADS.set(share)
-        with progress.branch() as own:
+        with given_memory(memory), progress.branch() as own:
             return begun.job.work(_Stoppable(own, begun.group))
 
     return pool.submit(contextvars.copy_context().run, work)
