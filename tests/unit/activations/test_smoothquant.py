@@ -8,9 +8,10 @@ import pytest
 from artifacts import texts_of
 from observed import ALPHA, TEXTS, observed, of_columns, of_rows
 from outlier_twins import OVER_FLOAT16, PEAK, TWINS, outlier_twin
+from slmkit.activations.channel_factors import LARGEST, channel_factors
 from slmkit.activations.observe import Activations
 from slmkit.activations.scale_pairs import scale_pairs
-from slmkit.activations.smoothquant import LARGEST, smoothing_factors
+from slmkit.activations.smoothquant import SmoothQuant
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.checkpoint.scaled_weights import ScaledWeights
 from slmkit.interpreters.recorder import summarize
@@ -63,6 +64,10 @@ def sizes(model, **special):
         for weight in [model.weights[f"{name}.weight"]]
     }
     return Activations(1, inputs=inputs | special)
+
+
+def smoothing_factors(model, weights, found, alpha, left_out=()):
+    return channel_factors(model, weights, SmoothQuant(found, alpha), left_out)
 
 
 def test_a_linear_s_factors_by_hand(model):

@@ -46,4 +46,7 @@ def test_stages_that_are_known_before_work_begins(tiny, tmp_path):
     plan = make_plan(ort_request(tiny("llama"), "int4", tmp_path / "out"))
     found = expected_stages(plan)
     assert len(set(found)) == len(found)
-    assert {"calibrate", "emit ort", "prompts of ort", "all codes on held-out text"} <= set(found)
+    assert {"measure inputs", "calibrate", "all codes on held-out text"} <= set(found)
+    assert {"emit ort", "prompts of ort"} <= set(found)
+    plain = expected_stages(make_plan(ort_request(tiny("llama"), "int8", tmp_path / "out")))
+    assert not {"measure inputs", "calibrate"} & set(plain)

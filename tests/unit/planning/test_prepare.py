@@ -31,7 +31,9 @@ INT8 = 15  # dB: one factor that is missing leaves 5 at most; 21 without smoothi
 def prepared_by(folder, cache, alpha=ALPHA, seed=1):
     checkpoint = open_checkpoint(folder)
     runs = texts_of(checkpoint, TEXTS, seed=seed)
-    recipe = load_recipe("int4").model_copy(update={"smoothquant": alpha})
+    recipe = load_recipe("int4")
+    numbers = recipe.calibration.model_copy(update={"balance": alpha is not None})
+    recipe = recipe.model_copy(update={"smoothquant": alpha, "calibration": numbers})
     return checkpoint, prepare(checkpoint, recipe, runs, Cache(cache), Silent())
 
 

@@ -10,7 +10,7 @@ from scipy import linalg
 
 from slmkit.quant import rows as rows_at_once
 from slmkit.quant.grids import grid_of
-from slmkit.quant.nearest_plane import damped, descend, factorize, loss, nearest_plane
+from slmkit.quant.nearest_plane import Sweep, damped, descend, factorize, loss, nearest_plane
 from slmkit.recipe.scheme import Scheme
 
 INT4 = Scheme(encoding="group-wise", bits=4, group_size=32, scales="two-level")
@@ -43,7 +43,7 @@ def textbook(weight, hessian, grid):
 @pytest.mark.parametrize(("rows", "width"), [(3, 5), (40, 64), (20, 150)])
 def test_the_nearest_plane_is_gptq(scheme, rows, width):
     weight, hessian, grid = case(rows, width, 1, scheme)
-    codes, errors = nearest_plane(weight, hessian, grid)
+    codes, errors = nearest_plane(weight, Sweep.of(hessian), grid)
     expected = textbook(weight, hessian, grid)
     assert np.mean(codes == expected) > 0.999  # a tie may fall otherwise
     numbers = np.stack([grid.numbers(at, codes[at]) for at in range(width)])
@@ -53,7 +53,7 @@ def test_the_nearest_plane_is_gptq(scheme, rows, width):
 def test_inputs_without_correlation_are_rounded_to_nearest():
     weight, _, grid = case(10, 64, 2)
     hessian = np.diag(np.linspace(1, 3, 64)).astype(np.float32)
-    codes, _ = nearest_plane(weight, hessian, grid)
+    codes, _ = nearest_plane(weight, Sweep.of(hessian), grid)
     expected = [grid.nearest(at, weight[:, at])[0] for at in range(64)]
     np.testing.assert_array_equal(codes, expected)
 
@@ -63,7 +63,7 @@ def test_inputs_without_correlation_are_rounded_to_nearest():
 )
 def test_it_loses_less_than_rounding_and_descent_never_more(scheme, rows, width, seed):
     weight, hessian, grid = case(rows, width, seed, scheme)
-    codes, errors = nearest_plane(weight, hessian, grid)
+    codes, errors = nearest_plane(weight, Sweep.of(hessian), grid)
     before = loss(errors, hessian)
     descend(errors, codes, hessian, grid)
     assert loss(errors, hessian) <= before * 1.0001 + 1e-9
@@ -76,9 +76,9 @@ def test_it_loses_less_than_rounding_and_descent_never_more(scheme, rows, width,
 
 def test_parts_of_rows_give_the_codes_of_the_whole(monkeypatch):
     weight, hessian, grid = case(96, 70, 5)
-    whole, _ = nearest_plane(weight, hessian, grid)
+    whole, _ = nearest_plane(weight, Sweep.of(hessian), grid)
     monkeypatch.setattr(rows_at_once, "ROWS", 32)
-    parts, _ = nearest_plane(weight, hessian, grid)
+    parts, _ = nearest_plane(weight, Sweep.of(hessian), grid)
     assert np.mean(whole == parts) > 0.999  # products of other sizes may round otherwise
 
 
@@ -89,8 +89,8 @@ def test_sums_that_another_machine_rounds_otherwise_lose_as_much(scheme):
     random = np.random.default_rng(8)
     noise = 1 + 1e-6 * random.standard_normal(hessian.shape).astype(np.float32)
     other = hessian * (noise + noise.T) / 2
-    first, errors = nearest_plane(weight, hessian, grid)
-    second, changed = nearest_plane(weight, other, grid)
+    first, errors = nearest_plane(weight, Sweep.of(hessian), grid)
+    second, changed = nearest_plane(weight, Sweep.of(other), grid)
     assert loss(changed, hessian) == pytest.approx(loss(errors, hessian), rel=0.01)
     assert np.mean(first == second) > 0.9
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from slmkit.planning.balance import balanced
 from slmkit.planning.plan import Plan
 from slmkit.system.ledger import StageCost
 
@@ -19,6 +20,7 @@ LEAST = 0.5  # seconds of any stage: the start of a process, mostly
 RULE = {
     "float": 70,
     "observe": 30,
+    "measure": 150,
     "quantize": 25,
     "calibrate": 5000,
     "emit": 350,
@@ -34,9 +36,13 @@ def expected_stages(plan: Plan) -> list[str]:
     """The labels of a build's stages, as far as they are known before artifacts are written."""
     encodings, artifacts = plan.choice.encodings, plan.choice.artifacts
     schemes = [scheme for each in encodings for scheme in each.schemes.values()]
+    measured = plan.choice.recipe.calibration.balance and any(
+        balanced(each.schemes) for each in encodings
+    )
     return [
         "float model on held-out text",
         "observe activations",
+        *(["measure inputs"] if measured else []),
         "quantize",
         *(["calibrate"] if any(each.method == "gptq" for each in schemes) else []),
         *(f"{each.name} codes on held-out text" for each in encodings),

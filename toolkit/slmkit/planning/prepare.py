@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from slmkit.activations.balance import Balance
+from slmkit.activations.channel_factors import channel_factors
+from slmkit.activations.conditional_variances import Variances
 from slmkit.activations.float16 import overflows, stream_factors, stream_scale
 from slmkit.activations.observe import (
     VERSION,
@@ -18,11 +21,14 @@ from slmkit.activations.observe import (
     observe,
     save_activations,
 )
-from slmkit.activations.smoothquant import smoothing_factors
+from slmkit.activations.scale_pairs import ScalePair
+from slmkit.activations.smoothquant import SmoothQuant
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.checkpoint.formats.tensor_file import IMPORTED
-from slmkit.checkpoint.scaled_weights import Factors, ScaledWeights
+from slmkit.checkpoint.scaled_weights import Factors, ScaledWeights, Source
 from slmkit.errors import CheckpointError
+from slmkit.ops import Floats
+from slmkit.planning.balance import balanced, measured_variances
 from slmkit.recipe.calibration import Calibration
 from slmkit.recipe.recipe import Recipe
 from slmkit.recipe.scheme import Scheme
@@ -43,31 +49,39 @@ class Preparation:
     key: str  # content address, part of that of codes
     runs: Runs  # the calibration text
     method: Calibration  # of codes that are chosen on it
-    known: dict[frozenset[str], dict[str, Factors]] = field(default_factory=dict)  # by unsmoothed
+    variances: Variances = field(default_factory=dict)  # of inputs, for balanced channels
+    # By the weights that have no factors of channels, and those that have balanced ones.
+    known: dict[tuple[frozenset[str], ...], dict[str, Factors]] = field(default_factory=dict)
 
     def factors(self, checkpoint: Checkpoint, schemes: Schemes) -> dict[str, Factors]:
         """The factors on weights that are going to have these ``schemes``, by weight name.
 
-        Weights with palettes are not smoothed: rows that share a palette should be alike. Nor are
-        codes that the checkpoint brings: other weights would be other codes.
+        Weights with palettes have none: rows that share a palette should be alike. Nor have codes
+        that the checkpoint brings: other weights would be other codes.
         """
         fixed = frozenset(
             name
             for name, scheme in schemes.items()
             if scheme.encoding == "palette" or scheme.method == IMPORTED
         )
-        if fixed not in self.known:
-            self.known[fixed] = self._factors(checkpoint, fixed)
-        return self.known[fixed]
+        for_codes = balanced(schemes).intersection(self.variances)
+        if (fixed, for_codes) not in self.known:
+            self.known[fixed, for_codes] = self._factors(checkpoint, fixed, for_codes)
+        return self.known[fixed, for_codes]
 
-    def _factors(self, checkpoint: Checkpoint, fixed: frozenset[str]) -> dict[str, Factors]:
+    def _factors(
+        self, checkpoint: Checkpoint, fixed: frozenset[str], for_codes: frozenset[str]
+    ) -> dict[str, Factors]:
         model = checkpoint.model
         factors = stream_factors(model, self.stream_scale)
-        if self.alpha is None:
-            return factors
-        more = smoothing_factors(
-            model, checkpoint.shards, self.activations, self.alpha, left_out=fixed
-        )
+        balance = Balance(self.variances, for_codes)
+        smooth = None if self.alpha is None else SmoothQuant(self.activations, self.alpha)
+
+        def rule(pair: ScalePair, weights: Source) -> Floats | None:
+            found = balance(pair, weights)
+            return smooth(pair, weights) if found is None and smooth else found
+
+        more = channel_factors(model, checkpoint.shards, rule, left_out=fixed)
         none = Factors()
         return {
             name: factors.get(name, none).times(more.get(name, none))
@@ -108,9 +122,9 @@ def prepare(
                 "the weights are damaged, or config.json is of another model",
             )
     scale = stream_scale(activations)
-    return Preparation(
-        activations, scale, alpha, key_of([key, alpha, scale]), whole, recipe.calibration
-    )
+    own, variances = measured_variances(checkpoint, recipe, whole, cache, progress)
+    address = key_of([key, alpha, scale, own] if own else [key, alpha, scale])
+    return Preparation(activations, scale, alpha, address, whole, recipe.calibration, variances)
 
 
 def _observed(

@@ -65,13 +65,20 @@ class AffineGrid:
     multipliers: Bytes | None  # (N, groups) of two-level scales
 
     @classmethod
-    def searched(cls, scheme: Scheme, floats: Floats) -> AffineGrid:
-        """Search the scales of a weight (N, K), as rounding to nearest does."""
+    def searched(cls, scheme: Scheme, floats: Floats, weights: Floats) -> AffineGrid:
+        """Search the scales of a weight (N, K), as rounding to nearest does; ``weights`` (K,): how
+        much an input's error counts."""
         rows, width = floats.shape
         group = scheme.group_size or width
-        padded = -(-width // group) * group
-        whole = np.pad(floats, ((0, 0), (0, padded - width))) if padded > width else floats
-        found = search_scales(np.ascontiguousarray(whole.reshape(-1, group).T), rows, scheme)
+        more = -width % group
+        whole = np.pad(floats, ((0, 0), (0, more))) if more else floats
+        counts = np.pad(weights / weights.mean(), (0, more)).astype(np.float32)
+        found = search_scales(
+            np.ascontiguousarray(whole.reshape(-1, group).T),
+            rows,
+            scheme,
+            np.ascontiguousarray(counts.reshape(-1, group).T),
+        )
         scales, zeros = (
             np.ascontiguousarray(each.reshape(rows, -1).T)
             for each in (found.scales, found.zero_points)
@@ -272,4 +279,4 @@ def grid_of(scheme: Scheme, floats: Floats, weights: Floats) -> Grid:
     """The grid of a weight (N, K) under a scheme; ``weights`` (K,): how much inputs count."""
     if scheme.encoding == "palette":
         return PaletteGrid.clustered(scheme, floats, weights)
-    return AffineGrid.searched(scheme, floats)
+    return AffineGrid.searched(scheme, floats, weights)

@@ -16,7 +16,7 @@ from slmkit.quant.codes import Bytes, CodesFile
 from slmkit.quant.files import packed, refuse_lost, to_float16
 from slmkit.quant.grids import Grid, grid_of
 from slmkit.quant.moments import Moments, correction
-from slmkit.quant.nearest_plane import damped, descend, loss, nearest_plane
+from slmkit.quant.nearest_plane import Sweep, damped, descend, loss, nearest_plane
 from slmkit.quant.rows import in_parts, side_by_side
 from slmkit.recipe.calibration import Calibration
 from slmkit.recipe.scheme import Scheme
@@ -110,17 +110,20 @@ class LinearGroup:
         hessian = damped(sums.hessian, method.damping)
         if target == "nearest":  # all inputs count alike
             hessian = np.eye(len(hessian), dtype=np.float32)
+        sweep = Sweep.of(hessian)
         for each in self.linears:
             weight = self.weights.pop(each.name)
             wanted = weight
             if change is not None:
                 wanted = weight + (change if self.by_output else weight @ change)
-            grid = grid_of(schemes[each.name], wanted, hessian.diagonal())
+            palette = schemes[each.name].encoding == "palette"
+            counts = hessian.diagonal() if palette else sweep.variances
+            grid = grid_of(schemes[each.name], wanted, counts)
             codes, errors = _nearest(wanted, grid)
             energy = max(loss(wanted.T, hessian), 1e-30)
             rounded = loss(errors, hessian) / energy
             if target != "nearest":
-                codes, errors = nearest_plane(wanted, hessian, grid)
+                codes, errors = nearest_plane(wanted, sweep, grid)
                 for _ in range(method.sweeps):
                     descend(errors, codes, hessian, grid)
                     grid.refit(errors, hessian, codes)

@@ -11,6 +11,7 @@ update of W is needed, and each input keeps the scale of its own group.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,18 +51,37 @@ def _factor(matrix: NDArray[Any]) -> NDArray[Any]:
     return factor
 
 
-def nearest_plane(target: Floats, hessian: Floats, grid: Grid) -> tuple[Bytes, Floats]:
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """The order in which inputs get their codes, and H in that order."""
+
+    order: NDArray[np.int64]  # (K,): by rising diagonal; the last one is the first to be chosen
+    lower: Floats  # (K, K): the Cholesky factor, each column over its diagonal
+    # (K,), in the order of H: what the inputs that follow cannot replace of an input's energy. The
+    # loss of codes is the sum of it times the square of what rounding each input by itself loses.
+    variances: Floats
+
+    @classmethod
+    def of(cls, hessian: Floats) -> Sweep:
+        """Of H (K, K), damped."""
+        order = np.argsort(hessian.diagonal(), kind="stable")
+        lower = factorize(hessian[np.ix_(order, order)])
+        diagonal, variances = lower.diagonal().copy(), np.empty(len(order), np.float32)
+        variances[order] = np.square(diagonal)
+        lower /= diagonal
+        return cls(order, lower, variances)
+
+
+def nearest_plane(target: Floats, sweep: Sweep, grid: Grid) -> tuple[Bytes, Floats]:
     """Codes (K, N), and the error: dequantized minus target, (K, N).
 
-    ``target``: (N, K); ``hessian``: (K, K), damped. Inputs follow each other by falling diagonal.
+    ``target``: (N, K).
     """
-    order = np.argsort(hessian.diagonal(), kind="stable")  # the first one is the last in the array
-    lower = factorize(hessian[np.ix_(order, order)])
-    lower /= lower.diagonal().copy()
+    order, lower = sweep.order, sweep.lower
     rows, width = target.shape
     codes, errors = np.empty((width, rows), np.uint8), np.empty((width, rows), np.float32)
 
-    def sweep(part: slice) -> None:
+    def choose(part: slice) -> None:
         own, error = grid.part(part), np.zeros((width, part.stop - part.start), np.float32)
         wanted = np.ascontiguousarray(target[part].T[order])
         for stop in range(width, 0, -BLOCK):
@@ -75,7 +95,7 @@ def nearest_plane(target: Floats, hessian: Floats, grid: Grid) -> tuple[Bytes, F
                 error[at] = nearest - wanted[at]
         errors[order, part] = error
 
-    in_parts(sweep, rows)
+    in_parts(choose, rows)
     return codes, errors
 
 

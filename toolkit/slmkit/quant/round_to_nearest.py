@@ -35,10 +35,13 @@ class Scales:
     multipliers: Bytes | None = None  # (N, groups per row)
 
 
-def search_scales(columns: Floats, rows: int, scheme: Scheme) -> Scales:
+def search_scales(
+    columns: Floats, rows: int, scheme: Scheme, weights: Floats | None = None
+) -> Scales:
     """The scales with the least squared error among the candidates.
 
-    ``columns``: a group per column, (group, N * groups per row); ``rows``: N.
+    ``columns``: a group per column, (group, N * groups per row); ``rows``: N; ``weights``: how much
+    an input's error counts, (group, groups per row); None: all count alike.
     """
     bits = scheme.bits or 8
     low, high = columns.min(axis=0), columns.max(axis=0)
@@ -51,7 +54,7 @@ def search_scales(columns: Floats, rows: int, scheme: Scheme) -> Scales:
         unclipped = (high - low) / np.float32((1 << bits) - 1)
         zeros = np.zeros_like(unclipped)
     factors = np.ones(1) if scheme.method == "absmax" else FACTORS[bits]
-    errors = SquaredErrors(columns, bits)
+    errors = SquaredErrors(columns, bits, weights)
     scales, zeros = _best_factor(errors, unclipped, low, zeros, factors, scheme)
     if scheme.scales == "two-level":
         return _two_level(errors, scales.reshape(rows, -1), zeros)
@@ -70,18 +73,22 @@ def encode(columns: Floats, scales: Floats, zeros: Floats, bits: int, out: Float
 class SquaredErrors:
     """Squared quantization errors of the same columns under candidate scales."""
 
-    def __init__(self, columns: Floats, bits: int) -> None:
+    def __init__(self, columns: Floats, bits: int, weights: Floats | None = None) -> None:
         self.columns = columns
         self.bits = bits
+        self.weights = weights  # (group, groups per row)
         self.scratch = np.empty_like(columns)  # shared by all candidates of a search
 
     def of(self, scales: Floats, zeros: Floats) -> Floats:
-        """Sum over each group of (weight - dequantized)^2. (groups,)"""
+        """Sum over each group of (weight - dequantized)^2, weighted. (groups,)"""
         error = encode(self.columns, scales, zeros, self.bits, self.scratch)
         error -= zeros
         error *= scales
         error -= self.columns
         np.square(error, out=error)
+        if self.weights is not None:
+            by_row = error.reshape(len(error), -1, self.weights.shape[1])
+            by_row *= self.weights[:, None, :]
         total: Floats = np.add.reduce(error, axis=0)
         return total
 

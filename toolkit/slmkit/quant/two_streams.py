@@ -88,7 +88,7 @@ class Value:
 
     def _write(self, key: tuple[int, int], numbers: Floats) -> None:
         self.files[key] = Stored.write(self.owner.new_file(), numbers)
-        if len(self.files) == 2 * len(self.owner.batches):
+        if len(self.files) == self.owner.streams * len(self.owner.batches):
             self.make = _never  # the values that it was made from are not needed any more
 
     def __del__(self) -> None:
@@ -137,6 +137,8 @@ class TwoStreams(Ops[Value]):
     ``weights``: of the float stream and of the quantized one, which ``fit`` extends; ``texts``:
     token ids (T,); ``folder``: for files of values.
     """
+
+    streams = 2  # that are computed; 1: the float stream alone
 
     def __init__(
         self, weights: tuple[Weights, Weights], texts: Sequence[Ids], folder: Path

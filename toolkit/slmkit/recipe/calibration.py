@@ -19,3 +19,4 @@ class Calibration(BaseModel):
     damping: float = Field(0.1, gt=0, le=1)  # of the Hessian, as a share of its mean diagonal
     ridge: float = Field(1.0, gt=0, le=100)  # the same, where the float target is solved for
     sweeps: int = Field(2, ge=0, le=16)  # of coordinate descent, each with better scales after it
+    balance: bool = False  # factors of channels with which 4-bit codes lose least

@@ -87,6 +87,9 @@ def sensitivities(
     bits, model = coarse(checkpoint.model, recipe), checkpoint.model
     schemes = {name: each.without_text for name, each in matrix_schemes(model, recipe).items()}
     read = calibration_runs(texts, tokens=recipe.calibration.tokens)  # as the build reads it
+    # Rounded codes have no balanced channels.
+    plain = recipe.calibration.model_copy(update={"balance": False})
+    recipe = recipe.model_copy(update={"calibration": plain})
     prepared = prepare(checkpoint, recipe, read, cache, progress)
     codes = codes_of(checkpoint, schemes, cache, progress, prepared)
     floats, spec = prepared.weights(checkpoint, schemes), checkpoint.spec.scaled(codes.stream_scale)

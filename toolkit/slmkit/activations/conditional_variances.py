@@ -1,0 +1,119 @@
+"""How much each input of a linear counts for codes that GPTQ chooses.
+
+GPTQ moves what rounding one input loses into the inputs that follow it. What is left is in
+proportion to the part of the input that those that follow cannot replace: its variance, given
+theirs (``slmkit.quant.nearest_plane``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slmkit.checkpoint.safetensors import SafetensorsFile, SafetensorsWriter
+from slmkit.interpreters.recorder import Model
+from slmkit.interpreters.reference import Ids, Weights
+from slmkit.models import registry
+from slmkit.ops import Floats, Projection
+from slmkit.quant.nearest_plane import Sweep, damped
+from slmkit.quant.rows import CORES, blas_threads
+from slmkit.quant.two_streams import FLOAT, TwoStreams, Value
+from slmkit.system.process_memory import kept_for_reuse
+
+VERSION = 1  # of the measurement and its file; part of the content address
+TOKENS = 8192  # of all texts
+Report = Callable[[int], None]  # called with the linears done since the last call
+Variances = dict[str, Floats]  # (K,) of a linear's inputs, by weight name
+
+
+def input_variances(
+    weights: Weights,
+    model: Model,
+    names: Collection[str],
+    texts: Sequence[Ids],
+    damping: float,
+    folder: Path,
+    report: Report,
+) -> Variances:
+    """The conditional variances of the inputs of some linears, in the float model.
+
+    ``names``: of the linears; ``texts``: token ids (T,), whose first tokens are left out (massive
+    activations); ``damping``: as in GPTQ; ``folder``: for files of activations, 4 bytes for each
+    token and input of the widest linear and 8 for each of the residual stream. A linear that no
+    token reached, such as an expert's, has none.
+    """
+    summed = _Energies((weights, weights), texts, folder)
+    summed.wanted, summed.damping, summed.report = set(names), damping, report
+    with blas_threads(CORES), kept_for_reuse():
+        registry.run(summed, model.spec)
+    return summed.found
+
+
+class _Energies(TwoStreams):
+    """Sums up x x' of each group of linears that read one input x, in the float stream."""
+
+    streams = 1
+    damping: float
+    report: Report
+
+    def __init__(
+        self, weights: tuple[Weights, Weights], texts: Sequence[Ids], folder: Path
+    ) -> None:
+        super().__init__(weights, texts, folder)
+        self.wanted: set[str] = set()
+        self.found: Variances = {}
+
+    def fit(self, x: Value, projections: Sequence[Projection]) -> None:
+        names = self.wanted.intersection(each.name for each in projections)
+        self.wanted -= names
+        if not names:
+            return
+        x.keep()
+        energy: Floats | None = None
+        tokens = 0
+        for batch in range(len(self.batches)):
+            values = self._without_first(batch, x.at(batch, FLOAT))
+            product = values.T @ values
+            energy = product if energy is None else np.add(energy, product, out=energy)
+            tokens += len(values)
+            self.memo.clear()
+        self.forget()
+        if energy is not None and tokens:
+            variances = Sweep.of(damped(energy / np.float32(tokens), self.damping)).variances
+            self.found |= dict.fromkeys(names, variances)
+        self.report(len(names))
+
+    def _others(self, batch: int) -> NDArray[np.bool_]:
+        """Which tokens of a batch are not the first ones of their texts. (T,)"""
+        return np.concatenate([np.arange(len(ids)) > 0 for ids in self.batches[batch]])
+
+    def _without_first(self, batch: int, values: Floats) -> Floats:
+        """Values of all tokens, or of those that chose an expert, which have no first ones."""
+        others = self._others(batch)
+        return values[others] if len(values) == len(others) else values
+
+    def _chosen(self, x: Value, weights: Value, number: int) -> Value:
+        """As in ``TwoStreams``, without the first tokens."""
+
+        def make(batch: int, stream: int) -> Floats:
+            chose = weights.at(batch, FLOAT)[:, number] != 0
+            chosen: Floats = x.at(batch, stream)[chose & self._others(batch)]
+            return chosen
+
+        return Value(self, make, cheap=True)
+
+
+def save_variances(found: Variances, path: Path) -> None:
+    """Write to a safetensors file; ``load_variances`` is the inverse."""
+    with SafetensorsWriter(path, {name: ("F32", each.shape) for name, each in found.items()}) as to:
+        for name, each in found.items():
+            to.put(name, each)
+
+
+def load_variances(path: Path) -> Variances:
+    """Read a file that ``save_variances`` wrote."""
+    file = SafetensorsFile(path)
+    return {name: file.floats(name) for name in file.entries}
