@@ -8,9 +8,10 @@ import pytest
 from artifacts import texts_of
 from observed import of_columns, of_rows
 from outlier_twins import outlier_twin
-from slmkit.activations.balance import Balance
+from slmkit.activations.balance import MOST, Balance
 from slmkit.activations.channel_factors import channel_factors
 from slmkit.activations.conditional_variances import input_variances
+from slmkit.activations.observe import Activations
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.checkpoint.scaled_weights import ScaledWeights
 from slmkit.interpreters.recorder import summarize
@@ -26,6 +27,7 @@ NORM = f"{LAYER}.post_attention_layernorm"
 GATE, UP = f"{LAYER}.mlp.gate_proj", f"{LAYER}.mlp.up_proj"
 DOWN = f"{LAYER}.mlp.down_proj"
 DAMPING = 0.1
+QUIET = Activations(1)  # of which no sizes are known
 INT4 = Scheme(encoding="group-wise", bits=4, group_size=32, scales="two-level", method="gptq")
 
 
@@ -62,7 +64,7 @@ def test_a_norm_s_factors_by_hand(model):
     """(v / w^2)^(1/4) with v of 16 in half of the channels, over the geometric mean of all."""
     variances = np.repeat(np.array([16, 1], np.float32), 32)
     weights = Columns(model, np.tile([1, 4], 32))
-    found = channel_factors(model, weights, Balance({UP: variances}, {UP}))
+    found = channel_factors(model, weights, Balance(QUIET, {UP: variances}, {UP}))
     each = np.repeat([2.0, 1.0], 32) / np.tile([1, 2], 32)  # 2, 1, 1 and 1/2: a mean of 1
     np.testing.assert_allclose(of_columns(found[UP]), each, rtol=1e-6)
     np.testing.assert_allclose(of_columns(found[GATE]), each, rtol=1e-6)  # it reads the same
@@ -72,7 +74,7 @@ def test_a_norm_s_factors_by_hand(model):
 
 def test_a_linear_s_factors_are_at_least_their_median(model):
     variances = np.repeat(np.array([256, 16, 1], np.float32), 32)
-    found = channel_factors(model, Columns(model, 1), Balance({DOWN: variances}, {DOWN}))
+    found = channel_factors(model, Columns(model, 1), Balance(QUIET, {DOWN: variances}, {DOWN}))
     # 4, 2 and 1 by the formula; the median is 2, and over it they are 2, 1 and 1.
     np.testing.assert_allclose(of_columns(found[DOWN]), np.repeat([2, 1, 1], 32), rtol=1e-6)
     np.testing.assert_allclose(of_rows(found[UP]), 1 / np.repeat([2, 1, 1], 32), rtol=1e-6)
@@ -80,7 +82,19 @@ def test_a_linear_s_factors_are_at_least_their_median(model):
 
 @pytest.mark.parametrize("known", [{}, {DOWN: np.ones(96, np.float32)}])
 def test_without_variances_or_codes_that_count_there_are_none(model, known):
-    assert channel_factors(model, Columns(model, 1), Balance(known, {UP})) == {}
+    assert channel_factors(model, Columns(model, 1), Balance(QUIET, known, {UP})) == {}
+
+
+def test_no_channel_s_activations_stay_far_above_the_others(model):
+    """One that is a thousand times larger than its variance tells is made as small as allowed."""
+    largest = np.ones(64, np.float32)
+    largest[5] = 1000
+    sizes = Activations(1, inputs={UP: largest})
+    balance = Balance(sizes, {UP: np.ones(64, np.float32)}, {UP})
+    factors = of_columns(channel_factors(model, Columns(model, 1), balance)[UP])
+    left = largest / factors
+    np.testing.assert_allclose(left[5] / np.median(left), MOST, rtol=1e-6)
+    np.testing.assert_allclose(np.delete(factors, 5), factors[0])
 
 
 def test_the_formula_is_a_minimum(model):
@@ -88,7 +102,7 @@ def test_the_formula_is_a_minimum(model):
     random = np.random.default_rng(1)
     variances = random.lognormal(0, 2, 64).astype(np.float32)
     sizes = random.lognormal(0, 1, 64)
-    balance = Balance({UP: variances}, {UP})
+    balance = Balance(QUIET, {UP: variances}, {UP})
     best = of_columns(channel_factors(model, Columns(model, sizes), balance)[UP])
 
     def lost(factors):
@@ -108,7 +122,7 @@ def test_codes_of_an_outlier_twin_lose_less(tmp_path, row):
     variances = input_variances(
         checkpoint.shards, model, names, texts, DAMPING, tmp_path, lambda done: None
     )
-    factors = channel_factors(model, checkpoint.shards, Balance(variances, names))
+    factors = channel_factors(model, checkpoint.shards, Balance(QUIET, variances, names))
     scaled = ScaledWeights(checkpoint.shards, factors)
     random = np.random.default_rng(1)
     for name in names:

@@ -113,7 +113,11 @@ def test_artifacts_of_float32_are_built_all_the_same(tmp_path, artifact):
 def test_a_large_up_projection_is_refused_only_where_it_is_not_smoothed(tmp_path):
     """Factors move from up to down, and with them the neuron's size."""
     model = large_neuron(tmp_path / "model", "up_proj")
-    recipe = load_recipe("int4").model_copy(update={"smoothquant": None, "name": "plain"})
+    recipe = load_recipe("int4")
+    numbers = recipe.calibration.model_copy(update={"balance": False})
+    recipe = recipe.model_copy(
+        update={"smoothquant": None, "calibration": numbers, "name": "plain"}
+    )
     plans = [make_plan(request_of(model, "mlc", each, tmp_path)) for each in ("int4", recipe)]
     smoothed, plain = ((each, each.choice.encodings) for each in plans)
     cache = Cache(tmp_path / "cache")

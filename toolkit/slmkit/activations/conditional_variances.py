@@ -24,7 +24,7 @@ from slmkit.quant.two_streams import FLOAT, TwoStreams, Value
 from slmkit.system.process_memory import kept_for_reuse
 
 VERSION = 1  # of the measurement and its file; part of the content address
-TOKENS = 8192  # of all texts
+TOKENS = 16384  # of all texts
 Report = Callable[[int], None]  # called with the linears done since the last call
 Variances = dict[str, Floats]  # (K,) of a linear's inputs, by weight name
 

@@ -74,7 +74,7 @@ class Preparation:
     ) -> dict[str, Factors]:
         model = checkpoint.model
         factors = stream_factors(model, self.stream_scale)
-        balance = Balance(self.variances, for_codes)
+        balance = Balance(self.activations, self.variances, for_codes)
         smooth = None if self.alpha is None else SmoothQuant(self.activations, self.alpha)
 
         def rule(pair: ScalePair, weights: Source) -> Floats | None:
