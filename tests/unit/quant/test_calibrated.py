@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from artifacts import texts_of
 from slmkit.activations.observe import calibration_runs
@@ -21,7 +22,7 @@ from slmkit.recipe.scheme import Scheme
 from slmkit.system.cache import Cache
 from slmkit.system.progress import Silent
 from tiers import ROWS, SAYS_MOST, some
-from tiny_models import TINY
+from tiny_models import TINY, tiny_config, write_checkpoint
 
 
 def codes_for(checkpoint, runs, cache, artifact=None, method=None, progress=None, **numbers):
@@ -79,6 +80,21 @@ def test_codes_and_every_loss_are_in_the_file(home, tmp_path):
     for each in fits.values():
         assert 0 < each.loss < each.rounded_loss
         assert each.target == ("float" if each.tokens_per_input >= 4 else "own")
+
+
+@pytest.mark.parametrize("part", ["self_attn.v_proj", "mlp.up_proj"])
+def test_inputs_that_are_always_zero_are_no_failure(tmp_path, part):
+    """As of a layer that was pruned: what reads them is rounded to nearest."""
+    write_checkpoint(tmp_path / "model", tiny_config("llama"))
+    path = tmp_path / "model" / "model.safetensors"
+    values = safetensors.numpy.load_file(path)
+    values[f"model.layers.1.{part}.weight"][:] = 0
+    safetensors.numpy.save_file(values, path)
+    checkpoint = open_checkpoint(tmp_path / "model")
+    codes = codes_for(checkpoint, texts_of(checkpoint, 8), Cache(tmp_path / "cache"))
+    reader = {"self_attn.v_proj": "self_attn.o_proj", "mlp.up_proj": "mlp.down_proj"}[part]
+    whole = codes.rows(f"model.layers.1.{reader}.weight", slice(None))
+    assert np.isfinite(whole).all() and np.abs(whole).max() > 0
 
 
 class Interrupted(Silent):

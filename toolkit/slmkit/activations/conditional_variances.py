@@ -82,8 +82,8 @@ class _Energies(TwoStreams):
             self.memo.clear()
         self.forget()
         if energy is not None and tokens:
-            variances = Sweep.of(damped(energy / np.float32(tokens), self.damping)).variances
-            self.found |= dict.fromkeys(names, variances)
+            energy /= np.float32(tokens)
+            self.found |= dict.fromkeys(names, Sweep.of(damped(energy, self.damping)).variances)
         self.report(len(names))
 
     def _others(self, batch: int) -> NDArray[np.bool_]:

@@ -27,9 +27,13 @@ BLOCK = 64  # inputs between two products with the whole matrix of errors
 
 
 def damped(hessian: Floats, damping: float) -> Floats:
-    """H (K, K) with ``damping`` times the mean of its diagonal added to the diagonal."""
+    """H (K, K) with ``damping`` times the mean of its diagonal added to the diagonal.
+
+    Of inputs that are always 0 all count alike.
+    """
     result = hessian.copy()
-    result[np.diag_indices_from(result)] += np.float32(damping) * hessian.diagonal().mean()
+    mean = hessian.diagonal().mean() or np.float32(1)
+    result[np.diag_indices_from(result)] += np.float32(damping) * mean
     return result
 
 
