@@ -61,11 +61,11 @@ class Columns:
 
 
 def test_a_norm_s_factors_by_hand(model):
-    """(v / w^2)^(1/4) with v of 16 in half of the channels, over the geometric mean of all."""
+    """(v / w^2)^(1/4) with v of 16 in half of the channels, over the median of all."""
     variances = np.repeat(np.array([16, 1], np.float32), 32)
     weights = Columns(model, np.tile([1, 4], 32))
     found = channel_factors(model, weights, Balance(QUIET, {UP: variances}, {UP}))
-    each = np.repeat([2.0, 1.0], 32) / np.tile([1, 2], 32)  # 2, 1, 1 and 1/2: a mean of 1
+    each = np.repeat([2.0, 1.0], 32) / np.tile([1, 2], 32)  # 2, 1, 1 and 1/2: a median of 1
     np.testing.assert_allclose(of_columns(found[UP]), each, rtol=1e-6)
     np.testing.assert_allclose(of_columns(found[GATE]), each, rtol=1e-6)  # it reads the same
     np.testing.assert_allclose(of_rows(found[NORM]), 1 / each, rtol=1e-6)

@@ -50,10 +50,29 @@ def twin(tmp_path):
 def test_a_second_time_the_sizes_come_out_of_the_cache(twin, tmp_path, monkeypatch):
     _, first = prepared_by(twin, tmp_path / "cache")
     monkeypatch.setattr("slmkit.planning.prepare.observe", None)
+    monkeypatch.setattr("slmkit.planning.balance.input_variances", None)
     _, again = prepared_by(twin, tmp_path / "cache")
     assert (again.key, again.stream_scale) == (first.key, first.stream_scale)
     for name, size in first.activations.inputs.items():
         np.testing.assert_array_equal(again.activations.inputs[name], size)
+    assert again.variances.keys() == first.variances.keys() != set()
+
+
+def test_balance_is_for_codes_of_4_bits_alone(twin, tmp_path):
+    checkpoint, prepared = prepared_by(twin, tmp_path / "cache")
+    down, out = f"{LAYER}.mlp.down_proj", f"{LAYER}.self_attn.o_proj"
+    assert down in prepared.variances and out not in prepared.variances  # 8 bits in int4
+    balanced = prepared.factors(checkpoint, int4(checkpoint))
+    int8 = matrix_schemes(checkpoint.model, load_recipe("int8"))
+    smoothed = prepared.factors(checkpoint, int8)
+    assert not np.array_equal(of_columns(balanced[down]), of_columns(smoothed[down]))
+    np.testing.assert_array_equal(of_columns(balanced[out]), of_columns(smoothed[out]))
+
+
+def test_a_recipe_of_before_has_no_balance():
+    """Manifests hold their recipe: without the key its bundle's factors must stay as they were."""
+    assert not Calibration.model_validate({"tokens": 4096}).balance
+    assert load_recipe("int4").calibration.balance
 
 
 def test_texts_strength_and_weights_have_keys_of_their_own(tiny, twin, tmp_path):

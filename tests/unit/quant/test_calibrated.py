@@ -84,7 +84,7 @@ def test_codes_and_every_loss_are_in_the_file(home, tmp_path):
 
 @pytest.mark.parametrize("part", ["self_attn.v_proj", "mlp.up_proj"])
 def test_inputs_that_are_always_zero_are_no_failure(tmp_path, part):
-    """As of a layer that was pruned: what reads them is rounded to nearest."""
+    """As of a layer that was pruned: what reads them has codes all the same."""
     write_checkpoint(tmp_path / "model", tiny_config("llama"))
     path = tmp_path / "model" / "model.safetensors"
     values = safetensors.numpy.load_file(path)
