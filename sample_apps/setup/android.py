@@ -23,6 +23,7 @@ from apk import Failed, check, pack, parts, path_of, run, sign
 
 HERE = Path(__file__).resolve().parent
 COMPILER = "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"
+RUNNER = "dev.slmkit.setup.TestsKt"
 LIBRARIES = (
     "kotlin-stdlib",
     "kotlinx-coroutines",
@@ -88,16 +89,17 @@ class App:
         """Compile what is free of Android, and tests; the class path that runs them."""
         found = [path for path in self.sources(flavor) if "import android." not in path.read_text()]
         classes = [*self.jars("onnxruntime-java", "junit4", "hamcrest"), *jars]
-        self.kotlin([*found, *tests], out, classes)
+        self.kotlin([*found, *tests, HERE / "Tests.kt"], out, classes)
         return [out, *classes]
 
     def unit_tests(
         self, classes: Sequence[Path], names: Sequence[str], **properties: str | Path
     ) -> str:
-        """Run JUnit on ONNX Runtime's newest library for this computer."""
+        """Run JUnit on ONNX Runtime's newest library for this computer; the last line says how many
+        tests were executed."""
         given = {"onnxruntime.native.path": self.tools / "native", "slmkit.assets": self.assets}
         options = [f"-D{key}={value}" for key, value in {**given, **properties}.items()]
-        words = ("-cp", path_of(classes), "org.junit.runner.JUnitCore", *names)
+        words = ("-cp", path_of(classes), RUNNER, *names)
         return run(
             *JAVA, *options, *words, SLMKIT_ORT=str(onnxruntime()), ORT_DISABLE_TELEMETRY="1"
         )

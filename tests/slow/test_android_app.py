@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import android
 import slmkit
 from android import named
 from android_tools import app, library, write_assets, write_greedy
@@ -23,6 +24,10 @@ from slmkit.checkpoint.folder import SAMPLE_MODEL
 from slmkit.inference.load import load
 
 DEMO = os.environ.get("SLMKIT_DEMO")  # the bundle that `make demo` has just built
+MODEL_TEST = (
+    Path(android.__file__).parents[1]
+    / "android/app/src/test/kotlin/dev/slmkit/sample/ModelTest.kt"
+)
 KOTLIN = Path(__file__).resolve().parents[1] / "fixtures" / "android_runtimes"
 SAME = 1e-5  # of logits in Python and on the JVM: both call one library; vectors have 5 digits
 TOP = 8  # logits of a step in a report
@@ -92,8 +97,17 @@ def test_core_model_and_chat_are_right_on_the_jvm(junit, assets, greedy, tmp_pat
         tolerance=str(SAME),
         report=tmp_path / "report.json",
     )
-    assert re.search(r"^OK \(\d+ tests\)", said, re.MULTILINE), said
+    assert re.fullmatch(r"tests executed: \d+, failed: 0", said.splitlines()[-1]), said
     assert "logits differ from Python's by at most" in said  # the test was not left out
+
+
+def test_a_test_that_ends_at_an_assumption_is_reported_as_not_executed(junit, assets, tmp_path):
+    """Without vectors of the model its logits are compared with nothing."""
+    random = write_random_vectors(tmp_path / "random")
+    all_of_them = len(re.findall("@Test", MODEL_TEST.read_text(encoding="utf-8")))
+    last = junit(assets, [random], "ModelTest").splitlines()[-1]
+    assert last.startswith(f"tests executed: {all_of_them - 1}, failed: 0; not executed: greedy_")
+    assert "(no vectors of " in last
 
 
 def test_keys_and_values_may_be_integers(junit, tmp_path):
@@ -116,7 +130,7 @@ def test_keys_and_values_may_be_integers(junit, tmp_path):
 def test_vectors_of_every_kind_of_tokenizer_and_random_texts_hold(junit, assets, tmp_path):
     random = write_random_vectors(tmp_path / "random")
     said = junit(assets, [KINDS[0].parent, random], "VectorsTest")
-    assert "OK (3 tests)" in said
+    assert said.splitlines()[-1] == "tests executed: 3, failed: 0", said
 
 
 def test_a_wrong_vector_fails(junit, assets, greedy, tmp_path):
@@ -169,7 +183,7 @@ def test_litert_lm_answers_through_the_app_s_backend_as_the_reference(
 ):
     litert = write_assets(bundle, "litert", tmp_path / "litert")
     said = junit(litert, [greedy], "LiteRtLmTest", litertlm=library("litert_lm", "liblitert-lm.so"))
-    assert re.search(r"^OK \(4 tests\)", said, re.MULTILINE), said
+    assert "\ntests executed: 4, failed: 0\n" in said  # and then the runtime's own last words
 
 
 def test_onnxruntime_genai_answers_as_python(junit, assets, greedy, tmp_path):
@@ -179,7 +193,7 @@ def test_onnxruntime_genai_answers_as_python(junit, assets, greedy, tmp_path):
     (beside / genai.name).symlink_to(genai)
     (beside / "libonnxruntime.so").symlink_to(library("onnxruntime", "capi/libonnxruntime.so.*"))
     said = junit(assets, [greedy], "GenaiTest", genai=beside / genai.name)
-    assert "OK (1 test)" in said
+    assert said.splitlines()[-1] == "tests executed: 1, failed: 0", said
 
 
 def test_the_sources_compile_against_android_and_a_newer_call_does_not(classes, assets, tmp_path):
