@@ -25,8 +25,7 @@ from slmkit.inference.load import load
 
 DEMO = os.environ.get("SLMKIT_DEMO")  # the bundle that `make demo` has just built
 MODEL_TEST = (
-    Path(android.__file__).parents[1]
-    / "android/app/src/test/kotlin/dev/slmkit/sample/ModelTest.kt"
+    Path(android.__file__).parents[1] / "android/app/src/test/kotlin/dev/slmkit/sample/ModelTest.kt"
 )
 KOTLIN = Path(__file__).resolve().parents[1] / "fixtures" / "android_runtimes"
 SAME = 1e-5  # of logits in Python and on the JVM: both call one library; vectors have 5 digits

@@ -98,10 +98,10 @@ def test_an_artifact_that_no_target_has_is_refused(tiny, tmp_path):
 
 def test_a_model_that_does_not_fit_is_shown_and_refused_with_what_would(tmp_path):
     model = write_shape(tmp_path, "qwen2.5-3b")
-    words = ("--target", "ios", "--model", model, "--memory-limit", 1.96)
+    words = ("--target", "ios", "--model", model, "--memory-limit", 2.17)
     failed = plan(*words, expect=4)
     assert "model_1.mlpackage" in failed.stdout and "refused" in failed.stdout
-    assert "coreml: the model needs 1.9" in failed.stderr
+    assert "coreml: the model needs 2.1" in failed.stderr
     assert "would fit: --recipe int4 --context 1024" in failed.stderr
     assert failed.stderr.splitlines()[-1].startswith("hint: ")
 
