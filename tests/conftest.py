@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +37,11 @@ def tiny(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture(scope="session")
-def numbered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A new folder each time: pytest's own way to number them reads the names of all others."""
-    root = tmp_path_factory.mktemp("own")
-    return (root / str(number) for number in count())
-
-
 @pytest.fixture(autouse=True)
-def own_folders(numbered: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test touches the user's cache, or leaves anything in the system's temporary folder."""
-    own = next(numbered)
-    for variable, name in (("SLMKIT_CACHE", "cache"), ("TMPDIR", "scratch")):
-        (own / name).mkdir(parents=True)
-        monkeypatch.setenv(variable, str(own / name))
+    monkeypatch.setenv("SLMKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("scratch")))
     monkeypatch.setattr(tempfile, "tempdir", None)  # read TMPDIR again
 
 
