@@ -12,7 +12,13 @@ from slmkit.errors import SlmkitError
 from slmkit.interpreters.recorder import summarize
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
-from slmkit.planning.memory import default_context, gigabytes, memory_refusal, plan_memory
+from slmkit.planning.memory import (
+    default_context,
+    gigabytes,
+    matrix_schemes,
+    memory_refusal,
+    plan_memory,
+)
 from slmkit.planning.plan import costs_of
 from slmkit.recipe.recipe import Recipe, load_recipe
 from tiny_models import tiny_config
@@ -141,3 +147,12 @@ def test_a_context_that_the_model_was_not_made_for_is_refused(asked):
 )
 def test_sizes_are_read_easily(size, text):
     assert gigabytes(size) == text
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2-moe"])
+def test_int4_gives_core_ml_s_down_projections_palettes_of_6_bits(architecture):
+    model = summarize(read_spec(Config(tiny_config(architecture), "config.json")))
+    schemes = matrix_schemes(model, load_recipe("int4"), "coreml")
+    down = {each.bits for name, each in schemes.items() if name.endswith(".down_proj")}
+    up = {each.bits for name, each in schemes.items() if name.endswith(".up_proj")}
+    assert (down, up) == ({6}, {4})
