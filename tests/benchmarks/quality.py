@@ -47,6 +47,7 @@ from slmkit.system.progress import Silent
 from slmkit.workflows.sensitivity import with_budget
 
 WINDOW = 256  # tokens
+EVEN = Scheme(encoding="group-wise", bits=4, group_size=32, scales="two-level", method="gptq")
 UNEVEN = Scheme(encoding="group-wise", bits=4, group_size=32, symmetric=False, method="gptq")
 
 
@@ -56,7 +57,8 @@ class Case:
 
     recipe: str = "int4"
     artifact: str | None = None
-    scheme: Scheme | None = None  # of the linears, in place of the recipe's
+    scheme: Scheme | None = None  # of linears in 4 bits, in place of the recipe's
+    everywhere: bool = False  # of the others, too
     method: str | None = None
     numbers: Mapping[str, Any] | None = None  # of the recipe's ``calibration``
     changes: Mapping[str, Any] | None = None  # of the recipe
@@ -69,6 +71,7 @@ CASES = {
     "int4, GPTQ": Case(numbers={"target": "own", "sweeps": 0}),
     "int4, GPTQ, float target": Case(numbers={"sweeps": 0}),
     "int4": Case(),
+    "int4, no linear in 8 bits": Case(scheme=EVEN, everywhere=True),
     "int4, bits_budget 4.6": Case(changes={"bits_budget": 4.6}),
     "int4, asymmetric": Case(scheme=UNEVEN),
     "palettes, rounded": Case(artifact="coreml", method="mse"),
@@ -148,7 +151,7 @@ def made(
     schemes = dict(matrix_schemes(checkpoint.model, recipe, case.artifact))
     for name, scheme in schemes.items():
         if name in checkpoint.model.multiplied - checkpoint.model.looked_up:
-            own = case.scheme if case.scheme and scheme.bits == 4 else scheme
+            own = case.scheme if case.scheme and (case.everywhere or scheme.bits == 4) else scheme
             schemes[name] = own.model_copy(update={"method": case.method} if case.method else {})
     on_text = bool(calibrated(checkpoint, schemes))
     runs = calibration_runs(texts, tokens=numbers.tokens) if on_text else calibration_runs(texts)

@@ -143,7 +143,7 @@ def test_an_interrupted_run_goes_on_within_the_memory_of_a_whole_one(home, tmp_p
         make = value.make
 
         def counted(batch, stream):
-            held = sum(key[2] == stream for key in list(streams.memo))
+            held = sum(key[1] == stream for key in list(streams.memo[batch]))
             most[-1][stream] = max(most[-1][stream], held)
             return make(batch, stream)
 

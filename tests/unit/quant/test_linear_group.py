@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slmkit.ops import Projection
 from slmkit.quant.linear_group import NORM, STREAM, LinearGroup
-from slmkit.quant.moments import correction
+from slmkit.quant.moments import Moments, correction
+from slmkit.quant.nearest_plane import factorize
 from slmkit.recipe.calibration import Calibration
 from slmkit.recipe.scheme import Scheme
 
@@ -35,6 +38,12 @@ def group_of(linear, destination, **weights):
     return LinearGroup(source, [linear], destination)
 
 
+def quantized(group, scheme, method, *tokens):
+    sums = group.sums()
+    group.add(sums, *tokens)
+    return group.quantize(sums, {"a": scheme}, method)
+
+
 def random(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
@@ -50,8 +59,7 @@ def test_a_drift_of_the_inputs_is_undone_by_the_weights():
     mixed = np.eye(width, dtype=np.float32) + 0.1 * random(width, width, seed=1)
     floats = random(2000, width, seed=2)
     group = group_of(Projection("a", 20), None, a=weight)
-    group.add(floats, floats @ mixed.T)
-    arrays, (fit,) = group.quantize({"a": INT8}, METHOD)
+    arrays, (fit,) = quantized(group, INT8, METHOD, floats, floats @ mixed.T)
     wanted = weight @ np.linalg.inv(mixed)
     assert fit.target == "float"
     np.testing.assert_allclose(dequantized(arrays, "a"), wanted, atol=0.05)
@@ -65,8 +73,7 @@ def test_an_output_repairs_what_it_is_added_to(destination):
     x, stream = random(3000, width, seed=2), random(3000, rows, seed=3)
     group = group_of(Projection("a", rows), destination, a=weight)
     residuals = (stream, stream - x @ lack.T) if destination == STREAM else None
-    group.add(x, x, residuals)
-    arrays, _ = group.quantize({"a": INT8}, METHOD)
+    arrays, _ = quantized(group, INT8, METHOD, x, x, residuals)
     wanted = weight + lack if destination == STREAM else weight
     np.testing.assert_allclose(dequantized(arrays, "a"), wanted, atol=0.05)
 
@@ -76,11 +83,12 @@ def test_a_token_with_a_huge_output_counts_no_more_than_others():
     weight, x = random(4, width), random(400, width, seed=1)
     x[0] *= 10_000
     group = group_of(Projection("a", 4), STREAM, a=weight)
-    group.add(x, x, (np.zeros((400, 4), np.float32),) * 2)
+    sums = group.sums()
+    group.add(sums, x, x, (np.zeros((400, 4), np.float32),) * 2)
     outputs = x @ weight.T
     weights = 1 / np.square(outputs).mean(axis=1)
     expected = (x * weights[:, None]).T @ x / weights.sum()
-    np.testing.assert_allclose(group.sums.means().hessian, expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(sums.means().hessian, expected, rtol=1e-3, atol=1e-4)
     assert expected.max() < 100  # of plain sums: 10^8 / 400
 
 
@@ -91,8 +99,7 @@ def test_a_bias_makes_the_mean_output_that_of_the_float_stream():
     linear = Projection("a", rows, bias=True)
     group = group_of(linear, None, a=weight, a_bias=bias)
     few = Scheme(encoding="per-channel", bits=4, method="gptq")
-    group.add(x, x + 0.5)
-    arrays, _ = group.quantize({"a": few}, Calibration(target="own"))
+    arrays, _ = quantized(group, few, Calibration(target="own"), x, x + 0.5)
     low, high = arrays["a.codes"] & 15, arrays["a.codes"] >> 4
     codes = np.stack([low, high], axis=-1).reshape(rows, -1)[:, :width].astype(np.float32) - 8
     got = (x + 0.5) @ (codes * arrays["a.scales"].astype(np.float32)).T + arrays["a.bias"]
@@ -102,8 +109,7 @@ def test_a_bias_makes_the_mean_output_that_of_the_float_stream():
 def test_an_expert_that_no_token_chose_keeps_the_nearest_codes():
     weight = random(6, 12)
     group = group_of(Projection("a", 6), None, a=weight)
-    group.add(random(0, 12), random(0, 12))
-    arrays, (fit,) = group.quantize({"a": INT8}, METHOD)
+    arrays, (fit,) = quantized(group, INT8, METHOD, random(0, 12), random(0, 12))
     assert (fit.target, fit.tokens_per_input) == ("nearest", 0)
     step = arrays["a.scales"].astype(np.float32)
     assert (np.abs(dequantized(arrays, "a") - weight) <= step * 0.51).all()
@@ -112,8 +118,34 @@ def test_an_expert_that_no_token_chose_keeps_the_nearest_codes():
 
 def test_a_correction_is_least_squares():
     x, y = random(500, 6), random(500, 3, seed=1)
-    group = group_of(Projection("a", 3), None, a=random(3, 6))
-    group.sums.add(x, y, np.ones(500, np.float32))
-    found = correction(group.sums.means(), 1e-6)
+    weight = random(3, 6, seed=2)
+    sums = Moments.zeros(6, 3)
+    sums.add(x, y)
+    factor = factorize(lambda: sums.means().hessian.copy())
     expected = np.linalg.lstsq(x, y, rcond=None)[0].T
-    np.testing.assert_allclose(found, expected, atol=1e-3)
+    found = correction(sums.drift(weight), factor)
+    np.testing.assert_allclose(weight + found, expected, atol=1e-3)
+
+
+@given(st.integers(1, 600), st.integers(1, 300), st.integers(1, 30), st.booleans())
+def test_sums_over_parts_are_those_of_the_whole(width, outputs, tokens, weighted):
+    x, y = random(tokens, width), random(tokens, outputs, seed=1)
+    weights = np.square(random(tokens, seed=2)) if weighted else None
+    sums, other = Moments.zeros(width, outputs), Moments.zeros(width, outputs)
+    for part, into in ((slice(0, tokens // 2), sums), (slice(tokens // 2, None), other)):
+        into.add(x[part], y[part], None if weights is None else weights[part])
+    sums.merge(other)
+    found = sums.means()
+    counts = (np.ones(tokens, np.float32) if weights is None else weights)[:, None]
+    whole, scaled = np.float32(counts.sum()), x * counts
+    assert found.tokens == tokens
+    np.testing.assert_allclose(found.weight, whole, rtol=1e-5)
+    expected = {
+        "hessian": scaled.T @ x,
+        "cross": y.T @ scaled,
+        "mean": scaled.sum(axis=0),
+        "wanted": (y * counts).sum(axis=0),
+    }
+    for name, total in expected.items():
+        mean = total / whole
+        np.testing.assert_allclose(getattr(found, name), mean, rtol=1e-3, atol=1e-4, err_msg=name)

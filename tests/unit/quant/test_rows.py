@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from threading import Barrier
+import sys
+from threading import Barrier, Event
+from time import sleep
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
-from slmkit.quant.rows import CORES, in_parts, side_by_side
+from slmkit.quant.rows import CORES, WORKERS, in_parts, shared_out, side_by_side
 
 
 def blas():
@@ -46,7 +48,7 @@ def test_an_error_of_a_part_is_raised():
         in_parts(fail, 10)
 
 
-def test_two_go_side_by_side_in_their_order_and_share_the_cores():
+def test_two_go_side_by_side_with_one_thread_each():
     both = Barrier(2)
 
     def work(number):
@@ -54,13 +56,46 @@ def test_two_go_side_by_side_in_their_order_and_share_the_cores():
         return number, blas()
 
     before = blas()
-    (first, threads), (second, _) = side_by_side(work)
-    assert (first, second) == (0, 1)
-    assert threads == {max(1, CORES // 2)}
+    assert side_by_side(lambda: work(0), lambda: work(1)) == ((0, {1}), (1, {1}))
     assert blas() == before
 
 
 @pytest.mark.parametrize("bad", [0, 1])
 def test_an_error_of_either_is_raised(bad):
     with pytest.raises(ZeroDivisionError):
-        side_by_side(lambda number: 1 / (number != bad))
+        side_by_side(lambda: 1 / bad, lambda: 1 / (1 - bad))
+
+
+@given(st.integers(0, 30))
+def test_numbers_are_shared_out_in_turn(count):
+    shares = shared_out(list, count)
+    assert shares == [list(range(first, count, WORKERS)) for first in range(WORKERS)]
+
+
+def test_workers_go_side_by_side_and_share_the_cores():
+    all_of_them = Barrier(WORKERS)
+
+    def work(share):
+        all_of_them.wait(timeout=60)
+        return [(number, blas()) for number in share]
+
+    before, threads = blas(), {max(1, CORES // WORKERS)}
+    assert shared_out(work, WORKERS) == [[(number, threads)] for number in range(WORKERS)]
+    assert blas() == before
+
+
+@pytest.mark.parametrize("bad", range(WORKERS))
+def test_workers_stop_when_one_fails(bad):
+    failed = Event()
+
+    def work(share):
+        first = next(share, None)  # none if the other has failed already
+        if first == bad:
+            failed.set()
+            raise ZeroDivisionError
+        failed.wait(timeout=60)
+        while next(share, None) is not None:  # endless, but for the failure
+            sleep(0.001)
+
+    with pytest.raises(ZeroDivisionError):
+        shared_out(work, sys.maxsize)

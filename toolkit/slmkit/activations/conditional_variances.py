@@ -7,7 +7,7 @@ theirs (``slmkit.quant.nearest_plane``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,15 @@ from slmkit.interpreters.recorder import Model
 from slmkit.interpreters.reference import Ids, Weights
 from slmkit.models import registry
 from slmkit.ops import Floats, Projection
+from slmkit.quant import blas
+from slmkit.quant.moments import mirror
 from slmkit.quant.nearest_plane import Sweep, damped
-from slmkit.quant.rows import CORES, blas_threads
+from slmkit.quant.rows import blas_threads, shared_out
 from slmkit.quant.two_streams import FLOAT, TwoStreams, Value
 from slmkit.system.process_memory import kept_for_reuse
 
 VERSION = 1  # of the measurement and its file; part of the content address
-TOKENS = 16384  # of all texts
+TOKENS = 4096  # of all texts: half a token for each input was as good as ten
 Report = Callable[[int], None]  # called with the linears done since the last call
 Variances = dict[str, Floats]  # (K,) of a linear's inputs, by weight name
 
@@ -47,7 +49,7 @@ def input_variances(
     """
     summed = _Energies((weights, weights), texts, folder)
     summed.wanted, summed.damping, summed.report = set(names), damping, report
-    with blas_threads(CORES), kept_for_reuse():
+    with blas_threads(1), kept_for_reuse():
         registry.run(summed, model.spec)
     return summed.found
 
@@ -71,20 +73,30 @@ class _Energies(TwoStreams):
         self.wanted -= names
         if not names:
             return
-        x.keep()
-        energy: Floats | None = None
-        tokens = 0
-        for batch in range(len(self.batches)):
-            values = self._without_first(batch, x.at(batch, FLOAT))
-            product = values.T @ values
-            energy = product if energy is None else np.add(energy, product, out=energy)
-            tokens += len(values)
-            self.memo.clear()
+        x.keep((FLOAT,))
+        parts = shared_out(lambda batches: self._sum_up(x, batches), len(self.batches))
         self.forget()
-        if energy is not None and tokens:
+        tokens = sum(tokens for _, tokens in parts)
+        if tokens:
+            energy, *others = (part for part, own in parts if own)
+            while others:
+                energy += others.pop()
             energy /= np.float32(tokens)
+            mirror(energy)
             self.found |= dict.fromkeys(names, Sweep.of(damped(energy, self.damping)).variances)
         self.report(len(names))
+
+    def _sum_up(self, x: Value, batches: Iterator[int]) -> tuple[Floats, int]:
+        """The upper triangle of the sum of x x' (K, K), and how many tokens it is of."""
+        sums, tokens = np.zeros((0, 0), np.float32), 0
+        for batch in batches:
+            values = self._without_first(batch, x.at(batch, FLOAT))
+            if not tokens:
+                sums = np.zeros((values.shape[1],) * 2, np.float32)
+            blas.add_squares(sums, np.ascontiguousarray(values))
+            tokens += len(values)
+            self.memo[batch].clear()
+        return sums, tokens
 
     def _others(self, batch: int) -> NDArray[np.bool_]:
         """Which tokens of a batch are not the first ones of their texts. (T,)"""

@@ -43,15 +43,20 @@ def attention(q: Floats, keys: Floats, values: Floats, kind: Attention) -> Float
     tokens, heads, width = q.shape
     total, kv_heads, _ = keys.shape
     grouped = q.reshape(tokens, kv_heads, heads // kv_heads, width).transpose(1, 2, 0, 3)
-    scores = grouped @ keys.transpose(1, 2, 0)[:, None] * np.float32(kind.scale)  # (G, H/G, T, S)
+    scores: Floats = grouped @ keys.transpose(1, 2, 0)[:, None]  # (G, H/G, T, S); then all in place
+    scores *= np.float32(kind.scale)
     if kind.cap is not None:
-        scores = np.tanh(scores / np.float32(kind.cap)) * np.float32(kind.cap)
+        cap = np.float32(kind.cap)
+        scores /= cap
+        np.tanh(scores, out=scores)
+        scores *= cap
     positions = np.arange(total)
     mask = visible(positions[total - tokens :], positions, kind.window)
-    scores = np.where(mask, scores, np.float32(-np.inf))
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    weights /= weights.sum(axis=-1, keepdims=True)
-    mixed = weights @ values.transpose(1, 0, 2)[:, None]  # (G, H/G, T, d)
+    np.copyto(scores, np.float32(-np.inf), where=~mask)
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=-1, keepdims=True)
+    mixed = scores @ values.transpose(1, 0, 2)[:, None]  # (G, H/G, T, d)
     joined: Floats = mixed.transpose(2, 0, 1, 3).reshape(tokens, heads * width)
     return joined
 

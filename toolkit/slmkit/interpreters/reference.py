@@ -106,7 +106,8 @@ class Reference(Ops[Floats]):
     def rms_norm(self, x: Floats, name: str, eps: float) -> Floats:
         mean = np.mean(np.square(x), axis=-1, keepdims=True, dtype=np.float32)
         root = np.reciprocal(np.sqrt(mean + np.float32(eps)))
-        normed: Floats = x * root * self.weights.vector(f"{name}.weight")
+        normed: Floats = x * root
+        normed *= self.weights.vector(f"{name}.weight")
         return normed
 
     def split(self, x: Floats, widths: Sequence[int]) -> tuple[Floats, ...]:

@@ -25,7 +25,8 @@ from slmkit.ops import Floats, Projection
 from slmkit.quant.codes import CodesFile
 from slmkit.quant.files import FILE, metadata, write
 from slmkit.quant.linear_group import FITS, NORM, STREAM, LinearGroup, fits_to_json
-from slmkit.quant.rows import blas_threads
+from slmkit.quant.moments import Moments
+from slmkit.quant.rows import blas_threads, shared_out
 from slmkit.quant.two_streams import FLOAT, QUANTIZED, Stored, TwoStreams, Value
 from slmkit.recipe.calibration import Calibration
 from slmkit.recipe.scheme import Scheme
@@ -51,8 +52,8 @@ def calibrate(
 ) -> list[CodesFile]:
     """The codes of a model: the plain ones of ``task``, then a file for each group of linears.
 
-    ``texts``: token ids (T,); ``folder``: for files of activations, 8 bytes for each token and
-    input of the widest linear, and 12 for each of the residual stream; ``advance``: gets the
+    ``texts``: token ids (T,); ``folder``: for files of activations, at most 8 bytes for each token
+    and input of the widest linear, and 12 for each of the residual stream; ``advance``: gets the
     elements done since the last call. Groups that an interrupted run has finished come out of the
     cache. Raises CheckpointError for a matrix that codes cannot hold.
     """
@@ -117,14 +118,13 @@ class Calibrator(TwoStreams):
         ]
         if not wanted:
             return
-        x.keep()
         key = key_of([self.task.key, [each.name for each in wanted]])
         cache = self.task.cache
         if cache.find("linears", key) is None:
             self._catch_up()
             self._fit_anew(x, wanted, key)
         else:
-            self.behind.append(x)
+            self.behind.append(x.keep())
         codes = CodesFile(cache.entry("linears", key) / FILE)
         self.quantized.add(codes)
         self.advance(sum(rows * width for rows, width in codes.shapes.values()))
@@ -133,26 +133,41 @@ class Calibrator(TwoStreams):
         """Compute the inputs of the groups before, in their order: all at once, on demand, they
         would hold the values of so many layers together."""
         while self.behind:
-            x = self.behind.pop(0)
-            for batch in range(len(self.batches)):
+            self._compute(self.behind.pop(0))
+
+    def _compute(self, x: Value) -> None:
+        def compute(batches: Iterator[int]) -> None:
+            for batch in batches:
                 x.both(batch)
-                self.memo.clear()
+                self.memo[batch].clear()
+
+        shared_out(compute, len(self.batches))
 
     def _fit_anew(self, x: Value, linears: Sequence[Projection], key: str) -> None:
         task = self.task
         self.outputs = {}
         group = LinearGroup(task.source, linears, self.destinations.get(linears[0].name))
-        for batch in range(len(self.batches)):
-            self._sum_up(group, x, batch)
-            self.memo.clear()
+        # The float stream goes on from the output of a linear that is fitted by it.
+        x.keep((QUANTIZED,) if group.by_output and not linears[0].bias else (FLOAT, QUANTIZED))
+
+        def sum_up(batches: Iterator[int]) -> Moments:
+            sums = group.sums()
+            for batch in batches:
+                self._sum_up(group, sums, x, batch)
+                self.memo[batch].clear()
+            return sums
+
+        sums, *others = shared_out(sum_up, len(self.batches))
+        while others:
+            sums.merge(others.pop())
         self.forget()
         shapes = {name: weight.shape for name, weight in group.weights.items()}
-        arrays, fits = group.quantize(task.schemes, task.method)
+        arrays, fits = group.quantize(sums, task.schemes, task.method)
         facts = metadata(shapes, task.schemes, key, task.plain.stream_scale)
         with task.cache.making("linears", key) as making:
             write(making / FILE, arrays, {**facts, FITS: fits_to_json(fits)})
 
-    def _sum_up(self, group: LinearGroup, x: Value, batch: int) -> None:
+    def _sum_up(self, group: LinearGroup, sums: Moments, x: Value, batch: int) -> None:
         floats, quantized = x.both(batch)
         residuals = None
         if group.destination == STREAM and self.stream is not None:
@@ -160,7 +175,7 @@ class Calibrator(TwoStreams):
             by = np.float32(1 / self.task.spec.residual_scale)
             streams = self.stream.both(batch)
             residuals = streams[FLOAT] * by, streams[QUANTIZED] * by
-        output = group.add(floats, quantized, residuals)
+        output = group.add(sums, floats, quantized, residuals)
         if output is not None and not group.linears[0].bias:
             self.outputs[batch] = Stored.write(self.new_file(), output)
 

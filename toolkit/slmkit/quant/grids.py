@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from slmkit.ops import Floats
 from slmkit.quant.codes import Bytes
 from slmkit.quant.palette import cluster, round_to_float16
-from slmkit.quant.round_to_nearest import MULTIPLIERS, search_scales
+from slmkit.quant.round_to_nearest import MULTIPLIERS, Scales, joined, search_scales
 from slmkit.quant.rows import in_parts
 from slmkit.recipe.scheme import Scheme
 
 BATCH = 1024  # rows of a product with the Hessian: fewer read it too often
 INPUTS = 256  # the same, of the groups whose multipliers are chosen one after another
+SEARCHED = 1 << 18  # weights whose scales are searched at once: 1 MB, within a core's cache
 LEAST_CURVATURE = 1e-6  # of a palette's entry, as a share of all: an entry may be unused
 Arrays = dict[str, NDArray[Any]]  # what a codes file holds beside the codes, by ending of the name
 
@@ -71,19 +72,22 @@ class AffineGrid:
         rows, width = floats.shape
         group = scheme.group_size or width
         more = -width % group
-        whole = np.pad(floats, ((0, 0), (0, more))) if more else floats
         counts = np.pad(weights / weights.mean(), (0, more)).astype(np.float32)
-        found = search_scales(
-            np.ascontiguousarray(whole.reshape(-1, group).T),
-            rows,
-            scheme,
-            np.ascontiguousarray(counts.reshape(-1, group).T),
-        )
+        by_input = np.ascontiguousarray(counts.reshape(-1, group).T)
+        found: dict[int, Scales] = {}
+
+        def search(part: slice) -> None:
+            whole = np.pad(floats[part], ((0, 0), (0, more))) if more else floats[part]
+            columns = np.ascontiguousarray(whole.reshape(-1, group).T)
+            found[part.start] = search_scales(columns, len(whole), scheme, by_input)
+
+        in_parts(search, rows, max(1, SEARCHED // width))
+        best = joined([found[first] for first in sorted(found)])
         scales, zeros = (
             np.ascontiguousarray(each.reshape(rows, -1).T)
-            for each in (found.scales, found.zero_points)
+            for each in (best.scales, best.zero_points)
         )
-        return cls(scheme, group, scales, zeros, found.channel_scales, found.multipliers)
+        return cls(scheme, group, scales, zeros, best.channel_scales, best.multipliers)
 
     def nearest(self, at: int, numbers: Floats) -> tuple[Bytes, Floats]:
         """The codes next to ``numbers`` (N,) of input ``at``, and what they stand for."""

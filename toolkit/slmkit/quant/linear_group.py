@@ -16,8 +16,15 @@ from slmkit.quant.codes import Bytes, CodesFile
 from slmkit.quant.files import packed, refuse_lost, to_float16
 from slmkit.quant.grids import Grid, grid_of
 from slmkit.quant.moments import Moments, correction
-from slmkit.quant.nearest_plane import Sweep, damped, descend, loss, nearest_plane
-from slmkit.quant.rows import in_parts, side_by_side
+from slmkit.quant.nearest_plane import (
+    Sweep,
+    damped,
+    descend,
+    factorize,
+    loss,
+    nearest_plane,
+)
+from slmkit.quant.rows import in_parts, product, side_by_side
 from slmkit.recipe.calibration import Calibration
 from slmkit.recipe.scheme import Scheme
 from slmkit.snr import decibels
@@ -60,10 +67,15 @@ class LinearGroup:
         # The drift of an output costs less than that of the input where there are fewer of them.
         self.by_output = len(linears) == 1 and len(first) <= first.shape[1]
         self.destination = destination if self.by_output else None
-        self.sums = Moments.zeros(first.shape[1], len(first) if self.by_output else first.shape[1])
+
+    def sums(self) -> Moments:
+        """Sums over no tokens yet."""
+        rows, width = self.weights[self.linears[0].name].shape
+        return Moments.zeros(width, rows if self.by_output else width)
 
     def add(
         self,
+        sums: Moments,
         floats: Floats,
         quantized: Floats,
         residuals: tuple[Floats, Floats] | None = None,
@@ -72,50 +84,36 @@ class LinearGroup:
 
         Returns the output in the float stream, without a bias, if it had to be computed.
         """
-        counts = np.ones(len(floats), np.float32)
         if not self.by_output:
-            self.sums.add(quantized, floats - quantized, counts)
+            sums.add(quantized, floats)
             return None
-        weight = self.weights[self.linears[0].name]
         # Of all tokens at once, as the reference multiplies: BLAS rounds a part's differently, and
         # a run that goes on after an interruption has these outputs from the reference.
-        inputs = floats, quantized
-        output, lack = side_by_side(lambda stream: inputs[stream] @ weight.T)
-
-        def add_part(tokens: slice) -> None:
-            np.subtract(output[tokens], lack[tokens], out=lack[tokens])
-            if self.destination:
-                result = output[tokens]
-                if residuals is not None:
-                    lack[tokens] += residuals[0][tokens] - residuals[1][tokens]
-                    result = result + residuals[0][tokens]
-                counts[tokens] = 1 / np.maximum(np.square(result).mean(axis=1), np.float32(1e-20))
-
-        in_parts(add_part, len(floats))
-        self.sums.add(quantized, lack, counts)
+        output: Floats = floats @ self.weights[self.linears[0].name].T
+        wanted, result, weights = output, output, None
+        if self.destination:
+            if residuals is not None:
+                wanted, result = output + (residuals[0] - residuals[1]), output + residuals[0]
+            weights = 1 / np.maximum(np.square(result).mean(axis=1), np.float32(1e-20))
+        sums.add(quantized, wanted, weights)
         return output
 
     def quantize(
-        self, schemes: Mapping[str, Scheme], method: Calibration
+        self, sums: Moments, schemes: Mapping[str, Scheme], method: Calibration
     ) -> tuple[Arrays, list[Fit]]:
         """Tensors of a codes file, and how each matrix was found.
 
         Raises CheckpointError for a matrix that is lost in its codes.
         """
-        sums, fits = self.sums.means(), []
-        arrays: Arrays = {}
+        arrays, fits = Arrays(), list[Fit]()
         tokens = sums.tokens / len(sums.hessian)
         target = _target(method, tokens)
-        change = correction(sums, method.ridge) if target == "float" else None
-        hessian = damped(sums.hessian, method.damping)
-        if target == "nearest":  # all inputs count alike
-            hessian = np.eye(len(hessian), dtype=np.float32)
-        sweep = Sweep.of(hessian)
+        change, sweep, hessian = self._solved(sums.means(), target, method)
         for each in self.linears:
             weight = self.weights.pop(each.name)
             wanted = weight
             if change is not None:
-                wanted = weight + (change if self.by_output else weight @ change)
+                wanted = weight + (change if self.by_output else product(weight, change))
             palette = schemes[each.name].encoding == "palette"
             counts = hessian.diagonal() if palette else sweep.variances
             grid = grid_of(schemes[each.name], wanted, counts)
@@ -135,6 +133,23 @@ class LinearGroup:
                 arrays[f"{each.name}.bias"] = self._bias(each, sums, weight, wanted, errors)
         return arrays, fits
 
+    def _solved(
+        self, sums: Moments, target: str, method: Calibration
+    ) -> tuple[Floats | None, Sweep, Floats]:
+        """The change of weights for a float target, the sweep, and its damped Hessian."""
+        if target == "nearest":  # all inputs count alike
+            hessian = np.eye(len(sums.hessian), dtype=np.float32)
+            return None, Sweep.of(hessian), hessian
+        hessian = damped(sums.hessian, method.damping)
+        if target != "float":
+            return None, Sweep.of(hessian), hessian
+        factor, sweep = side_by_side(
+            lambda: factorize(lambda: damped(sums.hessian, method.ridge)),
+            lambda: Sweep.of(hessian),
+        )
+        weight = self.weights[self.linears[0].name] if self.by_output else None
+        return correction(sums.drift(weight), factor), sweep, hessian
+
     def _bias(
         self, linear: Projection, sums: Moments, weight: Floats, wanted: Floats, errors: Floats
     ) -> NDArray[np.float16]:
@@ -142,8 +157,8 @@ class LinearGroup:
         tensor = f"{linear.name}.bias"
         bias = self.source.vector(tensor).copy()
         if sums.tokens:
-            lack = sums.lack if self.by_output else weight @ sums.lack
-            bias += lack - (wanted - weight + errors.T) @ sums.mean
+            output = sums.wanted if self.by_output else weight @ sums.wanted
+            bias += output - (wanted + errors.T) @ sums.mean
         return to_float16(tensor, bias)
 
 

@@ -5,33 +5,41 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg
 
 from slmkit.ops import Floats
-from slmkit.quant.nearest_plane import damped, factorize
-from slmkit.quant.rows import blas_threads, in_parts
+from slmkit.quant import blas
+from slmkit.quant.rows import in_parts, product
 
-BLOCK = 256  # inputs whose products are summed up, or copied to the other triangle, at once
+BLOCK = 256  # rows that are copied to the other triangle at once
+
+
+def mirror(sums: Floats) -> None:
+    """Copy the upper triangle of ``sums`` (K, K) to the lower one."""
+    for first in range(0, len(sums), BLOCK):
+        block = slice(first, min(first + BLOCK, len(sums)))
+        sums[block.stop :, block] = sums[block, block.stop :].T
+        square = np.triu(sums[block, block])
+        sums[block, block] = square + np.triu(square, 1).T
 
 
 @dataclass
 class Moments:
-    """Sums over tokens, of the inputs x (K,) of linears in the float and the quantized stream.
+    """Sums over tokens: of the inputs x of linears in the quantized stream, and of what is wanted.
 
-    ``drift`` has what the float stream gives and the quantized one lacks, times the quantized
-    input: of the input, (K, K), or of the output of the only linear that reads it, (N, K).
+    That is the input in the float stream, (K,), or the output of the only linear that reads it,
+    (N,).
     """
 
-    hessian: Floats  # (K, K): x x' of the quantized stream; its upper triangle alone, before means
-    drift: Floats
-    mean: Floats  # (K,) of the quantized stream
-    lack: Floats  # (K,) or (N,): as ``drift``, the mean
+    hessian: Floats  # (K, K): x x'; its upper triangle alone, before means
+    cross: Floats  # (K or N, K): what is wanted, times x'
+    mean: Floats  # (K,): x
+    wanted: Floats  # (K or N,)
     weight: float = 0.0  # sum of the tokens' weights
     tokens: int = 0
 
     @classmethod
     def zeros(cls, width: int, outputs: int) -> Moments:
-        """For linears of ``width`` inputs; ``outputs``: rows of ``drift``."""
+        """For linears of ``width`` inputs; ``outputs``: numbers that are wanted of a token."""
         return cls(
             np.zeros((width, width), np.float32),
             np.zeros((outputs, width), np.float32),
@@ -39,48 +47,48 @@ class Moments:
             np.zeros(outputs, np.float32),
         )
 
-    def add(self, quantized: Floats, lack: Floats, weights: Floats) -> None:
-        """Add tokens: ``quantized`` (T, K), ``lack`` (T, K or N), ``weights`` (T,)."""
-        roots = np.sqrt(weights)[:, None]
-        scaled, missing = quantized * roots, lack * roots
+    def add(self, x: Floats, wanted: Floats, weights: Floats | None = None) -> None:
+        """Add tokens: ``x`` (T, K), ``wanted`` (T, K or N), ``weights`` (T,), else 1."""
+        counts = np.ones(len(x), np.float32) if weights is None else weights
+        self.mean += counts @ x
+        self.wanted += counts @ wanted
+        self.weight += float(counts.sum())
+        self.tokens += len(x)
+        if weights is not None:
+            roots = np.sqrt(weights)[:, None]
+            x, wanted = x * roots, wanted * roots
+        x, wanted = np.ascontiguousarray(x), np.ascontiguousarray(wanted)
+        blas.add_squares(self.hessian, x)
+        blas.add_products(self.cross, wanted, x)
 
-        def add_energy(rows: slice) -> None:
-            right = slice(rows.start, None)
-            self.hessian[rows, right] += scaled[:, rows].T @ scaled[:, right]
-
-        def add_drift(rows: slice) -> None:
-            self.drift[rows] += missing[:, rows].T @ scaled
-
-        in_parts(add_energy, len(self.hessian), BLOCK)
-        in_parts(add_drift, len(self.drift))
-        self.mean += weights @ quantized
-        self.lack += weights @ lack
-        self.weight += float(weights.sum())
-        self.tokens += len(quantized)
+    def merge(self, other: Moments) -> None:
+        """Add the sums over other tokens."""
+        for name in ("hessian", "cross", "mean", "wanted"):
+            np.add(getattr(self, name), getattr(other, name), out=getattr(self, name))
+        self.weight += other.weight
+        self.tokens += other.tokens
 
     def means(self) -> Moments:
         """The sums divided by the tokens' weights, in place."""
-        for sums in (self.hessian, self.drift, self.mean, self.lack):
+        for sums in (self.hessian, self.cross, self.mean, self.wanted):
             sums /= np.float32(self.weight or 1)
-        width = len(self.hessian)
-        for first in range(0, width, BLOCK):
-            block = slice(first, min(first + BLOCK, width))
-            self.hessian[block.stop :, block] = self.hessian[block, block.stop :].T
-            square = np.triu(self.hessian[block, block])
-            self.hessian[block, block] = square + np.triu(square, 1).T
+        mirror(self.hessian)
         return self
 
+    def drift(self, weight: Floats | None) -> Floats:
+        """The lack of x through ``weight`` (N, K; None: x itself) of what is wanted, times x'.
+        (K or N, K)"""
+        given = self.hessian if weight is None else product(weight, self.hessian)
+        lack: Floats = self.cross - given
+        return lack
 
-def correction(moments: Moments, ridge: float) -> Floats:
-    """The change of weights that makes them give the float stream's output. (K or N, K)
 
-    The least squares solution drift (H + ridge)^-1: of the weights if ``drift`` is that of an
-    output, else to be multiplied by them.
+def correction(drift: Floats, factor: Floats) -> Floats:
+    """The change of weights that makes them give what is wanted. (K or N, K)
+
+    The least squares solution drift H^-1, with H = L L' of ``factor`` L (K, K): of the weights if
+    ``drift`` is that of an output, else to be multiplied by them.
     """
-    factor = factorize(damped(moments.hessian, ridge))
-    with blas_threads(1):
-        # Columns first, as LAPACK wants it: solved in place.
-        right = moments.drift.copy().T
-        solved = linalg.cho_solve((factor, True), right, overwrite_b=True, check_finite=False)
-    result: Floats = np.ascontiguousarray(solved.T)
+    result = drift.copy()
+    in_parts(lambda rows: blas.solve(factor.T, result[rows]), len(result))
     return result

@@ -6,7 +6,8 @@ in a fixed order: the same input gives the same codes on every CPU.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,16 @@ class Scales:
     zero_points: Floats  # (N * groups per row,)
     channel_scales: Floats | None = None  # (N,)
     multipliers: Bytes | None = None  # (N, groups per row)
+
+
+def joined(parts: Sequence[Scales]) -> Scales:
+    """Scales of all rows, out of those of consecutive parts."""
+
+    def together(arrays: Sequence[Any]) -> Any:
+        return None if arrays[0] is None else np.concatenate(arrays)
+
+    names = [each.name for each in fields(Scales)]
+    return Scales(*(together([getattr(part, name) for part in parts]) for name in names))
 
 
 def search_scales(

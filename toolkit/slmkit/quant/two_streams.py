@@ -2,17 +2,18 @@
 
 Values are lazy. A value is computed for a batch of texts when it is asked for, in either stream, by
 the reference; only what is far from the last kept value is kept, in files. So a model whose
-activations on all calibration text would fill the memory needs that of one batch.
+activations on all calibration text would fill the memory needs that of a few batches. Workers that
+have batches of their own may ask side by side.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from threading import RLock
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,9 @@ from numpy.typing import NDArray
 
 from slmkit.interpreters.reference import Cache, Ids, Reference, Weights
 from slmkit.ops import Attention, Expert, Floats, Ops, Projection, Rope, Routing, Scan
-from slmkit.quant.rows import side_by_side
 
 FLOAT, QUANTIZED = 0, 1  # the streams
-BATCH = 2048  # tokens that are computed at once
+BATCH = 1024  # tokens that a worker computes at once
 MATRICES = 3  # weights of a stream that stay in memory: those that read one input
 Make = Callable[[int, int], Any]  # (batch, stream) -> the value's numbers
 
@@ -58,32 +58,29 @@ class Value:
     def __init__(self, owner: TwoStreams, make: Make, cheap: bool = False) -> None:
         self.owner, self.cheap = owner, cheap
         self.make = make
-        self.locks = (RLock(), RLock())  # of the streams: one may ask for the other's values
         self.files: dict[tuple[int, int], Stored] = {}
-        self.kept = False
+        self.kept: frozenset[int] = frozenset()  # the streams whose numbers go to files
 
     def at(self, batch: int, stream: int) -> Any:
         """The numbers of a batch of texts, float32."""
-        key = (batch, stream)
-        with self.locks[stream]:
-            if key in self.files:
-                return self.files[key].read()
-            memo = self.owner.memo
-            if (self, *key) in memo:
-                return memo[self, *key]
-            found = memo[self, *key] = self.make(batch, stream)
-            if self.kept:
-                self._write(key, found)
-            return found
+        key, memo = (batch, stream), self.owner.memo[batch]
+        if key in self.files:
+            return self.files[key].read()
+        if (self, stream) in memo:
+            return memo[self, stream]
+        found = memo[self, stream] = self.make(batch, stream)
+        if stream in self.kept:
+            self._write(key, found)
+        return found
 
     def both(self, batch: int) -> tuple[Any, Any]:
-        """The numbers of a batch in the float and the quantized stream, side by side on the
-        machine's cores."""
-        return side_by_side(lambda stream: self.at(batch, stream))
+        """The numbers of a batch in the float and the quantized stream."""
+        return self.at(batch, FLOAT), self.at(batch, QUANTIZED)
 
-    def keep(self) -> Value:
-        """Write each batch to a file when it is computed."""
-        self.kept = not self.cheap
+    def keep(self, streams: Collection[int] = (FLOAT, QUANTIZED)) -> Value:
+        """Write each batch of ``streams`` to a file when it is computed."""
+        if not self.cheap:
+            self.kept = self.kept.union(streams)
         return self
 
     def _write(self, key: tuple[int, int], numbers: Floats) -> None:
@@ -103,6 +100,7 @@ class Matrices:
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
         self.read: OrderedDict[str, Floats] = OrderedDict()
+        self.lock = Lock()
 
     def vector(self, tensor: str) -> Floats:
         """A norm, bias or other vector, flat."""
@@ -114,13 +112,15 @@ class Matrices:
 
     def blocks(self, tensor: str) -> Iterator[tuple[int, Floats]]:
         """A matrix, whole."""
-        if tensor not in self.read:
-            blocks = [block for _, block in self.weights.blocks(tensor)]
-            self.read[tensor] = np.concatenate(blocks)
-            while len(self.read) > MATRICES:
-                self.read.popitem(last=False)
-        self.read.move_to_end(tensor)
-        yield 0, self.read[tensor]
+        with self.lock:
+            if tensor not in self.read:
+                blocks = [block for _, block in self.weights.blocks(tensor)]
+                self.read[tensor] = np.concatenate(blocks)
+                while len(self.read) > MATRICES:
+                    self.read.popitem(last=False)
+            self.read.move_to_end(tensor)
+            found = self.read[tensor]
+        yield 0, found
 
     def forget(self) -> None:
         """Release the matrices in memory."""
@@ -146,7 +146,7 @@ class TwoStreams(Ops[Value]):
         self.weights = tuple(Matrices(each) for each in weights)
         self.folder = folder
         self.batches = batches_of(texts)
-        self.memo: dict[tuple[Value, int, int], Any] = {}
+        self.memo: dict[int, dict[tuple[Value, int], Any]] = defaultdict(dict)  # by batch
         self.stream: Value | None = None  # the residual stream
         self.files = count(1)
 
