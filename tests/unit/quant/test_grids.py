@@ -49,6 +49,29 @@ def test_no_code_is_nearer_than_the_nearest(name, rows, width, seed):
         assert (np.abs(floats[:, at] - numbers) <= np.abs(floats[:, at] - others) * 1.00001).all()
 
 
+@given(st.sampled_from(sorted(SCHEMES)), st.integers(1, 40), st.integers(1, 70), st.integers(0, 99))
+def test_several_inputs_at_once_have_the_codes_of_each(name, rows, width, seed):
+    floats, grid, random = case(name, rows, width, seed)
+    inputs = random.permutation(width)[: width // 2 + 1]
+    codes, numbers = grid.nearest(inputs, np.ascontiguousarray(floats.T[inputs]))
+    np.testing.assert_array_equal(grid.numbers(inputs, codes), numbers)
+    for at, *found in zip(inputs.tolist(), codes, numbers, strict=True):
+        np.testing.assert_array_equal(grid.nearest(at, floats[:, at]), found)
+
+
+def test_scales_of_parts_are_those_of_the_whole(monkeypatch):
+    random = np.random.default_rng(3)
+    floats = random.standard_normal((50, 70)).astype(np.float32)
+    weights = random.lognormal(0, 1, 70).astype(np.float32)
+    for scheme in SCHEMES.values():
+        whole = grid_of(scheme, floats, weights).arrays()
+        monkeypatch.setattr(grids, "SEARCHED", 7 * 70)
+        parts = grid_of(scheme, floats, weights).arrays()
+        monkeypatch.undo()
+        for name, array in whole.items():
+            np.testing.assert_array_equal(parts[name], array)
+
+
 def lost_where_it_counts(name, rows, seed):
     """The weighted error of scales that were searched with the weights, and without them."""
     random = np.random.default_rng(seed)

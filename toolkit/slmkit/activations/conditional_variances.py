@@ -8,6 +8,7 @@ theirs (``slmkit.quant.nearest_plane``).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from slmkit.models import registry
 from slmkit.ops import Floats, Projection
 from slmkit.quant import blas
 from slmkit.quant.moments import mirror
-from slmkit.quant.nearest_plane import Sweep, damped
+from slmkit.quant.nearest_plane import conditional_variances, damped
 from slmkit.quant.rows import blas_threads, shared_out
 from slmkit.quant.two_streams import FLOAT, TwoStreams, Value
 from slmkit.system.process_memory import kept_for_reuse
@@ -49,8 +50,9 @@ def input_variances(
     """
     summed = _Energies((weights, weights), texts, folder)
     summed.wanted, summed.damping, summed.report = set(names), damping, report
-    with blas_threads(1), kept_for_reuse():
+    with blas_threads(1), kept_for_reuse(), ThreadPoolExecutor(1) as summed.solver:
         registry.run(summed, model.spec)
+        summed.collect()
     return summed.found
 
 
@@ -60,6 +62,8 @@ class _Energies(TwoStreams):
     streams = 1
     damping: float
     report: Report
+    solver: ThreadPoolExecutor  # solves one group while the next is summed up
+    solving: Future[None] | None = None
 
     def __init__(
         self, weights: tuple[Weights, Weights], texts: Sequence[Ids], folder: Path
@@ -83,8 +87,17 @@ class _Energies(TwoStreams):
                 energy += others.pop()
             energy /= np.float32(tokens)
             mirror(energy)
-            self.found |= dict.fromkeys(names, Sweep.of(damped(energy, self.damping)).variances)
+            self.collect()
+            self.solving = self.solver.submit(self._solve, names, energy)
         self.report(len(names))
+
+    def collect(self) -> None:
+        """Wait for the group that is being solved."""
+        if self.solving:
+            self.solving.result()
+
+    def _solve(self, names: Collection[str], energy: Floats) -> None:
+        self.found |= dict.fromkeys(names, conditional_variances(damped(energy, self.damping)))
 
     def _sum_up(self, x: Value, batches: Iterator[int]) -> tuple[Floats, int]:
         """The upper triangle of the sum of x x' (K, K), and how many tokens it is of."""

@@ -19,18 +19,22 @@ BATCH = 1024  # rows of a product with the Hessian: fewer read it too often
 INPUTS = 256  # the same, of the groups whose multipliers are chosen one after another
 SEARCHED = 1 << 18  # weights whose scales are searched at once: 1 MB, within a core's cache
 LEAST_CURVATURE = 1e-6  # of a palette's entry, as a share of all: an entry may be unused
+Inputs = int | NDArray[np.int64]  # an input, or some (n,)
 Arrays = dict[str, NDArray[Any]]  # what a codes file holds beside the codes, by ending of the name
 
 
 class Grid(Protocol):
-    """Codes of N rows and K inputs, chosen an input at a time."""
+    """Codes of N rows and K inputs, chosen an input at a time, or several."""
 
-    def nearest(self, at: int, numbers: Floats) -> tuple[Bytes, Floats]:
-        """The codes next to ``numbers`` (N,) of input ``at``, and what they stand for."""
+    def nearest(self, at: Inputs, numbers: Floats) -> tuple[Bytes, Floats]:
+        """The codes next to ``numbers`` (N,) of input ``at``, and what they stand for.
+
+        Of several inputs (n,), ``numbers`` is (n, N).
+        """
         ...
 
-    def numbers(self, at: int, codes: Bytes) -> Floats:
-        """The numbers that codes (N,) of input ``at`` stand for."""
+    def numbers(self, at: Inputs, codes: Bytes) -> Floats:
+        """The numbers that codes (N,) of input ``at``, or (n, N) of several, stand for."""
         ...
 
     def part(self, rows: slice) -> Grid:
@@ -89,8 +93,8 @@ class AffineGrid:
         )
         return cls(scheme, group, scales, zeros, best.channel_scales, best.multipliers)
 
-    def nearest(self, at: int, numbers: Floats) -> tuple[Bytes, Floats]:
-        """The codes next to ``numbers`` (N,) of input ``at``, and what they stand for."""
+    def nearest(self, at: Inputs, numbers: Floats) -> tuple[Bytes, Floats]:
+        """The codes next to ``numbers`` of input ``at``, and what they stand for."""
         scale, zero = self.scales[at // self.group], self.zeros[at // self.group]
         codes = numbers / scale  # then in place: calls cost more than arithmetic here
         codes += zero
@@ -102,8 +106,8 @@ class AffineGrid:
         codes *= scale
         return stored, codes
 
-    def numbers(self, at: int, codes: Bytes) -> Floats:
-        """The numbers that codes (N,) of input ``at`` stand for."""
+    def numbers(self, at: Inputs, codes: Bytes) -> Floats:
+        """The numbers that codes of input ``at`` stand for."""
         zero = self.zeros[at // self.group]
         result: Floats = (codes.astype(np.float32) - zero) * self.scales[at // self.group]
         return result
@@ -210,13 +214,13 @@ class PaletteGrid:
                 )
         return cls(group, np.concatenate(found), np.arange(rows) // group)
 
-    def nearest(self, at: int, numbers: Floats) -> tuple[Bytes, Floats]:
-        """The codes next to ``numbers`` (N,) of any input, and what they stand for."""
-        codes = (numbers > self.middles).sum(axis=0, dtype=np.uint8)
+    def nearest(self, at: Inputs, numbers: Floats) -> tuple[Bytes, Floats]:
+        """The codes next to ``numbers`` of any input, and what they stand for."""
+        codes = (numbers[..., None, :] > self.middles).sum(axis=-2, dtype=np.uint8)
         return codes, self.numbers(at, codes)
 
-    def numbers(self, at: int, codes: Bytes) -> Floats:
-        """The numbers that codes (N,) stand for."""
+    def numbers(self, at: Inputs, codes: Bytes) -> Floats:
+        """The numbers that codes stand for."""
         found: Floats = self.palettes[self.own, codes]
         return found
 

@@ -29,6 +29,7 @@ from slmkit.recipe.calibration import Calibration
 from slmkit.recipe.scheme import Scheme
 from slmkit.snr import decibels
 
+INPUTS = 32  # whose numbers are rounded at once
 FEWEST = 1.0  # tokens per input: with fewer a Hessian says little, and codes are rounded to nearest
 FEWEST_FOR_FLOAT = 4.0  # tokens per input: with fewer, a float target is fitted to their noise
 STREAM, NORM = "stream", "norm"  # what a linear's output is added to, or read by
@@ -174,9 +175,10 @@ def _nearest(wanted: Floats, grid: Grid) -> tuple[Bytes, Floats]:
 
     def nearest(rows: slice) -> None:
         own, target = grid.part(rows), np.ascontiguousarray(wanted[rows].T)
-        for at, numbers in enumerate(target):
-            codes[at, rows], found = own.nearest(at, numbers)
-            errors[at, rows] = found - numbers
+        for first in range(0, len(target), INPUTS):
+            inputs = np.arange(first, min(first + INPUTS, len(target)))
+            codes[inputs, rows], found = own.nearest(inputs, target[inputs])
+            errors[inputs, rows] = found - target[inputs]
 
     in_parts(nearest, len(wanted))
     return codes, errors

@@ -55,6 +55,20 @@ def factorize(make: Callable[[], NDArray[Any]]) -> Floats:
     return upper.T
 
 
+def _ordered(hessian: Floats) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """The order of a sweep, the Cholesky factor of H (K, K) in it, and the variances."""
+    order = np.argsort(hessian.diagonal(), kind="stable")
+    lower = factorize(lambda: hessian[np.ix_(order, order)])
+    variances = np.empty(len(order), np.float32)
+    variances[order] = np.square(lower.diagonal())
+    return order, lower, variances
+
+
+def conditional_variances(hessian: Floats) -> Floats:
+    """As ``Sweep.variances``, (K,), of H (K, K), damped."""
+    return _ordered(hessian)[2]
+
+
 @dataclass(frozen=True, eq=False)
 class Sweep:
     """The order in which inputs get their codes, and H in that order."""
@@ -68,11 +82,8 @@ class Sweep:
     @classmethod
     def of(cls, hessian: Floats) -> Sweep:
         """Of H (K, K), damped."""
-        order = np.argsort(hessian.diagonal(), kind="stable")
-        lower = factorize(lambda: hessian[np.ix_(order, order)])
-        diagonal, variances = lower.diagonal().copy(), np.empty(len(order), np.float32)
-        variances[order] = np.square(diagonal)
-        lower /= diagonal
+        order, lower, variances = _ordered(hessian)
+        lower /= lower.diagonal().copy()
         return cls(order, lower, variances)
 
 
@@ -121,12 +132,14 @@ def descend(errors: Floats, codes: Bytes, hessian: Floats, grid: Grid) -> None:
             each = curve[range(len(inputs)), inputs][:, None]
             slope = (curve @ error) / each
             inner = curve[:, inputs] / each
+            chosen = codes[inputs, part]
+            before = own.numbers(inputs, chosen)
             changes = np.empty_like(slope)
-            for at, name in enumerate(inputs):
-                before = own.numbers(int(name), codes[name, part])
+            for at, name in enumerate(inputs.tolist()):
                 here = slope[at] + inner[at, :at] @ changes[:at]
-                codes[name, part], nearest = own.nearest(int(name), before - here)
-                np.subtract(nearest, before, out=changes[at])
+                chosen[at], nearest = own.nearest(name, before[at] - here)
+                np.subtract(nearest, before[at], out=changes[at])
+            codes[inputs, part] = chosen
             error[inputs] += changes
         errors[:, part] = error
 
