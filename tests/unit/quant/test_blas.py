@@ -78,5 +78,5 @@ def test_python_goes_on_meanwhile():
     while thread.is_alive():
         ticks.append(monotonic())
     began, ended = times
-    third = (ended - began) / 3
-    assert any(began + third < tick < ended - third for tick in ticks)
+    margin = (ended - began) / 10
+    assert any(began + margin < tick < ended - margin for tick in ticks)
