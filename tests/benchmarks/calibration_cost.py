@@ -13,8 +13,6 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -53,11 +51,6 @@ class Stages(Silent):
             name, start, used = self.began
             self.seconds[name] = now - start, cpu - used
         self.began = label, now, cpu
-
-    @contextmanager
-    def branch(self) -> Iterator[Stages]:
-        """Another thread's stages are this one's."""
-        yield self
 
 
 def full_speed() -> float:

@@ -133,7 +133,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(home, tmp_path,
 
 
 def test_an_interrupted_run_goes_on_within_the_memory_of_a_whole_one(home, tmp_path, monkeypatch):
-    """By the values of each stream in memory at once: one stream is deterministic, both are not."""
+    """By the values of each stream that a batch has in memory at once."""
     checkpoint, runs, _ = home
     most = [[0, 0]]
     original = TwoStreams.op
@@ -143,7 +143,7 @@ def test_an_interrupted_run_goes_on_within_the_memory_of_a_whole_one(home, tmp_p
         make = value.make
 
         def counted(batch, stream):
-            held = sum(key[1] == stream for key in list(streams.memo[batch]))
+            held = sum(key[1] == stream for key in streams.memo[batch])
             most[-1][stream] = max(most[-1][stream], held)
             return make(batch, stream)
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import linalg
 
+from slmkit.quant import nearest_plane as nearest_plane_module
 from slmkit.quant import rows as rows_at_once
 from slmkit.quant.grids import grid_of
 from slmkit.quant.nearest_plane import Sweep, damped, descend, factorize, loss, nearest_plane
@@ -59,7 +60,7 @@ def test_inputs_without_correlation_are_rounded_to_nearest():
 
 
 @given(
-    st.sampled_from([INT4, PALETTE]), st.integers(1, 40), st.integers(1, 140), st.integers(0, 99)
+    st.sampled_from([INT4, PALETTE]), st.integers(1, 40), st.integers(1, 300), st.integers(0, 99)
 )
 def test_it_loses_less_than_rounding_and_descent_never_more(scheme, rows, width, seed):
     weight, hessian, grid = case(rows, width, seed, scheme)
@@ -93,6 +94,18 @@ def test_sums_that_another_machine_rounds_otherwise_lose_as_much(scheme):
     second, changed = nearest_plane(weight, Sweep.of(other), grid)
     assert loss(changed, hessian) == pytest.approx(loss(errors, hessian), rel=0.01)
     assert np.mean(first == second) > 0.9
+
+
+@given(st.integers(1, 20), st.integers(1, 60), st.integers(1, 70), st.integers(0, 99))
+def test_the_loss_is_a_trace(rows, width, block, seed):
+    random = np.random.default_rng(seed)
+    errors = random.standard_normal((width, rows)).astype(np.float32)
+    inputs = random.standard_normal((2 * width, width)).astype(np.float32)
+    hessian = inputs.T @ inputs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nearest_plane_module, "LOSS_BLOCK", block)
+        found = loss(errors, hessian)
+    assert found == pytest.approx(np.trace(errors.T @ hessian @ errors), rel=1e-4)
 
 
 def test_a_matrix_that_float32_cannot_factorize_is_factorized_in_float64():

@@ -22,7 +22,7 @@ from slmkit.ops import Floats, Projection
 from slmkit.quant import blas
 from slmkit.quant.moments import mirror
 from slmkit.quant.nearest_plane import conditional_variances, damped
-from slmkit.quant.rows import blas_threads, shared_out
+from slmkit.quant.rows import blas_threads
 from slmkit.quant.two_streams import FLOAT, TwoStreams, Value
 from slmkit.system.process_memory import kept_for_reuse
 
@@ -78,7 +78,7 @@ class _Energies(TwoStreams):
         if not names:
             return
         x.keep((FLOAT,))
-        parts = shared_out(lambda batches: self._sum_up(x, batches), len(self.batches))
+        parts = self.by_workers(lambda batches: self._sum_up(x, batches))
         self.forget()
         tokens = sum(tokens for _, tokens in parts)
         if tokens:
@@ -108,7 +108,6 @@ class _Energies(TwoStreams):
                 sums = np.zeros((values.shape[1],) * 2, np.float32)
             blas.add_squares(sums, np.ascontiguousarray(values))
             tokens += len(values)
-            self.memo[batch].clear()
         return sums, tokens
 
     def _others(self, batch: int) -> NDArray[np.bool_]:

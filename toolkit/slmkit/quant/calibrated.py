@@ -26,7 +26,7 @@ from slmkit.quant.codes import CodesFile
 from slmkit.quant.files import FILE, metadata, write
 from slmkit.quant.linear_group import FITS, NORM, STREAM, LinearGroup, fits_to_json
 from slmkit.quant.moments import Moments
-from slmkit.quant.rows import blas_threads, shared_out
+from slmkit.quant.rows import blas_threads
 from slmkit.quant.two_streams import FLOAT, QUANTIZED, Stored, TwoStreams, Value
 from slmkit.recipe.calibration import Calibration
 from slmkit.recipe.scheme import Scheme
@@ -133,15 +133,7 @@ class Calibrator(TwoStreams):
         """Compute the inputs of the groups before, in their order: all at once, on demand, they
         would hold the values of so many layers together."""
         while self.behind:
-            self._compute(self.behind.pop(0))
-
-    def _compute(self, x: Value) -> None:
-        def compute(batches: Iterator[int]) -> None:
-            for batch in batches:
-                x.both(batch)
-                self.memo[batch].clear()
-
-        shared_out(compute, len(self.batches))
+            self.by_workers(self.behind.pop(0).compute)
 
     def _fit_anew(self, x: Value, linears: Sequence[Projection], key: str) -> None:
         task = self.task
@@ -154,10 +146,9 @@ class Calibrator(TwoStreams):
             sums = group.sums()
             for batch in batches:
                 self._sum_up(group, sums, x, batch)
-                self.memo[batch].clear()
             return sums
 
-        sums, *others = shared_out(sum_up, len(self.batches))
+        sums, *others = self.by_workers(sum_up)
         while others:
             sums.merge(others.pop())
         self.forget()

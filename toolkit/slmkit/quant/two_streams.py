@@ -9,22 +9,24 @@ have batches of their own may ask side by side.
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slmkit.interpreters.reference import Cache, Ids, Reference, Weights
 from slmkit.ops import Attention, Expert, Floats, Ops, Projection, Rope, Routing, Scan
+from slmkit.quant.rows import shared_out
 
 FLOAT, QUANTIZED = 0, 1  # the streams
 BATCH = 1024  # tokens that a worker computes at once
 MATRICES = 3  # weights of a stream that stay in memory: those that read one input
+T = TypeVar("T")
 Make = Callable[[int, int], Any]  # (batch, stream) -> the value's numbers
 
 
@@ -76,6 +78,11 @@ class Value:
     def both(self, batch: int) -> tuple[Any, Any]:
         """The numbers of a batch in the float and the quantized stream."""
         return self.at(batch, FLOAT), self.at(batch, QUANTIZED)
+
+    def compute(self, batches: Iterable[int]) -> None:
+        """Compute batches of both streams, for their files."""
+        for batch in batches:
+            self.both(batch)
 
     def keep(self, streams: Collection[int] = (FLOAT, QUANTIZED)) -> Value:
         """Write each batch of ``streams`` to a file when it is computed."""
@@ -154,6 +161,16 @@ class TwoStreams(Ops[Value]):
         """Release the weights in memory."""
         for each in self.weights:
             each.forget()
+
+    def by_workers(self, work: Callable[[Iterator[int]], T]) -> list[T]:
+        """The results of ``work`` on each worker's batches, whose values are forgotten in turn."""
+
+        def forgotten(batches: Iterator[int]) -> Iterator[int]:
+            for batch in batches:
+                yield batch
+                self.memo[batch].clear()
+
+        return shared_out(lambda batches: work(forgotten(batches)), len(self.batches))
 
     def fit(self, x: Value, projections: Sequence[Projection]) -> None:
         """Give the quantized stream the weights of linears that read ``x``."""
