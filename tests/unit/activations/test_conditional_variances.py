@@ -14,8 +14,8 @@ from slmkit.activations.conditional_variances import (
     save_variances,
 )
 from slmkit.checkpoint.folder import open_checkpoint
+from slmkit.interpreters import two_streams
 from slmkit.interpreters.reference import Cache, Reference
-from slmkit.quant import two_streams
 from slmkit.quant.nearest_plane import Sweep, conditional_variances, damped
 from tiers import ROWS, SAYS_MOST, some
 from tiny_models import TINY

@@ -11,12 +11,12 @@ from slmkit.activations.observe import calibration_runs
 from slmkit.checkpoint.folder import SAMPLE_MODEL, open_checkpoint
 from slmkit.inference.evaluate import read_examples
 from slmkit.interpreters.reference import logits
+from slmkit.interpreters.two_streams import FLOAT, QUANTIZED, TwoStreams
 from slmkit.planning.calibration import calibration_texts
 from slmkit.planning.codes import calibrated, codes_of
 from slmkit.planning.memory import matrix_schemes
 from slmkit.planning.prepare import prepare
 from slmkit.quant.linear_group import LinearGroup, fits_of
-from slmkit.quant.two_streams import FLOAT, QUANTIZED, TwoStreams
 from slmkit.recipe.recipe import load_recipe
 from slmkit.recipe.scheme import Scheme
 from slmkit.system.cache import Cache

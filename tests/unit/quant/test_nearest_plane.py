@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from scipy import linalg
 
 from slmkit.quant import nearest_plane as nearest_plane_module
-from slmkit.quant import rows as rows_at_once
 from slmkit.quant.grids import grid_of
 from slmkit.quant.nearest_plane import Sweep, damped, descend, factorize, loss, nearest_plane
 from slmkit.recipe.scheme import Scheme
+from slmkit.system import cores
 
 INT4 = Scheme(encoding="group-wise", bits=4, group_size=32, scales="two-level")
 PALETTE = Scheme(encoding="palette", bits=4, group_rows=8)
@@ -78,7 +78,7 @@ def test_it_loses_less_than_rounding_and_descent_never_more(scheme, rows, width,
 def test_parts_of_rows_give_the_codes_of_the_whole(monkeypatch):
     weight, hessian, grid = case(96, 70, 5)
     whole, _ = nearest_plane(weight, Sweep.of(hessian), grid)
-    monkeypatch.setattr(rows_at_once, "ROWS", 32)
+    monkeypatch.setattr(cores, "ROWS", 32)
     parts, _ = nearest_plane(weight, Sweep.of(hessian), grid)
     assert np.mean(whole == parts) > 0.999  # products of other sizes may round otherwise
 

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from slmkit.checkpoint.safetensors import SafetensorsFile, SafetensorsWriter
 from slmkit.interpreters.recorder import Model
 from slmkit.interpreters.reference import Ids, Weights
+from slmkit.interpreters.two_streams import FLOAT, TwoStreams, Value
 from slmkit.models import registry
 from slmkit.ops import Floats, Projection
 from slmkit.quant import blas
 from slmkit.quant.moments import mirror
 from slmkit.quant.nearest_plane import conditional_variances, damped
-from slmkit.quant.rows import blas_threads
-from slmkit.quant.two_streams import FLOAT, TwoStreams, Value
+from slmkit.system.cores import blas_threads
 from slmkit.system.process_memory import kept_for_reuse
 
 VERSION = 1  # of the measurement and its file; part of the content address

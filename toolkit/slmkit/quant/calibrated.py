@@ -19,6 +19,8 @@ import numpy as np
 from slmkit.checkpoint.scaled_weights import Source
 from slmkit.interpreters.dataflow import dataflow
 from slmkit.interpreters.reference import Ids
+from slmkit.interpreters.two_streams import FLOAT, QUANTIZED, TwoStreams, Value
+from slmkit.interpreters.value_files import Stored
 from slmkit.models import registry
 from slmkit.models.spec import Spec
 from slmkit.ops import Floats, Projection
@@ -26,11 +28,10 @@ from slmkit.quant.codes import CodesFile
 from slmkit.quant.files import FILE, metadata, write
 from slmkit.quant.linear_group import FITS, NORM, STREAM, LinearGroup, fits_to_json
 from slmkit.quant.moments import Moments
-from slmkit.quant.rows import blas_threads
-from slmkit.quant.two_streams import FLOAT, QUANTIZED, Stored, TwoStreams, Value
 from slmkit.recipe.calibration import Calibration
 from slmkit.recipe.scheme import Scheme
 from slmkit.system.cache import Cache, key_of
+from slmkit.system.cores import blas_threads
 from slmkit.system.process_memory import kept_for_reuse
 
 
@@ -168,7 +169,7 @@ class Calibrator(TwoStreams):
             residuals = streams[FLOAT] * by, streams[QUANTIZED] * by
         output = group.add(sums, floats, quantized, residuals)
         if output is not None and not group.linears[0].bias:
-            self.outputs[batch] = Stored.write(self.new_file(), output)
+            self.outputs[batch] = self.files.write(output)
 
 
 def _destinations(spec: Spec) -> dict[str, str]:

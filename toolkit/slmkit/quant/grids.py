@@ -12,8 +12,8 @@ from slmkit.ops import Floats
 from slmkit.quant.codes import Bytes
 from slmkit.quant.palette import cluster, round_to_float16
 from slmkit.quant.round_to_nearest import MULTIPLIERS, Scales, joined, search_scales
-from slmkit.quant.rows import in_parts
 from slmkit.recipe.scheme import Scheme
+from slmkit.system.cores import in_parts
 
 BATCH = 1024  # rows of a product with the Hessian: fewer read it too often
 INPUTS = 256  # the same, of the groups whose multipliers are chosen one after another

@@ -24,10 +24,10 @@ from slmkit.quant.nearest_plane import (
     loss,
     nearest_plane,
 )
-from slmkit.quant.rows import in_parts, product, side_by_side
 from slmkit.recipe.calibration import Calibration
 from slmkit.recipe.scheme import Scheme
 from slmkit.snr import decibels
+from slmkit.system.cores import in_parts, product, side_by_side
 
 INPUTS = 32  # whose numbers are rounded at once
 FEWEST = 1.0  # tokens per input: with fewer a Hessian says little, and codes are rounded to nearest

@@ -8,7 +8,7 @@ import numpy as np
 
 from slmkit.ops import Floats
 from slmkit.quant import blas
-from slmkit.quant.rows import in_parts, product
+from slmkit.system.cores import in_parts, product
 
 BLOCK = 256  # rows that are copied to the other triangle at once
 

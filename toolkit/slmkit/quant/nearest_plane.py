@@ -23,7 +23,7 @@ from slmkit.ops import Floats
 from slmkit.quant import blas
 from slmkit.quant.codes import Bytes
 from slmkit.quant.grids import Grid
-from slmkit.quant.rows import in_parts
+from slmkit.system.cores import in_parts
 
 BLOCK = 128  # inputs between two products with the whole matrix of errors
 LOSS_BLOCK = 512  # inputs whose losses are summed up at once

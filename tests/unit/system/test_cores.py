@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_info
 
-from slmkit.quant.rows import CORES, WORKERS, in_parts, shared_out, side_by_side
+from slmkit.system.cores import CORES, WORKERS, in_parts, shared_out, side_by_side
 
 
 def blas():

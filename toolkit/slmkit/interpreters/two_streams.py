@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -20,38 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmkit.interpreters.reference import Cache, Ids, Reference, Weights
+from slmkit.interpreters.value_files import Stored, ValueFiles
 from slmkit.ops import Attention, Expert, Floats, Ops, Projection, Rope, Routing, Scan
-from slmkit.quant.rows import shared_out
+from slmkit.system.cores import shared_out
 
 FLOAT, QUANTIZED = 0, 1  # the streams
 BATCH = 1024  # tokens that a worker computes at once
 MATRICES = 3  # weights of a stream that stay in memory: those that read one input
 T = TypeVar("T")
 Make = Callable[[int, int], Any]  # (batch, stream) -> the value's numbers
-
-
-@dataclass(frozen=True)
-class Stored:
-    """An array of float32 in a file.
-
-    Not a .npy file: NumPy reads its head with Python's parser, which two threads of Python 3.11
-    cannot use at once.
-    """
-
-    path: Path
-    shape: tuple[int, ...]
-
-    @classmethod
-    def write(cls, path: Path, numbers: Floats) -> Stored:
-        """Write an array into a new file."""
-        np.ascontiguousarray(numbers, np.float32).tofile(path)
-        return cls(path, numbers.shape)
-
-    def read(self) -> Floats:
-        """The array, mapped into memory."""
-        if 0 in self.shape:
-            return np.empty(self.shape, np.float32)
-        return np.memmap(self.path, np.float32, "r", shape=self.shape)
 
 
 class Value:
@@ -91,13 +66,13 @@ class Value:
         return self
 
     def _write(self, key: tuple[int, int], numbers: Floats) -> None:
-        self.files[key] = Stored.write(self.owner.new_file(), numbers)
+        self.files[key] = self.owner.files.write(numbers)
         if len(self.files) == self.owner.streams * len(self.owner.batches):
             self.make = _never  # the values that it was made from are not needed any more
 
     def __del__(self) -> None:
         for file in self.files.values():
-            file.path.unlink(missing_ok=True)
+            self.owner.files.release(file)
 
 
 class Matrices:
@@ -151,11 +126,10 @@ class TwoStreams(Ops[Value]):
         self, weights: tuple[Weights, Weights], texts: Sequence[Ids], folder: Path
     ) -> None:
         self.weights = tuple(Matrices(each) for each in weights)
-        self.folder = folder
+        self.files = ValueFiles(folder)
         self.batches = batches_of(texts)
         self.memo: dict[int, dict[tuple[Value, int], Any]] = defaultdict(dict)  # by batch
         self.stream: Value | None = None  # the residual stream
-        self.files = count(1)
 
     def forget(self) -> None:
         """Release the weights in memory."""
@@ -170,15 +144,12 @@ class TwoStreams(Ops[Value]):
                 yield batch
                 self.memo[batch].clear()
 
+        self.files.reuse()  # the values that were read from them are forgotten
         return shared_out(lambda batches: work(forgotten(batches)), len(self.batches))
 
     def fit(self, x: Value, projections: Sequence[Projection]) -> None:
         """Give the quantized stream the weights of linears that read ``x``."""
         raise NotImplementedError
-
-    def new_file(self) -> Path:
-        """A path for the numbers of one batch."""
-        return self.folder / f"{next(self.files)}.npy"
 
     def op(self, name: str, inputs: Sequence[Value], *facts: Any, cheap: bool = False) -> Value:
         """An op of the reference, on the inputs' numbers."""

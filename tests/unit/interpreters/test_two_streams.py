@@ -7,17 +7,17 @@ import pytest
 
 from artifacts import texts_of
 from slmkit.checkpoint.folder import open_checkpoint
+from slmkit.interpreters import two_streams
 from slmkit.interpreters.reference import logits
-from slmkit.models import registry
-from slmkit.quant import two_streams
-from slmkit.quant.two_streams import (
+from slmkit.interpreters.two_streams import (
     FLOAT,
     MATRICES,
     QUANTIZED,
     Matrices,
-    Stored,
     TwoStreams,
 )
+from slmkit.interpreters.value_files import ValueFiles
+from slmkit.models import registry
 from tiers import ROWS, SAYS_MOST, some
 from tiny_models import TINY
 
@@ -30,10 +30,7 @@ class Watched(TwoStreams):
     def fit(self, x, projections):
         x.keep()
         self.seen += tuple(each.name for each in projections)
-        for batch in range(len(self.batches)):
-            for stream in (FLOAT, QUANTIZED):
-                x.at(batch, stream)
-            self.memo[batch].clear()
+        self.by_workers(x.compute)
 
 
 @pytest.mark.parametrize("row", some(TINY, SAYS_MOST, "gemma2", "lfm2-biases", why=ROWS))
@@ -52,17 +49,20 @@ def test_both_streams_are_the_reference(tiny, tmp_path, monkeypatch, row):
         streams.memo[at].clear()
 
 
-def test_files_go_with_their_values(tiny, tmp_path):
+class Counted(ValueFiles):
+    written = 0
+
+    def write(self, numbers):
+        self.written += 1
+        return super().write(numbers)
+
+
+def test_files_of_layers_that_are_behind_are_written_again(tiny, tmp_path):
     checkpoint = open_checkpoint(tiny("llama"))
-    folder = tmp_path / "values"
-    folder.mkdir()
-    streams = Watched((checkpoint.shards,) * 2, texts_of(checkpoint, 2), folder)
-    result = registry.run(streams, checkpoint.spec)
-    used = len(list(folder.iterdir()))
-    assert 0 < used < next(streams.files) - 1  # of layers that are behind, no file is left
-    del result, streams.stream
-    streams.memo.clear()
-    assert not list(folder.iterdir())
+    streams = Watched((checkpoint.shards,) * 2, texts_of(checkpoint, 2), tmp_path)
+    streams.files = counted = Counted(tmp_path)
+    registry.run(streams, checkpoint.spec)
+    assert 0 < len(list(tmp_path.iterdir())) < counted.written
 
 
 def test_texts_are_put_together_up_to_the_size_of_a_batch(monkeypatch):
@@ -70,14 +70,6 @@ def test_texts_are_put_together_up_to_the_size_of_a_batch(monkeypatch):
     texts = [np.arange(n) for n in (4, 6, 1, 12, 3)]
     batches = two_streams.batches_of(texts)
     assert [[len(ids) for ids in batch] for batch in batches] == [[4, 6], [1], [12], [3]]
-
-
-@pytest.mark.parametrize("shape", [(3, 5), (0, 5), (2, 3, 4)])
-def test_an_array_in_a_file_is_read_as_it_was_written(tmp_path, shape):
-    numbers = np.random.default_rng(1).standard_normal((4, 3, 5)).astype(np.float32)
-    numbers = np.resize(numbers, shape).astype(np.float32)
-    stored = Stored.write(tmp_path / "numbers", numbers.T)
-    np.testing.assert_array_equal(stored.read(), numbers.T)
 
 
 def test_matrices_stay_in_memory_until_others_are_read(tiny):
