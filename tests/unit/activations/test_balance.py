@@ -17,7 +17,7 @@ from slmkit.checkpoint.scaled_weights import ScaledWeights
 from slmkit.interpreters.recorder import summarize
 from slmkit.models.config import Config
 from slmkit.models.registry import read_spec
-from slmkit.quant.grids import grid_of
+from slmkit.quant.linear_group import grid_of
 from slmkit.quant.nearest_plane import Sweep, damped, loss, nearest_plane
 from slmkit.recipe.scheme import Scheme
 from tiny_models import tiny_config

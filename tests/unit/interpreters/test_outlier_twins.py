@@ -21,8 +21,8 @@ from slmkit.interpreters.reference import Cache, Reference
 from tiny_models import BOS
 
 ROUNDED = (  # ops whose results take part in the arithmetic
-    *("embed", "linear", "rms_norm", "rope", "attend", "add", "mul", "scale", "sigmoid", "tanh"),
-    *("gelu_tanh", "scale_by_column", "add_bias", "softplus", "conv", "scan"),
+    *("embed", "linear", "rms_norm", "rope", "attend", "add", "mul", "scale", "sigmoid", "silu"),
+    *("tanh", "gelu_tanh", "scale_by_column", "add_bias", "softplus", "conv", "scan"),
 )
 
 

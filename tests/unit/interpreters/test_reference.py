@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from slmkit.checkpoint.folder import open_checkpoint
 from slmkit.inference.load import ReferenceRunner
+from slmkit.interpreters import kernels
 from slmkit.interpreters.kernels import attention
 from slmkit.interpreters.reference import Cache, logits
 from slmkit.ops import Attention, visible
@@ -71,3 +74,13 @@ def test_reset_forgets_the_sequence(tiny):
     first = runner.feed(np.array([5, 6]))
     runner.reset()
     np.testing.assert_array_equal(runner.feed(np.array([5, 6])), first)
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "silu", "gelu_tanh"])
+@given(st.integers(0, 9), st.integers(0, 7), st.integers(1, 40))
+def test_functions_of_numbers_are_the_same_in_blocks(name, tokens, width, cached):
+    function = getattr(kernels, name)
+    x = np.random.default_rng(tokens).normal(0, 30, (tokens, width)).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "CACHED", cached)
+        np.testing.assert_allclose(kernels.by_blocks(function, x), function(x), rtol=1e-6)

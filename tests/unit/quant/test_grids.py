@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmkit.quant import grids
+from slmkit.quant import affine_grid
 from slmkit.quant.codes import CodesFile
 from slmkit.quant.files import metadata, packed, write
-from slmkit.quant.grids import grid_of
+from slmkit.quant.grid import BLOCK
+from slmkit.quant.linear_group import grid_of
 from slmkit.quant.nearest_plane import damped, loss
 from slmkit.recipe.scheme import Scheme
 
@@ -65,7 +66,7 @@ def test_scales_of_parts_are_those_of_the_whole(monkeypatch):
     weights = random.lognormal(0, 1, 70).astype(np.float32)
     for scheme in SCHEMES.values():
         whole = grid_of(scheme, floats, weights).arrays()
-        monkeypatch.setattr(grids, "SEARCHED", 7 * 70)
+        monkeypatch.setattr(affine_grid, "SEARCHED", 7 * 70)
         parts = grid_of(scheme, floats, weights).arrays()
         monkeypatch.undo()
         for name, array in whole.items():
@@ -106,44 +107,56 @@ def test_a_codes_file_reads_what_the_grid_says(tmp_path_factory, name, rows, wid
     np.testing.assert_allclose(read, floats + errors.T, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["two-level", "palette of 16", "palette of 8"])
+def text(random, width):
+    """The Hessian of inputs of very different sizes."""
+    inputs = random.standard_normal((300, width)).astype(np.float32)
+    inputs *= np.exp(random.standard_normal(width)).astype(np.float32)
+    return damped(inputs.T @ inputs / 300, 0.01)
+
+
+@pytest.mark.parametrize("name", ["palette of 16", "palette of 8"])
 def test_a_refit_loses_less_and_keeps_its_books(name):
     floats, grid, random = case(name, 40, 96, 3)
-    inputs = random.standard_normal((300, 96)).astype(np.float32)
-    inputs *= np.exp(random.standard_normal(96)).astype(np.float32)
-    hessian = damped(inputs.T @ inputs / 300, 0.01)
+    hessian = text(random, 96)
     codes, errors = nearest(floats, grid)
     before = loss(errors, hessian)
     grid.refit(errors, hessian, codes)
     assert loss(errors, hessian) < 0.99 * before
     dequantized = np.stack([grid.numbers(at, codes[at]) for at in range(96)])
     np.testing.assert_allclose(errors, dequantized - floats.T, atol=1e-5)
-    if name == "two-level":
-        multipliers = grid.arrays()["multipliers"]
-        assert multipliers.min() >= 1 and (multipliers.max(axis=1) == 16).all()
-    else:
-        palettes = grid.arrays()["palettes"]
-        assert (np.diff(palettes.astype(np.float32), axis=1) >= 0).all()
+    palettes = grid.arrays()["palettes"]
+    assert (np.diff(palettes.astype(np.float32), axis=1) >= 0).all()
 
 
 @pytest.mark.parametrize("width", [96, 70])
-def test_multipliers_that_are_chosen_together_are_those_of_one_group_after_another(
-    width, monkeypatch
-):
-    floats, grid, random = case("two-level", 24, width, 4)
-    inputs = random.standard_normal((300, width)).astype(np.float32)
-    inputs *= np.exp(random.standard_normal(width)).astype(np.float32)
-    hessian = damped(inputs.T @ inputs / 300, 0.01)
-    found = []
-    for together in (256, grid.group):
-        monkeypatch.setattr(grids, "INPUTS", together)
-        _, own, _ = case("two-level", 24, width, 4)
-        codes, errors = nearest(floats, own)
-        own.refit(errors, hessian, codes)
-        found.append((own.arrays()["multipliers"], errors))
-    assert (found[0][0] != grid.arrays()["multipliers"]).any()
-    np.testing.assert_array_equal(found[0][0], found[1][0])
-    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-5)
+def test_moves_of_multipliers_lose_less_and_keep_their_books(width):
+    floats, grid, random = case("two-level", 40, width, 3)
+    hessian = text(random, width)
+    codes, errors = nearest(floats, grid)
+    first = before = loss(errors, hessian)
+    for inputs in grid.blocks(hessian.diagonal()):
+        square = hessian[np.ix_(inputs, inputs)]
+        errors[inputs] += grid.move(inputs, codes[inputs], hessian[inputs] @ errors, square)
+        now = loss(errors, hessian)
+        assert now <= before * 1.0001
+        before = now
+    assert before < 0.99 * first
+    dequantized = np.stack([grid.numbers(at, codes[at]) for at in range(width)])
+    np.testing.assert_allclose(errors, dequantized - floats.T, atol=1e-5)
+    multipliers = grid.arrays()["multipliers"]
+    assert multipliers.min() >= 1 and (multipliers.max(axis=1) == 16).all()
+
+
+@given(st.sampled_from(sorted(SCHEMES)), st.integers(1, 300), st.integers(0, 99))
+def test_a_sweep_has_each_input_once(name, width, seed):
+    _, grid, random = case(name, 3, width, seed)
+    diagonal = random.random(width)
+    blocks = grid.blocks(diagonal)
+    assert sorted(np.concatenate(blocks)) == list(range(width))
+    for inputs in blocks:
+        assert 0 < len(inputs) <= BLOCK
+        assert (np.diff(diagonal[inputs]) <= 0).all()
+        assert name != "two-level" or len(set(inputs // 32)) == 1
 
 
 @given(st.integers(1, 40), st.integers(2, 40), st.integers(1, 9), st.integers(0, 99))

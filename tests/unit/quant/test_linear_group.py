@@ -29,19 +29,22 @@ class Source:
     def rows(self, tensor, rows):
         return self.weights[tensor.removesuffix(".weight")][rows]
 
+    def forget(self, tensor):
+        """All of it is in memory."""
+
     def vector(self, tensor):
         return self.weights[tensor.replace(".", "_")]
 
 
-def group_of(linear, destination, **weights):
+def group_of(linear, destination, method=METHOD, tokens=10_000, **weights):
     source: Any = Source(**weights)
-    return LinearGroup(source, [linear], destination)
+    return LinearGroup(source, [linear], destination, method, tokens)
 
 
-def quantized(group, scheme, method, *tokens):
+def quantized(group, scheme, *tokens):
     sums = group.sums()
     group.add(sums, *tokens)
-    return group.quantize(sums, {"a": scheme}, method)
+    return group.quantize(sums, {"a": scheme})
 
 
 def random(*shape, seed=0):
@@ -59,7 +62,7 @@ def test_a_drift_of_the_inputs_is_undone_by_the_weights():
     mixed = np.eye(width, dtype=np.float32) + 0.1 * random(width, width, seed=1)
     floats = random(2000, width, seed=2)
     group = group_of(Projection("a", 20), None, a=weight)
-    arrays, (fit,) = quantized(group, INT8, METHOD, floats, floats @ mixed.T)
+    arrays, (fit,) = quantized(group, INT8, floats, floats @ mixed.T)
     wanted = weight @ np.linalg.inv(mixed)
     assert fit.target == "float"
     np.testing.assert_allclose(dequantized(arrays, "a"), wanted, atol=0.05)
@@ -73,7 +76,7 @@ def test_an_output_repairs_what_it_is_added_to(destination):
     x, stream = random(3000, width, seed=2), random(3000, rows, seed=3)
     group = group_of(Projection("a", rows), destination, a=weight)
     residuals = (stream, stream - x @ lack.T) if destination == STREAM else None
-    arrays, _ = quantized(group, INT8, METHOD, x, x, residuals)
+    arrays, _ = quantized(group, INT8, x, x, residuals)
     wanted = weight + lack if destination == STREAM else weight
     np.testing.assert_allclose(dequantized(arrays, "a"), wanted, atol=0.05)
 
@@ -97,19 +100,34 @@ def test_a_bias_makes_the_mean_output_that_of_the_float_stream():
     weight, bias = random(rows, width), random(rows, seed=4)
     x = random(1000, width, seed=2) + 3
     linear = Projection("a", rows, bias=True)
-    group = group_of(linear, None, a=weight, a_bias=bias)
+    group = group_of(linear, None, Calibration(target="own"), a=weight, a_bias=bias)
     few = Scheme(encoding="per-channel", bits=4, method="gptq")
-    arrays, _ = quantized(group, few, Calibration(target="own"), x, x + 0.5)
+    arrays, _ = quantized(group, few, x, x + 0.5)
     low, high = arrays["a.codes"] & 15, arrays["a.codes"] >> 4
     codes = np.stack([low, high], axis=-1).reshape(rows, -1)[:, :width].astype(np.float32) - 8
     got = (x + 0.5) @ (codes * arrays["a.scales"].astype(np.float32)).T + arrays["a.bias"]
     np.testing.assert_allclose(got.mean(axis=0), (x @ weight.T + bias).mean(axis=0), atol=0.02)
 
 
+@pytest.mark.parametrize("destination", [None, STREAM])
+def test_what_a_short_text_cannot_tell_is_not_summed_up(destination):
+    width, rows = 24, 8
+    weight, x, stream = random(rows, width), random(40, width, seed=1), random(40, rows, seed=2)
+    found = []
+    for tokens in (40, 10_000):  # of the whole text; an expert may see few of many
+        group = group_of(Projection("a", rows), destination, tokens=tokens, a=weight)
+        assert (group.sums().cross is None) == (tokens == 40)
+        arrays, (fit,) = quantized(group, INT8, x, x + 0.1, (stream, stream))
+        assert fit.target == "own"
+        found.append(arrays)
+    for name, array in found[0].items():
+        np.testing.assert_array_equal(array, found[1][name])
+
+
 def test_an_expert_that_no_token_chose_keeps_the_nearest_codes():
     weight = random(6, 12)
     group = group_of(Projection("a", 6), None, a=weight)
-    arrays, (fit,) = quantized(group, INT8, METHOD, random(0, 12), random(0, 12))
+    arrays, (fit,) = quantized(group, INT8, random(0, 12), random(0, 12))
     assert (fit.target, fit.tokens_per_input) == ("nearest", 0)
     step = arrays["a.scales"].astype(np.float32)
     assert (np.abs(dequantized(arrays, "a") - weight) <= step * 0.51).all()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import linalg
 
 from slmkit.quant import nearest_plane as nearest_plane_module
-from slmkit.quant.grids import grid_of
+from slmkit.quant.linear_group import grid_of
 from slmkit.quant.nearest_plane import Sweep, damped, descend, factorize, loss, nearest_plane
 from slmkit.recipe.scheme import Scheme
 from slmkit.system import cores
@@ -84,6 +84,22 @@ def test_parts_of_rows_give_the_codes_of_the_whole(monkeypatch):
 
 
 @pytest.mark.parametrize("scheme", [INT4, PALETTE], ids=["groups", "palette"])
+def test_blocks_of_one_product_are_swept_as_one_after_another(scheme, monkeypatch):
+    found = []
+    for wide in (1, 300, 512):
+        weight, hessian, grid = case(24, 600, 6, scheme)
+        codes, errors = nearest_plane(weight, Sweep.of(hessian), grid)
+        before = codes.copy()
+        monkeypatch.setattr(nearest_plane_module, "WIDE", wide)
+        descend(errors, codes, hessian, grid)
+        assert (codes != before).any()
+        found.append((codes, errors))
+    for codes, errors in found[1:]:
+        assert np.mean(codes == found[0][0]) > 0.999  # products of other sizes may round otherwise
+        assert loss(errors, hessian) == pytest.approx(loss(found[0][1], hessian), rel=1e-3)
+
+
+@pytest.mark.parametrize("scheme", [INT4, PALETTE], ids=["groups", "palette"])
 def test_sums_that_another_machine_rounds_otherwise_lose_as_much(scheme):
     """Codes may differ from machine to machine, what they lose hardly does."""
     weight, hessian, grid = case(96, 128, 7, scheme)
@@ -103,9 +119,22 @@ def test_the_loss_is_a_trace(rows, width, block, seed):
     inputs = random.standard_normal((2 * width, width)).astype(np.float32)
     hessian = inputs.T @ inputs
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nearest_plane_module, "LOSS_BLOCK", block)
+        patch.setattr(nearest_plane_module, "WIDE", block)
         found = loss(errors, hessian)
     assert found == pytest.approx(np.trace(errors.T @ hessian @ errors), rel=1e-4)
+
+
+@given(st.integers(1, 60), st.integers(1, 30), st.integers(0, 99))
+def test_the_loss_of_many_rows_is_that_of_some_among_them(rows, most, seed):
+    errors = np.random.default_rng(seed).standard_normal((7, rows)).astype(np.float32)
+    hessian = np.diag(np.arange(1, 8)).astype(np.float32)
+    each = np.trace(errors.T @ hessian @ errors) if rows <= most else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nearest_plane_module, "LOSS_ROWS", most)
+        found = loss(errors, hessian)
+        alike = loss(np.repeat(errors[:, :1], rows, axis=1), hessian)
+    assert each is None or found == pytest.approx(each, rel=1e-4)
+    assert alike == pytest.approx(rows * loss(errors[:, :1], hessian), rel=1e-4)
 
 
 def test_a_matrix_that_float32_cannot_factorize_is_factorized_in_float64():

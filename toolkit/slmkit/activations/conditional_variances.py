@@ -7,6 +7,7 @@ theirs (``slmkit.quant.nearest_plane``).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 
 from slmkit.checkpoint.safetensors import SafetensorsFile, SafetensorsWriter
 from slmkit.interpreters.recorder import Model
-from slmkit.interpreters.reference import Ids, Weights
-from slmkit.interpreters.two_streams import FLOAT, TwoStreams, Value
+from slmkit.interpreters.reference import Ids
+from slmkit.interpreters.two_streams import FLOAT, MappedWeights, TwoStreams, Value
 from slmkit.models import registry
 from slmkit.ops import Floats, Projection
 from slmkit.quant import blas
@@ -28,12 +29,13 @@ from slmkit.system.process_memory import kept_for_reuse
 
 VERSION = 1  # of the measurement and its file; part of the content address
 TOKENS = 4096  # of all texts: half a token for each input was as good as ten
+WAITING = 3  # groups to be solved: a layer has one that is far larger than the others
 Report = Callable[[int], None]  # called with the linears done since the last call
 Variances = dict[str, Floats]  # (K,) of a linear's inputs, by weight name
 
 
 def input_variances(
-    weights: Weights,
+    weights: MappedWeights,
     model: Model,
     names: Collection[str],
     texts: Sequence[Ids],
@@ -62,15 +64,15 @@ class _Energies(TwoStreams):
     streams = 1
     damping: float
     report: Report
-    solver: ThreadPoolExecutor  # solves one group while the next is summed up
-    solving: Future[None] | None = None
+    solver: ThreadPoolExecutor  # solves one group while the next ones are summed up
 
     def __init__(
-        self, weights: tuple[Weights, Weights], texts: Sequence[Ids], folder: Path
+        self, weights: tuple[MappedWeights, MappedWeights], texts: Sequence[Ids], folder: Path
     ) -> None:
         super().__init__(weights, texts, folder)
         self.wanted: set[str] = set()
         self.found: Variances = {}
+        self.solving: deque[Future[None]] = deque()
 
     def fit(self, x: Value, projections: Sequence[Projection]) -> None:
         names = self.wanted.intersection(each.name for each in projections)
@@ -87,14 +89,14 @@ class _Energies(TwoStreams):
                 energy += others.pop()
             energy /= np.float32(tokens)
             mirror(energy)
-            self.collect()
-            self.solving = self.solver.submit(self._solve, names, energy)
+            self.collect(WAITING)
+            self.solving.append(self.solver.submit(self._solve, names, energy))
         self.report(len(names))
 
-    def collect(self) -> None:
-        """Wait for the group that is being solved."""
-        if self.solving:
-            self.solving.result()
+    def collect(self, most: int = 0) -> None:
+        """Wait until at most so many groups are still to be solved."""
+        while len(self.solving) > most:
+            self.solving.popleft().result()
 
     def _solve(self, names: Collection[str], energy: Floats) -> None:
         self.found |= dict.fromkeys(names, conditional_variances(damped(energy, self.damping)))

@@ -65,18 +65,20 @@ class ScaledWeights:
 
     def rows(self, tensor: str, rows: Any) -> Floats:
         """``rows`` of a matrix, (len(rows), in) float32."""
-        values = self.source.rows(tensor, rows)
+        return self._times(self.source.rows(tensor, rows), tensor, rows)
+
+    def blocks(self, tensor: str) -> Iterator[tuple[int, Floats]]:
+        """A matrix in consecutive blocks of rows: (first row, block)."""
+        for first, block in self.source.blocks(tensor):
+            yield first, self._times(block, tensor, slice(first, first + len(block)))
+
+    def _times(self, values: Floats, tensor: str, rows: Any) -> Floats:
         found = self.factors.get(tensor.removesuffix(".weight"))
         if found is not None and found.outputs is not None:
             values = values * found.outputs[rows, None]
         if found is not None and found.inputs is not None:
             values = values * found.inputs
         return values
-
-    def blocks(self, tensor: str) -> Iterator[tuple[int, Floats]]:
-        """A matrix in consecutive blocks of rows: (first row, block)."""
-        for first, block in self.source.blocks(tensor):
-            yield first, self.rows(tensor, slice(first, first + len(block)))
 
     def codes(self, name: str, rows: Any) -> Codes:
         """``rows`` of a matrix in the codes that the checkpoint brings.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from slmkit.ops import Attention, Floats, visible
+
+CACHED = 1 << 18  # numbers of a block that a core's cache holds, with what is made of them
 
 
 def round_to_int8(x: Floats, outliers: Sequence[int] = (), parts: int = 1) -> Floats:
@@ -89,3 +92,37 @@ def selective_scan(
         state = decayed + b[token][:, None] * (step[token][:, None] * x[token])[:, None]
         y[token] = np.einsum("n,hnp->hp", c[token], state)
     return y, state
+
+
+def by_blocks(function: Callable[[Floats], Floats], x: Floats) -> Floats:
+    """``function`` of every number by itself, some rows at a time. Same shape.
+
+    Of wide inputs memory takes the time, not arithmetic: blocks stay in a core's cache meanwhile.
+    """
+    result, rows = np.empty_like(x), max(1, CACHED * len(x) // max(1, x.size))
+    for first in range(0, len(x), rows):
+        result[first : first + rows] = function(x[first : first + rows])
+    return result
+
+
+def sigmoid(x: Floats) -> Floats:
+    """1 / (1 + e^-x). Same shape."""
+    result: Floats = np.negative(x)  # then all in place
+    with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, 0
+        np.exp(result, out=result)
+    result += np.float32(1)
+    return np.divide(np.float32(1), result, out=result)
+
+
+def silu(x: Floats) -> Floats:
+    """x times its sigmoid. Same shape."""
+    result = sigmoid(x)
+    result *= x
+    return result
+
+
+def gelu_tanh(x: Floats) -> Floats:
+    """GELU by its formula with tanh. Same shape."""
+    inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
+    result: Floats = np.multiply(np.float32(0.5) * x, np.float32(1) + np.tanh(inner))
+    return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -10,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from slmkit.interpreters import kernels
 from slmkit.interpreters.kernels import attention, convolution, round_to_int8, selective_scan
 from slmkit.models import registry
 from slmkit.models.spec import Spec
@@ -199,24 +199,17 @@ class Reference(Ops[Floats]):
         return x
 
     def sigmoid(self, x: Floats) -> Floats:
-        result: Floats = np.negative(x)  # then all in place: of wide inputs memory takes the time
-        with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, 0
-            np.exp(result, out=result)
-        result += np.float32(1)
-        return np.divide(np.float32(1), result, out=result)
+        return kernels.by_blocks(kernels.sigmoid, x)
 
     def silu(self, x: Floats) -> Floats:
-        result = self.sigmoid(x)
-        result *= x
-        return result
+        return kernels.by_blocks(kernels.silu, x)
 
     def tanh(self, x: Floats) -> Floats:
         result: Floats = np.tanh(x)
         return result
 
     def gelu_tanh(self, x: Floats) -> Floats:
-        inner = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x * x * x)
-        return self.mul(np.float32(0.5) * x, np.float32(1) + self.tanh(inner))
+        return kernels.by_blocks(kernels.gelu_tanh, x)
 
 
 class Rounded(Reference):

@@ -12,7 +12,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,11 +75,19 @@ class Value:
             self.owner.files.release(file)
 
 
+class MappedWeights(Weights, Protocol):
+    """Weights that are mapped into memory."""
+
+    def forget(self, tensor: str) -> None:
+        """Release a matrix's memory; it is read again on the next access."""
+        ...
+
+
 class Matrices:
     """Weights, of which the matrices that were read last stay in memory, dequantized: all batches
     go through them."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: MappedWeights) -> None:
         self.weights = weights
         self.read: OrderedDict[str, Floats] = OrderedDict()
         self.lock = Lock()
@@ -90,7 +98,9 @@ class Matrices:
 
     def rows(self, tensor: str, rows: Any) -> Floats:
         """Rows ``rows`` of a matrix, (len(rows), in)."""
-        return self.weights.rows(tensor, rows)
+        found = self.weights.rows(tensor, rows)
+        self.weights.forget(tensor)  # of an embedding, some rows here and there
+        return found
 
     def blocks(self, tensor: str) -> Iterator[tuple[int, Floats]]:
         """A matrix, whole."""
@@ -123,7 +133,7 @@ class TwoStreams(Ops[Value]):
     streams = 2  # that are computed; 1: the float stream alone
 
     def __init__(
-        self, weights: tuple[Weights, Weights], texts: Sequence[Ids], folder: Path
+        self, weights: tuple[MappedWeights, MappedWeights], texts: Sequence[Ids], folder: Path
     ) -> None:
         self.weights = tuple(Matrices(each) for each in weights)
         self.files = ValueFiles(folder)

@@ -89,6 +89,10 @@ class QuantizedWeights:
         """A matrix in consecutive blocks of rows, dequantized: (first row, block)."""
         return self.owners.get(tensor, self.files[0]).blocks(tensor)
 
+    def forget(self, tensor: str) -> None:
+        """Release a matrix's memory-mapped pages."""
+        self.owners.get(tensor, self.files[0]).forget(tensor.removesuffix(".weight"))
+
 
 class Calibrator(TwoStreams):
     """Chooses the codes of linears as the two streams reach them."""
@@ -100,6 +104,7 @@ class Calibrator(TwoStreams):
         super().__init__((task.source, self.quantized), texts, folder)
         self.task, self.advance = task, advance
         self.destinations = _destinations(task.spec)
+        self.tokens = sum(map(len, texts))
         self.outputs: dict[int, Stored] = {}  # by batch: of the linear that was fitted, in floats
         self.behind: list[Value] = []  # inputs of groups out of the cache, which nobody computed
 
@@ -139,7 +144,8 @@ class Calibrator(TwoStreams):
     def _fit_anew(self, x: Value, linears: Sequence[Projection], key: str) -> None:
         task = self.task
         self.outputs = {}
-        group = LinearGroup(task.source, linears, self.destinations.get(linears[0].name))
+        destination = self.destinations.get(linears[0].name)
+        group = LinearGroup(task.source, linears, destination, task.method, self.tokens)
         # The float stream goes on from the output of a linear that is fitted by it.
         x.keep((QUANTIZED,) if group.by_output and not linears[0].bias else (FLOAT, QUANTIZED))
 
@@ -154,7 +160,7 @@ class Calibrator(TwoStreams):
             sums.merge(others.pop())
         self.forget()
         shapes = {name: weight.shape for name, weight in group.weights.items()}
-        arrays, fits = group.quantize(sums, task.schemes, task.method)
+        arrays, fits = group.quantize(sums, task.schemes)
         facts = metadata(shapes, task.schemes, key, task.plain.stream_scale)
         with task.cache.making("linears", key) as making:
             write(making / FILE, arrays, {**facts, FITS: fits_to_json(fits)})
@@ -163,10 +169,10 @@ class Calibrator(TwoStreams):
         floats, quantized = x.both(batch)
         residuals = None
         if group.destination == STREAM and self.stream is not None:
-            # In the units of the linear's output, which the model scales before the addition.
+            residuals = self.stream.both(batch)
             by = np.float32(1 / self.task.spec.residual_scale)
-            streams = self.stream.both(batch)
-            residuals = streams[FLOAT] * by, streams[QUANTIZED] * by
+            if by != 1:  # in the units of the linear's output, before the model scales it
+                residuals = residuals[FLOAT] * by, residuals[QUANTIZED] * by
         output = group.add(sums, floats, quantized, residuals)
         if output is not None and not group.linears[0].bias:
             self.outputs[batch] = self.files.write(output)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from slmkit.checkpoint.scaled_weights import Source
 from slmkit.ops import Floats, Projection
+from slmkit.quant.affine_grid import AffineGrid
 from slmkit.quant.codes import Bytes, CodesFile
 from slmkit.quant.files import packed, refuse_lost, to_float16
-from slmkit.quant.grids import Grid, grid_of
+from slmkit.quant.grid import Grid
 from slmkit.quant.moments import Moments, correction
 from slmkit.quant.nearest_plane import (
     Sweep,
@@ -24,6 +25,7 @@ from slmkit.quant.nearest_plane import (
     loss,
     nearest_plane,
 )
+from slmkit.quant.palette_grid import PaletteGrid
 from slmkit.recipe.calibration import Calibration
 from slmkit.recipe.scheme import Scheme
 from slmkit.snr import decibels
@@ -44,7 +46,7 @@ class Fit:
     name: str
     tokens_per_input: float
     target: str  # float, own, or nearest: too few tokens
-    loss: float  # of the output's energy on calibration text, the share that codes lose
+    loss: float  # of the energy on calibration text of (some) outputs, the share that codes lose
     rounded_loss: float  # the same of codes that are rounded to nearest
 
 
@@ -55,24 +57,33 @@ class LinearGroup:
     ``NORM`` if an RMS norm reads it. Then a token counts by the size of what a norm reads next,
     which divides by it: the first token of a text, with activations a thousand times larger than
     those of all others, would else be all that codes are made for.
+
+    ``tokens``: at most, of the text.
     """
 
     def __init__(
-        self, source: Source, linears: Sequence[Projection], destination: str | None
+        self,
+        source: Source,
+        linears: Sequence[Projection],
+        destination: str | None,
+        method: Calibration,
+        tokens: int,
     ) -> None:
-        self.source, self.linears = source, linears
-        self.weights = {
-            each.name: source.rows(f"{each.name}.weight", slice(None)) for each in linears
-        }
+        self.source, self.linears, self.method = source, linears, method
+        self.weights: dict[str, Floats] = {}
+        for each in linears:
+            self.weights[each.name] = source.rows(f"{each.name}.weight", slice(None))
+            source.forget(f"{each.name}.weight")
         first = self.weights[linears[0].name]
         # The drift of an output costs less than that of the input where there are fewer of them.
         self.by_output = len(linears) == 1 and len(first) <= first.shape[1]
         self.destination = destination if self.by_output else None
+        self.for_float = _target(method, tokens / first.shape[1]) == "float"
 
     def sums(self) -> Moments:
         """Sums over no tokens yet."""
         rows, width = self.weights[self.linears[0].name].shape
-        return Moments.zeros(width, rows if self.by_output else width)
+        return Moments.zeros(width, rows if self.by_output else width, self.for_float)
 
     def add(
         self,
@@ -99,17 +110,15 @@ class LinearGroup:
         sums.add(quantized, wanted, weights)
         return output
 
-    def quantize(
-        self, sums: Moments, schemes: Mapping[str, Scheme], method: Calibration
-    ) -> tuple[Arrays, list[Fit]]:
+    def quantize(self, sums: Moments, schemes: Mapping[str, Scheme]) -> tuple[Arrays, list[Fit]]:
         """Tensors of a codes file, and how each matrix was found.
 
         Raises CheckpointError for a matrix that is lost in its codes.
         """
         arrays, fits = Arrays(), list[Fit]()
         tokens = sums.tokens / len(sums.hessian)
-        target = _target(method, tokens)
-        change, sweep, hessian = self._solved(sums.means(), target, method)
+        target = _target(self.method, tokens)
+        change, sweep, hessian = self._solved(sums.means(), target)
         for each in self.linears:
             weight = self.weights.pop(each.name)
             wanted = weight
@@ -123,7 +132,7 @@ class LinearGroup:
             rounded = loss(errors, hessian) / energy
             if target != "nearest":
                 codes, errors = nearest_plane(wanted, sweep, grid)
-                for _ in range(method.sweeps):
+                for _ in range(self.method.sweeps):
                     descend(errors, codes, hessian, grid)
                     grid.refit(errors, hessian, codes)
             fit = Fit(each.name, tokens, target, loss(errors, hessian) / energy, rounded)
@@ -134,18 +143,16 @@ class LinearGroup:
                 arrays[f"{each.name}.bias"] = self._bias(each, sums, weight, wanted, errors)
         return arrays, fits
 
-    def _solved(
-        self, sums: Moments, target: str, method: Calibration
-    ) -> tuple[Floats | None, Sweep, Floats]:
+    def _solved(self, sums: Moments, target: str) -> tuple[Floats | None, Sweep, Floats]:
         """The change of weights for a float target, the sweep, and its damped Hessian."""
         if target == "nearest":  # all inputs count alike
             hessian = np.eye(len(sums.hessian), dtype=np.float32)
             return None, Sweep.of(hessian), hessian
-        hessian = damped(sums.hessian, method.damping)
+        hessian = damped(sums.hessian, self.method.damping)
         if target != "float":
             return None, Sweep.of(hessian), hessian
         factor, sweep = side_by_side(
-            lambda: factorize(lambda: damped(sums.hessian, method.ridge)),
+            lambda: factorize(lambda: damped(sums.hessian, self.method.ridge)),
             lambda: Sweep.of(hessian),
         )
         weight = self.weights[self.linears[0].name] if self.by_output else None
@@ -161,6 +168,13 @@ class LinearGroup:
             output = sums.wanted if self.by_output else weight @ sums.wanted
             bias += output - (wanted + errors.T) @ sums.mean
         return to_float16(tensor, bias)
+
+
+def grid_of(scheme: Scheme, floats: Floats, weights: Floats) -> Grid:
+    """The grid of a weight (N, K) under a scheme; ``weights`` (K,): how much inputs count."""
+    if scheme.encoding == "palette":
+        return PaletteGrid.clustered(scheme, floats, weights)
+    return AffineGrid.searched(scheme, floats, weights)
 
 
 def _target(method: Calibration, tokens_per_input: float) -> str:

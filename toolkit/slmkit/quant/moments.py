@@ -31,18 +31,19 @@ class Moments:
     """
 
     hessian: Floats  # (K, K): x x'; its upper triangle alone, before means
-    cross: Floats  # (K or N, K): what is wanted, times x'
+    cross: Floats | None  # (K or N, K): what is wanted, times x'; None: nobody asks for it
     mean: Floats  # (K,): x
     wanted: Floats  # (K or N,)
     weight: float = 0.0  # sum of the tokens' weights
     tokens: int = 0
 
     @classmethod
-    def zeros(cls, width: int, outputs: int) -> Moments:
-        """For linears of ``width`` inputs; ``outputs``: numbers that are wanted of a token."""
+    def zeros(cls, width: int, outputs: int, crossed: bool = True) -> Moments:
+        """For linears of ``width`` inputs; ``outputs``: numbers that are wanted of a token;
+        ``crossed``: whether ``drift`` will be asked for."""
         return cls(
             np.zeros((width, width), np.float32),
-            np.zeros((outputs, width), np.float32),
+            np.zeros((outputs, width), np.float32) if crossed else None,
             np.zeros(width, np.float32),
             np.zeros(outputs, np.float32),
         )
@@ -57,27 +58,37 @@ class Moments:
         if weights is not None:
             roots = np.sqrt(weights)[:, None]
             x, wanted = x * roots, wanted * roots
-        x, wanted = np.ascontiguousarray(x), np.ascontiguousarray(wanted)
+        x = np.ascontiguousarray(x)
         blas.add_squares(self.hessian, x)
-        blas.add_products(self.cross, wanted, x)
+        if self.cross is not None:
+            blas.add_products(self.cross, np.ascontiguousarray(wanted), x)
 
     def merge(self, other: Moments) -> None:
         """Add the sums over other tokens."""
-        for name in ("hessian", "cross", "mean", "wanted"):
-            np.add(getattr(self, name), getattr(other, name), out=getattr(self, name))
+        for own, more in zip(self._sums(), other._sums(), strict=True):
+            own += more
         self.weight += other.weight
         self.tokens += other.tokens
 
     def means(self) -> Moments:
         """The sums divided by the tokens' weights, in place."""
-        for sums in (self.hessian, self.cross, self.mean, self.wanted):
+        for sums in self._sums():
             sums /= np.float32(self.weight or 1)
         mirror(self.hessian)
         return self
 
+    def _sums(self) -> list[Floats]:
+        sums = (self.hessian, self.cross, self.mean, self.wanted)
+        return [each for each in sums if each is not None]
+
     def drift(self, weight: Floats | None) -> Floats:
         """The lack of x through ``weight`` (N, K; None: x itself) of what is wanted, times x'.
-        (K or N, K)"""
+        (K or N, K)
+
+        Raises ValueError if the sums are not ``crossed``.
+        """
+        if self.cross is None:
+            raise ValueError("what is wanted was not multiplied by x'")
         given = self.hessian if weight is None else product(weight, self.hessian)
         lack: Floats = self.cross - given
         return lack

@@ -11,7 +11,7 @@ update of W is needed, and each input keeps the scale of its own group.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,11 @@ from scipy import linalg
 from slmkit.ops import Floats
 from slmkit.quant import blas
 from slmkit.quant.codes import Bytes
-from slmkit.quant.grids import Grid
+from slmkit.quant.grid import BLOCK, Grid
 from slmkit.system.cores import in_parts
 
-BLOCK = 128  # inputs between two products with the whole matrix of errors
-LOSS_BLOCK = 512  # inputs whose losses are summed up at once
+WIDE = 512  # inputs of a product with all errors: fewer read them too often
+LOSS_ROWS = 512  # rows of a matrix, at most, whose loss stands for that of all
 
 
 def damped(hessian: Floats, damping: float) -> Floats:
@@ -115,48 +115,77 @@ def nearest_plane(target: Floats, sweep: Sweep, grid: Grid) -> tuple[Bytes, Floa
 
 
 def descend(errors: Floats, codes: Bytes, hessian: Floats, grid: Grid) -> None:
-    """One sweep of coordinate descent: each code is chosen again, with all others as they are.
+    """One sweep of coordinate descent: each code is chosen again, with all others as they are; and
+    so are the scales of a group, after its codes.
 
     ``errors``, ``codes``: (K, N), changed in place; ``hessian``: (K, K), damped. The loss never
     grows.
     """
-    order = np.argsort(-hessian.diagonal(), kind="stable")
-    width, rows = errors.shape
+    blocks = _together(grid.blocks(hessian.diagonal()))
 
     def sweep(part: slice) -> None:
         own = grid.part(part)
         error = np.ascontiguousarray(errors[:, part])
-        for start in range(0, width, BLOCK):
-            inputs = order[start : start + BLOCK]
+        for some in blocks:
+            inputs = np.concatenate(some)
             curve = hessian[inputs]
-            each = curve[range(len(inputs)), inputs][:, None]
-            slope = (curve @ error) / each
-            inner = curve[:, inputs] / each
+            slope, curve = curve @ error, curve[:, inputs]
             chosen = codes[inputs, part]
-            before = own.numbers(inputs, chosen)
-            changes = np.empty_like(slope)
-            for at, name in enumerate(inputs.tolist()):
-                here = slope[at] + inner[at, :at] @ changes[:at]
-                chosen[at], nearest = own.nearest(name, before[at] - here)
-                np.subtract(nearest, before[at], out=changes[at])
+            changes, stop = np.empty_like(slope), 0
+            for block in some:
+                start, stop = stop, stop + len(block)
+                here = slice(start, stop)
+                changes[here] = _choose(own, block, chosen[here], slope[here], curve[here, here])
+                slope[stop:] += curve[stop:, here] @ changes[here]
             codes[inputs, part] = chosen
             error[inputs] += changes
         errors[:, part] = error
 
-    in_parts(sweep, rows)
+    in_parts(sweep, errors.shape[1])
+
+
+def _together(blocks: Sequence[NDArray[np.int64]]) -> list[list[NDArray[np.int64]]]:
+    """Consecutive blocks of up to ``WIDE`` inputs."""
+    found: list[list[NDArray[np.int64]]] = []
+    for block in blocks:
+        if not found or sum(map(len, found[-1])) + len(block) > WIDE:
+            found.append([])
+        found[-1].append(block)
+    return found
+
+
+def _choose(
+    grid: Grid, inputs: NDArray[np.int64], codes: Bytes, slope: Floats, hessian: Floats
+) -> Floats:
+    """Choose the codes (n, N) of some inputs again, in place, then their scales.
+
+    ``slope``: the Hessian times the errors (n, N); ``hessian``: of these inputs (n, n). Returns the
+    changes of what the codes stand for (n, N).
+    """
+    each = hessian.diagonal()[:, None]
+    here, curve = slope / each, hessian / each
+    before, changes = grid.numbers(inputs, codes), np.empty_like(slope)
+    for at, name in enumerate(inputs.tolist()):
+        wanted = before[at] - (here[at] + curve[at, :at] @ changes[:at])
+        codes[at], nearest = grid.nearest(name, wanted)
+        np.subtract(nearest, before[at], out=changes[at])
+    moved = grid.move(inputs, codes, slope + hessian @ changes, hessian)
+    return changes if moved is None else changes + moved
 
 
 def loss(errors: Floats, hessian: Floats) -> float:
-    """tr(D H D') of errors D' (K, N)."""
+    """tr(D H D') of errors D' (K, N); of many rows from some that lie evenly among them."""
+    rows = errors.shape[1]
+    some = np.ascontiguousarray(errors[:, :: -(-rows // LOSS_ROWS)])
     found = []
 
-    def add(rows: slice) -> None:
-        own = np.ascontiguousarray(errors[:, rows])
-        for first in range(0, len(own), LOSS_BLOCK):  # H is symmetric: half of it is enough
-            block = slice(first, first + LOSS_BLOCK)
+    def add(part: slice) -> None:
+        own = np.ascontiguousarray(some[:, part])
+        for first in range(0, len(own), WIDE):  # H is symmetric: half of it is enough
+            block = slice(first, first + WIDE)
             slope = 2 * (hessian[block, :first] @ own[:first])
             slope += hessian[block, block] @ own[block]
             found.append(np.einsum("kn,kn->", slope, own[block], dtype=np.float64))
 
-    in_parts(add, errors.shape[1])
-    return float(math.fsum(found))
+    in_parts(add, some.shape[1])
+    return float(math.fsum(found) * rows / max(1, some.shape[1]))

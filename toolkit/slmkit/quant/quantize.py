@@ -25,7 +25,7 @@ from slmkit.quant.round_to_nearest import encode, search_scales
 from slmkit.recipe.scheme import Scheme
 from slmkit.snr import decibels
 
-VERSION = 8  # of the codes and their file format; part of the content address
+VERSION = 9  # of the codes and their file format; part of the content address
 BLOCK = 1 << 18  # elements quantized at a time: 1 MB as float32, within a core's cache
 Arrays = dict[str, NDArray[Any]]
 Progress = Callable[[int], None]  # called with the elements done since the last call
