@@ -116,7 +116,7 @@ def test_one_logit_that_is_not_finite_fails_parity_and_leaves_its_json_strict(
     assert (shipped["error"], shipped["metrics"]["kl"] >= 0) == ("shipped", True)
     for line in (lowering, shipped):
         assert line["failures"][0].startswith("the logits hold NaN or infinity at 1 of ")
-        assert line["failures"][0].endswith("the first at position 7 of golden prompt 5")
+        assert line["failures"][0].endswith("the first at position 7 of golden prompt 11")
     shown = slmkit("parity", built["bundle"], expect=3).stdout
     assert "NaN" in shown and shown.count("FAIL") == 2
 
