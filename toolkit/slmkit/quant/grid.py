@@ -1,4 +1,4 @@
-"""A grid: the numbers that one matrix can hold under its scheme, with scales or palettes fixed."""
+"""A grid: the numbers that one matrix can hold under its scheme, with its scales or palettes."""
 
 from __future__ import annotations
 
