@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from slmkit.backend.artifact import file_of
 from slmkit.backend.interface import Artifact
+from slmkit.backend.memory import may_keep
 from slmkit.backend.static_runner import StaticRunner, Window, check_context
 from slmkit.backend.threads import threads
 from slmkit.errors import BackendError
@@ -26,37 +27,40 @@ from slmkit_litert.contract import (
     static_shape,
 )
 from slmkit_litert.lowering.weight_binding import Array
-from slmkit_litert.verify.float_copy import write_float_copy
+from slmkit_litert.verify.copies import write_float_copy, write_proof_copy
 
 THREADS = 2
 CHEAPER = 4  # tokens of a chunk take as long as one token of decode, which reads all weights for it
-SAME = 1e-5  # relative and absolute: between two graphs of the same float32 operations
-KERNELS = {"float32": "LiteRT's own kernels", "shipped": "XNNPACK"}
+SAME = 1e-5  # relative and absolute: between two graphs of the same operations
+MOST_PACKED = 4 * 10**9  # bytes that XNNPACK may keep of float32 weights
+XNNPACK, BUILT_IN = "XNNPACK", "LiteRT's own kernels"
 
 
 class LitertRunner(StaticRunner):
     """Feeds tokens through the signatures that LiteRT-LM uses; ``mode``: float32 or shipped.
 
-    ``prefill`` returns no logits. As shipped, those of a chunk are computed by decoding its tokens
-    one by one; in float32 by the same graph with logits, of the proof alone. Afterwards the cache
-    is that of ``prefill``, which the logits of later tokens depend on and so verify.
+    ``prefill`` returns no logits: those of a chunk are computed by the same graph with logits, of
+    the proof alone, and those of a few tokens by decoding them one by one. Afterwards the cache is
+    that of ``prefill``, which the logits of later tokens depend on and so verify.
     """
 
     def __init__(self, folder: Path, artifact: Artifact, mode: str) -> None:
         self.facts = facts = artifact.facts
         self.state = artifact.state
         self.context_length = artifact.state.context_length
-        self.runtime = (
-            f"ai-edge-litert {version('ai-edge-litert')}, {KERNELS[mode]}, {mode} weights"
-        )
+        self._model = file_of(folder, facts["model"])
         # Older bundles have no such graph, and in debug builds decode has the taps.
-        proof = facts.get("proof") if mode == "float32" and not facts["taps"] else None
-        self.interpreter = _open_interpreter(
-            file_of(folder, facts["model"]), mode, file_of(folder, proof) if proof else None
-        )
-        self.sizes, self.whole_chunks = (facts["prefill"], 1), bool(artifact.state.states)
+        proof = facts.get("proof")
+        self._proof = file_of(folder, proof) if proof and not facts["taps"] else None
         self.prefill_name = prefill_name(facts["prefill"])
-        names = (self.prefill_name, DECODE, *((PROOF,) if proof else ()))
+        names = (self.prefill_name, DECODE)
+        if mode == "float32":
+            names = (*names, *((PROOF,) if self._proof else ()))
+            self.interpreter, kernels = _open_in_float32(self._model, self._proof, len(names))
+        else:
+            self.interpreter, kernels = _open(self._model), XNNPACK
+        self.runtime = f"ai-edge-litert {version('ai-edge-litert')}, {kernels}, {mode} weights"
+        self.sizes, self.whole_chunks = (facts["prefill"], 1), bool(artifact.state.states)
         self.signatures = {name: self.interpreter.get_signature_runner(name) for name in names}
         self.taps: dict[str, Floats] = {}
         self.reset()
@@ -71,8 +75,8 @@ class LitertRunner(StaticRunner):
 
     def step(self, ids: NDArray[np.int64], window: Window) -> Floats:
         """Logits of every token, (T, V); updates the caches by the signature of this window."""
-        if PROOF in self.signatures and 1 < window.tokens <= CHEAPER * len(ids):
-            return self._chunk(ids, window.tokens)
+        if self._proof and 1 < window.tokens <= CHEAPER * len(ids):
+            return self._chunk(ids, window.tokens, self._proof)
         caches_before, rows, taps = self.caches, [], []
         for index, token in enumerate(ids):
             outputs = self._run(DECODE, 1, np.array([token]), self.length + index)
@@ -85,11 +89,14 @@ class LitertRunner(StaticRunner):
         self.taps = {tap: np.stack([row[tap] for row in taps]) for tap in taps[0]}
         return np.stack(rows)
 
-    def _chunk(self, ids: NDArray[np.int64], tokens: int) -> Floats:
+    def _chunk(self, ids: NDArray[np.int64], tokens: int, proof: Path) -> Floats:
         """Logits of a chunk by the graph of the proof; the caches are those of ``prefill``.
 
         Raises BackendError if the two leave other caches.
         """
+        if PROOF not in self.signatures:  # as shipped: the file has no such graph
+            self._beside = _open_proof(self._model, proof)
+            self.signatures[PROOF] = self._beside.get_signature_runner(PROOF)
         proved = self._run(PROOF, tokens, ids, self.length)
         self._prefill(ids, tokens)
         for name, values in self.caches.items():
@@ -144,20 +151,32 @@ def causal_mask(positions: NDArray[Any], total: int) -> Floats:
     return np.where(visible, np.float32(0), np.float32(HIDDEN))[None, None]
 
 
-def _open_interpreter(path: Path, mode: str, proof: Path | None) -> Interpreter:
-    """An interpreter of the file, or in mode float32 of a float copy with dequantized weights and
-    the graph of ``proof``.
+def _open(path: Path, **options: Any) -> Interpreter:
+    return Interpreter(model_path=str(path), num_threads=threads(THREADS), **options)
 
-    The copy is mapped into memory, so its file may be deleted at once. It runs without XNNPACK,
-    which would pack all weights once more: 6 GB for 1.5 B parameters.
+
+def _open_proof(model: Path, proof: Path) -> Interpreter:
+    """An interpreter of the proof's graph over the weights of ``model`` as they are stored.
+
+    A copy is mapped into memory, so its file may be deleted at once.
     """
-    if mode != "float32":
-        return Interpreter(model_path=str(path), num_threads=threads(THREADS))
+    with scratch() as folder:
+        write_proof_copy(model, folder / "proof.tflite", proof)
+        return _open(folder / "proof.tflite")
+
+
+def _open_in_float32(model: Path, proof: Path | None, graphs: int) -> tuple[Interpreter, str]:
+    """An interpreter of a float copy of ``model`` with dequantized weights and the graph of
+    ``proof``, and the kernels that it runs.
+
+    XNNPACK packs all weights once more for each of the ``graphs``. Where the memory for that is not
+    given, LiteRT's own kernels take several times as long.
+    """
     with scratch() as folder:
         float_copy = folder / "float32.tflite"
-        write_float_copy(path, float_copy, proof)
-        return Interpreter(
-            model_path=str(float_copy),
-            num_threads=threads(THREADS),
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )
+        write_float_copy(model, float_copy, proof)
+        packed = graphs * float_copy.stat().st_size
+        if packed <= may_keep(MOST_PACKED):
+            return _open(float_copy), XNNPACK
+        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        return _open(float_copy, experimental_op_resolver_type=plain), BUILT_IN

@@ -26,10 +26,7 @@ from slmkit_litert.weights import encode_weight
 
 NO_PENALTY = "LiteRT-LM's metadata has no place for it"
 NO_BUNDLE = "no .litertlm: LiteRT-LM keeps caches, and no states of layers without attention"
-FLOAT32 = (
-    "the same graphs with their weights dequantized; logits of whole chunks by the prefill graph "
-    "with logits, whose caches are those of prefill"
-)
+CHUNKS = "logits of chunks by the prefill graph with logits, whose caches are those of prefill"
 # In larger models every token has, in some layer, an activation on the border between two of its
 # 256 quantization steps, which may be rounded either way: the reference with rounding is then no
 # closer to the kernels than the exact one (0.5B: 27.8 and 27.0 dB).
@@ -100,8 +97,12 @@ def modes_of(job: Job) -> tuple[Mode, ...]:
     if job.model.parameters > ROUNDING_LIMIT:
         bounds = {"reference": "shipped"}
     return (
-        Mode("float32", FLOAT32, {"reference": "lowering"}),
-        Mode("shipped", "as shipped: kernels that round activations to 8 bits", bounds),
+        Mode(
+            "float32",
+            f"the same graphs with their weights dequantized; {CHUNKS}",
+            {"reference": "lowering"},
+        ),
+        Mode("shipped", f"as shipped: kernels that round activations to 8 bits; {CHUNKS}", bounds),
     )
 
 

@@ -2,8 +2,8 @@
 
 The ``prefill`` that ships returns no logits, and a token of ``decode`` reads all weights. A third
 signature of the graph template has the same operations and returns both caches and logits. It is
-cut out of the file that ships and lies beside it, without weights; the float copy of a proof takes
-it in again, over the copy's own weights.
+cut out of the file that ships and lies beside it, without weights; copies for a proof
+(``slmkit_litert.verify.copies``) take it in again, over weights of their own.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ def label_weights(proof: bytes, names: Mapping[str, str]) -> bytes:
     return model_bytes(model)
 
 
-def take_in(model: Any, proof: bytes, buffers: Mapping[str, int]) -> None:
-    """Add the proof's graph and its signature to a model whose weights are constants.
+def take_in(model: Any, proof: bytes, buffers: Mapping[str, int]) -> Any:
+    """Add the proof's graph and its signature to a model whose weights are constants; the graph.
 
-    ``buffers``: the index of each float32 weight's buffer in ``model``, by its tensor's name.
+    ``buffers``: the index of each weight's buffer in ``model``, by its tensor's name. The graph's
+    tensors of weights are float32, as they were traced.
     """
     added = model_of(proof)
     (signature,), (graph,) = added.signatureDefs, added.subgraphs
@@ -66,6 +67,7 @@ def take_in(model: Any, proof: bytes, buffers: Mapping[str, int]) -> None:
     signature.subgraphIndex = len(model.subgraphs)
     model.subgraphs.append(graph)
     model.signatureDefs.append(signature)
+    return graph
 
 
 def _only(template: bytes, keys: set[str]) -> bytes:

@@ -75,7 +75,10 @@ class WeightBinder:
             tensor = graph.tensors[index]
             tensor.buffer, tensor.name, tensor.type = data, label.encode(), weight.type
             tensor.quantization = self._quantization(graph, weight, scales, label)
-            self._update_operators(graph, index, weight)
+            if weight.scales is not None:
+                read_quantized(self.model, graph, index)
+            else:
+                look_up(self.model, graph, index)
 
     def write(self, path: Path) -> None:
         """Write the flatbuffer and the external buffers."""
@@ -118,33 +121,39 @@ class WeightBinder:
         parameters.details.blockSize = weight.group_size
         return parameters
 
-    def _update_operators(self, graph: Any, index: int, weight: StoredWeight) -> None:
-        """Replace GATHER by EMBEDDING_LOOKUP; raise FULLY_CONNECTED's version for blockwise int4.
 
-        GATHER does not take quantized rows. The version is raised for every quantized weight.
-        """
-        for operator in graph.operators:
-            if index not in list(operator.inputs):
-                continue
-            code = self.model.operatorCodes[operator.opcodeIndex]
-            if OPERATORS[code.builtinCode] == "GATHER":
-                operator.opcodeIndex = self._embedding_lookup()
-                operator.inputs = np.array([operator.inputs[1], index], np.int32)
-                operator.builtinOptionsType, operator.builtinOptions = 0, None
-            elif OPERATORS[code.builtinCode] == "FULLY_CONNECTED" and weight.scales is not None:
-                code.version = max(code.version, FULLY_CONNECTED_VERSION)
+def read_quantized(model: Any, graph: Any, index: int) -> None:
+    """Let the operators of a graph read the weight at ``index`` as codes: a row is looked up, and
+    FULLY_CONNECTED has the version that takes blockwise int4, for every quantized weight."""
+    look_up(model, graph, index)
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        if index in list(operator.inputs) and OPERATORS[code.builtinCode] == "FULLY_CONNECTED":
+            code.version = max(code.version, FULLY_CONNECTED_VERSION)
 
-    def _embedding_lookup(self) -> int:
-        """Index of the operator code EMBEDDING_LOOKUP, which is added if it is missing."""
-        lookup = schema.BuiltinOperator.EMBEDDING_LOOKUP
-        for index, code in enumerate(self.model.operatorCodes):
-            if code.builtinCode == lookup:
-                return index
-        code = schema.OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = lookup
-        code.version = EMBEDDING_LOOKUP_VERSION
-        self.model.operatorCodes.append(code)
-        return len(self.model.operatorCodes) - 1
+
+def look_up(model: Any, graph: Any, index: int) -> None:
+    """Replace GATHER, which does not take quantized rows, by EMBEDDING_LOOKUP, where a graph reads
+    rows of the weight at ``index``."""
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        if index in list(operator.inputs) and OPERATORS[code.builtinCode] == "GATHER":
+            operator.opcodeIndex = _embedding_lookup(model)
+            operator.inputs = np.array([operator.inputs[1], index], np.int32)
+            operator.builtinOptionsType, operator.builtinOptions = 0, None
+
+
+def _embedding_lookup(model: Any) -> int:
+    """Index of the operator code EMBEDDING_LOOKUP, which is added if it is missing."""
+    lookup = schema.BuiltinOperator.EMBEDDING_LOOKUP
+    for index, code in enumerate(model.operatorCodes):
+        if code.builtinCode == lookup:
+            return index
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = lookup
+    code.version = EMBEDDING_LOOKUP_VERSION
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
 
 
 def write_model(model: Any, external: Sequence[ExternalBuffer], path: Path) -> None:

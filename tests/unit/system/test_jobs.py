@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -161,13 +162,21 @@ def test_a_user_s_own_number_of_threads_stays(monkeypatch):
         SHARE.reset(token)
 
 
-@pytest.mark.parametrize(("places", "second"), [(1, 3 * 10**9), (2, 10**9)])
-def test_a_job_s_workers_know_the_memory_that_the_others_leave(places, second):
+@pytest.mark.parametrize(
+    ("places", "forecasts", "given"),
+    [
+        (1, (2 * GB, GB // 2), [4 * GB, 4 * GB]),
+        (2, (3 * GB, GB // 2), [3 * GB, GB]),  # more than its part: what the forecast says
+        (2, (GB, GB // 2), [2 * GB, 2 * GB]),  # its part of the budget, which the other leaves
+        (2, (5 * GB, GB // 2), [4 * GB, 2 * GB]),  # one after the other
+    ],
+)
+def test_a_job_s_workers_know_the_memory_that_they_may_take(places, forecasts, given):
     def ask(progress):
         return subprocess_worker.call("worker_jobs:memory", {}, lambda done, total: None, "asks")
 
-    limits = Limits(places, memory=3 * 10**9)
-    jobs = [Job(ask, 2 * 10**9, seconds=2), Job(ask, 5 * 10**8)]
-    assert run_jobs(jobs, limits, Silent()) == [3 * 10**9, second]
-    assert run_jobs([Job(ask, 5 * 10**9)], limits, Silent()) == [3 * 10**9]
+    limits = Limits(places, memory=4 * GB)
+    first, second = (Job(ask, each) for each in forecasts)
+    assert run_jobs([replace(first, seconds=2), second], limits, Silent()) == given
+    assert run_jobs([Job(ask, 5 * GB)], limits, Silent()) == [4 * GB]
     assert ask(Silent()) is None

@@ -88,8 +88,9 @@ def run_jobs(jobs: Sequence[Job[T]], limits: Limits, progress: Progress) -> list
                     waiting.remove(found)
                     beside = min(limits.jobs, 1 + len(running) + len(waiting))
                     share = max(1, cores() // beside)
-                    begun, room = _Running(*found, WorkerGroup()), _room(running, budget)
-                    running[_start(pool, begun, share, room, progress)] = begun
+                    begun = _Running(*found, WorkerGroup())
+                    given = _given(begun.job, running, limits.jobs, budget)
+                    running[_start(pool, begun, share, given, progress)] = begun
                 ended, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in ended:
                     results[running.pop(future).number] = future.result()
@@ -115,6 +116,17 @@ def _next(
 def _room(running: dict[Future[T], _Running[T]], budget: int | None) -> int | None:
     """Bytes of the budget that the running jobs leave."""
     return None if budget is None else budget - sum(each.reserved for each in running.values())
+
+
+def _given(
+    job: Job[T], running: dict[Future[T], _Running[T]], places: int, budget: int | None
+) -> int | None:
+    """Bytes that a job may take beside the running ones: its part of the budget, or what it takes
+    by forecast, if that is more; so the jobs that begin after it find theirs."""
+    room = _room(running, budget)
+    if room is None or budget is None:
+        return None
+    return min(room, max(job.memory, budget // places))
 
 
 def _start(

@@ -1,0 +1,91 @@
+"""Copies of a written .tflite for parity: one in float32, one with the graph of the proof."""
+
+from __future__ import annotations
+
+from copy import copy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from slmkit_litert.contract import LABEL
+from slmkit_litert.lowering.flatbuffer import text_of
+from slmkit_litert.lowering.proof_graph import take_in
+from slmkit_litert.lowering.weight_binding import (
+    Array,
+    ExternalBuffer,
+    look_up,
+    read_model,
+    read_quantized,
+    weights_of,
+    write_model,
+)
+from slmkit_litert.weights import dequantize
+
+
+def write_float_copy(path: Path, out: Path, proof: Path | None) -> None:
+    """Write the graphs of the .tflite at ``path`` with every weight in float32, and with the
+    graph of ``proof`` (``slmkit_litert.lowering.proof_graph``) over the same weights."""
+    model, content = read_model(path)
+    external: dict[str, ExternalBuffer] = {}
+    for name, weight in weights_of(model, content).items():
+        buffer = schema.BufferT()
+        model.buffers.append(buffer)
+        size = 4 * int(np.prod(weight.shape))
+        external[LABEL + name] = ExternalBuffer(buffer, size, partial(dequantize, weight))
+    indices = {label: model.buffers.index(item.buffer) for label, item in external.items()}
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            if text_of(tensor.name) in indices:
+                tensor.type, tensor.quantization = schema.TensorType.FLOAT32, None
+                tensor.buffer = indices[text_of(tensor.name)]
+    for buffer in model.buffers:  # those of the codes, which no tensor uses any more
+        if buffer.offset and not any(buffer is item.buffer for item in external.values()):
+            buffer.offset = buffer.size = 0
+    if proof is not None:
+        take_in(model, proof.read_bytes(), indices)
+    write_model(model, list(external.values()), out)
+
+
+def write_proof_copy(path: Path, out: Path, proof: Path) -> None:
+    """Write the graph of ``proof`` alone, over the weights of the .tflite at ``path`` as they are
+    stored there."""
+    model, content = read_model(path)
+    stored = {
+        text_of(each.name): (each, graph) for graph in model.subgraphs for each in graph.tensors
+    }
+    weights = {label: each for label, each in stored.items() if label.startswith(LABEL)}
+    model.subgraphs, model.signatureDefs = [], []
+    graph = take_in(
+        model, proof.read_bytes(), {label: tensor.buffer for label, (tensor, _) in weights.items()}
+    )
+    for index, tensor in enumerate(list(graph.tensors)):
+        if text_of(tensor.name) in weights:
+            _store_alike(model, graph, index, *weights[text_of(tensor.name)])
+    external = [
+        ExternalBuffer(buffer, buffer.size, partial(_bytes, content, buffer.offset, buffer.size))
+        for buffer in model.buffers
+        if buffer.offset
+    ]
+    write_model(model, external, out)
+
+
+def _store_alike(model: Any, graph: Any, index: int, stored: Any, source: Any) -> None:
+    """Give the weight at ``index`` of a graph the type and the scales of the tensor ``stored``
+    of the graph ``source``."""
+    tensor, quantization = graph.tensors[index], copy(stored.quantization)
+    tensor.type, tensor.quantization = stored.type, quantization
+    if quantization is None:
+        look_up(model, graph, index)
+        return
+    if quantization.details is not None:  # scales of groups are a tensor of the graph
+        quantization.details = copy(quantization.details)
+        graph.tensors.append(source.tensors[quantization.details.scales])
+        quantization.details.scales = len(graph.tensors) - 1
+    read_quantized(model, graph, index)
+
+
+def _bytes(content: Array, offset: int, size: int) -> Array:
+    return content[offset : offset + size]
