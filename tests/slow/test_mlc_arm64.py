@@ -12,7 +12,7 @@ from artifacts import FLOAT32_FLOOR, emitted, ids_for, reference_of, token_snr_d
 from mlc_artifacts import mlc_job
 from slmkit_mlc import writer
 from slmkit_mlc.compiler.library import read_objects
-from slmkit_mlc.kernels.cpu_schedules import tiling_pass
+from slmkit_mlc.kernels.cpu_schedules import TileProducts
 from slmkit_mlc.lowering.definition import definition_for
 from slmkit_mlc.lowering.program import PARITY_FUNCTIONS, Writer
 
@@ -81,7 +81,7 @@ def test_the_sample_model_runs_on_arm64_and_agrees(arm64, tmp_path):
         {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a76", "opt-level": 1}
     )
     mod = Writer(definition.program("float32")).module(target, PARITY_FUNCTIONS, [])
-    executable = build(mod, target, tiling_pass(definition.layout), definition, {})
+    executable = build(mod, target, TileProducts(), definition, {})
     executable.export_library(str(tmp_path / "model.so"), fcompile=arm64.link)
     names = " ".join(param.name for param in definition.table.params)
     (tmp_path / "names").write_text(names)

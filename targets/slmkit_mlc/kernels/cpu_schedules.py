@@ -13,8 +13,6 @@ from typing import Any
 import tvm
 from tvm import s_tir, tirx
 
-from slmkit_mlc.params import K_MAJOR
-
 Module = Any
 Pass = Any
 Schedule = Any
@@ -24,20 +22,19 @@ MAX_TILE = 64  # rows
 LANES = 16  # float32 numbers in a vector
 
 
-def tiling_pass(layout: str) -> Pass:
-    """A TVM pass that tiles every product of a module whose matrices have this layout."""
+@tvm.transform.module_pass(opt_level=0)
+class TileProducts:
+    """A TVM pass that tiles every product of a module."""
 
-    @tvm.transform.module_pass(opt_level=0)
-    def run(mod: Module, _: Any) -> Module:
+    def transform_module(self, mod: Module, _: Any) -> Module:
+        """Tile each function's product, if it has one."""
         for global_var, function in mod.functions_items():
             if isinstance(function, tirx.PrimFunc):
-                mod[global_var] = tile_product(function, layout)
+                mod[global_var] = tile_product(function)
         return mod
 
-    return run
 
-
-def tile_product(function: Any, layout: str) -> Any:
+def tile_product(function: Any) -> Any:
     """Tile the product of a PrimFunc; return it unchanged if it has none or no tile fits."""
     schedule = s_tir.Schedule(function)
     product, weight = _find_block(schedule, *PRODUCTS), _find_block(schedule, "dequantize")
@@ -45,11 +42,20 @@ def tile_product(function: Any, layout: str) -> Any:
         return function
     rows, width = (int(schedule.get(loop).extent) for loop in schedule.get_loops(product)[-2:])
     tile = _tile_size(rows)
-    if layout == K_MAJOR and tile > 1:
-        _tile_k_major(schedule, weight, product, tile)
-    elif layout != K_MAJOR and width % LANES == 0:
+    if _rows_are_contiguous(schedule, product):
+        if tile > 1:
+            _tile_k_major(schedule, weight, product, tile)
+    elif width % LANES == 0:
         _tile_n_major(schedule, weight, product, tile)
     return schedule.mod["main"]
+
+
+def _rows_are_contiguous(schedule: Schedule, product: Block) -> bool:
+    """Whether a product's weight is K-major: its last index is the output row. A tied head is
+    N-major, as the embedding whose rows are looked up, in every layout."""
+    block = schedule.get(product)
+    row = block.iter_vars[-2].var
+    return any(read.region[-1].min.same_as(row) for read in block.reads)
 
 
 def _tile_size(rows: int) -> int:

@@ -84,7 +84,6 @@ def _equal_bytes(one: Array, other: Array) -> bool:
 class Checker:
     """Compares kernels with their functions while TVM's virtual machine runs a program."""
 
-    layout: str  # of the matrices
     functions: dict[str, Any] = field(default_factory=dict)  # PrimFuncs before scheduling
     compiled: dict[str, Any] = field(default_factory=dict)  # those for this CPU
     comparisons: dict[str, Comparison] = field(default_factory=dict)
@@ -132,7 +131,7 @@ class Checker:
 
     def _compiled(self, name: str) -> Any:
         if name not in self.compiled:
-            function = tile_product(self.functions[name], self.layout)
+            function = tile_product(self.functions[name])
             mod = tvm.IRModule({name: function.with_attr("global_symbol", name)})
             self.compiled[name] = tvm.compile(mod, cpu_target())[name]
         return self.compiled[name]
@@ -178,7 +177,7 @@ def checked_build(
     definition: Definition, gpu: Gpu, library: Path | None, params: Path
 ) -> tuple[Checker, CpuBuild, Machine]:
     """A build of a library's kernels, and a machine that compares each of them while it runs."""
-    checker, hooks = Checker(definition.layout), _KernelHooks()
+    checker, hooks = Checker(), _KernelHooks()
     build = CpuBuild(definition, gpu, library, hooks.insert, checker.observe)
     cpu_module = Writer(definition.program(definition.dtype)).module(cpu_target(), (), [])
     cpu_functions = {var.name_hint: function for var, function in cpu_module.functions_items()}

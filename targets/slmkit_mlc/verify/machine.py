@@ -13,7 +13,7 @@ from tvm import relax
 
 from slmkit.ops import Floats
 from slmkit_mlc.contract import CONSTRUCTORS, KV, PAGE, RECURRENT
-from slmkit_mlc.kernels.cpu_schedules import tiling_pass
+from slmkit_mlc.kernels.cpu_schedules import TileProducts
 from slmkit_mlc.lowering.definition import Definition
 from slmkit_mlc.lowering.program import PARITY_FUNCTIONS, Writer
 from slmkit_mlc.sizes import state_kinds
@@ -41,7 +41,7 @@ def build_for_cpu(
 
     target, writer = cpu_target(), Writer(definition.program(dtype))
     mod = writer.module(target, functions, [])
-    executable = build(mod, target, tiling_pass(definition.layout), definition, {})
+    executable = build(mod, target, TileProducts(), definition, {})
     return executable, writer.taps
 
 

@@ -50,11 +50,11 @@ def random_numbers(shape, kind: str) -> np.ndarray:
     return random.normal(size=shape).astype(kind)
 
 
-def assert_tiles_agree(function, inputs, layout: str) -> str:
+def assert_tiles_agree(function, inputs) -> str:
     """The text of the scheduled function, once its numbers are those of the other."""
     numbers = [random_numbers([int(n) for n in each.shape], str(each.dtype)) for each in inputs]
     numbers[-1] = np.zeros_like(numbers[-1])
-    changed = tile_product(function, layout)
+    changed = tile_product(function)
     expected = ran(function, numbers)
     most = np.abs(expected).max()
     assert most > 0
@@ -74,7 +74,7 @@ def test_any_product_in_tiles_gives_the_product(rows, width, layout, scheme):
     given = (((1, TOKENS, width), "float32"), ((rows,), "float16"))
     product = lambda x, bias, stored: dense.matmul(matrix, "float32", x, stored, bias)  # noqa: E731
     function, inputs = written(product, *given, matrix=matrix)
-    assert_tiles_agree(function, inputs, layout)
+    assert_tiles_agree(function, inputs)
 
 
 @pytest.mark.parametrize("layout", [K_MAJOR, N_MAJOR])
@@ -88,7 +88,7 @@ def test_experts_rows_are_read_in_tiles(layout):
         return moe.gate_up_product(matrix, wide, x, chosen, stored)
 
     function, inputs = written(grown, ((1, TOKENS, width), "float32"), matrix=matrix)
-    assert "T.parallel" in assert_tiles_agree(function, inputs, layout)
+    assert "T.parallel" in assert_tiles_agree(function, inputs)
 
 
 @pytest.mark.parametrize("layout", [K_MAJOR, N_MAJOR])
@@ -98,6 +98,14 @@ def test_real_shapes_run_in_parallel_and_in_vectors(rows, layout):
     tokens = tirx.Var("tokens", "int64")
     product = lambda x, stored: dense.matmul(matrix, "float32", x, stored)  # noqa: E731
     function, _ = written(product, ((1, tokens, matrix.width), "float16"), matrix=matrix)
-    text = str(tile_product(function, layout))
+    text = str(tile_product(function))
     assert "T.parallel" in text
     assert text.count("T.vectorized") >= 3
+
+
+@pytest.mark.parametrize(("layout", "lanes"), [(K_MAJOR, False), (N_MAJOR, True)])
+def test_a_square_matrix_is_read_along_its_contiguous_axis(layout, lanes):
+    matrix = matrix_of(MAX_TILE, MAX_TILE, layout, "int8-per-channel")
+    product = lambda x, stored: dense.matmul(matrix, "float32", x, stored)  # noqa: E731
+    function, inputs = written(product, ((1, TOKENS, MAX_TILE), "float32"), matrix=matrix)
+    assert ("matmul_rf" in assert_tiles_agree(function, inputs)) == lanes
