@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slmkit.backend.artifact import file_of
+from slmkit.backend.build_cache import build_cache
 from slmkit.backend.interface import Artifact
 from slmkit.backend.static_runner import check_context
 from slmkit.ops import Floats
-from slmkit_mlc.gpus import known_gpus
-from slmkit_mlc.lowering.definition import FILE, read_definition
+from slmkit_mlc.gpus import Gpu, known_gpus
+from slmkit_mlc.libraries import find_check
+from slmkit_mlc.lowering.definition import FILE, Definition, read_definition
 from slmkit_mlc.verify.machine import Machine, build_for_cpu
+
+if TYPE_CHECKING:
+    from slmkit_mlc.verify.host_code import HostCode
 
 
 class MlcRunner:
@@ -44,8 +50,11 @@ class MlcRunner:
             from slmkit_mlc.verify.cpu_build import CpuBuild
 
             gpu = known_gpus()[mode.removesuffix("-schedule")]
-            build = CpuBuild(definition, gpu, _library_path(folder, artifact, gpu.name))
-            self.machine = Machine(build.executable, definition, params)
+            library = file_of(folder, artifact.facts["libraries"][gpu.name]["file"])
+            code = _host_code(definition, gpu, file_of(folder, FILE).parent, library)
+            comparable = gpu.target["kind"] == "opencl"
+            build = CpuBuild(definition, code, library if comparable else None)
+            self.machine = Machine(build.module, definition, params)
             self.runtime = f"{tvm}, kernels of {mode} on {build.device.name}"
         self.context_length = definition.limits.context
         self._taps: dict[str, list[Floats]] = {}
@@ -81,7 +90,10 @@ class MlcRunner:
         return rows
 
 
-def _library_path(folder: Path, artifact: Artifact, gpu: str) -> Path | None:
-    """The library to compare the kernels with; None if its code is not OpenCL."""
-    path = folder / str(artifact.facts["libraries"][gpu]["file"])
-    return path if known_gpus()[gpu].target["kind"] == "opencl" else None
+def _host_code(definition: Definition, gpu: Gpu, program: Path, library: Path) -> HostCode:
+    """The code of a library's kernels for this machine, which its build has executed, or anew."""
+    from slmkit_mlc.verify.host_code import compile_host_code, load_host_code
+
+    cache = build_cache()
+    known = find_check(cache, gpu, program, library) if cache else None
+    return load_host_code(known) if known else compile_host_code(definition, gpu)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from slmkit.backend.interface import Artifact, Job, Mode, Progress, Report, Tensor, TokenFacts
 from slmkit.backend.memory import at_once
 from slmkit.backend.tokenizer_files import ship_file
-from slmkit.system.subprocess_worker import call
 from slmkit_mlc.chat_config import write_chat_config
-from slmkit_mlc.compiler.cached import find_or_check, find_or_compile
 from slmkit_mlc.compiler.mlc_llm import compile_with_mlc_llm
 from slmkit_mlc.contract import (
     CHAT_CONFIG,
@@ -26,6 +23,7 @@ from slmkit_mlc.contract import (
 from slmkit_mlc.conversation import DIFFERS, EXACT, NO_SYSTEM
 from slmkit_mlc.declarations import RUNNING
 from slmkit_mlc.gpus import Gpu
+from slmkit_mlc.libraries import find_or_build
 from slmkit_mlc.lowering.definition import Definition, definition_for
 from slmkit_mlc.options import COMPILER, chosen_gpus, library_name, quantization_name
 from slmkit_mlc.shards import PARAMS, SHARD_MB
@@ -33,7 +31,6 @@ from slmkit_mlc.sizes import state_kinds
 from slmkit_mlc.verify.metal import metal_present
 from slmkit_mlc.verify.opencl import runtime
 
-CHECK = "slmkit_mlc.verify.kernels:check_job"
 WORKERS = 2  # libraries compiled and checked at a time, at most
 SLOW_PROMPTS = 2  # golden prompts for parity of a GPU's kernels, which are slow on a CPU
 NO_OPENCL = "no OpenCL runtime is installed: no kernel was executed (the extra opencl has one)"
@@ -133,33 +130,13 @@ def _build_library(job: Job, gpu: Gpu, quantization: str, folder: Path) -> dict[
     """
     name = library_name(job.about["model"], quantization, gpu)
     file = f"{name}.tar"
-    compiled = _compile_library(job, gpu, name, quantization, folder / file)
-    facts = {"file": file, "model_lib": name, "prefix": prefix_of(name), **compiled}
-    if runtime() and compiled["functions"]:
-        payload = {
-            "folder": str(folder),
-            "params": PARAMS,
-            "gpu": gpu.name,
-            "library": file if gpu.target["kind"] == "opencl" else None,  # Metal cannot be compared
-        }
-        about = f"executes the kernels of {gpu.name}"
-        compare = partial(call, CHECK, payload, _ignore_progress, about)
-        facts["kernels"] = find_or_check(job, gpu, folder / file, compare)
-    return facts
-
-
-def _compile_library(job: Job, gpu: Gpu, name: str, quantization: str, out: Path) -> dict[str, Any]:
-    """One library, by TVM (out of the cache, if it is there) or by mlc_llm.
-
-    Returns ``functions`` with their signatures, and their ``memory`` in bytes.
-    """
     if job.options.get("compiler") == COMPILER:
-        return compile_with_mlc_llm(out.parent / PARAMS / CHAT_CONFIG, gpu, name, quantization, out)
-    return find_or_compile(job, gpu, name, quantization, out)
-
-
-def _ignore_progress(done: int, total: int) -> None:
-    """Progress is reported for whole libraries only."""
+        config = folder / PARAMS / CHAT_CONFIG
+        compiled = compile_with_mlc_llm(config, gpu, name, quantization, folder / file)
+    else:
+        check = runtime() is not None
+        compiled = find_or_build(job, gpu, name, quantization, folder / file, check)
+    return {"file": file, "model_lib": name, "prefix": prefix_of(name), **compiled}
 
 
 def _copy_tokenizer(job: Job, folder: Path) -> None:
@@ -209,7 +186,7 @@ def _library_lines(libraries: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _kernel_line(result: Mapping[str, Any]) -> str:
-    """The result of ``slmkit_mlc.verify.kernels.check_job`` in words."""
+    """The result of ``slmkit_mlc.verify.kernels.check_kernels`` in words."""
     names = [name.removesuffix("_kernel") for name in result["not_executed"]]
     return (
         f"{result['executed']} of {result['kernels']} kernels executed on {result['runtime']}; "

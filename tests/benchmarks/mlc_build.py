@@ -103,17 +103,18 @@ def traffic(bundle: Path, gpu: str) -> dict[str, Any]:
     from slmkit_mlc.gpus import known_gpus
     from slmkit_mlc.lowering.definition import read_definition
     from slmkit_mlc.verify.cpu_build import CpuBuild
+    from slmkit_mlc.verify.host_code import compile_host_code
     from slmkit_mlc.verify.machine import Machine
 
     definition = read_definition(bundle)
     loaded: dict[str, float] = {}
-    build = CpuBuild(
+    code = compile_host_code(
         definition,
         known_gpus()[gpu],
-        None,
         observe_scheduled=lambda mod: loaded.update(loads_of(mod)),
     )
-    machine = Machine(build.executable, definition, bundle / "params")
+    build = CpuBuild(definition, code, None)
+    machine = Machine(build.module, definition, bundle / "params")
     machine.call("prefill", np.arange(8))
     calls: list[tuple[str, int]] = []  # kernel, bytes of its buffers
 

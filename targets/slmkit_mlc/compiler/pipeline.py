@@ -32,7 +32,7 @@ def lowering(
     metadata: dict[str, Any],
     observe: Observer | None = None,
 ) -> Pass:
-    """All passes as one.
+    """All passes up to code generation, as one.
 
     ``bounds``: upper bounds of symbolic lengths; ``observe``: gets the module before it is
     scheduled; the planned memory is added to ``metadata`` as ``memory_usage``.
@@ -65,7 +65,6 @@ def lowering(
                 passes.KillAfterLastUse(),
                 passes.LowerRuntimeBuiltin(),
                 passes.VMShapeLower(),
-                passes.AttachGlobalSymbol(),
             ]
         )(_with_bounds(mod, bounds))
 

@@ -16,24 +16,22 @@ from typing import Any
 import numpy as np
 import tvm
 from numpy.typing import NDArray
-from tvm import relax, tirx
+from tvm import tirx
 
 from slmkit.errors import BackendError
 from slmkit.snr import EXACT_DB, snr_db
-from slmkit.system.subprocess_worker import Report
 from slmkit_mlc.compiler.pipeline import SCHEDULED
-from slmkit_mlc.contract import CONSTRUCTORS
-from slmkit_mlc.gpus import Gpu, known_gpus
+from slmkit_mlc.gpus import Gpu
 from slmkit_mlc.kernels.cpu_schedules import tile_product
-from slmkit_mlc.lowering.definition import Definition, read_definition
+from slmkit_mlc.lowering.definition import Definition
 from slmkit_mlc.lowering.program import Writer
 from slmkit_mlc.verify.cpu_build import CpuBuild
+from slmkit_mlc.verify.host_code import HostCode
 from slmkit_mlc.verify.logits import compare_logit_functions
 from slmkit_mlc.verify.machine import Machine, cpu_target
 from slmkit_mlc.verify.steps import cache_tokens, run_all_functions
 
 Array = NDArray[Any]
-HOOK = "slmkit.watched."  # prefix of global functions that wrap the kernels of caches and states
 MAX_CALLS = 2  # calls of a function that are compared: with the shapes of its first uses
 BLOCK = 1 << 20  # bytes compared at a time
 FLOOR = 50.0  # dB: float16's rounding is below it
@@ -137,16 +135,21 @@ class Checker:
         return self.compiled[name]
 
 
-def check_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Execute and compare the kernels of a library; the entry point of a worker process.
+def check_kernels(
+    checker: Checker,
+    definition: Definition,
+    gpu: Gpu,
+    code: HostCode,
+    library: Path | None,
+    params: Path,
+) -> tuple[dict[str, Any], CpuBuild]:
+    """Execute and compare the kernels of a library, whose functions the ``checker`` has observed.
 
     Returns the number of kernels, of those executed and of functions compared, the worst of them in
-    dB, and the names of kernels that were not executed. Raises BackendError below FLOOR.
+    dB, and the names of kernels that were not executed; and the build that ran them. Raises
+    BackendError below FLOOR.
     """
-    folder = Path(payload["folder"])
-    definition, gpu = read_definition(folder), known_gpus()[payload["gpu"]]
-    library = folder / payload["library"] if payload["library"] else None
-    checker, build, machine = checked_build(definition, gpu, library, folder / payload["params"])
+    build, machine = checked_build(checker, definition, code, library, params)
     comparisons = checker.comparisons
     run_all_functions(machine, definition)
     metal = gpu.target["kind"] == "metal"
@@ -162,7 +165,7 @@ def check_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
             f"{worst_db:.1f} dB",
             "please report this; gpus in the recipe leaves a GPU out",
         )
-    return {
+    found = {
         "kernels": len(build.kernels),
         "executed": len(build.executed),
         "compared": len(comparisons),
@@ -171,57 +174,26 @@ def check_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
         "runtime": build.device.name,
         "not_executed": sorted(set(build.kernels) - build.executed),
     }
+    return found, build
 
 
 def checked_build(
-    definition: Definition, gpu: Gpu, library: Path | None, params: Path
-) -> tuple[Checker, CpuBuild, Machine]:
-    """A build of a library's kernels, and a machine that compares each of them while it runs."""
-    checker, hooks = Checker(), _KernelHooks()
-    build = CpuBuild(definition, gpu, library, hooks.insert, checker.observe)
+    checker: Checker, definition: Definition, code: HostCode, library: Path | None, params: Path
+) -> tuple[CpuBuild, Machine]:
+    """A build of a library's kernels, and a machine in which the ``checker`` compares each of them
+    while it runs."""
     cpu_module = Writer(definition.program(definition.dtype)).module(cpu_target(), (), [])
     cpu_functions = {var.name_hint: function for var, function in cpu_module.functions_items()}
-    module = build.executable.jit()
-    for name, symbol in hooks.symbols.items():
+    for name in code.hooked:
         checker.functions.pop(name, None)
         for cpu_name in (name, f"{name}_cpu", name.replace("_sliding", "_cpu_sliding")):
             if cpu_name in cpu_functions:
                 checker.functions[name] = cpu_functions[cpu_name]
                 break
-        kernel = module.get_function(symbol, query_imports=True)
-        tvm.register_global_func(HOOK + name, checker.wrap(name, kernel), override=True)
-    machine = Machine(module, definition, params, tokens=cache_tokens(definition))
+    build = CpuBuild(definition, code, library, checker.wrap)
+    machine = Machine(build.module, definition, params, tokens=cache_tokens(definition))
     machine.vm.set_instrument(checker.instrument)
-    return checker, build, machine
-
-
-class _KernelHooks:
-    """Makes the KV cache and the recurrent state call global functions, which call the kernels."""
-
-    def __init__(self) -> None:
-        self.symbols: dict[str, str] = {}  # symbols of the replaced kernels, by name
-
-    def insert(self, mod: Any) -> Any:
-        """Replace kernels by global functions in the constructors of cache and state."""
-        replacer = _KernelReplacer(mod)
-        for global_var in mod.get_global_vars():
-            if global_var.name_hint in CONSTRUCTORS.values():
-                mod[global_var] = replacer.visit_expr(mod[global_var])
-        self.symbols = {name: str(mod[name].attrs["global_symbol"]) for name in replacer.names}
-        return mod
-
-
-@relax.expr_functor.mutator
-class _KernelReplacer(relax.PyExprMutator):  # type: ignore[misc]
-    """Replace each reference to a kernel by a global function named HOOK + its name."""
-
-    def __init__(self, mod: Any) -> None:
-        super().__init__(mod)
-        self.names: list[str] = []
-
-    def visit_global_var_(self, global_var: Any) -> Any:
-        self.names.append(global_var.name_hint)
-        return relax.ExternFunc(HOOK + global_var.name_hint)
+    return build, machine
 
 
 def _is_tensor(value: Any) -> bool:

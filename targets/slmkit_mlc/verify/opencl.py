@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
@@ -48,8 +48,9 @@ def runtime() -> Path | None:
 class Device:
     """The CPU as an OpenCL device, with the kernels that were built for it."""
 
-    def __init__(self, optimize: bool) -> None:
-        """``optimize``: whether to optimize kernels, which then compile longer and run faster.
+    def __init__(self, optimize: bool, binaries: Mapping[str, bytes]) -> None:
+        """``optimize``: whether to optimize kernels, which then compile longer and run faster;
+        ``binaries``: of kernels that were built before, by name.
 
         Raises BackendError if the runtime is not installed.
         """
@@ -67,11 +68,13 @@ class Device:
 
         self.cl = pyopencl
         device = pyopencl.get_platforms()[0].get_devices()[0]
-        self.context = pyopencl.Context([device])
+        self.context, self.device = pyopencl.Context([device]), device
         self.queue = pyopencl.CommandQueue(self.context)
         self.options = [] if optimize else ["-cl-opt-disable"]
         self.name = f"OpenCL {device.driver_version} ({device.name.strip()})"
-        self.built: dict[str, Any] = {}
+        self.built: dict[str, Any] = {}  # kernels by name
+        self.programs: dict[str, Any] = {}  # the same
+        self._known = dict(binaries)
 
     def launch(self, kernel: Kernel, args: Sequence[Any]) -> None:
         """Run a kernel and wait for it. ``args``: its arguments, then the sizes of the launch."""
@@ -86,13 +89,24 @@ class Device:
         self.cl.enqueue_nd_range_kernel(self.queue, compiled, total, tuple(threads))
         self.queue.finish()
 
+    def binaries(self) -> dict[str, bytes]:
+        """The kernels that were built here or before, for another device of this processor."""
+        what = self.cl.program_info.BINARIES
+        built = {name: each.get_info(what)[0] for name, each in self.programs.items()}
+        return {**self._known, **built}
+
     def _build(self, kernel: Kernel) -> Any:
         """The compiled kernel; each is built once."""
         if kernel.name not in self.built:
+            binary = self._known.get(kernel.name)
+            if binary is None:
+                program = self.cl.Program(self.context, kernel.source)
+            else:
+                program = self.cl.Program(self.context, [self.device], [binary])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # compiler warnings about unused names
-                program = self.cl.Program(self.context, kernel.source).build(self.options)
-            self.built[kernel.name] = getattr(program, kernel.name)
+                self.programs[kernel.name] = built = program.build(self.options)
+            self.built[kernel.name] = getattr(built, kernel.name)
         return self.built[kernel.name]
 
     def _argument(self, value: Any, dtype: str) -> Any:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from artifacts import emitted
+from artifacts import emitted, run
 from mlc_artifacts import mlc_job
+from slmkit.backend.build_cache import using_cache
 from slmkit.errors import BackendError
+from slmkit.system.cache import Cache
 from slmkit.system.subprocess_worker import call
-from slmkit_mlc import writer
-from slmkit_mlc.compiler import cached
+from slmkit_mlc import libraries, writer
 from slmkit_mlc.compiler.library import object_format, read_objects
 from slmkit_mlc.contract import LIBRARY_SYMBOL, contract
 from slmkit_mlc.gpus import known_gpus
@@ -123,17 +125,19 @@ def test_no_kernel_writes_a_dequantized_weight(written, gpu):
     it stores to are as large as its result (or its activations, laid out anew), never as the
     weight; and each such kernel multiplies, or looks rows up."""
     from slmkit_mlc.verify.cpu_build import CpuBuild, kernel_source
+    from slmkit_mlc.verify.host_code import compile_host_code
 
     folder, _, facts = library_of(written, gpu)
     if opencl.runtime() is None:
         pytest.skip("no OpenCL runtime is installed: the extra opencl")
     sizes: dict[str, dict[str, int]] = {}
-    build = CpuBuild(
-        read_definition(folder),
+    definition = read_definition(folder)
+    code = compile_host_code(
+        definition,
         known_gpus()[gpu],
-        folder / facts["file"],
         observe_scheduled=lambda mod: sizes.update(static_sizes(mod)),
     )
+    build = CpuBuild(definition, code, folder / facts["file"])
     readers = [
         kernel
         for kernel in build.kernels.values()
@@ -199,7 +203,7 @@ def test_other_weights_take_the_library_out_of_the_cache(written, tmp_path, monk
     def compile_anew(*_):
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr(cached, "_compile", compile_anew)
+    monkeypatch.setattr(libraries, "call", compile_anew)
     second = emitted(mlc_job(other, tmp_path / "2", **more), tmp_path / "second")
     assert second.facts == first.facts
     file = first.facts["libraries"]["adreno"]["file"]
@@ -207,35 +211,73 @@ def test_other_weights_take_the_library_out_of_the_cache(written, tmp_path, monk
     for number, changed in enumerate([{"prefill_chunk": 4}, {"context_length": 12}]):
         with pytest.raises(AssertionError, match="compiled again"):
             emitted(mlc_job(other, tmp_path / "3", **more | changed), tmp_path / f"other-{number}")
-    monkeypatch.setattr(cached, "source_digest", lambda package: "changed")
+    monkeypatch.setattr(libraries, "source_digest", lambda package: "changed")
     with pytest.raises(AssertionError, match="compiled again"):
         emitted(mlc_job(other, tmp_path / "4", **more), tmp_path / "third")
 
 
-def test_a_comparison_of_kernels_holds_for_the_same_library_alone(written, tmp_path):
+def test_a_check_of_kernels_holds_for_the_same_library_alone(written, tmp_path, monkeypatch):
     folder, _, facts = library_of(written, "adreno")
+    if opencl.runtime() is None:
+        pytest.skip("no OpenCL runtime is installed: the extra opencl")
     job = mlc_job(folder.parent / "tiny model", tmp_path / "job", cache=tmp_path / "cache")
     library, gpu = folder / facts["file"], known_gpus()["adreno"]
-    calls: list[int] = []
+    calls: list[dict] = []
 
-    def compare():
-        calls.append(len(calls))
+    def work(_, payload, *more):
+        calls.append(payload)
         if len(calls) == 1:
             raise BackendError("another result", "none")
-        return {"worst_db": 70.0 + len(calls)}
+        compiling = payload["compile"]
+        found: dict[str, dict] = {"checked": {"worst_db": 70.0 + len(calls)}}
+        if compiling:
+            Path(compiling["out"]).write_bytes(library.read_bytes())
+            found["compiled"] = {"functions": {}, "memory": {}}
+        (Path(payload["check"]["out"]) / "host.vm").write_text("code")
+        return found
 
+    def build(job=job):
+        out = folder / "again.tar"
+        try:
+            return libraries.find_or_build(job, gpu, "name", "q", out, True)["kernels"]
+        finally:
+            out.unlink(missing_ok=True)
+
+    monkeypatch.setattr(libraries, "call", work)
     with pytest.raises(BackendError, match="another result"):
-        cached.find_or_check(job, gpu, library, compare)
+        build()
     for _ in range(2):  # an error is not remembered, a result is
-        assert cached.find_or_check(job, gpu, library, compare) == {"worst_db": 72.0}
-    changed = library.with_name("changed.tar")
-    changed.write_bytes(library.read_bytes() + b"\0")
-    try:
-        assert cached.find_or_check(job, gpu, changed, compare) == {"worst_db": 73.0}
-    finally:
-        changed.unlink()
-    alone = replace(job, cache=None)
-    assert cached.find_or_check(alone, gpu, library, compare) == {"worst_db": 74.0}
+        assert build() == {"worst_db": 72.0}
+    known = libraries.find_check(Cache(tmp_path / "cache"), gpu, folder, library)
+    assert known is not None
+    assert (known / "host.vm").read_text() == "code"
+    monkeypatch.setattr(libraries, "_processor", lambda: ["another"])
+    assert libraries.find_check(Cache(tmp_path / "cache"), gpu, folder, library) is None
+    assert build() == {"worst_db": 73.0}
+    assert calls[-1]["compile"] is None
+    assert build(replace(job, cache=None)) == {"worst_db": 74.0}
+
+
+def test_a_run_takes_the_code_that_its_build_has_executed(written, tmp_path, monkeypatch):
+    """And has the same logits as with code that is compiled anew."""
+    from slmkit_mlc.verify import host_code
+
+    folder, _, _ = library_of(written, "adreno")
+    if opencl.runtime() is None:
+        pytest.skip("no OpenCL runtime is installed: the extra opencl")
+    more = {"options": {"gpus": ["adreno"]}, "cache": tmp_path / "cache"}
+    job = mlc_job(folder.parent / "tiny model", tmp_path / "job", **more)
+    artifact = emitted(job, tmp_path / "mlc")
+    expected = run(tmp_path / "mlc", artifact, "adreno", job)
+
+    def compile_anew(*_):
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(host_code, "compile_host_code", compile_anew)
+    with using_cache(tmp_path / "cache"):
+        np.testing.assert_array_equal(run(tmp_path / "mlc", artifact, "adreno", job), expected)
+    with pytest.raises(AssertionError, match="compiled again"):
+        run(tmp_path / "mlc", artifact, "adreno", job)
 
 
 def test_a_compiler_that_dies_is_a_sentence_that_names_the_function(written, tmp_path):
@@ -245,9 +287,12 @@ def test_a_compiler_that_dies_is_a_sentence_that_names_the_function(written, tmp
     payload = {
         "folder": str(folder),
         "gpu": known_gpus()["apple"].as_json,
-        "library": "tiny-model-apple",
-        "quantization": "x",
-        "out": str(tmp_path / "x.tar"),
+        "compile": {
+            "name": "tiny-model-apple",
+            "quantization": "x",
+            "out": str(tmp_path / "x.tar"),
+        },
+        "check": None,
     }
     said = r"compiles for apple, while scheduling \w+, died \(SIGSEGV\)"
     with pytest.raises(BackendError, match=said):

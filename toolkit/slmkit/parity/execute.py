@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from slmkit.backend.artifact import artifact_from_json
+from slmkit.backend.build_cache import using_cache
 from slmkit.backend.interface import Prefilling, Runner, TakesAdapters
 from slmkit.backend.registry import find_backend
 from slmkit.evaluation.answers_file import measure_runner
@@ -25,13 +26,7 @@ def run_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
     Then a text as long as the context, if the job has one; then held-out text, which is compared
     with the float model's answers.
     """
-    artifact = artifact_from_json(payload["artifact"])
-    backend = find_backend(artifact.name)
-    about = Path(payload["folder"]), artifact, payload["mode"]
-    if "adapter" in payload and isinstance(backend, TakesAdapters):
-        runner = backend.open_adapted_runner(*about, Path(payload["adapter"]))
-    else:
-        runner = backend.open_runner(*about)
+    runner = _open(payload)
     sequences = []
     plans = zip(payload["sequences"], payload["prompt_lengths"], payload["decode"], strict=True)
     for at, (ids, prompt_length, decode) in enumerate(plans):
@@ -49,6 +44,16 @@ def run_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
         path, chunk = Path(payload["held_out"]), payload["chunk"]
         found["divergence"] = measure_runner(runner, path, chunk, lambda done: report(done, 0))
     return found
+
+
+def _open(payload: dict[str, Any]) -> Runner:
+    artifact = artifact_from_json(payload["artifact"])
+    backend = find_backend(artifact.name)
+    about = Path(payload["folder"]), artifact, payload["mode"]
+    with using_cache(Path(payload["cache"]) if "cache" in payload else None):
+        if "adapter" in payload and isinstance(backend, TakesAdapters):
+            return backend.open_adapted_runner(*about, Path(payload["adapter"]))
+        return backend.open_runner(*about)
 
 
 def follow(

@@ -81,6 +81,7 @@ class Proof:
     held_out: HeldOut | None = None
     crossing: Crossing | None = None  # read in the modes that show errors of lowering
     adapter: Path | None = None  # a file beside the artifact, with which it runs
+    cache: Path | None = None  # of the build: what is compiled there is not compiled again
     limits: Limits = field(default_factory=Limits)  # of runs that go on side by side
     parameters: int = 0  # of the model, for the forecast of each run's memory
     seconds: Mapping[str, float] = field(default_factory=dict)  # of runs by label, by forecast
@@ -206,6 +207,8 @@ class Proof:
         }
         if self.adapter is not None:
             payload["adapter"] = str(self.adapter)
+        if self.cache is not None:
+            payload["cache"] = str(self.cache)
         crossing = self.crossing if crosses(mode) else None
         if crossing is not None:
             payload["crossing"] = crossing.to_json()

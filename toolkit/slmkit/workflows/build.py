@@ -201,6 +201,7 @@ class _Making:
             self.progress,
             gate.file,
             crossing,
+            cache=self.cache.folder,
             limits=limits,
             parameters=self.parameters,
             seconds=self.seconds,

@@ -77,7 +77,7 @@ def recheck(
     kept = {file: Answers(load_golden(folder / file)) for file in files}
     with work_folder(cache) as work:
         proof = Proof(folder, artifacts, manifest.recipe.parity, work, progress)
-        proof.limits = limits or Limits()
+        proof.limits, proof.cache = limits or Limits(), cache
         proof.parameters = manifest.model.parameters
         golden = next(iter(kept.values())).exact
         proof.crossing = _crossing_of(golden)
