@@ -30,10 +30,11 @@ from slmkit_litert.lowering.weight_binding import Array
 from slmkit_litert.verify.copies import write_float_copy, write_proof_copy
 
 THREADS = 2
-CHEAPER = 4  # tokens of a chunk take as long as one token of decode, which reads all weights for it
+# Tokens of a chunk that take as long as one token of decode, which reads all weights for it.
+CHEAPER = {"XNNPACK": 16, "LiteRT's own kernels": 4}
 SAME = 1e-5  # relative and absolute: between two graphs of the same operations
 MOST_PACKED = 4 * 10**9  # bytes that XNNPACK may keep of float32 weights
-XNNPACK, BUILT_IN = "XNNPACK", "LiteRT's own kernels"
+XNNPACK, BUILT_IN = CHEAPER
 
 
 class LitertRunner(StaticRunner):
@@ -59,6 +60,7 @@ class LitertRunner(StaticRunner):
             self.interpreter, kernels = _open_in_float32(self._model, self._proof, len(names))
         else:
             self.interpreter, kernels = _open(self._model), XNNPACK
+        self._cheaper = CHEAPER[kernels]
         self.runtime = f"ai-edge-litert {version('ai-edge-litert')}, {kernels}, {mode} weights"
         self.sizes, self.whole_chunks = (facts["prefill"], 1), bool(artifact.state.states)
         self.signatures = {name: self.interpreter.get_signature_runner(name) for name in names}
@@ -75,7 +77,7 @@ class LitertRunner(StaticRunner):
 
     def step(self, ids: NDArray[np.int64], window: Window) -> Floats:
         """Logits of every token, (T, V); updates the caches by the signature of this window."""
-        if self._proof and 1 < window.tokens <= CHEAPER * len(ids):
+        if self._proof and 1 < window.tokens <= self._cheaper * len(ids):
             return self._chunk(ids, window.tokens, self._proof)
         caches_before, rows, taps = self.caches, [], []
         for index, token in enumerate(ids):

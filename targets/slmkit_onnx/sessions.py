@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import onnxruntime
 
 from slmkit.backend.threads import threads
 from slmkit.errors import BackendError
 
+# What a session reads outside of its model: it has to live as long as the session.
+_READ: WeakKeyDictionary[onnxruntime.InferenceSession, Mapping[str, Any]] = WeakKeyDictionary()
 RUNTIME = f"onnxruntime {onnxruntime.__version__}, CPU"
 
 
@@ -35,13 +39,15 @@ def cpu_session(
     name: str = "a graph",
     entries: Mapping[str, str] | None = None,
     arena: bool = True,
+    initializers: Mapping[str, onnxruntime.OrtValue] | None = None,
 ) -> onnxruntime.InferenceSession:
     """Load a model from a file or from its bytes; ``folder`` holds the external data.
 
     ``optimize``: run the graph optimizations. ``name``: the model's name in error messages if it is
     given as bytes. ``entries``: more entries of the session options. ``arena``: keep memory from
     one run for the next, as an app's session does: as much as the largest matrix takes in float32,
-    where an operation dequantizes it. Raises BackendError with the first line of the runtime's
+    where an operation dequantizes it. ``initializers``: numbers in place of those that the model
+    says to lie in the external data. Raises BackendError with the first line of the runtime's
     message.
     """
     options = session_options(folder)
@@ -50,9 +56,14 @@ def cpu_session(
         options.add_session_config_entry(key, value)
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    given = dict(initializers or {})
+    if given:
+        options.add_external_initializers(list(given), list(given.values()))
     try:
         source = model if isinstance(model, bytes) else str(model)
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        _READ[session] = given
+        return session
     except Exception as error:  # the runtime's own exception types, similar to RuntimeError
         raise load_error(name if isinstance(model, bytes) else model.name, error) from None
 

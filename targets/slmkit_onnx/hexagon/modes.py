@@ -14,7 +14,8 @@ from slmkit_onnx.hexagon.partition import first_and_last
 from slmkit_onnx.hexagon.qnn.compile import KINDS, compile_part, graph_file
 from slmkit_onnx.hexagon.qnn.socs import SOCS, Soc
 from slmkit_onnx.hexagon.runner import Chain, HexagonRunner
-from slmkit_onnx.hexagon.verify.fold_scales import open_on_cpu
+from slmkit_onnx.hexagon.verify.float_weights import FloatWeights
+from slmkit_onnx.hexagon.verify.on_cpu import open_on_cpu
 from slmkit_onnx.hexagon.writer import CHECK, FLOAT
 from slmkit_onnx.sessions import RUNTIME
 
@@ -33,9 +34,10 @@ def open_runner(folder: Path, artifact: Artifact, mode: str) -> HexagonRunner:
     """
     facts = artifact.facts
     names = [part["name"] for part in facts["parts"]]
+    weights = FloatWeights()
 
     def on_cpu(kind: str, part: str) -> Any:
-        return open_on_cpu(file_of(folder, graph_file(kind, part)))
+        return open_on_cpu(file_of(folder, graph_file(kind, part)), weights)
 
     if mode == "float":
         chains = _chains(facts, ["model"], lambda kind, part: on_cpu(FLOAT + kind, part))
@@ -44,16 +46,24 @@ def open_runner(folder: Path, artifact: Artifact, mode: str) -> HexagonRunner:
         chains = _chains(facts, names, on_cpu)
         return HexagonRunner(folder, artifact, RUNTIME, chains, floats=False)
     if mode == "qdq-layers":
-        chains = _single_out_layers(folder, artifact, open_on_cpu)
+        chains = _single_out_layers(
+            folder, artifact, weights, lambda path: open_on_cpu(path, weights)
+        )
         return HexagonRunner(folder, artifact, RUNTIME, chains, floats=False, embeds=True)
     soc, _, variant = mode.partition("-")
-    return _open_on_emulator(folder, artifact, SOCS[soc], variant, names)
+    return _open_on_emulator(folder, artifact, SOCS[soc], variant, names, weights)
 
 
 def _open_on_emulator(
-    folder: Path, artifact: Artifact, soc: Soc, variant: str, names: list[str]
+    folder: Path,
+    artifact: Artifact,
+    soc: Soc,
+    variant: str,
+    names: list[str],
+    weights: FloatWeights,
 ) -> HexagonRunner:
-    """A runner of the modes SOC, SOC-binary and SOC-layers; ``variant``: "", binary or layers."""
+    """A runner of the modes SOC, SOC-binary and SOC-layers; ``variant``: "", binary or layers;
+    ``weights``: of what runs on the CPU beside the layers."""
     from slmkit_onnx.hexagon.qnn.provider import VERSION, qnn_session
 
     runtime = f"{VERSION}, emulator of {soc.name} (Hexagon V{soc.architecture})"
@@ -61,7 +71,7 @@ def _open_on_emulator(
         chains = _reload_binaries(folder, artifact, soc, names)
         return HexagonRunner(folder, artifact, f"{runtime}, reloaded binary", chains, floats=False)
     if variant == "layers":
-        chains = _single_out_layers(folder, artifact, lambda path: qnn_session(path, soc))
+        chains = _single_out_layers(folder, artifact, weights, lambda path: qnn_session(path, soc))
         runtime = f"{runtime}: first and last layer; {RUNTIME}"
         return HexagonRunner(folder, artifact, runtime, chains, floats=False, embeds=True)
 
@@ -90,7 +100,10 @@ def _reload_binaries(
 
 
 def _single_out_layers(
-    folder: Path, artifact: Artifact, open_session: Callable[[Path], Any]
+    folder: Path,
+    artifact: Artifact,
+    weights: FloatWeights,
+    open_session: Callable[[Path], Any],
 ) -> dict[int, Chain]:
     """The whole model: first and last layer as ``open_session`` loads them, the others in float32.
 
@@ -101,7 +114,9 @@ def _single_out_layers(
 
     def open_part(kind: str, part: str) -> Any:
         path = file_of(folder, graph_file(CHECK + kind, part))
-        return open_session(path) if part in singled_out else open_on_cpu(path, htp_rounding=False)
+        if part in singled_out:
+            return open_session(path)
+        return open_on_cpu(path, weights, htp_rounding=False)
 
     return _chains(artifact.facts, [part.name for part in parts], open_part)
 

@@ -13,7 +13,10 @@ import pytest
 from artifacts import emitted
 from hexagon_artifacts import hexagon_job
 from slmkit.errors import BackendError
-from slmkit_onnx.hexagon.verify.fold_scales import fold_scales, open_on_cpu
+from slmkit_onnx.hexagon.verify import float_weights
+from slmkit_onnx.hexagon.verify.float_weights import COPIES, FloatWeights
+from slmkit_onnx.hexagon.verify.fold_scales import fold_scales
+from slmkit_onnx.hexagon.verify.on_cpu import open_on_cpu
 from slmkit_onnx.sessions import cpu_session, session_options
 
 GRAPH = "float.decode.onnx"
@@ -37,8 +40,12 @@ def random_inputs(session) -> dict[str, np.ndarray]:
     }
 
 
-def test_a_graph_gives_the_same_logits(folder):
-    plain, changed = cpu_session(folder / GRAPH, folder), open_on_cpu(folder / GRAPH)
+@pytest.mark.parametrize("memory", [0, 10**9])
+def test_a_graph_gives_the_same_logits(folder, monkeypatch, memory):
+    monkeypatch.setattr(float_weights, "may_keep", lambda most: min(most, memory))
+    weights = FloatWeights()
+    plain, changed = cpu_session(folder / GRAPH, folder), open_on_cpu(folder / GRAPH, weights)
+    assert len(weights.known) == (1 + 4 if memory else 0)
     given = random_inputs(plain)
     expected, got = (each.run(["logits"], given)[0] for each in (plain, changed))
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
@@ -60,6 +67,22 @@ def test_every_weight_is_read_as_codes(folder, tmp_path):
     assert optimized["DequantizeLinear"] == 0
 
 
+def test_graphs_share_their_8_bit_weights_as_floats_as_far_as_there_is_room(folder, monkeypatch):
+    room = 4 * 3_000  # the four projections, not the head
+    monkeypatch.setattr(float_weights, "may_keep", lambda most: COPIES * room)
+    weights, taken = FloatWeights(), []
+    for kind in ("prefill", "decode"):
+        source = fold_scales((folder / f"float.{kind}.onnx").read_bytes(), folder)
+        changed, found = weights.take_from(source, folder)
+        taken.append(found)
+        counts = [words(onnx.load_model_from_string(each)) for each in (source, changed)]
+        assert counts[1]["DequantizeLinear"] == counts[0]["DequantizeLinear"] - len(found)
+    assert taken[0].keys() == taken[1].keys()
+    assert 0 < len(taken[0]) < 5
+    assert all(taken[0][name] is taken[1][name] for name in taken[0])
+    assert sum(each.numpy().nbytes for each in taken[0].values()) <= room
+
+
 @pytest.mark.parametrize("damage", ["cut", "no data", "short data"])
 def test_a_damaged_graph_is_a_sentence(folder, damage):
     if damage == "cut":
@@ -69,5 +92,5 @@ def test_a_damaged_graph_is_a_sentence(folder, damage):
     else:
         (folder / "weights.data").write_bytes((folder / "weights.data").read_bytes()[:4096])
     with pytest.raises(BackendError, match=rf"cannot load {GRAPH}: ") as caught:
-        open_on_cpu(folder / GRAPH)
+        open_on_cpu(folder / GRAPH, FloatWeights())
     assert "\n" not in caught.value.message

@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from slmkit_onnx.hexagon.qnn.provider import qnn_session
 from slmkit_onnx.hexagon.qnn.socs import SOCS
-from slmkit_onnx.hexagon.verify.fold_scales import open_on_cpu
+from slmkit_onnx.hexagon.verify.float_weights import FloatWeights
+from slmkit_onnx.hexagon.verify.on_cpu import open_on_cpu
 from slmkit_onnx.sessions import cpu_session
 
 TYPES = {"uint16": TensorProto.UINT16, "int16": TensorProto.INT16}
@@ -60,7 +61,7 @@ def outcomes(path: Path, given: dict[str, np.ndarray]) -> list[np.ndarray]:
     """Of the emulator, of the processor as HTP cuts, and as ONNX rounds."""
     sessions = (
         qnn_session(path, SOCS["sm8650"]),
-        open_on_cpu(path),
+        open_on_cpu(path, FloatWeights()),
         cpu_session(path, path.parent),
     )
     return [session.run(["out"], given)[0].astype(int) for session in sessions]

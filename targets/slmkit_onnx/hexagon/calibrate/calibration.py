@@ -36,6 +36,7 @@ from slmkit_onnx.hexagon.lowering.emit import (
 from slmkit_onnx.hexagon.lowering.encodings import Range
 from slmkit_onnx.hexagon.lowering.weights import WeightWriter
 from slmkit_onnx.hexagon.partition import every_unit
+from slmkit_onnx.hexagon.verify.float_weights import FloatWeights
 from slmkit_onnx.hexagon.verify.fold_scales import fold_scales
 from slmkit_onnx.sessions import cpu_session
 
@@ -151,7 +152,8 @@ def _run_units(
     histograms: dict[str, Histogram] = {}
     recorded = set(emitted.value_outputs)
     for unit, model in enumerate(models):
-        session = cpu_session(fold_scales(model, folder), folder)
+        source, weights = FloatWeights().take_from(fold_scales(model, folder), folder)
+        session = cpu_session(source, folder, initializers=weights)
         output_names = [output.name for output in session.get_outputs()]
         read_later, states = _inputs_of_later_units(emitted, unit), _zero_states(session)
         for number, flow in enumerate(flows):

@@ -12,31 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import NodeProto, TensorProto, external_data_helper, numpy_helper
-from onnx.checker import ValidationError
-from onnxruntime import InferenceSession
 
 from slmkit.ops import Floats
-from slmkit_onnx.hexagon.verify.htp_rounding import emulate_htp_rounding
-from slmkit_onnx.hexagon.verify.strip_qdq import strip_qdq
-from slmkit_onnx.sessions import cpu_session, load_error
 
 Tensors = dict[str, TensorProto]
-
-
-def open_on_cpu(path: Path, htp_rounding: bool = True) -> InferenceSession:
-    """Load a graph's file on the CPU, with its scales folded.
-
-    ``rounded``: with HTP's rounding; otherwise float32 between the operations. Raises BackendError
-    if the file or its weights are damaged.
-    """
-    try:
-        source = fold_scales(path.read_bytes(), path.parent)
-        source = emulate_htp_rounding(source) if htp_rounding else strip_qdq(source)
-    except (DecodeError, ValidationError, ValueError, OSError) as error:
-        raise load_error(path.name, error) from None
-    return cpu_session(source, path.parent, name=path.name, arena=False)
 
 
 def fold_scales(source: bytes, folder: Path) -> bytes:
@@ -69,12 +49,12 @@ def _computes_scales(node: NodeProto, tensors: Tensors) -> bool:
 
 def _scales(node: NodeProto, tensors: Tensors, folder: Path) -> Floats:
     """(multipliers - zero points) * channel scales, float32. [K/g, N], [N], [N] -> [K/g, N]"""
-    multipliers, channel, zeros = (_to_array(tensors[name], folder) for name in node.input)
+    multipliers, channel, zeros = (to_array(tensors[name], folder) for name in node.input)
     scales: Floats = (multipliers.astype(np.float32) - zeros.astype(np.float32)) * channel
     return scales
 
 
-def _to_array(tensor: TensorProto, folder: Path) -> Floats:
+def to_array(tensor: TensorProto, folder: Path) -> Floats:
     """A tensor as an array, read from the external data if it lies there."""
     if external_data_helper.uses_external_data(tensor):
         copy = TensorProto()

@@ -1,0 +1,92 @@
+"""8-bit weights as float32 constants, for graphs that run on this CPU.
+
+ONNX Runtime's own kernel for them dequantizes the whole matrix for each call: a decoded token of a
+model with an 8-bit head takes several times as long. The float32 numbers are those that
+DequantizeLinear computes. The graphs of one runner share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, external_data_helper
+from onnxruntime import OrtValue
+
+from slmkit.backend.memory import may_keep
+from slmkit_onnx.hexagon.verify.fold_scales import to_array
+
+MOST = 4 * 10**9  # bytes of float32 weights, with the copies that ONNX Runtime packs
+COPIES = 3  # of a weight: the one that is shared, and a packed one for prefill and for decode
+Weights = dict[str, OrtValue]  # by the name of DequantizeLinear's output
+Tensors = Mapping[str, TensorProto]
+
+
+class FloatWeights:
+    """The float32 weights of several graphs, as many as the process's memory has room for."""
+
+    def __init__(self) -> None:
+        self.room = may_keep(MOST) // COPIES
+        self.known: dict[tuple[str, ...], OrtValue] = {}  # by the place of the codes
+
+    def take_from(self, source: bytes, folder: Path) -> tuple[bytes, Weights]:
+        """The graph with 8-bit weights as external initializers, and these initializers.
+
+        ``source`` and the result are serialized ONNX models; ``folder`` holds the external data.
+        """
+        model = onnx.load_model_from_string(source)
+        tensors = {each.name: each for each in model.graph.initializer}
+        remaining, taken = [], {}
+        for node in model.graph.node:
+            weight = self._weight(node, tensors, folder) if _is_8_bit(node, tensors) else None
+            if weight is None:
+                remaining.append(node)
+            else:
+                taken[node.output[0]] = weight
+                model.graph.initializer.append(_placeholder(node, tensors))
+        del model.graph.node[:]
+        model.graph.node.extend(remaining)
+        return bytes(model.SerializeToString()), taken
+
+    def _weight(self, node: NodeProto, tensors: Tensors, folder: Path) -> OrtValue | None:
+        """The numbers of a weight; None if there is no room for them."""
+        place = tuple(f"{each.key}={each.value}" for each in tensors[node.input[0]].external_data)
+        if place not in self.known:
+            size = 4 * int(np.prod(tensors[node.input[0]].dims))
+            if size > self.room:
+                return None
+            self.room -= size
+            codes, scales, zeros = (to_array(tensors[name], folder) for name in node.input)
+            weight = codes.astype(np.float32) - zeros.astype(np.float32)
+            weight *= scales
+            self.known[place] = OrtValue.ortvalue_from_numpy(weight)
+        return self.known[place]
+
+
+def _is_8_bit(node: NodeProto, tensors: Tensors) -> bool:
+    """Whether a node dequantizes the int8 codes of a matrix, which lie in the external data, with
+    a scale for each column."""
+    if node.op_type != "DequantizeLinear" or not all(name in tensors for name in node.input):
+        return False
+    codes = tensors[node.input[0]]
+    axis = next((each.i for each in node.attribute if each.name == "axis"), 1)
+    return (
+        codes.data_type == TensorProto.INT8
+        and len(node.input) == 3
+        and len(codes.dims) == 2
+        and axis == 1
+        and len(tensors[node.input[1]].dims) == 1
+        and external_data_helper.uses_external_data(codes)
+    )
+
+
+def _placeholder(node: NodeProto, tensors: Tensors) -> TensorProto:
+    """An initializer in the place of the node, whose numbers the session is given."""
+    codes = tensors[node.input[0]]
+    found = TensorProto(name=node.output[0], data_type=TensorProto.FLOAT, dims=codes.dims)
+    found.data_location = TensorProto.EXTERNAL
+    for each in codes.external_data:
+        found.external_data.add(key=each.key, value=each.value)
+    return found
