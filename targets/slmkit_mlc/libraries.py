@@ -81,7 +81,7 @@ def _check_key(gpu: Gpu, program: Path, library: Path) -> str:
 def _run_job(
     gpu: Gpu, library: Path, compiling: dict[str, str] | None, checked: Path | None
 ) -> dict[str, Any]:
-    """What the worker finds; nothing if there is nothing to do. ``checked``: the folder for the
+    """The worker's result; nothing if there is nothing to do. ``checked``: the folder for the
     code of a check, None for none."""
     if compiling is None and checked is None:
         return {}

@@ -55,7 +55,7 @@ class HostCode:
 
 
 def load_host_code(folder: Path) -> HostCode:
-    """What ``HostCode.save`` wrote on a machine with the same processor."""
+    """Read the code that ``HostCode.save`` wrote on a machine with the same processor."""
     load = "ffi.Module.load_from_file."
     module = tvm.get_global_func(f"{load}relax.VMExecutable")(str(folder / MACHINE))
     module.import_module(tvm.get_global_func(f"{load}ll")(str(folder / CODE), "ll"))

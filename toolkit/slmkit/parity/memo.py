@@ -20,6 +20,7 @@ from slmkit.parity.golden import Ids, Prompt
 from slmkit.parity.metrics import Comparison
 from slmkit.parity.proof import Proof, Run
 from slmkit.system.cache import Cache, file_hash, key_of
+from slmkit.system.progress import Progress
 from slmkit.system.source import source_digest
 
 FOUND, IDS = "found.json", "ids.json"
@@ -37,15 +38,17 @@ class Memo:
     common: Any  # everything that all comparisons depend on, beside artifacts and codes
     _digests: dict[str, Any] = field(default_factory=dict)
 
-    def sequences(self, prompts: Sequence[Prompt]) -> list[Ids]:
-        """The prompts as the first artifact continues them: remembered, or generated now."""
-        artifact = next(iter(self.proof.artifacts.values()))
+    def sequences(
+        self, artifact: Artifact, prompts: Sequence[Prompt], progress: Progress | None = None
+    ) -> list[Ids]:
+        """The prompts as an artifact continues them: remembered, or generated now, in the job of
+        ``progress`` if there is one."""
         asked = [[prompt.ids.tolist(), prompt.decode] for prompt in prompts]
         key = key_of([asked, self._about(artifact), artifact.modes[0].name])
         entry = self.cache.find("sequences", key)
         if entry is not None:
             return [np.asarray(ids) for ids in json.loads((entry / IDS).read_text())]
-        found = self.proof.generate(prompts)
+        found = self.proof.generate(artifact, prompts, progress)
         with self.cache.making("sequences", key) as making:
             (making / IDS).write_text(json.dumps([ids.tolist() for ids in found]))
         return found

@@ -103,13 +103,21 @@ class Proof:
         found = ((artifact.name, mode.name) for mode in artifact.modes)
         return tuple(self.readings[each] for each in found if each in self.readings)
 
-    def generate(self, prompts: Sequence[Prompt]) -> list[Ids]:
-        """Let the first artifact, in its first mode, continue the prompts greedily."""
-        artifact = next(iter(self.artifacts.values()))
+    def generate(
+        self, artifact: Artifact, prompts: Sequence[Prompt], progress: Progress | None = None
+    ) -> list[Ids]:
+        """Let an artifact, in its first mode, continue the prompts greedily.
+
+        ``progress``: of the job in which it runs; without one, it has all memory.
+        """
         ids, decode = [prompt.ids for prompt in prompts], [prompt.decode for prompt in prompts]
         asked = Asked(ids, [len(each) for each in ids], decode)
-        run = self._run_alone(artifact, artifact.modes[0], asked)
-        self.runs[artifact.name, artifact.modes[0].name] = run
+        mode = artifact.modes[0]
+        if progress is None:
+            run = self._run_alone(artifact, mode, asked)
+        else:
+            run = self._run(artifact, mode, asked, progress)
+        self.runs[artifact.name, mode.name] = run
         return run.sequences
 
     def run_all(

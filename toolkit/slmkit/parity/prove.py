@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
-from slmkit.backend.artifact import STRICT
+from slmkit.backend.artifact import STRICT, Artifact
 from slmkit.checkpoint.folder import Checkpoint
 from slmkit.parity.first_prompt import (
     FirstPrompt,
@@ -80,16 +80,23 @@ class Proving:
     proof: Proof
     cache: Cache
     progress: Progress
+    prompts: Sequence[Prompt]
+    _sequences: list[Ids] | None = None  # the prompts, continued
 
     @cached_property
     def memo(self) -> Memo:
         """The cache's memory of the artifacts."""
         return Memo(self.cache, self.proof, self.common)
 
-    def compare(self, prompts: Sequence[Prompt]) -> Proved:
+    def begin(self, first: Artifact, progress: Progress) -> None:
+        """Let the first artifact continue the prompts, while others are still written."""
+        self._sequences = self.memo.sequences(first, self.prompts, progress)
+
+    def compare(self) -> Proved:
         """Run what is not remembered; the references compute beside it. The golden answers go into
         the bundle."""
-        sequences = self.memo.sequences(prompts)
+        first, prompts = next(iter(self.proof.artifacts.values())), self.prompts
+        sequences = self._sequences or self.memo.sequences(first, prompts)
         known = {
             name: found
             for each in self.codes

@@ -165,7 +165,7 @@ def prove(
     Raises FailedAdapter, and RefusedError for an effect too small to see.
     """
     prompts = load_golden(proof.folder / artifact.golden).prompts()
-    sequences, spec = proof.generate(prompts), checkpoint.spec
+    sequences, spec = proof.generate(artifact, prompts), checkpoint.spec
     about = spec, prompts, sequences, [artifact], proof.progress
     adapted = AdaptedCodes(codes, low_ranks)
     expected, alone = answers(adapted, *about), answers(codes, *about)

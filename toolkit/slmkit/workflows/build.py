@@ -134,19 +134,21 @@ class _Making:
         _pass_codes(plan, made.codes, gate, progress)
         self.plan = plan = plan.with_recipe(gate.recipe)
         with written(plan.place, self.request.force) as folder:
-            artifacts = self._emit_all(made.codes, folder)
+            crossing, missed = _crossing(plan)
+            proving = self._proving(made.codes, folder, gate, crossing)
+            artifacts = self._emit_all(made.codes, folder, proving)
             _copy_tokenizer(plan.checkpoint, folder / TOKENIZER)
             save_runs(made.runs, folder / CALIBRATION)
             save_runs(plan.held_out.sequences, folder / TEXT)
-            crossing, missed = _crossing(plan)
-            found = self._prove(made.codes, artifacts, folder, gate, crossing)
+            found = self._prove(proving, artifacts, gate)
             manifest = compose(plan, artifacts, made.runs, made.prepared, made.codes, folder)
             progress.end()
             self._finish(manifest, found, missed, folder)
         return plan.place
 
-    def _emit_all(self, codes: Codes, folder: Path) -> dict[str, Artifact]:
-        """Every artifact, several side by side."""
+    def _emit_all(self, codes: Codes, folder: Path, proving: Proving) -> dict[str, Artifact]:
+        """Every artifact, several side by side; beside the others the first one continues the
+        prompts of the proof."""
         names = self.plan.choice.artifacts
         jobs = [
             Job(
@@ -156,7 +158,15 @@ class _Making:
             )
             for name in names
         ]
-        made = run_jobs(jobs, self.request.limits, self.progress)
+
+        def write_and_run(progress: Progress) -> Artifact:
+            artifact = jobs[0].work(progress)
+            proving.begin(artifact, progress)
+            return artifact
+
+        running = declaration_of(names[0]).running.of(self.parameters)
+        first = Job(write_and_run, max(jobs[0].memory, running), jobs[0].seconds)
+        made = run_jobs([first, *jobs[1:]], self.request.limits, self.progress)
         return dict(zip(names, made, strict=True))
 
     def _emit(self, name: str, codes: Codes, folder: Path, progress: Progress) -> Artifact:
@@ -177,41 +187,50 @@ class _Making:
         set_apart(folder, artifact)
         return artifact
 
-    def _prove(
-        self,
-        codes: Codes,
-        artifacts: Mapping[str, Artifact],
-        folder: Path,
-        gate: Gate,
-        crossing: Crossing | None,
-    ) -> Found:
-        """Compare prompts, then every artifact in every mode; keep golden answers and details."""
-        plan, limits = self.plan, self.request.limits
-        self.expect(run_labels(artifacts.values()))
-        prompts = compare_prompts(
-            folder, artifacts.values(), folder / TOKENIZER, plan.chat_template, self.progress
-        )
-        if failures_of_prompts(prompts):  # before the slower proof
-            return Found(prompts=prompts)
+    def _proving(
+        self, codes: Codes, folder: Path, gate: Gate, crossing: Crossing | None
+    ) -> Proving:
+        """The proof of the artifacts that are going to be in ``folder``."""
+        plan, about = self.plan, self.plan.checkpoint
         proof = Proof(
             folder,
-            artifacts,
+            {},
             gate.recipe.parity,
             self.work,
             self.progress,
             gate.file,
             crossing,
             cache=self.cache.folder,
-            limits=limits,
+            limits=self.request.limits,
             parameters=self.parameters,
             seconds=self.seconds,
         )
-        proving = Proving(plan.checkpoint, codes, proof, self.cache, self.progress)
-        about, context = plan.checkpoint, plan.choice.context_length
-        prompts_of_proof = golden_prompts(about.tokenizer, about.spec, context, self.parameters)
-        proved = proving.compare(prompts_of_proof)
-        save_details(details_of(proved.first_prompt, about.tokenizer, codes), folder)
+        context = plan.choice.context_length
+        prompts = golden_prompts(about.tokenizer, about.spec, context, self.parameters)
+        return Proving(about, codes, proof, self.cache, self.progress, prompts)
+
+    def _prove(self, proving: Proving, artifacts: Mapping[str, Artifact], gate: Gate) -> Found:
+        """Compare prompts, then every artifact in every mode; keep golden answers and details."""
+        plan, proof = self.plan, proving.proof
+        proof.artifacts = artifacts
+        self.expect([label for label in run_labels(artifacts.values()) if not self._ran(label)])
+        prompts = compare_prompts(
+            proof.folder,
+            artifacts.values(),
+            proof.folder / TOKENIZER,
+            plan.chat_template,
+            self.progress,
+        )
+        if failures_of_prompts(prompts):  # before the slower proof
+            return Found(prompts=prompts)
+        proved = proving.compare()
+        details = details_of(proved.first_prompt, plan.checkpoint.tokenizer, proving.codes)
+        save_details(details, proof.folder)
         return Found(proved.comparisons, gate.quality(proof), prompts)
+
+    def _ran(self, label: str) -> bool:
+        """Whether a stage has ended."""
+        return any(each.label == label for each in self.progress.costs)
 
     def _finish(self, manifest: Manifest, found: Found, missed: str, folder: Path) -> None:
         """Write the manifest and pages. Raises FailedParity for a bundle that broke a bound."""
