@@ -30,11 +30,11 @@ from slmkit_litert.lowering.weight_binding import Array
 from slmkit_litert.verify.copies import write_float_copy, write_proof_copy
 
 THREADS = 2
+XNNPACK, BUILT_IN = "XNNPACK", "LiteRT's own kernels"
 # Tokens of a chunk that take as long as one token of decode, which reads all weights for it.
-CHEAPER = {"XNNPACK": 16, "LiteRT's own kernels": 4}
+CHEAPER = {XNNPACK: 16, BUILT_IN: 4}
 SAME = 1e-5  # relative and absolute: between two graphs of the same operations
 MOST_PACKED = 4 * 10**9  # bytes that XNNPACK may keep of float32 weights
-XNNPACK, BUILT_IN = CHEAPER
 
 
 class LitertRunner(StaticRunner):
