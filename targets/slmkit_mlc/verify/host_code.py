@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import tvm
 import tvm_ffi
-from safetensors.numpy import load_file, save_file
 from tvm import relax
 
 from slmkit_mlc.compiler.compile import gpu_module, link, lower_for_gpu
@@ -29,7 +28,7 @@ from slmkit_mlc.verify.opencl import Kernel
 GENERATOR = "target.build.opencl"  # TVM's global function that generates OpenCL code
 SECTION = "// Function: "  # precedes each kernel in the generated code
 HOOK = "slmkit.watched."  # prefix of global functions that call the kernels of caches and states
-MACHINE, CODE, KERNELS, BINARIES = "host.vm", "host.ll", "kernels.json", "kernels.safetensors"
+MACHINE, CODE, KERNELS, BINARIES = "host.vm", "host.ll", "kernels.json", "kernels.npz"
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class HostCode:
         text = json.dumps({"kernels": kernels, "hooked": self.hooked})
         (folder / KERNELS).write_text(text, encoding="utf-8")
         arrays = {name: np.frombuffer(each, np.uint8) for name, each in self.binaries.items()}
-        save_file(arrays, folder / BINARIES)
+        np.savez(folder / BINARIES, **arrays)  # type: ignore[arg-type]
 
 
 def load_host_code(folder: Path) -> HostCode:
@@ -64,7 +63,8 @@ def load_host_code(folder: Path) -> HostCode:
         Kernel(each["name"], each["source"], tuple(each["types"]), tuple(each["launch"]))
         for each in values["kernels"]
     ]
-    binaries = {name: each.tobytes() for name, each in load_file(folder / BINARIES).items()}
+    with np.load(folder / BINARIES, allow_pickle=False) as arrays:
+        binaries = {name: each.tobytes() for name, each in arrays.items()}
     return HostCode(module, {each.name: each for each in kernels}, values["hooked"], binaries)
 
 
