@@ -53,7 +53,8 @@ LITERT = Declaration(
     elsewhere=Elsewhere(
         "slmkit_litert:elsewhere.py", files=("*.tflite",), packages=("ai-edge-litert", "numpy")
     ),
-    # Measured: at most this on the sample model, SmolLM2-135M and Gemma 3 270M.
+    # Measured: at most this on the sample model, SmolLM2-135M and Gemma 3 270M; runs take
+    # more, for speed, where their share of the memory has room.
     emitting=Forecast(650 * 10**6, 3.1),
     running=Forecast(150 * 10**6, 6.6),  # a copy in float32
     rank=30,

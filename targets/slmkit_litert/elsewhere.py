@@ -1,6 +1,7 @@
 """The ``litert`` artifact on a device without slmkit: an engine of ``slmkit.devices.payload``.
 
-Needs NumPy and ai-edge-litert alone. Reads prompts as ``slmkit_litert.runner`` does.
+Needs NumPy and ai-edge-litert alone. Reads prompts as ``slmkit_litert.runner``
+does, but for the logits of a chunk, whose tokens it decodes one by one.
 """
 
 from __future__ import annotations

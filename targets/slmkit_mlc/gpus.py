@@ -22,6 +22,11 @@ class Gpu:
     schedule: Mapping[str, Mapping[str, Any]]  # by dlight rule: another target to schedule for
 
     @property
+    def is_opencl(self) -> bool:
+        """Whether its own language is OpenCL, which this machine can execute and compare."""
+        return bool(self.target["kind"] == "opencl")
+
+    @property
     def code_target(self) -> Any:
         """The ``tvm.target.Target`` that code is generated for."""
         return _target(self.target)

@@ -85,9 +85,8 @@ def _run_job(
     code of a check, None for none."""
     if compiling is None and checked is None:
         return {}
-    comparable = gpu.target["kind"] == "opencl"  # Metal's code cannot be compared
     checking = {
-        "library": str(library) if comparable else None,
+        "library": str(library) if gpu.is_opencl else None,
         "params": str(library.parent / PARAMS),
         "out": str(checked),
     }

@@ -1,5 +1,5 @@
 """Compilation and check of one GPU's library in a worker process, because a failing dlight rule
-ends its process. The module is written and lowered once for both."""
+ends its process. The module is written once for both, and lowered once if it is OpenCL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from slmkit_mlc.compiler.compile import gpu_module, lower_for_gpu, write_library
 from slmkit_mlc.gpus import gpu_from_json
 from slmkit_mlc.lowering.definition import read_definition
 from slmkit_mlc.lowering.signatures import check_signatures
-from slmkit_mlc.verify.host_code import compile_host_code, is_opencl
+from slmkit_mlc.verify.host_code import compile_host_code
 from slmkit_mlc.verify.kernels import Checker, check_kernels
 
 
@@ -33,12 +33,12 @@ def library_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
     if compiling:
         signatures = check_signatures(mod, definition, gpu)
         metadata = definition.metadata(compiling["quantization"])
-        observe = checker.observe if is_opencl(gpu) else None
+        observe = checker.observe if gpu.is_opencl else None
         lowered = lower_for_gpu(mod, gpu, definition, metadata, observe)
         write_library(lowered, gpu, compiling["name"], Path(compiling["out"]))
         found["compiled"] = {"functions": signatures, "memory": metadata["memory_usage"]}
     if checking:
-        lowered = lowered if is_opencl(gpu) else None
+        lowered = lowered if gpu.is_opencl else None
         code = compile_host_code(definition, gpu, mod, lowered, checker.observe)
         library = Path(checking["library"]) if checking["library"] else None
         params = Path(checking["params"])

@@ -52,8 +52,7 @@ class MlcRunner:
             gpu = known_gpus()[mode.removesuffix("-schedule")]
             library = file_of(folder, artifact.facts["libraries"][gpu.name]["file"])
             code = _host_code(definition, gpu, file_of(folder, FILE).parent, library)
-            comparable = gpu.target["kind"] == "opencl"
-            build = CpuBuild(definition, code, library if comparable else None)
+            build = CpuBuild(definition, code, library if gpu.is_opencl else None)
             self.machine = Machine(build.module, definition, params)
             self.runtime = f"{tvm}, kernels of {mode} on {build.device.name}"
         self.context_length = definition.limits.context

@@ -112,7 +112,7 @@ def modes_of(gpus: Sequence[Gpu], dtype: str) -> tuple[Mode, ...]:
     ]
     bounds = {"reference": "gpu"}
     for gpu in gpus if runtime() else ():
-        if gpu.target["kind"] == "opencl":
+        if gpu.is_opencl:
             name, about = gpu.name, "the library's own kernels, on a CPU"
         else:
             name = f"{gpu.name}-schedule"

@@ -95,13 +95,8 @@ def compile_host_code(
 def local_gpu(gpu: Gpu) -> Gpu:
     """A GPU with the same schedules, OpenCL as its language, and this machine as its host."""
     schedules = {rule: gpu.schedule.get(rule, gpu.target) for rule in RULES}
-    target = gpu.target if is_opencl(gpu) else gpu.schedule["Matmul"]
+    target = gpu.target if gpu.is_opencl else gpu.schedule["Matmul"]
     return replace(gpu, target={**target, "host": {"kind": "llvm"}}, schedule=schedules)
-
-
-def is_opencl(gpu: Gpu) -> bool:
-    """Whether a GPU's own language is OpenCL, which this machine can execute."""
-    return bool(gpu.target["kind"] == "opencl")
 
 
 def _names_by_symbol(written: Any) -> dict[str, str]:
