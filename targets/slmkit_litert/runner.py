@@ -7,17 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
 from slmkit.backend.artifact import file_of
 from slmkit.backend.interface import Artifact
-from slmkit.backend.memory import may_keep
 from slmkit.backend.static_runner import StaticRunner, Window, check_context
-from slmkit.backend.threads import threads
 from slmkit.errors import BackendError
 from slmkit.ops import Floats
-from slmkit.system.scratch import scratch
 from slmkit_litert.contract import (
     DECODE,
     HIDDEN,
@@ -27,14 +23,12 @@ from slmkit_litert.contract import (
     static_shape,
 )
 from slmkit_litert.lowering.weight_binding import Array
-from slmkit_litert.verify.copies import write_float_copy, write_proof_copy
+from slmkit_litert.verify.graphs import BUILT_IN, XNNPACK, FloatGraphs, StoredGraphs
 
-THREADS = 2
-XNNPACK, BUILT_IN = "XNNPACK", "LiteRT's own kernels"
+RELEASE = f"ai-edge-litert {version('ai-edge-litert')}"
 # Tokens of a chunk that take as long as one token of decode, which reads all weights for it.
 CHEAPER = {XNNPACK: 16, BUILT_IN: 4}
 SAME = 1e-5  # relative and absolute: between two graphs of the same operations
-MOST_PACKED = 4 * 10**9  # bytes that XNNPACK may keep of float32 weights
 
 
 class LitertRunner(StaticRunner):
@@ -49,22 +43,28 @@ class LitertRunner(StaticRunner):
         self.facts = facts = artifact.facts
         self.state = artifact.state
         self.context_length = artifact.state.context_length
-        self._model = file_of(folder, facts["model"])
+        model = file_of(folder, facts["model"])
         # Older bundles have no such graph, and in debug builds decode has the taps.
         proof = facts.get("proof")
         self._proof = file_of(folder, proof) if proof and not facts["taps"] else None
         self.prefill_name = prefill_name(facts["prefill"])
-        names = (self.prefill_name, DECODE)
-        if mode == "float32":
-            names = (*names, *((PROOF,) if self._proof else ()))
-            self.interpreter, kernels = _open_in_float32(self._model, self._proof, len(names))
-        else:
-            self.interpreter, kernels = _open(self._model), XNNPACK
-        self._cheaper = CHEAPER[kernels]
-        self.runtime = f"ai-edge-litert {version('ai-edge-litert')}, {kernels}, {mode} weights"
+        graphs = FloatGraphs if mode == "float32" else StoredGraphs
+        self.graphs = graphs(model, self._proof)
+        self.runtime = f"{RELEASE}, {self.graphs.kernels}, {mode} weights"
         self.sizes, self.whole_chunks = (facts["prefill"], 1), bool(artifact.state.states)
-        self.signatures = {name: self.interpreter.get_signature_runner(name) for name in names}
         self.taps: dict[str, Floats] = {}
+        self.reset()
+
+    @property
+    def parts(self) -> int:
+        """Parts of the model, of which one may be held at a time; taps are made by all of them."""
+        return 1 if self.facts["taps"] else self.graphs.parts
+
+    def open_part(self, number: int) -> None:
+        """Hold one part alone; all is forgotten."""
+        before = self.graphs.kernels
+        self.graphs.open_part(number)
+        self.runtime = self.runtime.replace(before, self.graphs.kernels)
         self.reset()
 
     def reset(self) -> None:
@@ -77,8 +77,8 @@ class LitertRunner(StaticRunner):
 
     def step(self, ids: NDArray[np.int64], window: Window) -> Floats:
         """Logits of every token, (T, V); updates the caches by the signature of this window."""
-        if self._proof and 1 < window.tokens <= self._cheaper * len(ids):
-            return self._chunk(ids, window.tokens, self._proof)
+        if self._proof and 1 < window.tokens <= CHEAPER[self.graphs.kernels] * len(ids):
+            return self._chunk(ids, window.tokens)
         caches_before, rows, taps = self.caches, [], []
         for index, token in enumerate(ids):
             outputs = self._run(DECODE, 1, np.array([token]), self.length + index)
@@ -91,18 +91,15 @@ class LitertRunner(StaticRunner):
         self.taps = {tap: np.stack([row[tap] for row in taps]) for tap in taps[0]}
         return np.stack(rows)
 
-    def _chunk(self, ids: NDArray[np.int64], tokens: int, proof: Path) -> Floats:
+    def _chunk(self, ids: NDArray[np.int64], tokens: int) -> Floats:
         """Logits of a chunk by the graph of the proof; the caches are those of ``prefill``.
 
         Raises BackendError if the two leave other caches.
         """
-        if PROOF not in self.signatures:  # as shipped: the file has no such graph
-            self._beside = _open_proof(self._model, proof)
-            self.signatures[PROOF] = self._beside.get_signature_runner(PROOF)
         proved = self._run(PROOF, tokens, ids, self.length)
         self._prefill(ids, tokens)
-        for name, values in self.caches.items():
-            if not np.allclose(values, proved[name], SAME, SAME, equal_nan=True):
+        for name in self.caches.keys() & proved.keys():
+            if not np.allclose(self.caches[name], proved[name], SAME, SAME, equal_nan=True):
                 raise BackendError(
                     f"prefill leaves another {name} than the same graph with logits",
                     "please report this",
@@ -137,48 +134,16 @@ class LitertRunner(StaticRunner):
         positions = position + np.arange(tokens, dtype=np.int32)
         mask = causal_mask(positions, self.context_length)
         inputs = {"tokens": padded, "input_pos": positions, "mask": mask, **self.caches}
-        signature = self.signatures[name]
-        names = signature.get_input_details()  # without attention there is no input "mask"
-        outputs: dict[str, Any] = signature(**{name: inputs[name] for name in names})
+        outputs: dict[str, Any] = self.graphs.call(name, inputs)
+        outputs.setdefault("logits", np.zeros((1, tokens, 0), np.float32))  # of the last part alone
         return outputs
 
     def _caches(self, outputs: dict[str, Any]) -> dict[str, Array]:
-        """KV cache and states among a signature's outputs."""
-        return {name: outputs[name] for name in self.caches}
+        """KV cache and states, with those among a signature's outputs: all, of a whole model."""
+        return {name: outputs.get(name, old) for name, old in self.caches.items()}
 
 
 def causal_mask(positions: NDArray[Any], total: int) -> Floats:
     """0 at slots up to a token's position, HIDDEN at later ones. (T,) -> [1, 1, T, S]"""
     visible = np.arange(total)[None] <= positions[:, None]
     return np.where(visible, np.float32(0), np.float32(HIDDEN))[None, None]
-
-
-def _open(path: Path, **options: Any) -> Interpreter:
-    return Interpreter(model_path=str(path), num_threads=threads(THREADS), **options)
-
-
-def _open_proof(model: Path, proof: Path) -> Interpreter:
-    """An interpreter of the proof's graph over the weights of ``model`` as they are stored.
-
-    A copy is mapped into memory, so its file may be deleted at once.
-    """
-    with scratch() as folder:
-        write_proof_copy(model, folder / "proof.tflite", proof)
-        return _open(folder / "proof.tflite")
-
-
-def _open_in_float32(model: Path, proof: Path | None, graphs: int) -> tuple[Interpreter, str]:
-    """An interpreter of a float copy of ``model`` with dequantized weights and the graph of
-    ``proof``, and the kernels that it runs.
-
-    XNNPACK packs all weights once more for each of the ``graphs``. Where the memory for that is not
-    given, LiteRT's own kernels take several times as long.
-    """
-    with scratch() as folder:
-        float_copy = folder / "float32.tflite"
-        write_float_copy(model, float_copy, proof)
-        packed = graphs * float_copy.stat().st_size
-        if packed <= may_keep(MOST_PACKED):
-            return _open(float_copy), XNNPACK
-        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        return _open(float_copy, experimental_op_resolver_type=plain), BUILT_IN

@@ -25,3 +25,12 @@ def model_bytes(model: Any) -> bytes:
 def text_of(name: Any) -> str:
     """A name of the schema as text; it may be bytes."""
     return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def drop_unread_buffers(model: Any) -> None:
+    """Empty the buffers that no tensor and no metadata of a model refers to; none is renumbered."""
+    read = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
+    read |= {each.buffer for each in model.metadata or ()}
+    model.buffers = [
+        buffer if index in read else schema.BufferT() for index, buffer in enumerate(model.buffers)
+    ]

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from slmkit_litert.contract import LABEL
-from slmkit_litert.lowering.flatbuffer import model_bytes, model_of, text_of
+from slmkit_litert.lowering.flatbuffer import drop_unread_buffers, model_bytes, model_of, text_of
 
 
 def split(template: bytes, proof: str) -> tuple[bytes, bytes]:
@@ -80,9 +79,5 @@ def _only(template: bytes, keys: set[str]) -> bytes:
     model.subgraphs = [graph for index, graph in enumerate(model.subgraphs) if index in kept]
     for each in model.signatureDefs:
         each.subgraphIndex = sorted(kept).index(each.subgraphIndex)
-    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
-    used |= {each.buffer for each in model.metadata or ()}
-    model.buffers = [
-        buffer if index in used else schema.BufferT() for index, buffer in enumerate(model.buffers)
-    ]
+    drop_unread_buffers(model)
     return model_bytes(model)

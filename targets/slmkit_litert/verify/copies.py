@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -10,31 +11,50 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from slmkit_litert.contract import LABEL
+from slmkit_litert.contract import DECODE, LABEL
 from slmkit_litert.lowering.flatbuffer import text_of
 from slmkit_litert.lowering.proof_graph import take_in
 from slmkit_litert.lowering.weight_binding import (
     Array,
     ExternalBuffer,
+    StoredWeight,
     look_up,
     read_model,
     read_quantized,
     weights_of,
     write_model,
 )
+from slmkit_litert.verify.parts import Use, keep_part, plan_parts
 from slmkit_litert.weights import dequantize
 
 
-def write_float_copy(path: Path, out: Path, proof: Path | None) -> None:
+def float_bytes(path: Path) -> dict[str, int]:
+    """Bytes in float32 of each weight of the .tflite at ``path``, by its tensor's name."""
+    return {name: _float_size(each) for name, each in weights_of(*read_model(path)).items()}
+
+
+def plan_float_parts(path: Path, limit: int) -> dict[Use, int]:
+    """Divide a float copy into parts of at most ``limit`` bytes of weights where a single one is
+    not larger: the part of each use of a weight."""
+    return plan_parts(read_model(path)[0], DECODE, float_bytes(path), limit)
+
+
+def write_float_copy(
+    path: Path, out: Path, proof: Path | None, parts: Mapping[Use, int], number: int
+) -> None:
     """Write the graphs of the .tflite at ``path`` with every weight in float32, and with the
-    graph of ``proof`` (``slmkit_litert.lowering.proof_graph``) over the same weights."""
+    graph of ``proof`` (``slmkit_litert.lowering.proof_graph``) over the same weights.
+
+    ``parts``, ``number``: that part alone of all graphs; without ``parts`` they are whole.
+    """
     model, content = read_model(path)
     external: dict[str, ExternalBuffer] = {}
     for name, weight in weights_of(model, content).items():
         buffer = schema.BufferT()
         model.buffers.append(buffer)
-        size = 4 * int(np.prod(weight.shape))
-        external[LABEL + name] = ExternalBuffer(buffer, size, partial(dequantize, weight))
+        external[LABEL + name] = ExternalBuffer(
+            buffer, _float_size(weight), partial(dequantize, weight)
+        )
     indices = {label: model.buffers.index(item.buffer) for label, item in external.items()}
     for graph in model.subgraphs:
         for tensor in graph.tensors:
@@ -46,7 +66,14 @@ def write_float_copy(path: Path, out: Path, proof: Path | None) -> None:
             buffer.offset = buffer.size = 0
     if proof is not None:
         take_in(model, proof.read_bytes(), indices)
-    write_model(model, list(external.values()), out)
+    if parts:
+        keep_part(model, parts, number)
+    kept = {id(buffer) for buffer in model.buffers}
+    write_model(model, [each for each in external.values() if id(each.buffer) in kept], out)
+
+
+def _float_size(weight: StoredWeight) -> int:
+    return 4 * int(np.prod(weight.shape))
 
 
 def write_proof_copy(path: Path, out: Path, proof: Path) -> None:

@@ -9,9 +9,10 @@ import pytest
 from artifacts import FLOAT32_FLOOR, emitted, ids_for, reference_of, token_snr_db
 from litert_artifacts import litert_job
 from slmkit.errors import BackendError
-from slmkit_litert import runner as host
 from slmkit_litert.contract import PROOF
-from slmkit_litert.runner import BUILT_IN, XNNPACK, LitertRunner
+from slmkit_litert.runner import LitertRunner
+from slmkit_litert.verify import graphs
+from slmkit_litert.verify.graphs import BUILT_IN, XNNPACK
 from tiers import SCHEMES, some
 
 CHOSEN = ["int4-g32", "int4-free-g32", "int8-per-channel", ""]
@@ -24,7 +25,7 @@ def test_a_chunk_as_shipped_has_the_logits_of_decode_bit_for_bit(tiny, tmp_path,
     chunks, tokens = (LitertRunner(tmp_path / "litert", artifact, "shipped") for _ in range(2))
     tokens._proof = None  # every token is decoded
     np.testing.assert_array_equal(chunks.feed(ids), tokens.feed(ids))
-    assert PROOF in chunks.signatures and PROOF not in tokens.signatures
+    assert PROOF in chunks.graphs.signatures and PROOF not in tokens.graphs.signatures
 
 
 def test_a_prefill_that_leaves_another_cache_is_found(tiny, tmp_path, monkeypatch):
@@ -48,7 +49,7 @@ def test_a_prefill_that_leaves_another_cache_is_found(tiny, tmp_path, monkeypatc
 def test_without_memory_to_pack_weights_litert_s_own_kernels_run(
     tiny, tmp_path, monkeypatch, memory, kernels
 ):
-    monkeypatch.setattr(host, "may_keep", lambda most: min(most, memory))
+    monkeypatch.setattr(graphs, "may_keep", lambda most: min(most, memory))
     job = litert_job(tiny("llama-tied"), tmp_path)
     artifact = emitted(job, tmp_path / "litert")
     runner = LitertRunner(tmp_path / "litert", artifact, "float32")

@@ -34,6 +34,7 @@ __all__ = [
     "Backend",
     "Chat",
     "Generation",
+    "InParts",
     "Job",
     "LowRank",
     "Mode",
@@ -156,6 +157,24 @@ class Prefilling(Protocol):
 
     def prefill(self, ids: NDArray[np.int64]) -> Floats:
         """Append a prompt; the logits of its last token, (V,)."""
+        ...
+
+
+@runtime_checkable
+class InParts(Protocol):
+    """A runner that may hold a part of its model at a time, where memory is short.
+
+    The same tokens are then fed once for each part, in its order; logits come with the last part,
+    before it they have no columns. Until a part is opened, the whole model answers.
+    """
+
+    @property
+    def parts(self) -> int:
+        """How many there are; 1 where the whole model may be held."""
+        ...
+
+    def open_part(self, number: int) -> None:
+        """Hold the part ``number``, from 0 on, and forget the sequence."""
         ...
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from slmkit.backend.artifact import artifact_from_json
 from slmkit.backend.build_cache import using_cache
-from slmkit.backend.interface import Prefilling, Runner, TakesAdapters
+from slmkit.backend.interface import InParts, Prefilling, Runner, TakesAdapters
 from slmkit.backend.registry import find_backend
 from slmkit.evaluation.answers_file import measure_runner
 from slmkit.ops import Floats
@@ -27,6 +27,35 @@ def run_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
     with the float model's answers.
     """
     runner = _open(payload)
+    parts = runner.parts if isinstance(runner, InParts) and _all_known(payload) else 1
+    if not isinstance(runner, InParts) or parts == 1:
+        return _answer(runner, payload, report)
+    found: dict[str, Any] = {}
+    for number in range(parts):
+        runner.open_part(number)
+        found = _answer(runner, payload, _part_of(report, parts))
+    return found | {"runtime": f"{runner.runtime}, in {parts} parts"}
+
+
+def _all_known(payload: dict[str, Any]) -> bool:
+    """Whether no token depends on an answer, so that the model's parts may run one by one."""
+    return not any(payload["decode"]) and "held_out" not in payload
+
+
+def _part_of(report: Report, parts: int) -> Report:
+    """A report of tokens that are fed once for each of some parts."""
+    fed = 0
+
+    def part(done: int, total: int) -> None:
+        nonlocal fed
+        before, fed = fed // parts, fed + done
+        report(fed // parts - before, total)
+
+    return part
+
+
+def _answer(runner: Runner, payload: dict[str, Any], report: Report) -> dict[str, Any]:
+    """The whole job once; of a part of a model, all but the last one's logits are empty."""
     sequences = []
     plans = zip(payload["sequences"], payload["prompt_lengths"], payload["decode"], strict=True)
     for at, (ids, prompt_length, decode) in enumerate(plans):

@@ -1,0 +1,143 @@
+"""A .tflite's graphs in LiteRT's interpreter: as they are stored, or with weights in float32.
+
+XNNPACK packs all weights once more for each graph. Where the memory to do so in float32 is not
+given, the graphs run in parts of a few layers, one after the other: every part is given the same
+calls, and what a call hands from part to part is kept meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from slmkit.backend.memory import may_keep
+from slmkit.backend.threads import threads
+from slmkit.system.scratch import scratch
+from slmkit_litert.contract import PROOF
+from slmkit_litert.lowering.weight_binding import Array
+from slmkit_litert.verify.copies import (
+    float_bytes,
+    plan_float_parts,
+    write_float_copy,
+    write_proof_copy,
+)
+from slmkit_litert.verify.parts import BETWEEN, Use
+
+THREADS = 2
+XNNPACK, BUILT_IN = "XNNPACK", "LiteRT's own kernels"
+MOST_PACKED = 4 * 10**9  # bytes that XNNPACK may keep of float32 weights
+PACKED = 3  # copies of a weight that XNNPACK makes: for prefill, decode and the graph of the proof
+
+
+class StoredGraphs:
+    """The graphs over the weights as they are stored; that of the proof lies beside the file."""
+
+    parts = 1
+    kernels = XNNPACK
+
+    def __init__(self, model: Path, proof: Path | None) -> None:
+        self._model, self._proof = model, proof
+        self.signatures = _signatures(_open(model))
+
+    def call(self, name: str, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        """The outputs of a signature, by name."""
+        if name == PROOF and PROOF not in self.signatures and self._proof is not None:
+            with scratch() as folder:
+                write_proof_copy(self._model, folder / "proof.tflite", self._proof)
+                self.signatures |= _signatures(_open(folder / "proof.tflite"))
+        return _call(self.signatures[name], inputs)
+
+    def open_part(self, number: int) -> None:
+        """Nothing: the one part is the whole model."""
+
+
+class FloatGraphs:
+    """The graphs, with that of the proof, over a copy of the weights in float32."""
+
+    def __init__(self, model: Path, proof: Path | None) -> None:
+        self._model, self._proof = model, proof
+        self._packed = PACKED if proof else PACKED - 1
+        self._part: int | None = None  # that is open; None: the whole copy
+        self.signatures: dict[str, Any] = {}
+        self._handed: list[dict[str, Array]] = []  # by each call of a part to those of later parts
+        self._calls = 0  # of the open part
+
+    @cached_property
+    def _room(self) -> int:
+        """Bytes of weights that may be packed once for each graph."""
+        return may_keep(MOST_PACKED) // self._packed
+
+    @cached_property
+    def _plan(self) -> Mapping[Use, int]:
+        """Parts that fit into the room with their own copy; none where the whole model does."""
+        if sum(float_bytes(self._model).values()) <= self._room:
+            return {}
+        room = self._room * self._packed // (self._packed + 1)
+        return plan_float_parts(self._model, room)
+
+    @property
+    def parts(self) -> int:
+        """Parts that may be held at a time: 1 where the whole model may be."""
+        return 1 + max(self._plan.values(), default=0)
+
+    @property
+    def kernels(self) -> str:
+        """Those that run: a single weight that is larger than a part is not packed either."""
+        return BUILT_IN if self._plan and self._part is None else XNNPACK
+
+    def open_part(self, number: int) -> None:
+        """Hold one part alone, whose calls begin anew."""
+        self._part, self._calls = number, 0
+        self._open_copy()
+
+    def call(self, name: str, inputs: Mapping[str, Any]) -> dict[str, Array]:
+        """The outputs of a signature, by name: those that the open part makes."""
+        if not self.signatures:
+            self._open_copy()
+        if self._part is None:
+            return _call(self.signatures[name], inputs)
+        if self._calls == len(self._handed):
+            self._handed.append({})
+        handed = self._handed[self._calls]
+        self._calls += 1
+        if name not in self.signatures:  # this part has nothing of the graph
+            return {}
+        outputs = _call(self.signatures[name], {**inputs, **handed})
+        handed |= {each: outputs.pop(each) for each in list(outputs) if each.startswith(BETWEEN)}
+        return outputs
+
+    def _open_copy(self) -> None:
+        """Write the open part, or the whole copy, and map it: its file may be deleted at once."""
+        self.signatures.clear()
+        parts = {} if self._part is None else self._plan
+        with scratch() as folder:
+            path = folder / "float32.tflite"
+            write_float_copy(self._model, path, self._proof, parts, self._part or 0)
+            fits = path.stat().st_size <= self._room
+            self.signatures = _signatures(_open(path, packs=fits))
+
+
+def _open(path: Path, packs: bool = True) -> Interpreter:
+    """An interpreter of a file; ``packs``: with XNNPACK, which packs weights."""
+    options: dict[str, Any] = {}
+    if not packs:
+        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        options["experimental_op_resolver_type"] = plain
+    return Interpreter(model_path=str(path), num_threads=threads(THREADS), **options)
+
+
+def _signatures(interpreter: Interpreter) -> dict[str, Any]:
+    """Runners of all signatures, by name."""
+    names = interpreter.get_signature_list()
+    return {name: interpreter.get_signature_runner(name) for name in names}
+
+
+def _call(signature: Any, inputs: Mapping[str, Any]) -> dict[str, Array]:
+    """The outputs of a signature, which takes those ``inputs`` that its graph has."""
+    names = signature.get_input_details()  # without attention there is no "mask"
+    outputs: dict[str, Array] = signature(**{name: inputs[name] for name in names})
+    return outputs
