@@ -122,20 +122,21 @@ def _too_large(model: Model, schemes: Mapping[str, Scheme], chosen: Options) -> 
             "artifacts.hexagon.runtime: genai takes a model in one part, and this one has "
             f"{sum(sizes)} bytes of weights; the limit of a graph is {limit}"
         ]
-    return too_large(sizes, limit, "hexagon")
+    return too_large(sizes, chosen.part_limit or GRAPH_LIMIT, "hexagon")
 
 
 def part_limit_of(chosen: Options, sizes: Sequence[int]) -> int:
-    """Most bytes of weights in one part; ``sizes``: bytes of each unit.
+    """Most bytes of weights in one part of layers; ``sizes``: bytes of each layer and of the head,
+    which is a part of its own where the model has several.
 
-    It is the option, or else PART_LIMIT, which bounds the compiler's memory, unless one unit is
+    It is the option, or else PART_LIMIT, which bounds the compiler's memory, unless one layer is
     larger. genai's form has a single part: only the limit of a graph applies.
     """
     if chosen.part_limit is not None:
         return chosen.part_limit
     if chosen.runtime == "genai":
         return GRAPH_LIMIT
-    return min(GRAPH_LIMIT, max(PART_LIMIT, *sizes))
+    return min(GRAPH_LIMIT, max(PART_LIMIT, *sizes[:-1]))
 
 
 def unit_sizes(model: Model, schemes: Mapping[str, Scheme]) -> list[int]:

@@ -11,7 +11,7 @@ from slmkit.quant.codes import padded_width
 from slmkit.recipe.scheme import Scheme
 
 GRAPH_LIMIT = 2 * 10**9  # bytes of weights in one graph: QNN serializes with 32-bit offsets
-PART_LIMIT = 500 * 10**6  # bytes by default: QNN's compiler needs ten times as much memory
+PART_LIMIT = 150 * 10**6  # bytes by default: QNN's compiler needs ten times as much memory
 TABLE_LIMIT = 64 * 10**6  # bytes of a uint16 embedding table inside the graph; above: on the host
 
 

@@ -160,11 +160,12 @@ def test_the_reason_is_the_first_telling_line_of_the_log():
 @pytest.mark.parametrize(
     ("values", "sizes", "limit"),
     [
-        ({}, [10**6], PART_LIMIT),
-        ({}, [10**6, PART_LIMIT + 1], PART_LIMIT + 1),  # a head cannot be cut
-        ({}, [3 * 10**9], GRAPH_LIMIT),
-        ({"runtime": "genai"}, [10**6], GRAPH_LIMIT),
-        ({"part_limit": 1_500_000_000}, [10**6], 1_500_000_000),
+        ({}, [10**6, 10**6], PART_LIMIT),
+        ({}, [10**6, PART_LIMIT + 1], PART_LIMIT),  # a head is apart
+        ({}, [PART_LIMIT + 1, 10**6], PART_LIMIT + 1),  # a layer cannot be cut
+        ({}, [3 * 10**9, 10**6], GRAPH_LIMIT),
+        ({"runtime": "genai"}, [10**6, 10**6], GRAPH_LIMIT),
+        ({"part_limit": 1_500_000_000}, [10**6, 10**6], 1_500_000_000),
     ],
 )
 def test_a_part_is_as_large_as_asked_or_as_compiles_in_little_memory(values, sizes, limit):
