@@ -80,6 +80,32 @@ def test_the_longest_begins_first_and_results_keep_their_order():
     assert set(order[:2]) == {"b", "c"}
 
 
+@pytest.mark.parametrize("places", [1, 2])
+def test_what_follows_a_job_begins_when_it_has_ended_and_is_waited_for(places):
+    done = []
+
+    def job(name, seconds=0.0, then=()):
+        def work(progress):
+            time.sleep(0.02)
+            done.append(name)
+            return name
+
+        def following(result):
+            assert result == name and name in done
+            return then
+
+        return Job(work, 0, seconds, following)
+
+    last = job("last")
+    jobs = [job("a", 3, [job("after a", 1, [last]), job("urgent", 9)]), job("b", 2)]
+    assert run_jobs(jobs, Limits(places), Silent()) == ["a", "b"]
+    assert sorted(done) == ["a", "after a", "b", "last", "urgent"]
+    assert done.index("urgent") < done.index("last")
+    assert done.index("after a") < done.index("last")
+    assert run_jobs([job("alone", then=[job("after")])], Limits(places), Silent()) == ["alone"]
+    assert done[-1] == "after"
+
+
 def test_the_first_error_ends_every_other_worker_and_job():
     started = threading.Event()
 

@@ -53,7 +53,9 @@ def test_jobs_side_by_side_give_the_bundle_of_one_after_the_other(tiny, tmp_path
     assert {"emit ort", "run ort, exact", "run ort, shipped", "reference on codes"} <= set(stages)
     assert set(stages) == {each.label for each in second.stages}
     assert len(stages) == len(first.stages)
-    assert stages["run ort, exact"].start < stages["prompts of ort"].start  # of its own answers
+    asked = [stages[each].start for each in ("emit ort", "prompts of ort", "run ort, exact")]
+    assert asked == sorted(asked)
+    assert stages["run ort, exact"].start < stages["reference on floats"].start  # of its answers
     assert all(each.seconds >= 0 and each.start >= 0 for each in stages.values())
     assert all(each.memory is None or each.memory > 10**7 for each in stages.values())
     pages = (REPORT, SUMMARY)  # with the times

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from slmkit import __version__
 from slmkit.activations.observe import Runs
 from slmkit.backend.artifact import Artifact
+from slmkit.backend.job import tokenizer_files
 from slmkit.backend.registry import versions_of
 from slmkit.bundle.manifest import (
     BundledArtifact,
@@ -20,6 +22,8 @@ from slmkit.bundle.report.details import read_details
 from slmkit.bundle.report.pages import html_report, markdown_report
 from slmkit.bundle.roles import REPORT, SUMMARY, USE, with_roles
 from slmkit.bundle.verify import list_files
+from slmkit.checkpoint.folder import Checkpoint
+from slmkit.checkpoint.named_templates import MORE, additional_templates
 from slmkit.planning.calibration_report import calibration_report
 from slmkit.planning.forecast import work_of
 from slmkit.planning.imports import import_sentences
@@ -128,3 +132,12 @@ def _bundled(plan: Plan, artifact: Artifact) -> BundledArtifact:
         work=work_of(plan.choice.model, recipe, costs_of(artifact.name, recipe)),
         libraries=versions_of(artifact.name),
     )
+
+
+def copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
+    """Copy the checkpoint's tokenizer and its chat templates into a new ``folder``."""
+    folder.mkdir()
+    for path in tokenizer_files(checkpoint.folder):
+        shutil.copyfile(path, folder / path.name)
+    if additional_templates(checkpoint.folder):
+        shutil.copytree(checkpoint.folder / MORE, folder / MORE)

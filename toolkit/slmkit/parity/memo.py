@@ -36,6 +36,7 @@ class Memo:
     cache: Cache
     proof: Proof
     common: Any  # everything that all comparisons depend on, beside artifacts and codes
+    names: Sequence[str]  # of all artifacts of the proof
     _digests: dict[str, Any] = field(default_factory=dict)
 
     def sequences(
@@ -86,7 +87,7 @@ class Memo:
 
     def _key(self, artifact: Artifact, answers: Any) -> str:
         bounds = {kind: bound.model_dump() for kind, bound in self.proof.bounds.items()}
-        kinds = error_kinds(self.proof.artifacts)
+        kinds = error_kinds(self.names)
         known = {name: asdict(kind) | {"bound": dict(kind.bound)} for name, kind in kinds.items()}
         return key_of([self.common, answers, self._about(artifact), bounds, known])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from slmkit.backend.artifact import Artifact, Mode, artifact_to_json
-from slmkit.backend.declaration import LOWERING, Forecast
+from slmkit.backend.declaration import LOWERING
 from slmkit.backend.registry import declaration_of, error_kinds
 from slmkit.evaluation.divergence import Divergence
 from slmkit.evaluation.gate import gate_mode
@@ -23,7 +23,7 @@ from slmkit.parity.execute import CROSSING
 from slmkit.parity.first_prompt import Reading, reading
 from slmkit.parity.golden import WHOLE_CONTEXT, Golden, Ids, Prompt, outputs_of
 from slmkit.parity.metrics import REFERENCE, ROUNDED, Comparison, judge
-from slmkit.parity.references import Answers
+from slmkit.parity.references import MEMORY, Answers
 from slmkit.recipe.bounds import Bound
 from slmkit.system import subprocess_worker
 from slmkit.system.jobs import Job, Limits, run_jobs
@@ -31,9 +31,6 @@ from slmkit.system.progress import Progress
 from slmkit.system.workers.memory import given_memory
 
 T = TypeVar("T")
-# The work beside the runs: the reference. 0.6 GB on SmolLM2-135M, 1.7 on Gemma 3 270M, whose
-# vocabulary is five times as large (November 2026).
-BESIDE = Forecast(base=500 * 10**6, per_parameter=5)
 
 
 @dataclass(frozen=True)
@@ -126,33 +123,39 @@ class Proof:
         sequences: Sequence[Ids],
         prompt_lengths: Sequence[int],
         beside: Callable[[Progress], T],
-        names: Collection[str] | None = None,
     ) -> T:
-        """Feed known sequences to the artifacts (all, or those of ``names``) in every mode that has
-        not run; meanwhile do the work ``beside`` them in this process. Its result."""
-        asked = Asked(sequences, prompt_lengths, [0] * len(sequences))
-        wanted = [
-            (artifact, mode)
-            for artifact in self.artifacts.values()
-            if names is None or artifact.name in names
-            for mode in artifact.modes
-            if (artifact.name, mode.name) not in self.runs
-        ]
+        """Feed known sequences to the artifacts in every mode that has not run; meanwhile do the
+        work ``beside`` them in this process. Its result."""
         # It begins first: of the runs, the shortest are last, so that both cores end together.
-        own: list[Job[Any]] = [Job(beside, BESIDE.of(self.parameters), math.inf)]
+        own: list[Job[Any]] = [Job(beside, MEMORY.of(self.parameters), math.inf)]
         runs = [
+            job
+            for artifact in self.artifacts.values()
+            for job in self.runs_of(artifact, sequences, prompt_lengths)
+        ]
+        result, *_ = run_jobs(own + runs, self.limits, self.progress)
+        kept: T = result
+        return kept
+
+    def runs_of(
+        self, artifact: Artifact, sequences: Sequence[Ids], prompt_lengths: Sequence[int]
+    ) -> list[Job[None]]:
+        """Jobs that feed known sequences to an artifact, one for each mode that has not run."""
+        asked = Asked(sequences, prompt_lengths, [0] * len(sequences))
+
+        def run(mode: Mode, progress: Progress) -> None:
+            found = self._run(artifact, mode, asked.first(mode.prompts), progress)
+            self.runs[artifact.name, mode.name] = found
+
+        return [
             Job(
-                partial(self._run, artifact, mode, asked.first(mode.prompts)),
+                partial(run, mode),
                 declaration_of(artifact.name).running.of(self.parameters),
                 self.seconds.get(run_label(artifact, mode), 0.0),
             )
-            for artifact, mode in wanted
+            for mode in artifact.modes
+            if (artifact.name, mode.name) not in self.runs
         ]
-        result, *answers = run_jobs(own + runs, self.limits, self.progress)
-        for (artifact, mode), run in zip(wanted, answers, strict=True):
-            self.runs[artifact.name, mode.name] = run
-        kept: T = result
-        return kept
 
     def compare(self, answers: Answers, names: Sequence[str]) -> list[Comparison]:
         """Some artifacts in every mode, against the reference's answers or an earlier mode.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property, partial
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,24 +15,25 @@ from pydantic.dataclasses import dataclass as checked
 
 from slmkit.backend.artifact import STRICT, Artifact
 from slmkit.checkpoint.folder import Checkpoint
+from slmkit.parity.expected import Expected
 from slmkit.parity.first_prompt import (
     FirstPrompt,
     LayerError,
     Reading,
-    Stream,
     float_reading,
     layer_errors,
     reading,
 )
-from slmkit.parity.golden import Ids, Outputs, Prompt
+from slmkit.parity.golden import Ids, Prompt
 from slmkit.parity.golden_file import save_golden
 from slmkit.parity.memo import Memo
 from slmkit.parity.metrics import FLOAT_WEIGHTS, Comparison
 from slmkit.parity.proof import HeldOut, Proof
-from slmkit.parity.references import Answers, answers, float_outputs, quantization_cost
+from slmkit.parity.references import quantization_cost, wants_rounding
 from slmkit.planning.plan import Encoding
 from slmkit.quant.codes import CodesFile
 from slmkit.system.cache import Cache, file_hash, key_of
+from slmkit.system.jobs import Job
 from slmkit.system.progress import Progress
 from slmkit.system.source import source_digest
 
@@ -61,19 +62,9 @@ class Proved:
     first_prompt: FirstPrompt
 
 
-@dataclass(frozen=True)
-class _Expected:
-    """The references' answers, and the residual streams of the first sequence."""
-
-    floats: Outputs
-    float_stream: Stream
-    answers: Mapping[Encoding, Answers]
-    streams: Mapping[Encoding, Stream]
-
-
 @dataclass
 class Proving:
-    """The comparison of one build's artifacts in every mode."""
+    """The comparison of one build's artifacts in every mode, each from when it is written on."""
 
     checkpoint: Checkpoint
     codes: Mapping[Encoding, CodesFile]
@@ -81,40 +72,65 @@ class Proving:
     cache: Cache
     progress: Progress
     prompts: Sequence[Prompt]
-    _sequences: list[Ids] | None = None  # the prompts, continued
+    _sequences: list[Ids] = field(default_factory=list)  # the prompts, once they are continued
+    _written: list[Artifact] = field(default_factory=list)  # before there were sequences
+    _known: dict[str, Comparisons] = field(default_factory=dict)  # by artifact: remembered
 
     @cached_property
     def memo(self) -> Memo:
         """The cache's memory of the artifacts."""
-        return Memo(self.cache, self.proof, self.common)
+        names = [name for each in self.codes for name in each.artifacts]
+        return Memo(self.cache, self.proof, self.common, names)
+
+    @cached_property
+    def expected(self) -> Expected:
+        """The references' answers."""
+        proof = self.proof
+        about = self.checkpoint, self.codes, self.prompts, proof.crossing, proof.parameters
+        return Expected(*about)
 
     def begin(self, first: Artifact, progress: Progress) -> None:
-        """Let the first artifact continue the prompts, while others are still written."""
+        """Let the first artifact continue the prompts, in a job of its own."""
         self._sequences = self.memo.sequences(first, self.prompts, progress)
 
+    def jobs(self, artifact: Artifact) -> list[Job[None]]:
+        """The runs of an artifact that is now written, and the answers that they are compared with,
+        but for those that the cache remembers; with them those of earlier ones that waited for the
+        prompts."""
+        self._written.append(artifact)
+        if not self._sequences:
+            return []
+        written, self._written = self._written, []
+        return [job for each in written for job in self._jobs(each, self._sequences)]
+
+    def _jobs(self, artifact: Artifact, sequences: list[Ids]) -> list[Job[None]]:
+        (encoding,) = (each for each in self.codes if artifact.name in each.artifacts)
+        kept = self._golden(encoding, sequences)  # asked in any case: it removes a damaged one
+        known = self.memo.recall(artifact, self._about(encoding, sequences))
+        if known is not None:
+            self._known[artifact.name] = known
+            with self.progress.branch() as own:
+                own.stage(f"proof of {artifact.name}, as an earlier build found it", 1)
+        if known is not None and kept is not None:
+            return []
+        rounded = known is None and wants_rounding(artifact)
+        answers = self.expected.jobs(encoding, sequences, rounded)
+        if known is not None:
+            return answers
+        lengths = [len(each.ids) for each in self.prompts]
+        return [*answers, *self.proof.runs_of(artifact, sequences, lengths)]
+
     def compare(self) -> Proved:
-        """Run what is not remembered; the references compute beside it. The golden answers go into
-        the bundle."""
-        first, prompts = next(iter(self.proof.artifacts.values())), self.prompts
-        sequences = self._sequences or self.memo.sequences(first, prompts)
-        known = {
-            name: found
-            for each in self.codes
-            for name in each.artifacts
-            if (found := self.memo.recall(self.proof.artifacts[name], self._about(each, sequences)))
-        }
-        for name in known:
-            self.progress.stage(f"proof of {name}, as an earlier build found it", 1)
-        wanted = [
-            each
-            for each in self.codes
-            if self._golden(each, sequences) is None or set(each.artifacts) - set(known)
-        ]
-        if wanted:
-            known |= self._anew(wanted, prompts, sequences, set(known))
-        artifacts = [
-            found for each in self.codes for name in each.artifacts for found in known[name]
-        ]
+        """Judge every artifact, when all jobs have ended. The golden answers go into the bundle."""
+        sequences, found = self._sequences, dict(self._known)
+        for each in self.codes:
+            if each in self.expected.exact:
+                self._keep_golden(each, sequences)
+            for name in (name for name in each.artifacts if name not in found):
+                found[name] = tuple(self.proof.compare(self.expected.answers(each), [name]))
+                about = self._about(each, sequences)
+                self.memo.keep(self.proof.artifacts[name], about, found[name])
+        artifacts = [one for each in self.codes for name in each.artifacts for one in found[name]]
         costs = [self._placed(each, sequences) for each in self.codes]
         readings = [
             costs[0].floats,
@@ -123,58 +139,11 @@ class Proving:
         for artifact in self.proof.artifacts.values():
             readings += self.proof.readings_of(artifact)
         layers = [each for cost in costs for each in cost.layers]
-        ids, length = tuple(sequences[0].tolist()), len(prompts[0].ids)
+        ids, length = tuple(sequences[0].tolist()), len(self.prompts[0].ids)
         return Proved(
             (*artifacts, *(each.comparison for each in costs)),
             FirstPrompt(ids, length, tuple(readings), tuple(layers)),
         )
-
-    def _anew(
-        self,
-        encodings: Sequence[Encoding],
-        prompts: Sequence[Prompt],
-        sequences: Sequence[Ids],
-        known: set[str],
-    ) -> dict[str, Comparisons]:
-        """Run and compare the artifacts that are not ``known``; keep golden answers."""
-        lengths = [len(prompt.ids) for prompt in prompts]
-        references = partial(self._references, encodings, prompts, sequences)
-        missing = [name for each in encodings for name in each.artifacts if name not in known]
-        expected = self.proof.run_all(sequences, lengths, references, missing)
-        found = {}
-        for each in encodings:
-            self._keep_golden(each, sequences, expected)
-            for name in (name for name in each.artifacts if name in missing):
-                found[name] = tuple(self.proof.compare(expected.answers[each], [name]))
-                about = self._about(each, sequences)
-                self.memo.keep(self.proof.artifacts[name], about, found[name])
-        return found
-
-    def _references(
-        self,
-        encodings: Sequence[Encoding],
-        prompts: Sequence[Prompt],
-        sequences: Sequence[Ids],
-        progress: Progress,
-    ) -> _Expected:
-        stream: Stream = {}
-        floats = float_outputs(self.checkpoint, sequences, progress, stream)
-        proof, spec = self.proof, self.checkpoint.spec
-        streams: dict[Encoding, Stream] = {each: {} for each in encodings}
-        found = {
-            each: answers(
-                self.codes[each],
-                spec,
-                prompts,
-                sequences,
-                [proof.artifacts[name] for name in each.artifacts],
-                progress,
-                proof.crossing,
-                streams[each],
-            )
-            for each in encodings
-        }
-        return _Expected(floats, stream, found, streams)
 
     @cached_property
     def common(self) -> Any:
@@ -199,18 +168,18 @@ class Proving:
     def _golden(self, encoding: Encoding, sequences: Sequence[Ids]) -> Any:
         return self.cache.find("golden", self._golden_key(encoding, sequences))
 
-    def _keep_golden(
-        self, encoding: Encoding, sequences: Sequence[Ids], expected: _Expected
-    ) -> None:
+    def _keep_golden(self, encoding: Encoding, sequences: Sequence[Ids]) -> None:
         """The answers as a bundle has them, and the recipe's cost, into the cache."""
-        golden, name = expected.answers[encoding].exact, encoding.name
-        floats = replace(golden, outputs=expected.floats)
+        expected, name = self.expected, encoding.name
+        golden, own = expected.exact[encoding], expected.floats
+        floats = replace(golden, outputs=own)
         scale = self.codes[encoding].stream_scale
+        streams = expected.float_stream, expected.streams[encoding]
         cost = Cost(
-            quantization_cost(name, expected.floats, golden, self.proof.bounds),
-            float_reading(golden, expected.floats),
+            quantization_cost(name, own, golden, self.proof.bounds),
+            float_reading(golden, own),
             reading(name, "", FLOAT_WEIGHTS, floats, golden.outputs),
-            layer_errors(name, expected.float_stream, expected.streams[encoding], scale),
+            layer_errors(name, *streams, scale),
         )
         with self.cache.making("golden", self._golden_key(encoding, sequences)) as making:
             save_golden(golden.reduced(), making / GOLDEN)

@@ -67,6 +67,11 @@ class Durations:
         """Seconds of each stage, for a model of so many parameters."""
         return {each: max(LEAST, self._rate(each) * parameters / BILLION) for each in labels}
 
+    def of_artifact(self, name: str, parameters: int) -> float:
+        """Seconds from when an artifact is begun until it is proved, its runs one by one."""
+        runs = [label for label in self._known if label.startswith(f"run {name}, ")]
+        return sum(self.of([f"emit {name}", *runs], parameters).values())
+
     def remember(self, costs: Iterable[StageCost], parameters: int) -> None:
         """Keep what stages took, but for those that only fetched their result from the cache; a
         cache that cannot be written stays as it is."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextvars
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from slmkit.system.process_memory import free_memory
 from slmkit.system.progress import Progress, Through
@@ -21,6 +21,7 @@ from slmkit.system.workers.memory import given_memory
 from slmkit.system.workers.threads import SHARE as THREADS
 
 T = TypeVar("T")
+_Numbered = tuple["int | None", "Job[Any]"]  # a job, with its place among those of the beginning
 SHARE = 0.75  # of the memory that is free: the budget that nobody named
 
 
@@ -47,6 +48,11 @@ class Limits:
         return None if free is None else int(SHARE * free)
 
 
+def _nothing(result: Any) -> Sequence[Job[Any]]:
+    """No jobs: so much follows a job by default."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Job(Generic[T]):
     """Work that reports to a progress of its own."""
@@ -54,11 +60,12 @@ class Job(Generic[T]):
     work: Callable[[Progress], T]
     memory: int  # bytes that it will take at most, by forecast
     seconds: float = 0.0  # that it will take, by forecast: the longest begins first
+    then: Callable[[T], Sequence[Job[Any]]] = _nothing  # jobs that its result makes possible
 
 
 @dataclass
 class _Running(Generic[T]):
-    number: int
+    number: int | None  # of a job that was there from the beginning
     job: Job[T]
     group: WorkerGroup
 
@@ -69,18 +76,19 @@ class _Running(Generic[T]):
 
 
 def run_jobs(jobs: Sequence[Job[T]], limits: Limits, progress: Progress) -> list[T]:
-    """Run all jobs; their results, in their order.
+    """Run all jobs, and those that follow them; the results of ``jobs``, in their order.
 
     Raises the first error of a job, and whatever interrupts the wait, after every other worker has
     been ended.
     """
     budget = limits.budget
-    if limits.jobs < 2 or len(jobs) < 2:
+    alone = len(jobs) < 2 and all(each.then is _nothing for each in jobs)
+    if limits.jobs < 2 or alone:
         with given_memory(budget):
-            return [each.work(progress) for each in jobs]
+            return _one_by_one(jobs, progress)
     results: dict[int, T] = {}
-    waiting = sorted(enumerate(jobs), key=lambda each: -each[1].seconds)
-    running: dict[Future[T], _Running[T]] = {}
+    waiting: list[_Numbered] = _longest_first(enumerate(jobs))
+    running: dict[Future[Any], _Running[Any]] = {}
     with ThreadPoolExecutor(limits.jobs) as pool:
         try:
             while waiting or running:
@@ -93,7 +101,11 @@ def run_jobs(jobs: Sequence[Job[T]], limits: Limits, progress: Progress) -> list
                     running[_start(pool, begun, share, given, progress)] = begun
                 ended, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in ended:
-                    results[running.pop(future).number] = future.result()
+                    done, result = running.pop(future), future.result()
+                    if done.number is not None:
+                        results[done.number] = result
+                    following = ((None, each) for each in done.job.then(result))
+                    waiting = _longest_first([*waiting, *following])
         except BaseException:
             for each in running.values():
                 each.group.stop()
@@ -101,11 +113,25 @@ def run_jobs(jobs: Sequence[Job[T]], limits: Limits, progress: Progress) -> list
     return [results[number] for number in range(len(jobs))]
 
 
+def _one_by_one(jobs: Sequence[Job[T]], progress: Progress) -> list[T]:
+    """Run jobs in this thread, then those that follow them."""
+    results, following = [], list[Job[Any]]()
+    for each in jobs:
+        results.append(each.work(progress))
+        following += each.then(results[-1])
+    while following:
+        job = following.pop(0)
+        following += job.then(job.work(progress))
+    return results
+
+
+def _longest_first(jobs: Iterable[_Numbered]) -> list[_Numbered]:
+    return sorted(jobs, key=lambda each: -each[1].seconds)
+
+
 def _next(
-    waiting: Sequence[tuple[int, Job[T]]],
-    running: dict[Future[T], _Running[T]],
-    budget: int | None,
-) -> tuple[int, Job[T]] | None:
+    waiting: Sequence[_Numbered], running: dict[Future[Any], _Running[Any]], budget: int | None
+) -> _Numbered | None:
     """The first job that fits; alone, any job does."""
     room = _room(running, budget)
     if not running or room is None:
@@ -113,13 +139,13 @@ def _next(
     return next((each for each in waiting if each[1].memory <= room), None)
 
 
-def _room(running: dict[Future[T], _Running[T]], budget: int | None) -> int | None:
+def _room(running: dict[Future[Any], _Running[Any]], budget: int | None) -> int | None:
     """Bytes of the budget that the running jobs leave."""
     return None if budget is None else budget - sum(each.reserved for each in running.values())
 
 
 def _given(
-    job: Job[T], running: dict[Future[T], _Running[T]], places: int, budget: int | None
+    job: Job[T], running: dict[Future[Any], _Running[Any]], places: int, budget: int | None
 ) -> int | None:
     """Bytes that a job may take beside the running ones: its part of the budget, or what it takes
     by forecast, if that is more; so the jobs that begin after it find theirs."""

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from slmkit.activations.observe import save_runs
 from slmkit.backend.artifact import Artifact
-from slmkit.backend.job import tokenizer_files
 from slmkit.backend.registry import declaration_of
-from slmkit.bundle.compose import TOKENIZER, Codes, compose, finish
+from slmkit.bundle.compose import TOKENIZER, Codes, compose, copy_tokenizer, finish
 from slmkit.bundle.folder import beside, check_place, keep_failed, written
 from slmkit.bundle.manifest import Manifest, read_manifest
 from slmkit.bundle.report.details import details_of, save_details
 from slmkit.bundle.roles import set_apart
-from slmkit.checkpoint.folder import Checkpoint
-from slmkit.checkpoint.named_templates import MORE, additional_templates
 from slmkit.errors import ParityError
 from slmkit.evaluation.gate import Quality
 from slmkit.parity.crossing import Crossing, crossing_of
@@ -40,6 +37,7 @@ from slmkit.workflows.quality import TEXT, Gate, open_gate
 from slmkit.workflows.sensitivity import with_budget
 
 Comparisons = tuple[Comparison, ...]
+BEFORE_RUNS = 1e9  # seconds: more than any run takes
 
 
 @dataclass(frozen=True)
@@ -136,38 +134,58 @@ class _Making:
         with written(plan.place, self.request.force) as folder:
             crossing, missed = _crossing(plan)
             proving = self._proving(made.codes, folder, gate, crossing)
-            artifacts = self._emit_all(made.codes, folder, proving)
-            _copy_tokenizer(plan.checkpoint, folder / TOKENIZER)
+            copy_tokenizer(plan.checkpoint, folder / TOKENIZER)
             save_runs(made.runs, folder / CALIBRATION)
             save_runs(plan.held_out.sequences, folder / TEXT)
-            found = self._prove(proving, artifacts, gate)
+            artifacts, prompts = self._emit_and_run(made.codes, folder, proving)
+            found = self._judge(proving, artifacts, prompts, gate)
             manifest = compose(plan, artifacts, made.runs, made.prepared, made.codes, folder)
             progress.end()
             self._finish(manifest, found, missed, folder)
         return plan.place
 
-    def _emit_all(self, codes: Codes, folder: Path, proving: Proving) -> dict[str, Artifact]:
-        """Every artifact, several side by side; beside the others the first one continues the
-        prompts of the proof."""
+    def _emit_and_run(
+        self, codes: Codes, folder: Path, proving: Proving
+    ) -> tuple[dict[str, Artifact], tuple[PromptComparison, ...]]:
+        """Every artifact, several side by side, and their prompts. Each runs for the proof from
+        when it is written on, unless an app's prompts would be wrong."""
         names = self.plan.choice.artifacts
-        jobs = [
-            Job(
-                partial(self._emit, name, codes, folder),
-                declaration_of(name).emitting.of(self.parameters),
-                self.seconds[f"emit {name}"],
-            )
-            for name in names
-        ]
+        prompts: dict[str, PromptComparison] = {}
 
-        def write_and_run(progress: Progress) -> Artifact:
-            artifact = jobs[0].work(progress)
-            proving.begin(artifact, progress)
+        def write(name: str, progress: Progress) -> Artifact:
+            artifact = self._emit(name, codes, folder, progress)
+            about = folder / TOKENIZER, self.plan.chat_template, progress
+            (prompts[name],) = compare_prompts(folder, [artifact], *about)
+            if name == names[0] and not failures_of_prompts(prompts.values()):
+                proving.begin(artifact, progress)
             return artifact
 
-        running = declaration_of(names[0]).running.of(self.parameters)
-        first = Job(write_and_run, max(jobs[0].memory, running), jobs[0].seconds)
-        made = run_jobs([first, *jobs[1:]], self.request.limits, self.progress)
-        return dict(zip(names, made, strict=True))
+        def runs(artifact: Artifact) -> Sequence[Job[None]]:
+            if failures_of_prompts(prompts.values()):
+                return ()
+            labels = run_labels([artifact])
+            self.expect([label for label in labels if not self._ran(label)])
+            return proving.jobs(artifact)
+
+        jobs = [
+            Job(partial(write, name), self._memory(name), self._urgency(name), runs)
+            for name in names
+        ]
+        made = run_jobs(jobs, self.request.limits, self.progress)
+        return dict(zip(names, made, strict=True)), tuple(prompts[name] for name in names)
+
+    def _memory(self, name: str) -> int:
+        """Bytes that writing an artifact takes; the first one runs, to continue the prompts."""
+        declared, first = declaration_of(name), name == self.plan.choice.artifacts[0]
+        needed = declared.emitting.of(self.parameters)
+        return max(needed, declared.running.of(self.parameters)) if first else needed
+
+    def _urgency(self, name: str) -> float:
+        """Every run waits for the first artifact, and each artifact's own for it: the longest of
+        the others comes next, and runs after all of them."""
+        if name == self.plan.choice.artifacts[0]:
+            return math.inf
+        return BEFORE_RUNS + self.durations.of_artifact(name, self.parameters)
 
     def _emit(self, name: str, codes: Codes, folder: Path, progress: Progress) -> Artifact:
         plan, choice = self.plan, self.plan.choice
@@ -209,19 +227,17 @@ class _Making:
         prompts = golden_prompts(about.tokenizer, about.spec, context, self.parameters)
         return Proving(about, codes, proof, self.cache, self.progress, prompts)
 
-    def _prove(self, proving: Proving, artifacts: Mapping[str, Artifact], gate: Gate) -> Found:
-        """Compare prompts, then every artifact in every mode; keep golden answers and details."""
+    def _judge(
+        self,
+        proving: Proving,
+        artifacts: Mapping[str, Artifact],
+        prompts: tuple[PromptComparison, ...],
+        gate: Gate,
+    ) -> Found:
+        """Compare what every artifact answered; keep golden answers and details."""
         plan, proof = self.plan, proving.proof
         proof.artifacts = artifacts
-        self.expect([label for label in run_labels(artifacts.values()) if not self._ran(label)])
-        prompts = compare_prompts(
-            proof.folder,
-            artifacts.values(),
-            proof.folder / TOKENIZER,
-            plan.chat_template,
-            self.progress,
-        )
-        if failures_of_prompts(prompts):  # before the slower proof
+        if failures_of_prompts(prompts):  # not all have run
             return Found(prompts=prompts)
         proved = proving.compare()
         details = details_of(proved.first_prompt, plan.checkpoint.tokenizer, proving.codes)
@@ -277,11 +293,3 @@ def _crossing(plan: Plan) -> tuple[Crossing, str]:
     choice = plan.choice
     texts, spec, chunk = plan.held_out.sequences, plan.checkpoint.spec, choice.recipe.prefill_chunk
     return crossing_of(texts, spec, choice.context_length, chunk, choice.model.parameters)
-
-
-def _copy_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:
-    folder.mkdir()
-    for path in tokenizer_files(checkpoint.folder):
-        shutil.copyfile(path, folder / path.name)
-    if additional_templates(checkpoint.folder):
-        shutil.copytree(checkpoint.folder / MORE, folder / MORE)
