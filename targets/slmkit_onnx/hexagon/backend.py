@@ -12,7 +12,7 @@ from slmkit.recipe.scheme import Scheme
 from slmkit_onnx.hexagon import files, options, partition
 from slmkit_onnx.hexagon.contract import STATES
 
-VERSION = 9
+VERSION = 10
 
 
 def problems(model: Model, schemes: Mapping[str, Scheme], values: Mapping[str, Any]) -> list[str]:

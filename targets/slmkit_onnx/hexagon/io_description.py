@@ -70,6 +70,7 @@ def artifact(
         },
         "parts": _parts(emitted["prefill"]),
         "between": _between(emitted),
+        "checks": [each.name for each in plan.checks],
         "socs": [_soc(name) for name in plan.options.soc],
         "binaries": "SOC/prefill*.onnx and SOC/decode*.onnx load SOC/prefill*_qnn.bin, which holds "
         "both graphs and one copy of the weights",

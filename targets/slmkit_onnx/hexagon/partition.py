@@ -6,6 +6,9 @@ weights) below 4 GB. A larger model is split between layers, the head in a part 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 from slmkit.backend.partition import Part, head_part, layers_part
 from slmkit.quant.codes import padded_width
 from slmkit.recipe.scheme import Scheme
@@ -27,8 +30,12 @@ def every_unit(layers: int) -> list[Part]:
     return [*(layers_part(layer, layer) for layer in range(layers)), head_part(layers)]
 
 
-def first_and_last(layers: int) -> list[Part]:
-    """Parts with the first and the last layer separate, for models too large for the emulator."""
-    middle = [layers_part(1, layers - 2)] if layers > 2 else []
-    last = [layers_part(layers - 1, layers - 1)] if layers > 1 else []
-    return [layers_part(0, 0), *middle, *last, head_part(layers)]
+def first_and_last(parts: Sequence[Part], layers: int) -> list[Part]:
+    """``parts`` with the first and the last layer cut off, and the head: for models too large for
+    the emulator, which runs these two layers."""
+    starts = {0, 1, layers - 1, layers} | {part.first for part in parts}
+    bounds = [*sorted(starts), layers + 1]
+    runs = [(start, end - 1) for start, end in pairwise(bounds)]
+    return [
+        head_part(layers) if first == layers else layers_part(first, last) for first, last in runs
+    ]

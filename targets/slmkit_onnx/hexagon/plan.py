@@ -12,7 +12,7 @@ from slmkit.backend.partition import Part, plan_parts
 from slmkit.backend.static_runner import Window, prefill_tokens
 from slmkit.recipe.scheme import Scheme
 from slmkit_onnx.hexagon import options
-from slmkit_onnx.hexagon.partition import TABLE_LIMIT
+from slmkit_onnx.hexagon.partition import TABLE_LIMIT, first_and_last
 from slmkit_onnx.hexagon.qnn.compile import KINDS
 
 # State elements of all tokens of a chunk: with 393,216 (16 tokens of Mamba of 130 M) graphs compile
@@ -35,6 +35,11 @@ class Plan:
     parts: Sequence[Part]
     emulated: bool  # the whole model runs on the emulator
     table_bytes: int  # of the embedding table as uint16
+
+    @property
+    def checks(self) -> list[Part]:
+        """Parts of the graphs whose first and last layer run on the emulator, each by itself."""
+        return first_and_last(self.parts, len(self.sizes) - 1)
 
     @property
     def table_in_graph(self) -> bool:

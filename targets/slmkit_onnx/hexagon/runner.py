@@ -6,7 +6,6 @@ on the emulator.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +28,8 @@ from slmkit_onnx.hexagon.contract import (
 from slmkit_onnx.hexagon.host import Host
 from slmkit_onnx.hexagon.lowering.emit import EMBED, FLOAT_EMBEDS
 from slmkit_onnx.hexagon.lowering.ops import TAP
+from slmkit_onnx.hexagon.verify.chain import Arrays, Chain
 from slmkit_onnx.sessions import cpu_session
-
-Arrays = dict[str, NDArray[Any]]
-
-
-class Chain:
-    """The sessions of all parts for one token count, run one after another."""
-
-    def __init__(self, sessions: Sequence[Any]) -> None:
-        self.sessions = [
-            (each, [i.name for i in each.get_inputs()], [o.name for o in each.get_outputs()])
-            for each in sessions
-        ]
-
-    def run(self, inputs: Arrays) -> Arrays:
-        """Run all parts; return ``inputs`` and all outputs, which later parts may read."""
-        values = dict(inputs)
-        for session, input_names, output_names in self.sessions:
-            outputs = session.run(output_names, {name: values[name] for name in input_names})
-            values.update(zip(output_names, outputs, strict=True))
-        return values
 
 
 class Cache:
@@ -91,13 +71,14 @@ class Cache:
         return inputs
 
     def append(self, outputs: Arrays, length: int, tokens: int) -> None:
-        """Append the keys and values of ``tokens`` tokens after ``length``; replace the states.
+        """Append the keys and values of ``tokens`` tokens after ``length``; replace the states:
+        those of the layers that ran.
 
         Keys and values of padding tokens are dropped.
         """
-        self.states = {name: outputs[f"{NEW}{name}"] for name in self.states}
-        for name, buffer in self.buffers.items():
-            axis = token_axis(name.partition("_")[0])
+        self.states = {name: outputs.get(f"{NEW}{name}", old) for name, old in self.states.items()}
+        for name in (each for each in self.buffers if f"{NEW}{each}" in outputs):
+            axis, buffer = token_axis(name.partition("_")[0]), self.buffers[name]
             new = outputs[f"{NEW}{name}"]
             padding = new.shape[axis] - tokens
             real = slice(padding, None) if self.contract.slides else slice(0, tokens)
@@ -118,8 +99,8 @@ class Cache:
 class HexagonRunner(StaticRunner):
     """Run tokens through ``prefill`` and ``decode``; keep KV cache and states as an app would.
 
-    ``chains``: sessions by token count. ``floats``: they are the float graphs. ``embeds``: their
-    input is embeddings, even where the artifact's table lies in the graph.
+    ``chain``: the graphs' sessions. ``floats``: they are the float graphs. ``embeds``: their input
+    is embeddings, even where the artifact's table lies in the graph.
     """
 
     def __init__(
@@ -127,7 +108,7 @@ class HexagonRunner(StaticRunner):
         folder: Path,
         artifact: Artifact,
         runtime: str,
-        chains: dict[int, Chain],
+        chain: Chain,
         floats: bool,
         embeds: bool = False,
     ) -> None:
@@ -135,8 +116,8 @@ class HexagonRunner(StaticRunner):
         self.facts = facts
         self.runtime = runtime
         self.context_length = artifact.state.context_length
-        self.chains = chains
-        self.sizes, self.whole_chunks = tuple(chains), bool(artifact.state.states)
+        self.chain = chain
+        self.sizes, self.whole_chunks = chain.sizes, bool(artifact.state.states)
         self.floats = floats
         ropes = [Rope(tuple(each["frequencies"]), each["magnitude"]) for each in facts["ropes"]]
         contract = CONTRACTS[facts["contract"]]
@@ -147,6 +128,16 @@ class HexagonRunner(StaticRunner):
             self.embed = cpu_session(table, table.parent)
         self.cache = Cache(artifact.state, contract, floats)
         self.taps: dict[str, Floats] = {}
+
+    @property
+    def parts(self) -> int:
+        """Parts of the model that are held one at a time; 1 if all are."""
+        return self.chain.parts
+
+    def open_part(self, number: int) -> None:
+        """Hold one part alone; all is forgotten."""
+        self.chain.open_part(number)
+        self.reset()
 
     def reset(self) -> None:
         """Start a new sequence."""
@@ -164,13 +155,15 @@ class HexagonRunner(StaticRunner):
         inputs: Arrays = {"input_ids": padded, **self.host.inputs(queries, keys)}
         inputs.update(self.cache.past(self.length, window))
         inputs.update(self._embeddings(padded))
-        outputs = self.chains[size].run(inputs)
+        outputs = self.chain.run(size, inputs)
         self.cache.append(outputs, self.length, len(ids))
         self.taps = {
             name.removeprefix(TAP): value[0, real]
             for name, value in outputs.items()
             if name.startswith(TAP)
         }
+        if "logits" not in outputs:  # of the last part alone
+            return np.zeros((len(ids), 0), np.float32)
         logits: Floats = outputs["logits"][0, real]
         return logits
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from slmkit.backend.interface import Artifact, Job, Progress
-from slmkit.backend.partition import Part
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.hexagon import io_description
 from slmkit_onnx.hexagon.calibrate.calibration import Calibration, observe
@@ -23,7 +22,6 @@ from slmkit_onnx.hexagon.lowering.emit import (
     save_graph,
 )
 from slmkit_onnx.hexagon.lowering.encodings import asymmetric
-from slmkit_onnx.hexagon.partition import first_and_last
 from slmkit_onnx.hexagon.plan import Plan, make_plan
 from slmkit_onnx.hexagon.qnn.compile import compile_part, graph_file
 from slmkit_onnx.hexagon.qnn.socs import SOCS
@@ -81,7 +79,7 @@ def _write_graphs(
     emitted = {}
     for kind, window in plan.windows.items():
         contract, mask_value = CONTRACTS[plan.options.runtime], calibration.mask_value
-        float_form = Form(window, _one_part(job), mask_value=mask_value, contract=contract)
+        float_form = Form(window, plan.parts, mask_value=mask_value, contract=contract)
         _save(emit_graphs(job, float_form, data), FLOAT + kind, folder)
         form = Form(
             window, plan.parts, calibration.ranges, mask_value, contract, plan.table_in_graph
@@ -89,7 +87,7 @@ def _write_graphs(
         emitted[kind] = emit_graphs(job, form, data)
         _save(emitted[kind], kind, folder)
         if not plan.emulated:
-            checks = replace(form, parts=first_and_last(job.spec.layers), table_in_graph=False)
+            checks = replace(form, parts=plan.checks, table_in_graph=False)
             _save(emit_graphs(job, checks, data), CHECK + kind, folder)
     return emitted
 
@@ -98,11 +96,6 @@ def _save(emitted: GraphSet, kind: str, folder: Path) -> None:
     """Write the model file of each part."""
     for part, graph in zip(emitted.graphs.parts, emitted.graphs.graphs, strict=True):
         save_graph(graph, folder / graph_file(kind, part.name))
-
-
-def _one_part(job: Job) -> list[Part]:
-    """The whole model as one part."""
-    return [Part("model", 0, job.spec.layers)]
 
 
 def _compile(plan: Plan, folder: Path, progress: Progress) -> None:

@@ -28,8 +28,14 @@ class FloatWeights:
     """The float32 weights of several graphs, as many as the process's memory has room for."""
 
     def __init__(self) -> None:
-        self.room = may_keep(MOST) // COPIES
+        self.room = 0
         self.known: dict[tuple[str, ...], OrtValue] = {}  # by the place of the codes
+        self.forget()
+
+    def forget(self) -> None:
+        """Keep no weights: other graphs follow, which have the room."""
+        self.known.clear()
+        self.room = may_keep(MOST) // COPIES
 
     def take_from(self, source: bytes, folder: Path) -> tuple[bytes, Weights]:
         """The graph with 8-bit weights as external initializers, and these initializers.
