@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import copy
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from slmkit_litert.lowering.weight_binding import (
     weights_of,
     write_model,
 )
-from slmkit_litert.verify.parts import Use, keep_part, plan_parts
+from slmkit_litert.verify.parts import PartsPlan, keep_part, plan_parts
 from slmkit_litert.weights import dequantize
 
 
@@ -33,19 +32,19 @@ def float_bytes(path: Path) -> dict[str, int]:
     return {name: _float_size(each) for name, each in weights_of(*read_model(path)).items()}
 
 
-def plan_float_parts(path: Path, limit: int) -> dict[Use, int]:
+def plan_float_parts(path: Path, limit: int) -> PartsPlan:
     """Divide a float copy into parts of at most ``limit`` bytes of weights where a single one is
-    not larger: the part of each use of a weight."""
+    not larger."""
     return plan_parts(read_model(path)[0], DECODE, float_bytes(path), limit)
 
 
 def write_float_copy(
-    path: Path, out: Path, proof: Path | None, parts: Mapping[Use, int], number: int
+    path: Path, out: Path, proof: Path | None, plan: PartsPlan | None = None, number: int = 0
 ) -> None:
     """Write the graphs of the .tflite at ``path`` with every weight in float32, and with the
     graph of ``proof`` (``slmkit_litert.lowering.proof_graph``) over the same weights.
 
-    ``parts``, ``number``: that part alone of all graphs; without ``parts`` they are whole.
+    ``plan``, ``number``: that part alone of all graphs; without a plan they are whole.
     """
     model, content = read_model(path)
     external: dict[str, ExternalBuffer] = {}
@@ -66,8 +65,8 @@ def write_float_copy(
             buffer.offset = buffer.size = 0
     if proof is not None:
         take_in(model, proof.read_bytes(), indices)
-    if parts:
-        keep_part(model, parts, number)
+    if plan is not None:
+        keep_part(model, plan, number)
     kept = {id(buffer) for buffer in model.buffers}
     write_model(model, [each for each in external.values() if id(each.buffer) in kept], out)
 

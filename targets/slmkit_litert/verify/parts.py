@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,33 +23,38 @@ BETWEEN = "between_"  # precedes the number of a tensor that goes from part to p
 Use = tuple[str, int]  # a weight's tensor name, and how many operators of the graph read it before
 
 
-def plan_parts(model: Any, key: str, sizes: Mapping[str, int], limit: int) -> dict[Use, int]:
-    """The part of each use of a weight, by the signature ``key``, which uses all of them.
+@dataclass(frozen=True)
+class PartsPlan:
+    """The parts of a model's graphs; ``sizes``: bytes of the weights that each multiplies with."""
+
+    part_of: Mapping[Use, int]
+    sizes: tuple[int, ...]
+
+
+def plan_parts(model: Any, key: str, sizes: Mapping[str, int], limit: int) -> PartsPlan:
+    """Plan parts by the signature ``key``, which uses all weights.
 
     ``sizes``: bytes by tensor name. A part has at most ``limit`` bytes, or a single weight. A
     table whose rows are looked up counts nothing: a mapped file's other rows are never read.
     """
-    parts: dict[Use, int] = {}
-    part = held = 0
+    part_of: dict[Use, int] = {}
+    held = [0]
     for operator, uses in _uses(model, _graph_of(model, key)):
         size = 0 if _looks_up(model, operator) else sum(sizes[label] for label, _ in uses)
-        if held and held + size > limit:
-            part, held = part + 1, 0
-        held += size
-        parts |= dict.fromkeys(uses, part)
-    return parts
+        if size and held[-1] and held[-1] + size > limit:
+            held.append(0)
+        held[-1] += size
+        part_of |= dict.fromkeys(uses, len(held) - 1)
+    return PartsPlan(part_of, tuple(held))
 
 
-def keep_part(model: Any, parts: Mapping[Use, int], number: int) -> None:
+def keep_part(model: Any, plan: PartsPlan, number: int) -> None:
     """Keep the operators of one part in every graph, the signatures that have any, and the buffers
-    that are still read.
-
-    ``parts``: of ``plan_parts``.
-    """
+    that are still read."""
     kept = []
     for signature in model.signatureDefs:
         graph = model.subgraphs[signature.subgraphIndex]
-        if _keep_operators(model, graph, signature, parts, number):
+        if _keep_operators(model, graph, signature, plan.part_of, number):
             kept.append((signature, graph))
     model.signatureDefs = [signature for signature, _ in kept]
     model.subgraphs = [graph for _, graph in kept]

@@ -38,10 +38,12 @@ def open_runner(folder: Path, artifact: Artifact, mode: str) -> HexagonRunner:
     def on_cpu(kind: str, part: str) -> Any:
         return open_on_cpu(file_of(folder, graph_file(kind, part)), weights)
 
+    def of_floats(kind: str, part: str) -> Any:
+        return on_cpu(FLOAT + kind, part)
+
     if mode == "float":
         names = _names(artifact) if "checks" in artifact.facts else ["model"]  # an older bundle's
-        about = lambda kind, part: on_cpu(FLOAT + kind, part), weights, names
-        chain = _chain(folder, artifact, *about)
+        chain = _chain(folder, artifact, of_floats, weights, names)
         return HexagonRunner(folder, artifact, RUNTIME, chain, floats=True)
     if mode == "qdq":
         chain = _chain(folder, artifact, on_cpu, weights)
