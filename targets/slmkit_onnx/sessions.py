@@ -40,6 +40,7 @@ def cpu_session(
     entries: Mapping[str, str] | None = None,
     arena: bool = True,
     initializers: Mapping[str, onnxruntime.OrtValue] | None = None,
+    in_place: bool = False,
 ) -> onnxruntime.InferenceSession:
     """Load a model from a file or from its bytes; ``folder`` holds the external data.
 
@@ -47,8 +48,9 @@ def cpu_session(
     given as bytes. ``entries``: more entries of the session options. ``arena``: keep memory from
     one run for the next, as an app's session does: as much as the largest matrix takes in float32,
     where an operation dequantizes it. ``initializers``: numbers in place of those that the model
-    says to lie in the external data. Raises BackendError with the first line of the runtime's
-    message.
+    says to lie in the external data; ``in_place``: they are read where they are, no weight of the
+    model is packed, and nothing but products of matrices may read them. Raises BackendError with
+    the first line of the runtime's message.
     """
     options = session_options(folder)
     options.enable_cpu_mem_arena = arena
@@ -57,7 +59,11 @@ def cpu_session(
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     given = dict(initializers or {})
-    if given:
+    if given and in_place:
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        for name, value in given.items():
+            options.add_initializer(name, value)
+    elif given:
         options.add_external_initializers(list(given), list(given.values()))
     try:
         source = model if isinstance(model, bytes) else str(model)

@@ -51,6 +51,23 @@ def test_a_graph_gives_the_same_logits(folder, monkeypatch, memory):
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("kind", ["prefill", "decode"])
+def test_without_4_bit_weights_nothing_is_packed_and_the_logits_are_the_same(tiny, tmp_path, kind):
+    job = replace(hexagon_job(tiny("qwen2"), tmp_path, "int8-per-channel"), debug=True)
+    emitted(job, tmp_path / "hexagon")
+    path = tmp_path / "hexagon" / f"float.{kind}.onnx"
+    weights = FloatWeights()
+    taken = weights.take_from(fold_scales(path.read_bytes(), path.parent), path.parent)
+    assert taken.in_place and len(taken.weights) == 1 + 7 * job.spec.layers
+    plain, changed = cpu_session(path, path.parent), open_on_cpu(path, weights)
+    given = random_inputs(plain)
+    expected, got = (each.run(["logits"], given)[0] for each in (plain, changed))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    first = next(iter(weights.known.values())).numpy()
+    first *= 0  # the sessions read these very numbers
+    assert np.abs(changed.run(["logits"], given)[0] - expected).max() > 0.01
+
+
 def test_every_weight_is_read_as_codes(folder, tmp_path):
     """By ORT's kernel: those of 4 bits, and those of 8 bits, which have no multipliers: the head,
     and v_proj and o_proj of both layers."""
@@ -73,7 +90,9 @@ def test_graphs_share_their_8_bit_weights_as_floats_as_far_as_there_is_room(fold
     weights, taken = FloatWeights(), []
     for kind in ("prefill", "decode"):
         source = fold_scales((folder / f"float.{kind}.onnx").read_bytes(), folder)
-        changed, found = weights.take_from(source, folder)
+        part = weights.take_from(source, folder)
+        changed, found = part.source, part.weights
+        assert not part.in_place  # others have 4 bits, and are packed
         taken.append(found)
         counts = [words(onnx.load_model_from_string(each)) for each in (source, changed)]
         assert counts[1]["DequantizeLinear"] == counts[0]["DequantizeLinear"] - len(found)

@@ -152,8 +152,9 @@ def _run_units(
     histograms: dict[str, Histogram] = {}
     recorded = set(emitted.value_outputs)
     for unit, model in enumerate(models):
-        source, weights = FloatWeights().take_from(fold_scales(model, folder), folder)
-        session = cpu_session(source, folder, initializers=weights)
+        taken = FloatWeights().take_from(fold_scales(model, folder), folder)
+        about = taken.source, folder
+        session = cpu_session(*about, initializers=taken.weights, in_place=taken.in_place)
         output_names = [output.name for output in session.get_outputs()]
         read_later, states = _inputs_of_later_units(emitted, unit), _zero_states(session)
         for number, flow in enumerate(flows):

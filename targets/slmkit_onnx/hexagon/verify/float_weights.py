@@ -8,6 +8,7 @@ DequantizeLinear computes. The graphs of one runner share them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,19 @@ Weights = dict[str, OrtValue]  # by the name of DequantizeLinear's output
 Tensors = Mapping[str, TensorProto]
 
 
+@dataclass(frozen=True)
+class Taken:
+    """A serialized ONNX model whose 8-bit ``weights`` are initializers, and these.
+
+    ``in_place``: the session need not pack them, which takes a tenth more time: no other weight
+    needs to be packed, as those of 4 bits do.
+    """
+
+    source: bytes
+    weights: Weights
+    in_place: bool
+
+
 class FloatWeights:
     """The float32 weights of several graphs, as many as the process's memory has room for."""
 
@@ -35,18 +49,21 @@ class FloatWeights:
     def forget(self) -> None:
         """Keep no weights: other graphs follow, which have the room."""
         self.known.clear()
-        self.room = may_keep(MOST) // COPIES
+        self.room = may_keep(MOST)
 
-    def take_from(self, source: bytes, folder: Path) -> tuple[bytes, Weights]:
-        """The graph with 8-bit weights as external initializers, and these initializers.
+    def take_from(self, source: bytes, folder: Path) -> Taken:
+        """The graph with 8-bit weights as initializers, as many as there is room for.
 
-        ``source`` and the result are serialized ONNX models; ``folder`` holds the external data.
+        ``source``: a serialized ONNX model; ``folder`` holds the external data.
         """
         model = onnx.load_model_from_string(source)
         tensors = {each.name: each for each in model.graph.initializer}
+        in_place = not any(map(_is_4_bit, tensors.values())) and _only_multiplies(model, tensors)
         remaining, taken = [], {}
         for node in model.graph.node:
-            weight = self._weight(node, tensors, folder) if _is_8_bit(node, tensors) else None
+            weight = None
+            if _is_8_bit(node, tensors):
+                weight = self._weight(node, tensors, folder, 1 if in_place else COPIES)
             if weight is None:
                 remaining.append(node)
             else:
@@ -54,13 +71,15 @@ class FloatWeights:
                 model.graph.initializer.append(_placeholder(node, tensors))
         del model.graph.node[:]
         model.graph.node.extend(remaining)
-        return bytes(model.SerializeToString()), taken
+        return Taken(bytes(model.SerializeToString()), taken, in_place)
 
-    def _weight(self, node: NodeProto, tensors: Tensors, folder: Path) -> OrtValue | None:
-        """The numbers of a weight; None if there is no room for them."""
+    def _weight(
+        self, node: NodeProto, tensors: Tensors, folder: Path, copies: int
+    ) -> OrtValue | None:
+        """The numbers of a weight; None if there is no room for so many copies of them."""
         place = tuple(f"{each.key}={each.value}" for each in tensors[node.input[0]].external_data)
         if place not in self.known:
-            size = 4 * int(np.prod(tensors[node.input[0]].dims))
+            size = copies * 4 * int(np.prod(tensors[node.input[0]].dims))
             if size > self.room:
                 return None
             self.room -= size
@@ -69,6 +88,18 @@ class FloatWeights:
             weight *= scales
             self.known[place] = OrtValue.ortvalue_from_numpy(weight)
         return self.known[place]
+
+
+def _is_4_bit(tensor: TensorProto) -> bool:
+    return tensor.data_type in (TensorProto.INT4, TensorProto.UINT4)
+
+
+def _only_multiplies(model: onnx.ModelProto, tensors: Tensors) -> bool:
+    """Whether products of matrices alone read the 8-bit weights: an optimizer that computed
+    something else of them beforehand would read the codes' bytes as numbers."""
+    nodes = model.graph.node
+    weights = {each.output[0] for each in nodes if _is_8_bit(each, tensors)}
+    return all(each.op_type == "MatMul" for each in nodes if weights.intersection(each.input))
 
 
 def _is_8_bit(node: NodeProto, tensors: Tensors) -> bool:

@@ -24,7 +24,11 @@ def open_on_cpu(path: Path, weights: FloatWeights, htp_rounding: bool = True) ->
     try:
         source = fold_scales(path.read_bytes(), path.parent)
         source = emulate_htp_rounding(source) if htp_rounding else strip_qdq(source)
-        source, taken = weights.take_from(source, path.parent)
+        taken = weights.take_from(source, path.parent)
     except (DecodeError, ValidationError, ValueError, OSError) as error:
         raise load_error(path.name, error) from None
-    return cpu_session(source, path.parent, name=path.name, arena=False, initializers=taken)
+    about = taken.source, path.parent
+    own = taken.weights
+    return cpu_session(
+        *about, name=path.name, arena=False, initializers=own, in_place=taken.in_place
+    )
