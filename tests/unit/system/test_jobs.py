@@ -19,6 +19,12 @@ from slmkit.system.workers.threads import SHARE, thread_settings
 GB = 10**9
 
 
+@pytest.fixture(autouse=True)
+def no_memory_of_its_own(monkeypatch):
+    """The process of the tests holds nothing, as far as jobs are concerned."""
+    monkeypatch.setattr(system_jobs, "tree_memory", lambda root: 0)
+
+
 class Gauge:
     """Counts the jobs that run at once."""
 
@@ -206,3 +212,12 @@ def test_a_job_s_workers_know_the_memory_that_they_may_take(places, forecasts, g
     assert run_jobs([replace(first, seconds=2), second], limits, Silent()) == given
     assert run_jobs([Job(ask, 5 * GB)], limits, Silent()) == [4 * GB]
     assert ask(Silent()) is None
+
+
+def test_what_this_process_holds_is_no_memory_of_its_jobs(monkeypatch):
+    def ask(progress):
+        return subprocess_worker.call("worker_jobs:memory", {}, lambda done, total: None, "asks")
+
+    monkeypatch.setattr(system_jobs, "tree_memory", lambda root: GB)
+    assert run_jobs([Job(ask, 0)], Limits(1, memory=3 * GB), Silent()) == [2 * GB]
+    assert run_jobs([Job(ask, 0)] * 2, Limits(2, memory=3 * GB), Silent()) == [GB, GB]

@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from slmkit.system.process_memory import free_memory
+from slmkit.system.process_memory import free_memory, tree_memory
 from slmkit.system.progress import Progress, Through
 from slmkit.system.workers.group import GROUP, WorkerGroup
 from slmkit.system.workers.memory import given_memory
@@ -81,7 +81,7 @@ def run_jobs(jobs: Sequence[Job[T]], limits: Limits, progress: Progress) -> list
     Raises the first error of a job, and whatever interrupts the wait, after every other worker has
     been ended.
     """
-    budget = limits.budget
+    budget = _beside_this_process(limits)
     alone = len(jobs) < 2 and all(each.then is _nothing for each in jobs)
     if limits.jobs < 2 or alone:
         with given_memory(budget):
@@ -111,6 +111,14 @@ def run_jobs(jobs: Sequence[Job[T]], limits: Limits, progress: Progress) -> list
                 each.group.stop()
             raise
     return [results[number] for number in range(len(jobs))]
+
+
+def _beside_this_process(limits: Limits) -> int | None:
+    """The budget of jobs: of a named amount of memory, what this process does not hold itself; what
+    is free has left that out already."""
+    if limits.memory is None:
+        return limits.budget
+    return max(0, limits.memory - (tree_memory(os.getpid()) or 0))
 
 
 def _one_by_one(jobs: Sequence[Job[T]], progress: Progress) -> list[T]:
