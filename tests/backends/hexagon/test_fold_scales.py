@@ -51,18 +51,34 @@ def test_a_graph_gives_the_same_logits(folder, monkeypatch, memory):
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("kind", ["prefill", "decode"])
-def test_without_4_bit_weights_nothing_is_packed_and_the_logits_are_the_same(tiny, tmp_path, kind):
+def test_where_nothing_has_4_bits_there_is_room_for_one_copy_instead_of_three(
+    tiny, tmp_path, monkeypatch
+):
     job = replace(hexagon_job(tiny("qwen2"), tmp_path, "int8-per-channel"), debug=True)
     emitted(job, tmp_path / "hexagon")
-    path = tmp_path / "hexagon" / f"float.{kind}.onnx"
+    paths = [tmp_path / "hexagon" / f"float.{kind}.onnx" for kind in ("prefill", "decode")]
+
+    def taken_from(weights):
+        sources = [fold_scales(path.read_bytes(), path.parent) for path in paths]
+        return [
+            weights.take_from(source, path.parent)
+            for source, path in zip(sources, paths, strict=True)
+        ]
+
+    plenty = FloatWeights()
+    found = taken_from(plenty)
+    assert [len(each.weights) for each in found] == [1 + 7 * job.spec.layers] * 2
+    assert not any(each.in_place for each in found)
+    size = sum(each.numpy().nbytes for each in plenty.known.values())
+    monkeypatch.setattr(float_weights, "may_keep", lambda most: size)
+    assert all(each.in_place for each in taken_from(FloatWeights()))
     weights = FloatWeights()
-    taken = weights.take_from(fold_scales(path.read_bytes(), path.parent), path.parent)
-    assert taken.in_place and len(taken.weights) == 1 + 7 * job.spec.layers
-    plain, changed = cpu_session(path, path.parent), open_on_cpu(path, weights)
-    given = random_inputs(plain)
-    expected, got = (each.run(["logits"], given)[0] for each in (plain, changed))
-    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    for path in paths:
+        plain, changed = cpu_session(path, path.parent), open_on_cpu(path, weights)
+        given = random_inputs(plain)
+        expected, got = (each.run(["logits"], given)[0] for each in (plain, changed))
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert weights.room == 0
     first = next(iter(weights.known.values())).numpy()
     first *= 0  # the sessions read these very numbers
     assert np.abs(changed.run(["logits"], given)[0] - expected).max() > 0.01

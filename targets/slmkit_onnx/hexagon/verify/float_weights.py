@@ -29,8 +29,9 @@ Tensors = Mapping[str, TensorProto]
 class Taken:
     """A serialized ONNX model whose 8-bit ``weights`` are initializers, and these.
 
-    ``in_place``: the session need not pack them, which takes a tenth more time: no other weight
-    needs to be packed, as those of 4 bits do.
+    ``in_place``: the session does not pack them, for which there is no room. A step takes a tenth
+    more time, and sums of another order. No other weight may need to be packed, as those of 4 bits
+    do.
     """
 
     source: bytes
@@ -43,12 +44,14 @@ class FloatWeights:
 
     def __init__(self) -> None:
         self.room = 0
+        self.in_place: set[tuple[str, ...]] = set()  # the places of those that are not packed
         self.known: dict[tuple[str, ...], OrtValue] = {}  # by the place of the codes
         self.forget()
 
     def forget(self) -> None:
         """Keep no weights: other graphs follow, which have the room."""
         self.known.clear()
+        self.in_place.clear()
         self.room = may_keep(MOST)
 
     def take_from(self, source: bytes, folder: Path) -> Taken:
@@ -58,7 +61,7 @@ class FloatWeights:
         """
         model = onnx.load_model_from_string(source)
         tensors = {each.name: each for each in model.graph.initializer}
-        in_place = not any(map(_is_4_bit, tensors.values())) and _only_multiplies(model, tensors)
+        in_place = self._in_place(model, tensors)
         remaining, taken = [], {}
         for node in model.graph.node:
             weight = None
@@ -73,13 +76,23 @@ class FloatWeights:
         model.graph.node.extend(remaining)
         return Taken(bytes(model.SerializeToString()), taken, in_place)
 
+    def _in_place(self, model: onnx.ModelProto, tensors: Tensors) -> bool:
+        """Whether a graph's weights have to be read where they are, and can be."""
+        if any(map(_is_4_bit, tensors.values())) or not _only_multiplies(model, tensors):
+            return False
+        codes = [tensors[each.input[0]] for each in model.graph.node if _is_8_bit(each, tensors)]
+        new = [each for each in codes if _place(each) not in self.known]
+        if COPIES * sum(map(_float_size, new)) > self.room:
+            self.in_place |= {_place(each) for each in new}
+        return any(_place(each) in self.in_place for each in codes)
+
     def _weight(
         self, node: NodeProto, tensors: Tensors, folder: Path, copies: int
     ) -> OrtValue | None:
         """The numbers of a weight; None if there is no room for so many copies of them."""
-        place = tuple(f"{each.key}={each.value}" for each in tensors[node.input[0]].external_data)
+        place = _place(tensors[node.input[0]])
         if place not in self.known:
-            size = copies * 4 * int(np.prod(tensors[node.input[0]].dims))
+            size = copies * _float_size(tensors[node.input[0]])
             if size > self.room:
                 return None
             self.room -= size
@@ -88,6 +101,16 @@ class FloatWeights:
             weight *= scales
             self.known[place] = OrtValue.ortvalue_from_numpy(weight)
         return self.known[place]
+
+
+def _place(codes: TensorProto) -> tuple[str, ...]:
+    """The place of a weight's codes in the external data."""
+    return tuple(f"{each.key}={each.value}" for each in codes.external_data)
+
+
+def _float_size(codes: TensorProto) -> int:
+    """Bytes of a weight in float32."""
+    return 4 * int(np.prod(codes.dims))
 
 
 def _is_4_bit(tensor: TensorProto) -> bool:
