@@ -50,7 +50,8 @@ class LitertRunner(StaticRunner):
         self.prefill_name = prefill_name(facts["prefill"])
         graphs = FloatGraphs if mode == "float32" else StoredGraphs
         self.graphs = graphs(model, self._proof)
-        self.runtime = f"{RELEASE}, {self.graphs.kernels}, {mode} weights"
+        self.mode = mode
+        self.runtime = self._about()
         self.sizes, self.whole_chunks = (facts["prefill"], 1), bool(artifact.state.states)
         self.taps: dict[str, Floats] = {}
         self.reset()
@@ -62,10 +63,13 @@ class LitertRunner(StaticRunner):
 
     def open_part(self, number: int) -> None:
         """Hold one part alone; all is forgotten."""
-        before = self.graphs.kernels
         self.graphs.open_part(number)
-        self.runtime = self.runtime.replace(before, self.graphs.kernels)
+        self.runtime = self._about()
         self.reset()
+
+    def _about(self) -> str:
+        """LiteRT's version, the kernels and the weights."""
+        return f"{RELEASE}, {self.graphs.kernels}, {self.mode} weights"
 
     def reset(self) -> None:
         """Forget the sequence."""

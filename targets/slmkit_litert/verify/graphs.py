@@ -15,10 +15,10 @@ from typing import Any
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from slmkit.backend.memory import may_keep
+from slmkit.backend.static_runner import Arrays, Calls
 from slmkit.backend.threads import threads
 from slmkit.system.scratch import scratch
 from slmkit_litert.contract import PROOF
-from slmkit_litert.lowering.weight_binding import Array
 from slmkit_litert.verify.copies import (
     float_bytes,
     plan_float_parts,
@@ -46,7 +46,7 @@ class StoredGraphs:
         self._model, self._proof = model, proof
         self.signatures = _signatures(_open(model))
 
-    def call(self, name: str, inputs: Mapping[str, Any]) -> dict[str, Array]:
+    def call(self, name: str, inputs: Mapping[str, Any]) -> Arrays:
         """The outputs of a signature, by name."""
         if name == PROOF and PROOF not in self.signatures and self._proof is not None:
             with scratch() as folder:
@@ -66,8 +66,7 @@ class FloatGraphs:
         self._packed = PACKED if proof else PACKED - 1
         self._part: int | None = None  # that is open; None: the whole copy
         self.signatures: dict[str, Any] = {}
-        self._handed: list[dict[str, Array]] = []  # by each call of a part to those of later parts
-        self._calls = 0  # of the open part
+        self._calls = Calls()
 
     @cached_property
     def _whole(self) -> int:
@@ -105,19 +104,17 @@ class FloatGraphs:
 
     def open_part(self, number: int) -> None:
         """Hold one part alone, whose calls begin anew."""
-        self._part, self._calls = number, 0
+        self._part = number
+        self._calls.begin()
         self._open_copy()
 
-    def call(self, name: str, inputs: Mapping[str, Any]) -> dict[str, Array]:
+    def call(self, name: str, inputs: Mapping[str, Any]) -> Arrays:
         """The outputs of a signature, by name: those that the open part makes."""
         if not self.signatures:
             self._open_copy()
         if self._part is None:
             return _call(self.signatures[name], inputs)
-        if self._calls == len(self._handed):
-            self._handed.append({})
-        handed = self._handed[self._calls]
-        self._calls += 1
+        handed = self._calls.handed()
         if name not in self.signatures:  # this part has nothing of the graph
             return {}
         outputs = _call(self.signatures[name], {**inputs, **handed})
@@ -153,8 +150,8 @@ def _signatures(interpreter: Interpreter) -> dict[str, Any]:
     return {name: interpreter.get_signature_runner(name) for name in names}
 
 
-def _call(signature: Any, inputs: Mapping[str, Any]) -> dict[str, Array]:
+def _call(signature: Any, inputs: Mapping[str, Any]) -> Arrays:
     """The outputs of a signature, which takes those ``inputs`` that its graph has."""
     names = signature.get_input_details()  # without attention there is no "mask"
-    outputs: dict[str, Array] = signature(**{name: inputs[name] for name in names})
+    outputs: Arrays = signature(**{name: inputs[name] for name in names})
     return outputs

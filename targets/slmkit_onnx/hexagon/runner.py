@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from slmkit.backend.artifact import file_of
 from slmkit.backend.interface import Artifact, SequenceState
-from slmkit.backend.static_runner import StaticRunner, Window, slots
+from slmkit.backend.static_runner import Arrays, StaticRunner, Window, slots
 from slmkit.ops import Floats, Rope
 from slmkit_onnx.hexagon.contract import (
     CONTRACTS,
@@ -28,7 +28,7 @@ from slmkit_onnx.hexagon.contract import (
 from slmkit_onnx.hexagon.host import Host
 from slmkit_onnx.hexagon.lowering.emit import EMBED, FLOAT_EMBEDS
 from slmkit_onnx.hexagon.lowering.ops import TAP
-from slmkit_onnx.hexagon.verify.chain import Arrays, Chain
+from slmkit_onnx.hexagon.verify.chain import Chain
 from slmkit_onnx.sessions import cpu_session
 
 

@@ -72,6 +72,12 @@ def test_where_nothing_has_4_bits_there_is_room_for_one_copy_instead_of_three(
     size = sum(each.numpy().nbytes for each in plenty.known.values())
     monkeypatch.setattr(float_weights, "may_keep", lambda most: size)
     assert all(each.in_place for each in taken_from(FloatWeights()))
+    monkeypatch.setattr(float_weights, "may_keep", lambda most: size - 1)
+    some = taken_from(FloatWeights())  # the others stay codes, whose kernel packs them
+    assert not any(each.in_place for each in some) and 0 < len(some[0].weights) < len(
+        found[0].weights
+    )
+    monkeypatch.setattr(float_weights, "may_keep", lambda most: size)
     weights = FloatWeights()
     for path in paths:
         plain, changed = cpu_session(path, path.parent), open_on_cpu(path, weights)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from slmkit.errors import BackendError
 from slmkit.ops import Floats, Positions
 
+Arrays = dict[str, NDArray[Any]]
 EMPTY = -1  # the position of a slot that holds no token
 
 
@@ -94,3 +96,23 @@ class StaticRunner(ABC):
         if self.whole_chunks and tokens < most:
             return 1
         return most if tokens > 1 and self.length + most <= self.context_length else 1
+
+
+class Calls:
+    """Calls of a model whose parts run one after another, each with the same calls: what a call of
+    one part hands to the same call of later ones, by name."""
+
+    def __init__(self) -> None:
+        self._handed: list[Arrays] = []
+        self._next = 0
+
+    def begin(self) -> None:
+        """A part begins: its first call comes next."""
+        self._next = 0
+
+    def handed(self) -> Arrays:
+        """What earlier parts handed to the call that is next, to which this part may add."""
+        if self._next == len(self._handed):
+            self._handed.append({})
+        self._next += 1
+        return self._handed[self._next - 1]

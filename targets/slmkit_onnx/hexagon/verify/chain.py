@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from numpy.typing import NDArray
-
 from slmkit.backend.memory import may_keep
+from slmkit.backend.static_runner import Arrays, Calls
 from slmkit_onnx.hexagon.contract import NEW
 from slmkit_onnx.hexagon.qnn.compile import KINDS
 from slmkit_onnx.hexagon.verify.float_weights import FloatWeights
 
-Arrays = dict[str, NDArray[Any]]
 OpenSession = Callable[[str, str], Any]  # (kind, part) -> session
 COPIES = 4  # of stored weights: read and packed, for prefill and for decode
 MOST = 4 * 10**9  # bytes of them
@@ -39,10 +37,9 @@ class Chain:
         self._kinds = {tokens[kind]: kind for kind in KINDS}
         self._open, self._weights = open_session, weights
         self._fits = COPIES * stored <= may_keep(MOST)
-        self._in_parts = False
+        self._part: int | None = None  # that is open; None: all are
         self._sessions: dict[int, list[Any]] = {}
-        self._handed: list[Arrays] = []  # by each call of a part to those of later parts
-        self._calls = 0  # of the open part
+        self._calls = Calls()
 
     @property
     def parts(self) -> int:
@@ -55,21 +52,20 @@ class Chain:
 
     def open_part(self, number: int) -> None:
         """Hold one part alone, whose calls begin anew."""
-        self._in_parts, self._calls = True, 0
+        self._part = number
+        self._calls.begin()
         self._open_sessions(self.names[number : number + 1])
 
     def run(self, tokens: int, inputs: Arrays) -> Arrays:
         """The outputs of the graphs that read so many tokens: of all parts, or of the open one."""
         if not self._sessions:
             self.open()
-        if not self._in_parts:
+        if self._part is None:
             return self._run(tokens, inputs)
-        if self._calls == len(self._handed):
-            self._handed.append({})
-        handed = self._handed[self._calls]
-        self._calls += 1
+        handed = self._calls.handed()
         outputs = self._run(tokens, {**inputs, **handed})
-        handed |= {name: each for name, each in outputs.items() if not name.startswith(NEW)}
+        if self._part < len(self.names) - 1:  # the logits of the last one are for nobody else
+            handed |= {name: each for name, each in outputs.items() if not name.startswith(NEW)}
         return outputs
 
     def _open_sessions(self, names: Sequence[str]) -> None:
@@ -80,7 +76,7 @@ class Chain:
             self._sessions[tokens] = [self._open(kind, name) for name in names]
 
     def _run(self, tokens: int, inputs: Arrays) -> Arrays:
-        values, found = dict(inputs), dict[str, NDArray[Any]]()
+        values, found = dict(inputs), Arrays()
         for session in self._sessions[tokens]:
             names = [each.name for each in session.get_outputs()]
             taken = {each.name: values[each.name] for each in session.get_inputs()}

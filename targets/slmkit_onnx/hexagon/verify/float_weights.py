@@ -82,7 +82,8 @@ class FloatWeights:
             return False
         codes = [tensors[each.input[0]] for each in model.graph.node if _is_8_bit(each, tensors)]
         new = [each for each in codes if _place(each) not in self.known]
-        if COPIES * sum(map(_float_size, new)) > self.room:
+        needed = sum(map(_float_size, new))
+        if needed <= self.room < COPIES * needed:
             self.in_place |= {_place(each) for each in new}
         return any(_place(each) in self.in_place for each in codes)
 
