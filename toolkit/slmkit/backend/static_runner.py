@@ -111,7 +111,7 @@ class Calls:
         self._next = 0
 
     def handed(self) -> Arrays:
-        """What earlier parts handed to the call that is next, to which this part may add."""
+        """The values that earlier parts handed to the call that is next; this part may add some."""
         if self._next == len(self._handed):
             self._handed.append({})
         self._next += 1
