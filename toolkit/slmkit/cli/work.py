@@ -84,7 +84,7 @@ def work_options(function: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--memory",
             type=float,
-            help="GB of this computer that jobs side by side may take [default: 3/4 of the free].",
+            help="GB of memory for the command and its jobs [default: 3/4 of the free].",
         ),
         click.option(
             "--jobs",
