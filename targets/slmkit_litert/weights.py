@@ -7,6 +7,10 @@ changes nothing.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 from ai_edge_litert.schema_py_generated import TensorType
 from numpy.typing import NDArray
@@ -17,6 +21,7 @@ from slmkit_litert.lowering.weight_binding import Array, StoredWeight
 from slmkit_litert.lowering.weight_layout import COLUMNS, MASK, PART, SELECTION, Shape
 
 TYPES = {4: TensorType.INT4, 8: TensorType.INT8}  # by bits
+BLOCK = 1 << 22  # numbers that are dequantized at a time
 SIGN = {4: 0x88, 8: 128}  # by bits: from 0 .. 15 or 0 .. 255 to two's complement
 
 
@@ -96,6 +101,26 @@ def pack_signed(signed: Array) -> Array:
     if len(nibbles) % 2:
         nibbles = np.append(nibbles, np.uint8(0))
     return pack(nibbles, 4)
+
+
+def dequantized(weight: StoredWeight) -> Iterator[Array]:
+    """``dequantize``, some rows at a time: a head in float32 is larger than a model's codes."""
+    if weight.scales is None:
+        yield dequantize(weight)
+        return
+    rows, columns = weight.shape[0], math.prod(weight.shape[1:])
+    bits = next(bits for bits, kind in TYPES.items() if kind == weight.type)
+    step = max(2, BLOCK // columns // 2 * 2)  # even: two codes of 4 bits share a byte
+    for at in range(0, rows, step):
+        count = min(step, rows - at)
+        yield dequantize(
+            replace(
+                weight,
+                shape=(count, *weight.shape[1:]),
+                data=weight.data[at * columns * bits // 8 : -(-(at + count) * columns * bits // 8)],
+                scales=weight.scales[at : at + count],
+            )
+        )
 
 
 def dequantize(weight: StoredWeight) -> Array:

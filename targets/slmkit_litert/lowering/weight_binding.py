@@ -7,7 +7,7 @@ buffer per weight, and a tied head shares the embedding's. Large buffers follow 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,11 +45,11 @@ class StoredWeight:
 
 @dataclass(frozen=True)
 class ExternalBuffer:
-    """A buffer after the flatbuffer; ``load`` returns its content when it is written."""
+    """A buffer after the flatbuffer; ``load`` returns its content when it is written, in blocks."""
 
     buffer: Any  # schema.BufferT
     size: int  # bytes
-    load: Callable[[], Array]
+    load: Callable[[], Iterable[Array]]
 
 
 class WeightBinder:
@@ -96,7 +96,7 @@ class WeightBinder:
         if raw.nbytes < INLINE_LIMIT:
             buffer.data = raw
         else:
-            self.external.append(ExternalBuffer(buffer, raw.nbytes, lambda: raw))
+            self.external.append(ExternalBuffer(buffer, raw.nbytes, lambda: [raw]))
         self.model.buffers.append(buffer)
         return len(self.model.buffers) - 1
 
@@ -168,7 +168,8 @@ def write_model(model: Any, external: Sequence[ExternalBuffer], path: Path) -> N
         file.write(model_bytes(model))
         for item in external:
             file.seek(item.buffer.offset)
-            file.write(np.ascontiguousarray(item.load()).data)
+            for block in item.load():
+                file.write(np.ascontiguousarray(block).data)
         file.truncate(end)
 
 

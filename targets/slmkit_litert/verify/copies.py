@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from slmkit_litert.contract import DECODE, LABEL
+from slmkit_litert.contract import LABEL
 from slmkit_litert.lowering.flatbuffer import text_of
 from slmkit_litert.lowering.proof_graph import take_in
 from slmkit_litert.lowering.weight_binding import (
@@ -23,8 +23,8 @@ from slmkit_litert.lowering.weight_binding import (
     weights_of,
     write_model,
 )
-from slmkit_litert.verify.parts import PartsPlan, keep_part, plan_parts
-from slmkit_litert.weights import dequantize
+from slmkit_litert.verify.parts import PartsPlan, keep_part
+from slmkit_litert.weights import dequantized
 
 
 def float_bytes(path: Path) -> dict[str, int]:
@@ -32,10 +32,9 @@ def float_bytes(path: Path) -> dict[str, int]:
     return {name: _float_size(each) for name, each in weights_of(*read_model(path)).items()}
 
 
-def plan_float_parts(path: Path, limit: int) -> PartsPlan:
-    """Divide a float copy into parts of at most ``limit`` bytes of weights where a single one is
-    not larger."""
-    return plan_parts(read_model(path)[0], DECODE, float_bytes(path), limit)
+def stored_bytes(path: Path) -> dict[str, int]:
+    """Bytes of each weight of the .tflite at ``path`` as it is stored, by its tensor's name."""
+    return {name: each.data.nbytes for name, each in weights_of(*read_model(path)).items()}
 
 
 def write_float_copy(
@@ -52,7 +51,7 @@ def write_float_copy(
         buffer = schema.BufferT()
         model.buffers.append(buffer)
         external[LABEL + name] = ExternalBuffer(
-            buffer, _float_size(weight), partial(dequantize, weight)
+            buffer, _float_size(weight), partial(dequantized, weight)
         )
     indices = {label: model.buffers.index(item.buffer) for label, item in external.items()}
     for graph in model.subgraphs:
@@ -79,17 +78,41 @@ def write_proof_copy(path: Path, out: Path, proof: Path) -> None:
     """Write the graph of ``proof`` alone, over the weights of the .tflite at ``path`` as they are
     stored there."""
     model, content = read_model(path)
+    _take_in_stored(model, proof)
+    signature = model.signatureDefs[-1]
+    model.subgraphs, model.signatureDefs = [model.subgraphs[-1]], [signature]
+    signature.subgraphIndex = 0
+    _write_stored(model, content, out)
+
+
+def write_stored_part(
+    path: Path, out: Path, proof: Path | None, plan: PartsPlan, number: int
+) -> None:
+    """Write one part of all graphs of the .tflite at ``path``, and of that of ``proof``, over the
+    weights as they are stored."""
+    model, content = read_model(path)
+    if proof is not None:
+        _take_in_stored(model, proof)
+    keep_part(model, plan, number)
+    _write_stored(model, content, out)
+
+
+def _take_in_stored(model: Any, proof: Path) -> None:
+    """Add the graph of ``proof`` over the weights as the model stores them."""
     stored = {
         text_of(each.name): (each, graph) for graph in model.subgraphs for each in graph.tensors
     }
     weights = {label: each for label, each in stored.items() if label.startswith(LABEL)}
-    model.subgraphs, model.signatureDefs = [], []
     graph = take_in(
         model, proof.read_bytes(), {label: tensor.buffer for label, (tensor, _) in weights.items()}
     )
     for index, tensor in enumerate(list(graph.tensors)):
         if text_of(tensor.name) in weights:
             _store_alike(model, graph, index, *weights[text_of(tensor.name)])
+
+
+def _write_stored(model: Any, content: Array, out: Path) -> None:
+    """Write a model whose external buffers are those of the file with this content."""
     external = [
         ExternalBuffer(buffer, buffer.size, partial(_bytes, content, buffer.offset, buffer.size))
         for buffer in model.buffers
@@ -108,10 +131,10 @@ def _store_alike(model: Any, graph: Any, index: int, stored: Any, source: Any) -
         return
     if quantization.details is not None:  # scales of groups are a tensor of the graph
         quantization.details = copy(quantization.details)
-        graph.tensors.append(source.tensors[quantization.details.scales])
+        graph.tensors.append(copy(source.tensors[quantization.details.scales]))
         quantization.details.scales = len(graph.tensors) - 1
     read_quantized(model, graph, index)
 
 
-def _bytes(content: Array, offset: int, size: int) -> Array:
-    return content[offset : offset + size]
+def _bytes(content: Array, offset: int, size: int) -> list[Array]:
+    return [content[offset : offset + size]]

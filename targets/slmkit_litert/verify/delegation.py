@@ -74,7 +74,7 @@ def _write_single_graph(path: Path, graph: int, out: Path) -> None:
     for buffer in model.buffers:
         if buffer.offset and buffer.size:
             view = content[buffer.offset : buffer.offset + buffer.size]
-            external.append(ExternalBuffer(buffer, buffer.size, partial(np.asarray, view)))
+            external.append(ExternalBuffer(buffer, buffer.size, partial(list, [view])))
     write_model(model, external, out)
 
 

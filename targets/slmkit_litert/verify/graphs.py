@@ -1,12 +1,13 @@
 """A .tflite's graphs in LiteRT's interpreter: as they are stored, or with weights in float32.
 
-XNNPACK packs all weights once more for each graph. Where the memory to do so in float32 is not
-given, the graphs run in parts of a few layers, one after the other: every part is given the same
+XNNPACK packs all weights once more for each graph. Where the memory to do so is not given, the
+graphs run in parts of a few layers, one after the other: every part is given the same
 calls, and what a call hands from part to part is kept meanwhile.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -18,14 +19,16 @@ from slmkit.backend.memory import may_keep
 from slmkit.backend.static_runner import Arrays, Calls
 from slmkit.backend.threads import threads
 from slmkit.system.scratch import scratch
-from slmkit_litert.contract import PROOF
+from slmkit_litert.contract import DECODE, PROOF
+from slmkit_litert.lowering.weight_binding import read_model
 from slmkit_litert.verify.copies import (
     float_bytes,
-    plan_float_parts,
+    stored_bytes,
     write_float_copy,
     write_proof_copy,
+    write_stored_part,
 )
-from slmkit_litert.verify.parts import BETWEEN, PartsPlan
+from slmkit_litert.verify.parts import BETWEEN, PartsPlan, plan_parts
 
 THREADS = 2
 XNNPACK, BUILT_IN = "XNNPACK", "LiteRT's own kernels"
@@ -36,42 +39,37 @@ MOST, MOST_OF_PART = 4 * 10**9, 12 * 10**8
 PACKED = 3  # copies of a weight that XNNPACK makes: for prefill, decode and the graph of the proof
 
 
-class StoredGraphs:
-    """The graphs over the weights as they are stored; that of the proof lies beside the file."""
-
-    parts = 1
-    kernels = XNNPACK
-
-    def __init__(self, model: Path, proof: Path | None) -> None:
-        self._model, self._proof = model, proof
-        self.signatures = _signatures(_open(model))
-
-    def call(self, name: str, inputs: Mapping[str, Any]) -> Arrays:
-        """The outputs of a signature, by name."""
-        if name == PROOF and PROOF not in self.signatures and self._proof is not None:
-            with scratch() as folder:
-                write_proof_copy(self._model, folder / "proof.tflite", self._proof)
-                self.signatures |= _signatures(_open(folder / "proof.tflite"))
-        return _call(self.signatures[name], inputs)
-
-    def open_part(self, number: int) -> None:
-        """Nothing: the one part is the whole model."""
-
-
-class FloatGraphs:
-    """The graphs, with that of the proof, over a copy of the weights in float32."""
+class Graphs(ABC):
+    """The graphs of a .tflite, with that of the proof, which lies beside it: whole, or in parts."""
 
     def __init__(self, model: Path, proof: Path | None) -> None:
         self._model, self._proof = model, proof
         self._packed = PACKED if proof else PACKED - 1
-        self._part: int | None = None  # that is open; None: the whole copy
+        self._part: int | None = None  # that is open; None: the whole model
         self.signatures: dict[str, Any] = {}
         self._calls = Calls()
+
+    @property
+    def kernels(self) -> str:
+        """Those that run."""
+        return XNNPACK
+
+    @abstractmethod
+    def _sizes(self) -> Mapping[str, int]:
+        """Bytes of each weight by its tensor's name, in the type that it has here."""
+
+    @abstractmethod
+    def _opened(self, name: str) -> dict[str, Any]:
+        """The signatures of the whole model, ``name`` among them."""
+
+    @abstractmethod
+    def _opened_part(self, number: int) -> dict[str, Any]:
+        """The signatures of one part."""
 
     @cached_property
     def _whole(self) -> int:
         """Bytes of all weights."""
-        return sum(float_bytes(self._model).values())
+        return sum(self._sizes().values())
 
     @cached_property
     def _room(self) -> int:
@@ -79,40 +77,29 @@ class FloatGraphs:
         return may_keep(MOST_OF_PART) // self._packed
 
     @cached_property
-    def _packs_whole(self) -> bool:
-        """Whether all weights may be packed."""
-        return self._whole <= may_keep(MOST) // self._packed
-
-    @cached_property
     def _plan(self) -> PartsPlan:
         """Parts that fit into the room with their own copy."""
         whole = self._whole <= self._room
-        return plan_float_parts(
-            self._model,
-            self._whole if whole else self._room * self._packed // (self._packed + 1),
-        )
+        limit = self._whole if whole else self._room * self._packed // (self._packed + 1)
+        return plan_parts(read_model(self._model)[0], DECODE, self._sizes(), limit)
 
     @property
     def parts(self) -> int:
         """Parts that may be held at a time: 1 where the whole model may be."""
         return len(self._plan.sizes)
 
-    @property
-    def kernels(self) -> str:
-        """Those that run: a single weight that is larger than a part is not packed either."""
-        return XNNPACK if self._part is not None or self._packs_whole else BUILT_IN
-
     def open_part(self, number: int) -> None:
         """Hold one part alone, whose calls begin anew."""
         self._part = number
         self._calls.begin()
-        self._open_copy()
+        self.signatures.clear()  # their memory is free before the part's is taken
+        self.signatures = self._opened_part(number)
 
     def call(self, name: str, inputs: Mapping[str, Any]) -> Arrays:
         """The outputs of a signature, by name: those that the open part makes."""
-        if not self.signatures:
-            self._open_copy()
         if self._part is None:
+            if name not in self.signatures:
+                self.signatures |= self._opened(name)
             return _call(self.signatures[name], inputs)
         handed = self._calls.handed()
         if name not in self.signatures:  # this part has nothing of the graph
@@ -121,21 +108,58 @@ class FloatGraphs:
         handed |= {each: outputs.pop(each) for each in list(outputs) if each.startswith(BETWEEN)}
         return outputs
 
-    def _open_copy(self) -> None:
-        """Write the open part, or the whole copy, and map it: its file may be deleted at once."""
-        self.signatures.clear()
-        part = self._part
-        if part is None:
-            plan, packs = None, self._packs_whole
-        else:
-            plan, packs = self._plan, self._plan.sizes[part] <= self._room
+
+class StoredGraphs(Graphs):
+    """The graphs over the weights as they are stored."""
+
+    def _sizes(self) -> Mapping[str, int]:
+        return stored_bytes(self._model)
+
+    def _opened(self, name: str) -> dict[str, Any]:
+        if name != PROOF or self._proof is None:
+            return _signatures(_interpreter(self._model))
+        with scratch() as folder:
+            write_proof_copy(self._model, folder / "proof.tflite", self._proof)
+            return _signatures(_interpreter(folder / "proof.tflite"))
+
+    def _opened_part(self, number: int) -> dict[str, Any]:
+        with scratch() as folder:
+            path = folder / "part.tflite"
+            write_stored_part(self._model, path, self._proof, self._plan, number)
+            return _signatures(_interpreter(path))
+
+
+class FloatGraphs(Graphs):
+    """The graphs over a copy of the weights in float32."""
+
+    def _sizes(self) -> Mapping[str, int]:
+        return float_bytes(self._model)
+
+    @cached_property
+    def _packs_whole(self) -> bool:
+        """Whether all weights may be packed."""
+        return self._whole <= may_keep(MOST) // self._packed
+
+    @property
+    def kernels(self) -> str:
+        """Those that run: a single weight that is larger than a part is not packed either."""
+        return XNNPACK if self._part is not None or self._packs_whole else BUILT_IN
+
+    def _opened(self, name: str) -> dict[str, Any]:
+        return self._copied(None, 0, self._packs_whole)
+
+    def _opened_part(self, number: int) -> dict[str, Any]:
+        return self._copied(self._plan, number, self._plan.sizes[number] <= self._room)
+
+    def _copied(self, plan: PartsPlan | None, number: int, packs: bool) -> dict[str, Any]:
+        """The signatures of a copy, which is mapped: its file may be deleted at once."""
         with scratch() as folder:
             path = folder / "float32.tflite"
-            write_float_copy(self._model, path, self._proof, plan, part or 0)
-            self.signatures = _signatures(_open(path, packs=packs))
+            write_float_copy(self._model, path, self._proof, plan, number)
+            return _signatures(_interpreter(path, packs))
 
 
-def _open(path: Path, packs: bool = True) -> Interpreter:
+def _interpreter(path: Path, packs: bool = True) -> Interpreter:
     """An interpreter of a file; ``packs``: with XNNPACK, which packs weights."""
     options: dict[str, Any] = {}
     if not packs:

@@ -86,9 +86,10 @@ def _keep_operators(
     signature.outputs = [*outputs, *map(_between, leaving)]
     graph.inputs = np.array([each.tensorIndex for each in signature.inputs], np.int32)
     graph.outputs = np.array([each.tensorIndex for each in signature.outputs], np.int32)
+    scales = {_scales_of(graph.tensors[each]) for each in read}
     for index, tensor in enumerate(graph.tensors):
-        if index not in read:
-            tensor.buffer = 0
+        if index not in read and index not in scales:
+            tensor.buffer, tensor.quantization = 0, None
     return bool(graph.operators)
 
 
@@ -135,6 +136,12 @@ def _uses(model: Any, graph: Any) -> Iterator[tuple[Any, list[Use]]]:
 def _inputs(operator: Any) -> list[int]:
     """The tensors that an operator reads; -1 stands for one that is left out."""
     return [int(each) for each in operator.inputs if each >= 0]
+
+
+def _scales_of(tensor: Any) -> int | None:
+    """The tensor of a weight's scales, where its groups have some."""
+    details = tensor.quantization.details if tensor.quantization is not None else None
+    return None if details is None else int(details.scales)
 
 
 def _looks_up(model: Any, operator: Any) -> bool:

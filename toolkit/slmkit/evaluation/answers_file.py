@@ -47,3 +47,10 @@ def measure_runner(runner: Runner, path: Path, chunk: int, report: Report) -> di
     return to_json(
         against_answers(expected, runner_logits(runner, text.sequences, chunk, report), text)
     )
+
+
+def read_through(runner: Runner, path: Path, chunk: int, report: Report) -> None:
+    """Feed an artifact the text of a file as ``measure_runner`` does, without looking at logits."""
+    _, text = load_answers(path)
+    for _ in runner_logits(runner, text.sequences, chunk, report):
+        pass

@@ -11,7 +11,7 @@ from slmkit.backend.artifact import artifact_from_json
 from slmkit.backend.build_cache import using_cache
 from slmkit.backend.interface import InParts, Prefilling, Runner, TakesAdapters
 from slmkit.backend.registry import find_backend
-from slmkit.evaluation.answers_file import measure_runner
+from slmkit.evaluation.answers_file import measure_runner, read_through
 from slmkit.ops import Floats
 from slmkit.parity.crossing import crossing_from_json, follow_crossing
 from slmkit.parity.golden import Ids, chunks
@@ -33,13 +33,13 @@ def run_job(payload: dict[str, Any], report: Report) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for number in range(parts):
         runner.open_part(number)
-        found = _answer(runner, payload, _part_of(report, parts))
+        found = _answer(runner, payload, _part_of(report, parts), last=number == parts - 1)
     return found | {"runtime": f"{runner.runtime}, in {parts} parts"}
 
 
 def _all_known(payload: dict[str, Any]) -> bool:
     """Whether no token depends on an answer, so that the model's parts may run one by one."""
-    return not any(payload["decode"]) and "held_out" not in payload
+    return not any(payload["decode"])
 
 
 def _part_of(report: Report, parts: int) -> Report:
@@ -54,8 +54,11 @@ def _part_of(report: Report, parts: int) -> Report:
     return part
 
 
-def _answer(runner: Runner, payload: dict[str, Any], report: Report) -> dict[str, Any]:
-    """The whole job once; of a part of a model, all but the last one's logits are empty."""
+def _answer(
+    runner: Runner, payload: dict[str, Any], report: Report, last: bool = True
+) -> dict[str, Any]:
+    """The whole job once; of a model in parts, the ``last`` one alone has logits: those of the
+    others are empty."""
     sequences = []
     plans = zip(payload["sequences"], payload["prompt_lengths"], payload["decode"], strict=True)
     for at, (ids, prompt_length, decode) in enumerate(plans):
@@ -70,8 +73,11 @@ def _answer(runner: Runner, payload: dict[str, Any], report: Report) -> dict[str
         logits = follow_crossing(runner, crossing, lambda done: report(done, 0))
         np.save(Path(payload["out"]) / CROSSING, logits)
     if "held_out" in payload:
-        path, chunk = Path(payload["held_out"]), payload["chunk"]
-        found["divergence"] = measure_runner(runner, path, chunk, lambda done: report(done, 0))
+        about = Path(payload["held_out"]), payload["chunk"], lambda done: report(done, 0)
+        if last:
+            found["divergence"] = measure_runner(runner, *about)
+        else:
+            read_through(runner, *about)
     return found
 
 
