@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,9 @@ from slmkit.bundle.export import export
 from slmkit.bundle.manifest import read_manifest
 from slmkit.bundle.roles import REPORT, SUMMARY
 from slmkit.bundle.verify import verify
-from slmkit.errors import BundleError
+from slmkit.errors import BackendError, BundleError
+from slmkit.parity.memo import Memo
+from slmkit.parity.proof import Proof
 from slmkit.recipe.bounds import Bound
 from slmkit.recipe.recipe import load_recipe
 from slmkit.system.jobs import Limits
@@ -98,3 +101,35 @@ def test_a_proof_is_remembered_until_anything_that_it_depends_on_changes(tiny, t
     bounds = {**recipe.parity, "lowering": Bound(snr_db=101, top1=1.0)}
     _, ran = runs_of(replace(again, recipe=recipe.model_copy(update={"parity": bounds})))
     assert "run ort, exact" in ran
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_artifact_that_was_judged_before_a_build_failed_is_not_run_again(
+    tiny, tmp_path, monkeypatch, jobs
+):
+    about = {"cache": tmp_path / "cache", "limits": Limits(jobs)}
+    request = ort_request(tiny("llama"), "int4", tmp_path / "out", **about)
+    request = replace(request, artifacts=("ort", "litert"))
+    run, keep, judged = Proof._run, Memo.keep, threading.Event()
+
+    def kept(self, artifact, *others):
+        keep(self, artifact, *others)
+        judged.set()
+
+    def failing(self, artifact, mode, *others):
+        if (artifact.name, mode.name) == ("litert", "shipped"):
+            assert judged.wait(60)
+            raise BackendError("this run", "fails")
+        return run(self, artifact, mode, *others)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Memo, "keep", kept)
+        broken.setattr(Proof, "_run", failing)
+        with pytest.raises(BackendError, match="this run"):
+            runs_of(request)
+    manifest, ran = runs_of(request)
+    assert {each for each in ran if each.startswith("run")} == {
+        "run litert, float32",
+        "run litert, shipped",
+    }
+    assert {each.artifact for each in manifest.parity} >= {"ort", "litert"}

@@ -157,6 +157,10 @@ class Proof:
             if (artifact.name, mode.name) not in self.runs
         ]
 
+    def has_run(self, artifact: Artifact) -> bool:
+        """Whether an artifact has answered in every mode."""
+        return all((artifact.name, mode.name) in self.runs for mode in artifact.modes)
+
     def compare(self, answers: Answers, names: Sequence[str]) -> list[Comparison]:
         """Some artifacts in every mode, against the reference's answers or an earlier mode.
 

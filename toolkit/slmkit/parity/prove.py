@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from slmkit.system.progress import Progress
 from slmkit.system.source import source_digest
 
 COST, GOLDEN = "cost.json", "golden.safetensors"
+JUDGING = 300 * 10**6  # bytes: logits of a prompt, of both sides
 Comparisons = tuple[Comparison, ...]
 
 
@@ -74,7 +76,8 @@ class Proving:
     prompts: Sequence[Prompt]
     _sequences: list[Ids] = field(default_factory=list)  # the prompts, once they are continued
     _written: list[Artifact] = field(default_factory=list)  # before there were sequences
-    _known: dict[str, Comparisons] = field(default_factory=dict)  # by artifact: remembered
+    _open: dict[str, Encoding] = field(default_factory=dict)  # artifacts that still run, by name
+    _known: dict[str, Comparisons] = field(default_factory=dict)  # by artifact: judged
 
     @cached_property
     def memo(self) -> Memo:
@@ -117,19 +120,39 @@ class Proving:
         answers = self.expected.jobs(encoding, sequences, rounded)
         if known is not None:
             return answers
+        self.proof.artifacts = {**self.proof.artifacts, artifact.name: artifact}
+        self._open[artifact.name] = encoding
         lengths = [len(each.ids) for each in self.prompts]
-        return [*answers, *self.proof.runs_of(artifact, sequences, lengths)]
+        jobs = [*answers, *self.proof.runs_of(artifact, sequences, lengths)]
+        return [replace(each, then=self._judged) for each in jobs]
+
+    def _judged(self, done: None) -> list[Job[None]]:
+        """Jobs that judge the artifacts whose runs and answers are all there: what they find is
+        kept, however the build ends."""
+        ready = {name: each for name, each in self._open.items() if self._complete(name, each)}
+        for name in ready:
+            del self._open[name]
+        return [Job(partial(self._judge, *each), JUDGING, math.inf) for each in ready.items()]
+
+    def _complete(self, name: str, encoding: Encoding) -> bool:
+        artifact = self.proof.artifacts[name]
+        rounded = not wants_rounding(artifact) or encoding in self.expected.rounded
+        return self.proof.has_run(artifact) and rounded and encoding in self.expected.exact
+
+    def _judge(self, name: str, encoding: Encoding, progress: Progress) -> None:
+        sequences, answers = self._sequences, self.expected.answers(encoding)
+        found = self._known[name] = tuple(self.proof.compare(answers, [name]))
+        self.memo.keep(self.proof.artifacts[name], self._about(encoding, sequences), found)
 
     def compare(self) -> Proved:
-        """Judge every artifact, when all jobs have ended. The golden answers go into the bundle."""
-        sequences, found = self._sequences, dict(self._known)
+        """The judgement of every artifact, when all jobs have ended. The golden answers go into the
+        bundle."""
+        sequences, found = self._sequences, self._known
         for each in self.codes:
             if each in self.expected.exact:
                 self._keep_golden(each, sequences)
             for name in (name for name in each.artifacts if name not in found):
-                found[name] = tuple(self.proof.compare(self.expected.answers(each), [name]))
-                about = self._about(each, sequences)
-                self.memo.keep(self.proof.artifacts[name], about, found[name])
+                self._judge(name, each, self.progress)  # no job of its own ended last
         artifacts = [one for each in self.codes for name in each.artifacts for one in found[name]]
         costs = [self._placed(each, sequences) for each in self.codes]
         readings = [

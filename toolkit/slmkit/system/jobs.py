@@ -128,6 +128,7 @@ def _one_by_one(jobs: Sequence[Job[T]], progress: Progress) -> list[T]:
         results.append(each.work(progress))
         following += each.then(results[-1])
     while following:
+        following.sort(key=lambda each: -each.seconds)
         job = following.pop(0)
         following += job.then(job.work(progress))
     return results
