@@ -9,6 +9,7 @@ from typing import Any
 from slmkit.backend.artifact import file_of
 from slmkit.backend.interface import Artifact
 from slmkit.backend.partition import Part
+from slmkit.backend.threads import keep_to_one_core
 from slmkit.system.scratch import scratch
 from slmkit_onnx.hexagon.lowering.emit import DATA
 from slmkit_onnx.hexagon.options import Options
@@ -68,6 +69,7 @@ def _open_on_emulator(
     ``weights``: of what runs on the CPU beside the layers."""
     from slmkit_onnx.hexagon.qnn.provider import VERSION, qnn_session
 
+    keep_to_one_core()  # a fifth of the time went into threads that wait for each other
     runtime = f"{VERSION}, emulator of {soc.name} (Hexagon V{soc.architecture})"
     if variant == "binary":
         chain = _reload_binaries(folder, artifact, soc)

@@ -4,11 +4,14 @@ within what the process may use beside others."""
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 from collections.abc import Iterator
 from contextvars import ContextVar
 
 from slmkit.system.workers.threads import own_threads
 
+_TAKEN: list[socket.socket] = []  # while this process lives
 _ASKED: ContextVar[int | None] = ContextVar("threads", default=None)
 
 
@@ -31,3 +34,24 @@ def asked_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         _ASKED.reset(token)
+
+
+def keep_to_one_core() -> None:
+    """Let this thread, and those that it begins, run on one core alone, if that is this process's
+    share of them: on one that no other such process has.
+
+    For libraries whose threads hand work to each other by spinning: on one core they take turns
+    instead. Does nothing where the system has no such setting.
+    """
+    if own_threads() != 1 or not hasattr(os, "sched_setaffinity"):
+        return
+    for core in sorted(os.sched_getaffinity(0)):
+        taken = socket.socket(socket.AF_UNIX)
+        try:
+            taken.bind(f"\0slmkit-core-{core}")  # Linux: a name without a file, until the end
+        except OSError:
+            taken.close()
+            continue
+        _TAKEN.append(taken)
+        os.sched_setaffinity(0, {core})
+        return
