@@ -15,7 +15,7 @@ from typing import Any
 
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from slmkit.backend.memory import may_keep
+from slmkit.backend.memory import give_back, may_keep
 from slmkit.backend.static_runner import Arrays, Calls
 from slmkit.backend.threads import threads
 from slmkit.system.scratch import scratch
@@ -92,7 +92,8 @@ class Graphs(ABC):
         """Hold one part alone, whose calls begin anew."""
         self._part = number
         self._calls.begin()
-        self.signatures.clear()  # their memory is free before the part's is taken
+        self.signatures.clear()
+        give_back()
         self.signatures = self._opened_part(number)
 
     def call(self, name: str, inputs: Mapping[str, Any]) -> Arrays:
@@ -105,7 +106,8 @@ class Graphs(ABC):
         if name not in self.signatures:  # this part has nothing of the graph
             return {}
         outputs = _call(self.signatures[name], {**inputs, **handed})
-        handed |= {each: outputs.pop(each) for each in list(outputs) if each.startswith(BETWEEN)}
+        made = {each: outputs.pop(each) for each in list(outputs) if each.startswith(BETWEEN)}
+        self._calls.hand(made)
         return outputs
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
-from slmkit.system.process_memory import tree_memory
+from slmkit.system.process_memory import give_back, tree_memory
 from slmkit.system.workers.memory import own_memory
+
+__all__ = ["at_once", "give_back", "may_keep"]
 
 WORKING = 400 * 10**6  # bytes that a runner needs beside what it keeps: activations, logits
 

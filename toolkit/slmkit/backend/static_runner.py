@@ -5,7 +5,12 @@ Backends whose graphs read a fixed number of tokens share it: their runners do w
 
 from __future__ import annotations
 
+import math
+import os
+import tempfile
+import weakref
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,21 +103,49 @@ class StaticRunner(ABC):
         return most if tokens > 1 and self.length + most <= self.context_length else 1
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """An array in a file."""
+
+    at: int  # bytes before it
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
 class Calls:
     """Calls of a model whose parts run one after another, each with the same calls: what a call of
-    one part hands to the same call of later ones, by name."""
+    one part hands to the same call of later ones, by name.
+
+    It lies in a file meanwhile: of a long text it is more than a part's weights.
+    """
 
     def __init__(self) -> None:
-        self._handed: list[Arrays] = []
+        self._kept: list[dict[str, _Kept]] = []
         self._next = 0
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
 
     def begin(self) -> None:
         """A part begins: its first call comes next."""
         self._next = 0
 
     def handed(self) -> Arrays:
-        """The values that earlier parts handed to the call that is next; this part may add some."""
-        if self._next == len(self._handed):
-            self._handed.append({})
+        """The values that earlier parts handed to the call that is next, which it becomes."""
+        if self._next == len(self._kept):
+            self._kept.append({})
         self._next += 1
-        return self._handed[self._next - 1]
+        return {name: self._read(each) for name, each in self._kept[self._next - 1].items()}
+
+    def hand(self, values: Mapping[str, NDArray[Any]]) -> None:
+        """Hand on what the open part made of the call that was asked for last."""
+        self._kept[self._next - 1] |= {name: self._write(each) for name, each in values.items()}
+
+    def _read(self, kept: _Kept) -> NDArray[Any]:
+        self._file.seek(kept.at)
+        content = self._file.read(kept.dtype.itemsize * math.prod(kept.shape))
+        return np.frombuffer(content, kept.dtype).reshape(kept.shape)
+
+    def _write(self, values: NDArray[Any]) -> _Kept:
+        at = self._file.seek(0, os.SEEK_END)
+        self._file.write(np.ascontiguousarray(values).tobytes())
+        return _Kept(at, values.dtype, values.shape)

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 STATUS = Path("/proc/self/status")
 REFERENCES = Path("/proc/self/clear_refs")  # of Linux: 5 makes the peak what is held now
@@ -59,8 +60,8 @@ def kept_for_reuse() -> Iterator[None]:
     It would give large ones back to the system at once, which then clears the pages of the next:
     a sixth of the time of work that makes large arrays again and again.
     """
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if library is None or not hasattr(library, "mallopt"):
+    library = _glibc()
+    if library is None:
         yield
         return
     if not library.mallopt(MMAP, 1 << 30):
@@ -73,6 +74,20 @@ def kept_for_reuse() -> Iterator[None]:
         for number, value in ((MMAP, SIZE), (TRIM, SIZE), (ARENAS, 8 * (os.cpu_count() or 1))):
             library.mallopt(number, value)
         library.malloc_trim(0)
+
+
+def give_back() -> None:
+    """Return to the system what this process has freed, where the C library is glibc: it keeps the
+    room of many small pieces, such as weights that a runtime packed, for later ones."""
+    library = _glibc()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+def _glibc() -> Any:
+    """The C library, if it is glibc."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return library if library is not None and hasattr(library, "mallopt") else None
 
 
 def tree_memory(root: int) -> int | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from slmkit.backend.memory import may_keep
+from slmkit.backend.memory import give_back, may_keep
 from slmkit.backend.static_runner import Arrays, Calls
 from slmkit_onnx.hexagon.contract import NEW
 from slmkit_onnx.hexagon.qnn.compile import KINDS
@@ -65,13 +65,15 @@ class Chain:
         handed = self._calls.handed()
         outputs = self._run(tokens, {**inputs, **handed})
         if self._part < len(self.names) - 1:  # the logits of the last one are for nobody else
-            handed |= {name: each for name, each in outputs.items() if not name.startswith(NEW)}
+            made = {name: each for name, each in outputs.items() if not name.startswith(NEW)}
+            self._calls.hand(made)
         return outputs
 
     def _open_sessions(self, names: Sequence[str]) -> None:
         self._sessions.clear()
         if self._weights is not None:
             self._weights.forget()
+        give_back()
         for tokens, kind in self._kinds.items():
             self._sessions[tokens] = [self._open(kind, name) for name in names]
 
