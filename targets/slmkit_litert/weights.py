@@ -50,6 +50,7 @@ def _integers(codes: CodesFile, name: str, first: int, shape: Shape) -> StoredWe
         data = packed ^ np.uint8(SIGN[bits])
     else:
         data = pack_signed(codes.codes(name).signed[:, :columns])
+    codes.forget(name)
     kind, scales = TYPES[bits], codes.scales(name)
     if group is None:
         return StoredWeight(kind, shape, data, scales[:, 0])

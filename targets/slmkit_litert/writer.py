@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,8 @@ def _bind_weights(
     """Write the .tflite; ``names``: the tensor of each weight input of the template."""
     binder, shapes = WeightBinder(template), weight_shapes(job.model, layout)
     for name, tensor in names.items():
-        binder.bind(name, encode_weight(job.codes, tensor, shapes[tensor]), LABEL + tensor)
+        encode = partial(encode_weight, job.codes, tensor, shapes[tensor])
+        binder.bind(name, encode, LABEL + tensor)
     binder.write(path)
 
 

@@ -59,12 +59,16 @@ class WeightBinder:
         self.model = model_of(template)
         self.external: list[ExternalBuffer] = []
 
-    def bind(self, name: str, weight: StoredWeight, label: str) -> None:
-        """Replace the input ``name`` of every signature by a constant tensor named ``label``."""
-        data = self._add_buffer(weight.data)
-        scales = 0
-        if weight.scales is not None and weight.scales.ndim == 2:
-            scales = self._add_buffer(weight.scales)
+    def bind(self, name: str, encode: Callable[[], StoredWeight], label: str) -> None:
+        """Replace the input ``name`` of every signature by a constant tensor named ``label``.
+
+        ``encode`` is called once more when the file is written: no codes are kept till then.
+        """
+        weight = encode()
+        data = self._add_buffer(weight.data, lambda: encode().data)
+        scales, of_groups = 0, weight.scales
+        if of_groups is not None and of_groups.ndim == 2:
+            scales = self._add_buffer(of_groups, lambda: of_groups)
         for graph, signature in self._signatures():
             entry = next((item for item in signature.inputs if text_of(item.name) == name), None)
             if entry is None:
@@ -89,14 +93,13 @@ class WeightBinder:
         for signature in self.model.signatureDefs:
             yield self.model.subgraphs[signature.subgraphIndex], signature
 
-    def _add_buffer(self, array: Array) -> int:
-        """Add a buffer with the bytes of an array; return its index."""
+    def _add_buffer(self, array: Array, load: Callable[[], Array]) -> int:
+        """Add a buffer with the bytes of an array, which ``load`` makes again; return its index."""
         buffer = schema.BufferT()
-        raw = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
-        if raw.nbytes < INLINE_LIMIT:
-            buffer.data = raw
+        if array.nbytes < INLINE_LIMIT:
+            buffer.data = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
         else:
-            self.external.append(ExternalBuffer(buffer, raw.nbytes, lambda: [raw]))
+            self.external.append(ExternalBuffer(buffer, array.nbytes, lambda: [load()]))
         self.model.buffers.append(buffer)
         return len(self.model.buffers) - 1
 
