@@ -165,7 +165,8 @@ class Table:
         return matrix if matrix and matrix.sources == names else None
 
     def values(self, codes: CodesFile) -> Iterator[tuple[str, Array]]:
-        """Name and array of every parameter, in order, each computed when it is needed."""
+        """Name and array of every parameter, in order, each computed when it is needed: the codes
+        that were read are not kept in memory."""
         for tensor in self.tensors:
             for param, array in zip(tensor.params, tensor.values(codes), strict=True):
                 if param.shape != array.shape or param.dtype != str(array.dtype):
@@ -174,6 +175,8 @@ class Table:
                         "please report this",
                     )
                 yield param.name, array
+            for name in tensor.sources:
+                codes.forget(name)
 
 
 def table_of(model: Model, schemes: Mapping[str, Scheme], layout: str) -> Table:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from dataclasses import replace
 
 import pytest
 
-from slmkit.errors import BackendError
+from slmkit.errors import BackendError, SlmkitError
 from slmkit.system import jobs as system_jobs
 from slmkit.system import subprocess_worker
 from slmkit.system.jobs import Job, Limits, run_jobs
@@ -221,3 +222,30 @@ def test_what_this_process_holds_is_no_memory_of_its_jobs(monkeypatch):
     monkeypatch.setattr(system_jobs, "tree_memory", lambda root: GB)
     assert run_jobs([Job(ask, 0)], Limits(1, memory=3 * GB), Silent()) == [2 * GB]
     assert run_jobs([Job(ask, 0)] * 2, Limits(2, memory=3 * GB), Silent()) == [GB, GB]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system holds no process to its memory")
+def test_no_worker_passes_the_memory_that_a_command_names():
+    def hold(progress):
+        payload = {"bytes": 400_000_000}  # twice
+        return subprocess_worker.call("worker_jobs:hold_inside", payload, lambda *_: None, "holds")
+
+    def built(memory):
+        return run_jobs([Job(hold, 0)], Limits(1, memory), Silent())
+
+    assert built(2 * GB) == built(None) == [400_000_000]
+    with pytest.raises(SlmkitError) as caught:
+        built(GB // 2)
+    assert caught.value.message == "a process needs more than the 0.5 GB of --memory"
+    assert "--memory" in caught.value.hint
+
+
+def test_a_crash_within_a_limit_names_it():
+    def crash(progress):
+        return subprocess_worker.call("worker_jobs:talk", {"crash": True}, lambda *_: None, "talks")
+
+    with pytest.raises(SlmkitError, match=r"died \(SIGSEGV\); --memory lets it hold 2.5 GB"):
+        run_jobs([Job(crash, 0)], Limits(1, 5 * GB // 2), Silent())
+    with pytest.raises(SlmkitError, match="SIGSEGV") as caught:
+        run_jobs([Job(crash, 0)], Limits(1), Silent())
+    assert "--memory" not in caught.value.message

@@ -28,7 +28,7 @@ from slmkit.recipe.bounds import Bound
 from slmkit.system import subprocess_worker
 from slmkit.system.jobs import Job, Limits, run_jobs
 from slmkit.system.progress import Progress
-from slmkit.system.workers.memory import given_memory
+from slmkit.system.workers.memory import given_memory, limited_memory
 
 T = TypeVar("T")
 
@@ -208,7 +208,7 @@ class Proof:
         return self.runs[key]
 
     def _run_alone(self, artifact: Artifact, mode: Mode, asked: Asked) -> Run:
-        with given_memory(self.limits.budget):
+        with given_memory(self.limits.budget), limited_memory(self.limits.memory):
             return self._run(artifact, mode, asked, self.progress)
 
     def _run(self, artifact: Artifact, mode: Mode, asked: Asked, progress: Progress) -> Run:

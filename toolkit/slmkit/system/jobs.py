@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 from slmkit.system.process_memory import free_memory, tree_memory
 from slmkit.system.progress import Progress, Through
 from slmkit.system.workers.group import GROUP, WorkerGroup
-from slmkit.system.workers.memory import given_memory
+from slmkit.system.workers.memory import given_memory, limited_memory
 from slmkit.system.workers.threads import SHARE as THREADS
 
 T = TypeVar("T")
@@ -78,10 +78,14 @@ class _Running(Generic[T]):
 def run_jobs(jobs: Sequence[Job[T]], limits: Limits, progress: Progress) -> list[T]:
     """Run all jobs, and those that follow them; the results of ``jobs``, in their order.
 
-    Raises the first error of a job, and whatever interrupts the wait, after every other worker has
-    been ended.
+    No worker may hold more than ``limits`` name. Raises the first error of a job, and whatever
+    interrupts the wait, after every other worker has been ended.
     """
-    budget = _beside_this_process(limits)
+    with limited_memory(limits.memory):
+        return _run(jobs, limits, _beside_this_process(limits), progress)
+
+
+def _run(jobs: Sequence[Job[T]], limits: Limits, budget: int | None, progress: Progress) -> list[T]:
     alone = len(jobs) < 2 and all(each.then is _nothing for each in jobs)
     if limits.jobs < 2 or alone:
         with given_memory(budget):

@@ -23,7 +23,13 @@ from slmkit.errors import BackendError, SlmkitError, error_of
 from slmkit.system.process_memory import peak_with_children
 from slmkit.system.scratch import scratch
 from slmkit.system.workers.group import GROUP
-from slmkit.system.workers.memory import memory_settings, note_peak
+from slmkit.system.workers.memory import (
+    LIMIT,
+    keep_limit,
+    memory_settings,
+    note_peak,
+    own_limit,
+)
 from slmkit.system.workers.output import collected, save
 from slmkit.system.workers.threads import thread_settings
 
@@ -31,6 +37,7 @@ START = "from slmkit.system.subprocess_worker import main; main()"
 SETTINGS = ("KERAS_HOME", "MPLCONFIGDIR")  # folders that libraries else make in the home folder
 QUIET = {"ORT_DISABLE_TELEMETRY": "1"}  # of processes that may import ONNX Runtime
 LITTLE = 1 << 20  # bytes: a disk that has less is full
+MORE_MEMORY = "give it more with --memory, or choose other artifacts with --artifacts"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 Report = Callable[[int, int], None]  # (done, total)
 
@@ -133,10 +140,20 @@ def _crash_error(code: int, about: str, activity: str, errors: IO[bytes]) -> Bac
             "make room there, or name another folder for temporary files in TMPDIR",
         )
     memory = "; the machine may be out of memory" if code == -signal.SIGKILL else ""
+    limit = LIMIT.get()
+    if limit is not None:
+        return BackendError(
+            f"the process that {about} died ({status}); --memory lets it hold {_gb(limit)}{output}",
+            MORE_MEMORY,
+        )
     return BackendError(
         f"the process that {about} died ({status}){memory}{output}",
         "the other artifacts are not affected: choose them with --artifacts; please report this",
     )
+
+
+def _gb(size: int) -> str:
+    return f"{size / 10**9:g} GB"
 
 
 def doing(text: str) -> None:
@@ -163,6 +180,7 @@ def main() -> None:
     _answer.append(answer)
     module, name = job.split(":")
     try:
+        keep_limit()
         work = getattr(import_module(module), name)
         result = work(payload, lambda done, total: answer("progress", done, total))
         answer("peak", peak_with_children())
@@ -176,7 +194,12 @@ def main() -> None:
         hint = f"temporary files are in {tempfile.gettempdir()}; make room there and in --out"
         answer("error", "SlmkitError", f"the disk is full{where}: {error.strerror}", hint)
     except MemoryError:
-        answer("error", "SlmkitError", "this computer's memory is full", "close other programs")
+        limit = own_limit()
+        if limit is None:
+            answer("error", "SlmkitError", "this computer's memory is full", "close other programs")
+        else:
+            said = f"a process needs more than the {_gb(limit)} of --memory"
+            answer("error", "SlmkitError", said, MORE_MEMORY)
     answers.flush()
     os._exit(0)  # skip destructors of native libraries, which can be slow or crash
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
 
 VARIABLE = "SLMKIT_MEMORY"  # in a worker process, the bytes that it was given
+LIMIT_VARIABLE = "SLMKIT_MEMORY_LIMIT"  # in a worker process, the bytes that it may not pass
 SHARE: ContextVar[int | None] = ContextVar("memory", default=None)  # bytes; None: nobody counts
+LIMIT: ContextVar[int | None] = ContextVar("limit", default=None)  # bytes; None: no limit
 # Bytes, the peak of each worker that ended in this context: of the current stage.
 PEAKS: ContextVar[list[int] | None] = ContextVar("peaks", default=None)
 
@@ -30,13 +33,45 @@ def given_memory(share: int | None) -> Iterator[None]:
         SHARE.reset(token)
 
 
+@contextlib.contextmanager
+def limited_memory(limit: int | None) -> Iterator[None]:
+    """Let no worker that is started within hold more bytes, where the system can see to that."""
+    token = LIMIT.set(limit)
+    try:
+        yield
+    finally:
+        LIMIT.reset(token)
+
+
 def memory_settings() -> dict[str, str]:
-    """Variables of a worker process with this job's share; none where nobody counts."""
-    share = SHARE.get()
-    return {} if share is None else {VARIABLE: str(share)}
+    """Variables of a worker process with this job's share and limit; none where nobody counts."""
+    given = {VARIABLE: SHARE.get(), LIMIT_VARIABLE: LIMIT.get()}
+    return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def keep_limit() -> None:
+    """In a worker, let the system hold this process and its children to the limit: the bytes of
+    data that each maps for itself (RLIMIT_DATA; Linux counts all of them since 4.7)."""
+    limit = own_limit()
+    if limit is None or sys.platform != "linux":
+        return
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    wanted = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
 
 
 def own_memory() -> int | None:
     """The bytes that this process was given; None where nobody counts."""
-    given = os.environ.get(VARIABLE, "")
+    return _bytes_of(VARIABLE)
+
+
+def own_limit() -> int | None:
+    """The bytes that this process may not pass; None without a limit."""
+    return _bytes_of(LIMIT_VARIABLE)
+
+
+def _bytes_of(variable: str) -> int | None:
+    given = os.environ.get(variable, "")
     return int(given) if given.isdecimal() else None
