@@ -78,6 +78,16 @@ def test_every_method_stays_within_what_was_seen(method):
     assert histogram.low <= low < -1 and 1 < high <= histogram.high
 
 
+def test_numbers_are_counted_a_block_at_a_time(monkeypatch):
+    values = np.random.default_rng(3).normal(size=(7, 11, 13)).astype(np.float32)
+    whole, blocks = Histogram(with_bins=True), Histogram(with_bins=True)
+    whole.add(values)
+    monkeypatch.setattr("slmkit_onnx.hexagon.calibrate.histogram.BLOCK", 10)
+    blocks.add(values)
+    assert blocks.counts.sum() == values.size
+    np.testing.assert_array_equal(blocks.counts, whole.counts)
+
+
 def test_percentile_leaves_a_lone_outlier_out_and_minmax_keeps_it():
     histogram = Histogram(with_bins=True)
     histogram.add(np.random.default_rng(1).uniform(-1, 1, 400_000).astype(np.float32))

@@ -27,7 +27,7 @@ from slmkit.system.progress import Progress
 CODES = "codes"  # the mode of the comparison of codes with float weights
 # Of the references: 0.6 GB on SmolLM2-135M, 1.7 on Gemma 3 270M, whose vocabulary is five times as
 # large (November 2026).
-MEMORY = Forecast(base=500 * 10**6, per_parameter=5)
+MEMORY = Forecast(base=500 * 10**6, per_parameter=5, most=2_500_000_000)  # a layer at a time
 RUNTIME = f"NumPy {np.__version__}, float32"
 
 

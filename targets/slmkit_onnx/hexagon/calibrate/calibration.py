@@ -9,7 +9,7 @@ ranges.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slmkit.backend.interface import Job, Progress
-from slmkit.backend.static_runner import Window, slots
+from slmkit.backend.memory import give_back
+from slmkit.backend.static_runner import Arrays, Window, slots
 from slmkit.ops import Floats
 from slmkit_onnx.data import DataFile
 from slmkit_onnx.hexagon.calibrate.histogram import METHODS, Histogram
@@ -152,23 +153,33 @@ def _run_units(
     histograms: dict[str, Histogram] = {}
     recorded = set(emitted.value_outputs)
     for unit, model in enumerate(models):
-        taken = FloatWeights().take_from(fold_scales(model, folder), folder)
-        about = taken.source, folder
-        session = cpu_session(*about, initializers=taken.weights, in_place=taken.in_place)
-        output_names = [output.name for output in session.get_outputs()]
-        read_later, states = _inputs_of_later_units(emitted, unit), _zero_states(session)
-        for number, flow in enumerate(flows):
-            known: dict[str, Any] = {**flow, **host_inputs, **states}
-            inputs = {each.name: known[each.name] for each in session.get_inputs()}
-            outputs = dict(zip(output_names, session.run(output_names, inputs), strict=True))
-            states = {name: outputs[name.replace(PAST, NEW, 1)] for name in states}
-            for name in recorded & set(output_names):
+        give_back()  # of the unit before
+        steps = _run_unit(model, folder, flows, host_inputs, _inputs_of_later_units(emitted, unit))
+        for number, outputs in enumerate(steps):
+            for name in recorded & set(outputs):
                 histograms.setdefault(name, Histogram(with_bins)).add(outputs[name])
-            known = {**flow, **outputs}
-            flows[number] = {name: known[name] for name in read_later & set(known)}
             done = unit * len(flows) + number + 1
             progress(len(models) * len(flows) + done, 2 * len(models) * len(flows))
     return histograms
+
+
+def _run_unit(
+    model: bytes, folder: Path, flows: list[Arrays], host_inputs: Arrays, read_later: set[str]
+) -> Iterator[Arrays]:
+    """Run one unit over all runs: the outputs of each. What later units read replaces the run's
+    values in ``flows``."""
+    taken = FloatWeights().take_from(fold_scales(model, folder), folder)
+    session = cpu_session(taken.source, folder, initializers=taken.weights, in_place=taken.in_place)
+    output_names = [output.name for output in session.get_outputs()]
+    states = _zero_states(session)
+    for number, flow in enumerate(flows):
+        known: dict[str, Any] = {**flow, **host_inputs, **states}
+        inputs = {each.name: known[each.name] for each in session.get_inputs()}
+        outputs = dict(zip(output_names, session.run(output_names, inputs), strict=True))
+        states = {name: outputs[name.replace(PAST, NEW, 1)] for name in states}
+        known = {**flow, **outputs}
+        flows[number] = {name: known[name] for name in read_later & set(known)}
+        yield outputs
 
 
 def _embed(model: bytes, runs: list[Ids], folder: Path) -> list[dict[str, Floats]]:

@@ -13,6 +13,7 @@ from slmkit_onnx.hexagon.lowering.encodings import Range
 BINS_PER_SIDE = 2048  # bins on each side of zero
 PERCENTILE = 99.999  # percent of the numbers on the inner side of either end
 MSE_FRACTIONS = np.linspace(0.3, 1.0, 36)  # of minimum and maximum, tried by the method "mse"
+BLOCK = 1 << 20  # numbers that are counted at a time
 LEVELS = 65535  # steps of uint16
 
 
@@ -39,10 +40,11 @@ class Histogram:
     def _count(self, values: Floats) -> None:
         while self.limit < max(-self.low, self.high):
             self._double_limit()
-        scale = np.float32(BINS_PER_SIDE / self.limit)
-        positions = values.ravel() * scale + np.float32(BINS_PER_SIDE)
-        bins = np.minimum(positions.astype(np.int32), 2 * BINS_PER_SIDE - 1)
-        self.counts += np.bincount(bins, minlength=2 * BINS_PER_SIDE)
+        scale, flat = np.float32(BINS_PER_SIDE / self.limit), values.ravel()
+        for at in range(0, len(flat), BLOCK):
+            positions = flat[at : at + BLOCK] * scale + np.float32(BINS_PER_SIDE)
+            bins = np.minimum(positions.astype(np.int32), 2 * BINS_PER_SIDE - 1)
+            self.counts += np.bincount(bins, minlength=2 * BINS_PER_SIDE)
 
     def bin_centers(self) -> NDArray[np.float64]:
         """The center of each bin."""

@@ -98,7 +98,8 @@ class FloatWeights:
                 return None
             self.room -= size
             codes, scales, zeros = (to_array(tensors[name], folder) for name in node.input)
-            weight = codes.astype(np.float32) - zeros.astype(np.float32)
+            weight = codes.astype(np.float32)
+            weight -= zeros.astype(np.float32)
             weight *= scales
             self.known[place] = OrtValue.ortvalue_from_numpy(weight)
         return self.known[place]
