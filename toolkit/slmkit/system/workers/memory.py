@@ -10,6 +10,7 @@ from contextvars import ContextVar
 
 VARIABLE = "SLMKIT_MEMORY"  # in a worker process, the bytes that it was given
 LIMIT_VARIABLE = "SLMKIT_MEMORY_LIMIT"  # in a worker process, the bytes that it may not pass
+UNTOUCHED = 1.25  # times what it holds, a compiler or a runtime maps (QNN 1.36, others less)
 SHARE: ContextVar[int | None] = ContextVar("memory", default=None)  # bytes; None: nobody counts
 LIMIT: ContextVar[int | None] = ContextVar("limit", default=None)  # bytes; None: no limit
 # Bytes, the peak of each worker that ended in this context: of the current stage.
@@ -50,15 +51,16 @@ def memory_settings() -> dict[str, str]:
 
 
 def keep_limit() -> None:
-    """In a worker, let the system hold this process and its children to the limit: the bytes of
-    data that each maps for itself (RLIMIT_DATA; Linux counts all of them since 4.7)."""
+    """In a worker, let the system hold this process, and each that it starts, to the limit:
+    RLIMIT_DATA, by which Linux counts what a process maps for data, touched or not."""
     limit = own_limit()
     if limit is None or sys.platform != "linux":
         return
     import resource
 
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    wanted = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    hard, wanted = resource.getrlimit(resource.RLIMIT_DATA)[1], int(limit * UNTOUCHED)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
 
 
