@@ -1,8 +1,8 @@
 """A .tflite's graphs in LiteRT's interpreter: as they are stored, or with weights in float32.
 
 XNNPACK packs all weights once more for each graph. Where the memory to do so is not given, the
-graphs run in parts of a few layers, one after the other: every part is given the same
-calls, and what a call hands from part to part is kept meanwhile.
+graphs run in parts of a few layers, one after the other: every part is given the same calls, and
+what a call hands from part to part is kept meanwhile.
 """
 
 from __future__ import annotations
