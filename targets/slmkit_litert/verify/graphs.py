@@ -32,9 +32,10 @@ from slmkit_litert.verify.parts import BETWEEN, PartsPlan, plan_parts
 
 THREADS = 2
 XNNPACK, BUILT_IN = "XNNPACK", "LiteRT's own kernels"
-# Bytes that XNNPACK may keep of float32 weights: of a whole model, which it takes a third of the
-# time of LiteRT's own kernels for, and of a part. Two or three parts take 10 to 25 % more time than
-# SmolLM2-135M whole, and 0.9 to 1.2 GB less.
+# Bytes that XNNPACK may keep: of a whole model in float32, which it takes a third of the time of
+# LiteRT's own kernels for, and of a part. In float32, two or three parts take 10 to 25 % more time
+# than SmolLM2-135M whole, and 0.9 to 1.2 GB less; as stored, 1.2 billion weights of 4 bits take
+# three parts and 1.8 GB, where the whole took 4.7.
 MOST, MOST_OF_PART = 4 * 10**9, 12 * 10**8
 PACKED = 3  # copies of a weight that XNNPACK makes: for prefill, decode and the graph of the proof
 
