@@ -12,7 +12,8 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,8 +123,13 @@ class Calls:
     def __init__(self) -> None:
         self._kept: list[dict[str, _Kept]] = []
         self._next = 0
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115
-        weakref.finalize(self, self._file.close)
+
+    @cached_property
+    def _file(self) -> IO[bytes]:
+        """Made for the first part: a whole model hands nothing on."""
+        file = tempfile.TemporaryFile()  # noqa: SIM115
+        weakref.finalize(self, file.close)
+        return file
 
     def begin(self) -> None:
         """A part begins: its first call comes next."""

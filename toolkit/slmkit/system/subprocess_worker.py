@@ -141,15 +141,11 @@ def _crash_error(code: int, about: str, activity: str, errors: IO[bytes]) -> Bac
         )
     memory = "; the machine may be out of memory" if code == -signal.SIGKILL else ""
     limit = LIMIT.get()
-    if limit is not None:
-        return BackendError(
-            f"the process that {about} died ({status}); --memory lets it hold {_gb(limit)}{output}",
-            MORE_MEMORY,
-        )
-    return BackendError(
-        f"the process that {about} died ({status}){memory}{output}",
-        "the other artifacts are not affected: choose them with --artifacts; please report this",
-    )
+    hint = "the other artifacts are not affected: choose them with --artifacts; please report this"
+    if limit is not None:  # whether it needed more, nobody tells
+        memory += f"; --memory lets it hold {_gb(limit)}"
+        hint = f"if it needs more, {MORE_MEMORY}; please report anything else"
+    return BackendError(f"the process that {about} died ({status}){memory}{output}", hint)
 
 
 def _gb(size: int) -> str:
