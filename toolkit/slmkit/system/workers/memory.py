@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 VARIABLE = "SLMKIT_MEMORY"  # in a worker process, the bytes that it was given
 LIMIT_VARIABLE = "SLMKIT_MEMORY_LIMIT"  # in a worker process, the bytes that it may not pass
-# A runtime maps up to so many times what it holds: ONNX Runtime 1.55, QNN's compiler 1.36 (measured).
+# A runtime maps up to so many times what it holds (measured: ONNX Runtime 1.55, QNN 1.36).
 UNTOUCHED = 1.6
 SHARE: ContextVar[int | None] = ContextVar("memory", default=None)  # bytes; None: nobody counts
 LIMIT: ContextVar[int | None] = ContextVar("limit", default=None)  # bytes; None: no limit
